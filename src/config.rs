@@ -1,0 +1,514 @@
+//! The configuration as the program uses it: plain data, already checked, every default filled in.
+//!
+//! What a user may write lives in `config/file.rs`, how it is checked in `config/check.rs`, where a
+//! value came from in `config/sources.rs`. This file knows nothing of YAML, of the command line or of
+//! the environment. `app.rs` builds the program from [`Config`]; the sections go to the parts that
+//! bear their names.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// Deadline for one dial, TCP and TLS and HTTP handshake together: a pod that does not take a
+/// connection within two seconds is better replaced by another one.
+pub const DEFAULT_CONNECT: Duration = Duration::from_secs(2);
+/// Deadline for the first bytes of a connection and for a TLS handshake: long enough for a slow
+/// network, short enough that silent connections do not pile up.
+pub const DEFAULT_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Deadline for a whole request head, counted from its first byte.
+pub const DEFAULT_HEAD_READ: Duration = Duration::from_secs(10);
+/// How long a client connection may stay without a request: Go clients keep connections for ever and
+/// do not resend a POST that races our close, so we close late.
+pub const DEFAULT_CLIENT_IDLE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of a request head, request line and fields together.
+pub const DEFAULT_MAX_HEAD_BYTES: usize = 64 * 1024;
+/// Number of header fields of one request.
+pub const DEFAULT_MAX_HEAD_FIELDS: usize = 128;
+/// Client connections at once.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
+/// Streams at once on one HTTP/2 client connection.
+pub const DEFAULT_MAX_H2_STREAMS: u32 = 1_000;
+/// Streams a client may reset before we have answered them (CVE-2023-44487); beyond it GOAWAY.
+pub const DEFAULT_MAX_H2_RESETS: usize = 50;
+/// An idle upstream connection is reused for at most this long: uvicorn closes at 5 s.
+pub const DEFAULT_UPSTREAM_IDLE: Duration = Duration::from_secs(4);
+/// Longest reuse that observation may reach.
+pub const DEFAULT_UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(55);
+/// How often the names of targets are resolved again.
+pub const DEFAULT_RESOLVE_EVERY: Duration = Duration::from_secs(10);
+/// How long an agent card GET waits for a backend: the Go runtime asks once in its life.
+pub const DEFAULT_HOLD_CARD: Duration = Duration::from_secs(20);
+/// How long every other request waits for a backend.
+pub const DEFAULT_HOLD_REQUEST: Duration = Duration::from_secs(2);
+/// Requests held at once, all clients together.
+pub const DEFAULT_MAX_HELD: usize = 1_000;
+/// Requests held at once for one source address.
+pub const DEFAULT_MAX_HELD_PER_SOURCE: usize = 100;
+/// Silence after which an event stream gets a comment, so that clients' read limits do not end it.
+pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How often secrets, certificates and static routes are looked at for a change.
+pub const DEFAULT_RELOAD_EVERY: Duration = Duration::from_secs(2);
+/// After SIGTERM: how long we go on accepting while the cluster learns that we are not ready.
+pub const DEFAULT_DRAIN_LAG: Duration = Duration::from_secs(5);
+/// After the lag: how long calls and streams may take to finish.
+pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+/// Share of requests that may be retried, in percent of those sent.
+pub const DEFAULT_RETRY_PERCENT: u32 = 20;
+/// Retries allowed each second besides the share.
+pub const DEFAULT_RETRY_PER_SECOND: u32 = 10;
+/// Port of the traffic listener in a cluster.
+pub const DEFAULT_PORT: u16 = 8080;
+/// Port of the traffic listener of a sidecar or a demo: an agent in the same pod has 8080.
+pub const DEFAULT_SIDECAR_PORT: u16 = 8090;
+/// Port of the admin listener.
+pub const DEFAULT_ADMIN_PORT: u16 = 9090;
+
+/// Everything the program was told, complete and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect. Never empty.
+    pub listeners: Vec<ListenerConfig>,
+    /// Limits and deadlines of every listener.
+    pub listener: ListenerLimits,
+    /// The admin listener.
+    pub admin: AdminConfig,
+    /// Static routes, in the order written; `(host, prefix)` pairs are unique.
+    pub routes: Vec<RouteConfig>,
+    /// Routes for requests without `x-kagent-host`; the first that fits is taken.
+    pub default_routes: Vec<DefaultRouteConfig>,
+    /// Connections to backends.
+    pub upstream: UpstreamConfig,
+    /// Waiting for a backend that is not there yet.
+    pub hold: HoldConfig,
+    /// Peers whose `x-forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Scheme and authority that stand in rewritten agent cards, such as `http://proxy.kagent:8080`;
+    /// without it the listener's scheme and the request's Host.
+    pub public_url: Option<String>,
+    /// The DNS suffix of the cluster, without dots at its ends.
+    pub cluster_domain: String,
+    /// How the program ends.
+    pub drain: DrainConfig,
+    /// What is logged and how.
+    pub log: LogConfig,
+    /// Threads that carry traffic; `None` is one for each core.
+    pub workers: Option<NonZeroUsize>,
+    /// How often files named by the configuration are looked at for a change. Zero never.
+    pub reload_every: Duration,
+}
+
+/// One traffic listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Its name in logs, metrics and default routes; unique.
+    pub name: String,
+    /// The address to bind; port 0 takes a free one. `[::]` also takes IPv4 and falls back to
+    /// `0.0.0.0` where there is no IPv6.
+    pub address: SocketAddr,
+    /// TLS, or plain text (HTTP/1.1 and HTTP/2 by prior knowledge).
+    pub tls: Option<ServerTls>,
+}
+
+/// The server's side of TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTls {
+    /// Certificate chain, PEM.
+    pub cert: Secret,
+    /// Private key, PEM.
+    pub key: Secret,
+    /// Authorities for client certificates, PEM; `None` asks for none.
+    pub client_ca: Option<Secret>,
+    /// Whether a client without a certificate is refused. Only with `client_ca`.
+    pub require_client_cert: bool,
+}
+
+/// Bytes that must not be shown, from the configuration itself or from a file that is read again
+/// whenever it changes. Where both were given, the file won.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// Given in place.
+    Inline(Arc<str>),
+    /// In this file.
+    File(PathBuf),
+}
+
+/// Limits and deadlines of client connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerLimits {
+    /// Until the first bytes that tell HTTP/1 from HTTP/2.
+    pub detect: Duration,
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For one request head, from its first byte.
+    pub head_read: Duration,
+    /// For a connection without an open request. Zero is without limit.
+    pub idle: Duration,
+    /// Bytes of one request head.
+    pub max_head_bytes: usize,
+    /// Fields of one request head.
+    pub max_head_fields: usize,
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Streams at once on one HTTP/2 connection.
+    pub max_h2_streams: u32,
+    /// Streams reset by the client and not yet answered on one HTTP/2 connection.
+    pub max_h2_resets: usize,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    /// The address to bind.
+    pub address: SocketAddr,
+    /// Who may see more than liveness, readiness and metrics.
+    pub expose: Expose,
+}
+
+/// What peers other than loopback may ask the admin listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expose {
+    /// `/livez`, `/readyz` and `/metrics`.
+    Status,
+    /// Everything.
+    All,
+}
+
+/// One static route: a host, an optional path prefix, and where they lead.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// The host as `x-kagent-host` names it: lower case, no trailing dot, no port.
+    pub host: String,
+    /// Whole leading path segments, such as `/docs`; `/` is every path.
+    pub prefix: String,
+    /// Where it leads and how.
+    pub to: RouteTarget,
+}
+
+/// A route for requests that carry no `x-kagent-host`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DefaultRouteConfig {
+    /// Only requests with this Host (without its port), if given.
+    pub host: Option<String>,
+    /// Only requests on the listener of this name, if given.
+    pub listener: Option<String>,
+    /// Where it leads and how.
+    pub to: RouteTarget,
+}
+
+/// The backend half of a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteTarget {
+    /// Where the endpoints are; never empty.
+    pub targets: Vec<Target>,
+    /// Host sent upstream instead of the target's authority.
+    pub host_header: Option<String>,
+    /// TLS toward `https` targets.
+    pub tls: ClientTls,
+    /// Whether agent cards are rewritten.
+    pub cards: Cards,
+    /// Whether `Upgrade: websocket` passes.
+    pub websocket: bool,
+    /// The four time limits, per kind of call.
+    pub timeouts: Timeouts,
+    /// Silence after which an event stream gets a comment. Zero is never.
+    pub keep_alive: Duration,
+    /// Waiting for a backend.
+    pub hold: HoldTimes,
+}
+
+/// One backend address as written: `[http|h2c|https]://host[:port]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// How to talk to it.
+    pub scheme: Scheme,
+    /// DNS name (lower case) or IP address (without brackets).
+    pub host: String,
+    /// Port, default filled in.
+    pub port: u16,
+}
+
+/// How a backend is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// HTTP/1.1 in plain text.
+    Http,
+    /// HTTP/2 in plain text, by prior knowledge (RFC 9113 section 3.3).
+    H2c,
+    /// TLS; HTTP/2 where the backend selects it by ALPN, else HTTP/1.1.
+    Https,
+}
+
+/// The client's side of TLS.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClientTls {
+    /// Authorities instead of the system's store, PEM.
+    pub ca: Option<Secret>,
+    /// Our certificate chain, PEM.
+    pub cert: Option<Secret>,
+    /// Our private key, PEM.
+    pub key: Option<Secret>,
+    /// Name to ask for and to check instead of the target's host.
+    pub server_name: Option<String>,
+    /// Take any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// What happens to agent cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cards {
+    /// URLs of the backend become ours.
+    Rewrite,
+    /// They pass as they are.
+    Pass,
+}
+
+/// The four time limits of each kind of call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    /// One dial: TCP, TLS and HTTP handshake together.
+    pub connect: Duration,
+    /// Request and answer.
+    pub unary: Limits,
+    /// `text/event-stream` answers.
+    pub stream: Limits,
+    /// Upgraded connections.
+    pub upgrade: Limits,
+}
+
+/// Time limits of one kind of call; `None` is without limit, which is the default: agents may think
+/// for ten minutes without a byte, streams live for hours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// From the request sent to the answer's head.
+    pub head: Option<Duration>,
+    /// Between bytes from upstream, once the head is there.
+    pub idle: Option<Duration>,
+    /// From the request's arrival to the answer's end.
+    pub total: Option<Duration>,
+}
+
+/// How long a request waits for a backend that is known and cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldTimes {
+    /// Agent card GETs.
+    pub card: Duration,
+    /// Everything else.
+    pub request: Duration,
+}
+
+/// Bounds on held requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldConfig {
+    /// All clients together.
+    pub max: usize,
+    /// One source address.
+    pub max_per_source: usize,
+}
+
+/// Connections to backends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamConfig {
+    /// Reuse of an idle connection as long as nothing better is known of the endpoint.
+    pub idle: Duration,
+    /// Reuse that observation may reach.
+    pub idle_max: Duration,
+    /// How often names are resolved again.
+    pub resolve_every: Duration,
+    /// Share of requests that may be retried, in percent.
+    pub retry_percent: u32,
+    /// Retries each second besides the share.
+    pub retry_per_second: u32,
+}
+
+/// How the program ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// Accepting goes on this long after readiness went off.
+    pub lag: Duration,
+    /// Calls may take this long to finish after the lag.
+    pub deadline: Duration,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Shape of the lines.
+    pub format: LogFormat,
+    /// An `EnvFilter` directive list, such as `info` or `info,kagent_proxy::upstream=debug`.
+    pub level: String,
+    /// One line for each finished exchange.
+    pub access: bool,
+}
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listeners: vec![ListenerConfig {
+                name: "http".to_owned(),
+                address: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT),
+                tls: None,
+            }],
+            listener: ListenerLimits::default(),
+            admin: AdminConfig {
+                address: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_ADMIN_PORT),
+                expose: Expose::Status,
+            },
+            routes: Vec::new(),
+            default_routes: Vec::new(),
+            upstream: UpstreamConfig::default(),
+            hold: HoldConfig { max: DEFAULT_MAX_HELD, max_per_source: DEFAULT_MAX_HELD_PER_SOURCE },
+            trusted_proxies: Vec::new(),
+            public_url: None,
+            cluster_domain: "cluster.local".to_owned(),
+            drain: DrainConfig { lag: DEFAULT_DRAIN_LAG, deadline: DEFAULT_DRAIN_DEADLINE },
+            log: LogConfig { format: LogFormat::Json, level: "info".to_owned(), access: true },
+            workers: None,
+            reload_every: DEFAULT_RELOAD_EVERY,
+        }
+    }
+}
+
+impl Config {
+    /// The addresses of a sidecar for development: loopback, and not the agent's own port.
+    #[must_use]
+    pub fn sidecar() -> Self {
+        let mut config = Self::default();
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        for listener in &mut config.listeners {
+            listener.address = SocketAddr::new(loopback, DEFAULT_SIDECAR_PORT);
+        }
+        config.admin.address = SocketAddr::new(loopback, DEFAULT_ADMIN_PORT);
+        config
+    }
+}
+
+// === impl Secret ===
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("Inline(redacted)"),
+            Self::File(path) => write!(f, "File({})", path.display()),
+        }
+    }
+}
+
+// === impl ListenerLimits ===
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            detect: DEFAULT_HANDSHAKE,
+            handshake: DEFAULT_HANDSHAKE,
+            head_read: DEFAULT_HEAD_READ,
+            idle: DEFAULT_CLIENT_IDLE,
+            max_head_bytes: DEFAULT_MAX_HEAD_BYTES,
+            max_head_fields: DEFAULT_MAX_HEAD_FIELDS,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_h2_streams: DEFAULT_MAX_H2_STREAMS,
+            max_h2_resets: DEFAULT_MAX_H2_RESETS,
+        }
+    }
+}
+
+// === impl UpstreamConfig ===
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self {
+            idle: DEFAULT_UPSTREAM_IDLE,
+            idle_max: DEFAULT_UPSTREAM_IDLE_MAX,
+            resolve_every: DEFAULT_RESOLVE_EVERY,
+            retry_percent: DEFAULT_RETRY_PERCENT,
+            retry_per_second: DEFAULT_RETRY_PER_SECOND,
+        }
+    }
+}
+
+// === impl RouteTarget ===
+
+impl RouteTarget {
+    /// A route to these targets with every default.
+    #[must_use]
+    pub fn new(targets: Vec<Target>) -> Self {
+        Self {
+            targets,
+            host_header: None,
+            tls: ClientTls::default(),
+            cards: Cards::Rewrite,
+            websocket: true,
+            timeouts: Timeouts::default(),
+            keep_alive: DEFAULT_KEEP_ALIVE,
+            hold: HoldTimes { card: DEFAULT_HOLD_CARD, request: DEFAULT_HOLD_REQUEST },
+        }
+    }
+}
+
+// === impl Timeouts ===
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: DEFAULT_CONNECT,
+            unary: Limits::default(),
+            stream: Limits::default(),
+            upgrade: Limits::default(),
+        }
+    }
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    /// The port that is left out of an authority (RFC 9110 section 4.2).
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http | Self::H2c => 80,
+            Self::Https => 443,
+        }
+    }
+
+    /// The scheme as a target spells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::H2c => "h2c",
+            Self::Https => "https",
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Host and port as a `Host` header carries them: brackets around IPv6, default port left out.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let bare = self.host.contains(':');
+        let host = if bare { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}

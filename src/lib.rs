@@ -1,0 +1,3 @@
+//! kagent-proxy: the reverse proxy behind kagent's `proxy.url`.
+
+pub mod config;
