@@ -1,3 +1,29 @@
 //! kagent-proxy: the reverse proxy behind kagent's `proxy.url`.
+//!
+//! ```text
+//! TcpStream ─ listener ─▶ ConnInfo ─ listener/conn ─▶ Request
+//!    │
+//!    ▼ proxy
+//! Facts ──▶ Route ──▶ Lease ──▶ Response ──▶ ReplyBody ──▶ Outcome: metrics, access line
+//! facts     route     upstream  forward      reply         exchange
+//! ```
+//!
+//! Modules in reading order; each may use only those below it in this list, or on its own line.
+
+pub mod app;
+
+pub mod admin;
+pub mod listener;
+
+pub mod proxy;
+
+pub mod route;
+
+pub mod upstream;
+
+pub mod telemetry;
 
 pub mod config;
+
+pub mod drain;
+pub mod headers;

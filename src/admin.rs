@@ -1,0 +1,124 @@
+//! The admin listener.
+//!
+//! - `GET /livez`: the process runs.
+//! - `GET /readyz`: 200 while serving, 503 from the first moment of a drain.
+//! - `GET /metrics`: Prometheus text.
+//! - `GET /routes`: every route with its endpoints and their load, JSON; loopback peers only, unless
+//!   `admin.expose: all`.
+//!
+//! Knows the proxy's table and the drain; carries no traffic.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::config::Expose;
+use crate::drain::{Phase, Watch};
+use crate::proxy::Proxy;
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// For `/routes`.
+    pub proxy: Arc<Proxy>,
+    /// For `/metrics`.
+    pub metrics: PrometheusHandle,
+    /// For `/readyz`.
+    pub watch: Watch,
+    /// Who sees what.
+    pub expose: Expose,
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Answers until dropped; it outlives the drain, so that it can be watched.
+    pub async fn run(self, listener: TcpListener) {
+        loop {
+            let Ok((stream, peer)) = listener.accept().await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let admin = self.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                    let answer = admin.answer(request.method(), request.uri().path(), peer);
+                    async move { Ok::<_, Infallible>(answer) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, %error, "admin connection ended");
+                }
+            });
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if method != Method::GET && method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        }
+        let inside = peer.ip().to_canonical().is_loopback() || self.expose == Expose::All;
+        match path {
+            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/readyz" if self.watch.phase() == Phase::Serving => text(StatusCode::OK, "ready\n"),
+            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/metrics" => text(StatusCode::OK, self.metrics.render()),
+            "/routes" if inside => {
+                let mut answer = text(StatusCode::OK, self.routes().to_string());
+                let json = HeaderValue::from_static("application/json");
+                answer.headers_mut().insert(header::CONTENT_TYPE, json);
+                answer
+            }
+            "/routes" => text(
+                StatusCode::FORBIDDEN,
+                "only loopback peers may ask; use kubectl port-forward or admin.expose: all\n",
+            ),
+            _ => text(StatusCode::NOT_FOUND, "know: /livez /readyz /metrics /routes\n"),
+        }
+    }
+
+    fn routes(&self) -> Value {
+        let table = self.proxy.routes();
+        let routes: Vec<Value> = table
+            .all()
+            .iter()
+            .map(|route| {
+                let endpoints = route.cluster.endpoints();
+                let endpoints = endpoints
+                    .iter()
+                    .map(|e| json!({"address": e.address.to_string(), "inFlight": e.load()}))
+                    .collect::<Vec<_>>();
+                let targets: Vec<String> =
+                    route.cluster.targets().iter().map(ToString::to_string).collect();
+                json!({
+                    "host": route.config.host,
+                    "prefix": route.config.prefix,
+                    "source": "static",
+                    "targets": targets,
+                    "endpoints": endpoints,
+                })
+            })
+            .collect();
+        json!({ "routes": routes })
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+    answer
+}

@@ -1,0 +1,171 @@
+//! Puts the program together, and takes it apart in order.
+//!
+//! The only place that constructs. [`App::build`] binds and resolves, so that a fault is an error and
+//! tests learn their ports; [`Bound::run`] serves until the drain is over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::admin::Admin;
+use crate::config::{Config, RouteConfig, Scheme};
+use crate::drain::{self, Phase, Trigger, Watch};
+use crate::listener;
+use crate::proxy::Proxy;
+use crate::route::{Route, RouteTable};
+use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Cluster;
+
+/// Why the program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address cannot be bound: usually another process has it.
+    #[error("cannot listen on {0}: {1}")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// The configuration asks for something this version does not have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The recorder or the instance's name is unusable.
+    #[error("cannot set up: {0}")]
+    Setup(String),
+}
+
+/// A program whose ports are open.
+pub struct Bound {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// Where operators connect.
+    pub admin_address: SocketAddr,
+    config: Config,
+    proxy: Arc<Proxy>,
+    clusters: Vec<Arc<Cluster>>,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    metrics: Metrics,
+    trigger: Trigger,
+    watch: Watch,
+}
+
+/// Builds the program.
+pub struct App;
+
+// === impl App ===
+
+impl App {
+    /// Binds and resolves; nothing is served yet.
+    ///
+    /// # Errors
+    /// [`BuildError`] with what to change.
+    pub async fn build(config: Config) -> Result<Bound, BuildError> {
+        supported(&config)?;
+        let recorder = telemetry::recorder().map_err(|e| BuildError::Setup(e.to_string()))?;
+        let metrics = Metrics::new(recorder);
+        let first = config.listeners.first();
+        let address = first.map_or(config.admin.address, |listener| listener.address);
+        let listener = listener::bind(address).map_err(|e| BuildError::Bind(address, e))?;
+        let admin = config.admin.address;
+        let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
+        let mut routes = Vec::new();
+        let mut clusters = Vec::new();
+        for route in &config.routes {
+            let targets = route.to.targets.clone();
+            let cluster = Arc::new(Cluster::new(targets, config.upstream.clone()));
+            cluster.refresh().await;
+            clusters.push(Arc::clone(&cluster));
+            let metrics = metrics.route(&label(route));
+            routes.push(Arc::new(Route { config: route.clone(), cluster, metrics }));
+        }
+        let proxy = Proxy::new(
+            RouteTable::new(routes, &config.cluster_domain),
+            metrics.clone(),
+            config.listener.clone(),
+            config.trusted_proxies.clone(),
+            pseudonym(),
+        )
+        .map_err(|e| BuildError::Setup(e.to_string()))?;
+        let (trigger, watch) = drain::channel();
+        let local = |l: &TcpListener, asked| l.local_addr().map_err(|e| BuildError::Bind(asked, e));
+        Ok(Bound {
+            address: local(&listener, address)?,
+            admin_address: local(&admin_listener, admin)?,
+            config,
+            proxy: Arc::new(proxy),
+            clusters,
+            listener,
+            admin_listener,
+            metrics,
+            trigger,
+            watch,
+        })
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Starts the drain; a clone may be kept.
+    #[must_use]
+    pub fn trigger(&self) -> Trigger {
+        self.trigger.clone()
+    }
+
+    /// Serves until [`Phase::Draining`] was asked for and the drain is over.
+    ///
+    /// Returns whether everything under way finished before the deadline.
+    pub async fn run(self) -> bool {
+        let Self { config, proxy, watch, trigger, .. } = self;
+        let handle = self.metrics.handle();
+        let mut background = JoinSet::new();
+        for cluster in self.clusters {
+            background.spawn(cluster.keep_current());
+        }
+        background.spawn(telemetry::upkeep(handle.clone()));
+        let expose = config.admin.expose;
+        let admin =
+            Admin { proxy: Arc::clone(&proxy), metrics: handle, watch: watch.clone(), expose };
+        background.spawn(admin.run(self.admin_listener));
+        let mut draining = watch.clone();
+        let serving = listener::run(self.listener, proxy, config.listener, watch);
+        let mut serving = Box::pin(serving);
+        tokio::select! {
+            () = serving.as_mut() => return true,
+            () = draining.reached(Phase::Draining) => {}
+        }
+        tokio::select! {
+            () = serving.as_mut() => return true,
+            () = tokio::time::sleep(config.drain.lag) => trigger.advance(Phase::Closing),
+        }
+        tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
+    }
+}
+
+/// A route in labels and logs: its host, and its prefix if it has one.
+fn label(route: &RouteConfig) -> String {
+    if route.prefix == "/" { route.host.clone() } else { format!("{}{}", route.host, route.prefix) }
+}
+
+/// Names this instance in `Via`: unique enough to tell replicas and restarts apart.
+fn pseudonym() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("kagent-proxy-{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Refuses what is configured and not built yet, rather than ignoring it.
+fn supported(config: &Config) -> Result<(), BuildError> {
+    let refuse = |what: &str| Err(BuildError::Unsupported(format!("{what} is not built yet")));
+    if config.listeners.len() != 1 || config.listeners.iter().any(|l| l.tls.is_some()) {
+        return refuse("more than one listener, or a TLS listener,");
+    }
+    if !config.default_routes.is_empty() {
+        return refuse("a default route");
+    }
+    let https = |r: &RouteConfig| r.to.targets.iter().any(|t| t.scheme == Scheme::Https);
+    if let Some(route) = config.routes.iter().find(|r| https(r)) {
+        return refuse(&format!("route {}: an https target", route.host));
+    }
+    Ok(())
+}

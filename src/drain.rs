@@ -1,0 +1,79 @@
+//! How the program ends: one phase, one watch.
+//!
+//! Knows nothing of connections. `main.rs` moves the phase on signals, the listener and every
+//! connection follow it.
+
+use tokio::sync::watch;
+
+/// Where the program is in its life; it only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Taking work.
+    Serving,
+    /// Not ready any more, still accepting, so that the cluster can learn it.
+    Draining,
+    /// Not accepting; what runs may finish.
+    Closing,
+}
+
+/// Moves the phase.
+#[derive(Clone, Debug)]
+pub struct Trigger(watch::Sender<Phase>);
+
+/// Follows the phase.
+#[derive(Clone, Debug)]
+pub struct Watch(watch::Receiver<Phase>);
+
+/// A phase that starts with serving.
+#[must_use]
+pub fn channel() -> (Trigger, Watch) {
+    let (sender, receiver) = watch::channel(Phase::Serving);
+    (Trigger(sender), Watch(receiver))
+}
+
+// === impl Trigger ===
+
+impl Trigger {
+    /// Moves on; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.0.send_if_modified(|now| {
+            let forward = phase > *now;
+            if forward {
+                *now = phase;
+            }
+            forward
+        });
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// Where we are.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until `phase` or a later one; for ever if the trigger is gone before.
+    pub async fn reached(&mut self, phase: Phase) {
+        if self.0.wait_for(|now| *now >= phase).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_phase_never_goes_back() {
+        let (trigger, mut watch) = channel();
+        assert_eq!(watch.phase(), Phase::Serving);
+        trigger.advance(Phase::Closing);
+        trigger.advance(Phase::Draining);
+        watch.reached(Phase::Draining).await;
+        assert_eq!(watch.phase(), Phase::Closing);
+    }
+}

@@ -1,0 +1,170 @@
+//! Header names and the two rewrites every request needs: hop-by-hop fields out, forwarding fields in.
+//!
+//! Knows header maps and nothing of routes or sockets. `proxy/facts.rs` and `proxy/forward.rs` are its
+//! users.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use ipnet::IpNet;
+
+/// The original host name, without its port (kagent `adk_api_translator.go`, `ProxyHostHeader`).
+pub const X_KAGENT_HOST: HeaderName = HeaderName::from_static("x-kagent-host");
+/// Session of MCP streamable HTTP (MCP 2025-03-26, "Session Management").
+pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Why the proxy itself answered; the value is a reason of `proxy/error.rs`.
+pub const X_KAGENT_PROXY_ERROR: HeaderName = HeaderName::from_static("x-kagent-proxy-error");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Removes what concerns one connection only: the fields of RFC 9110 section 7.6.1 and every field
+/// that `Connection` names. `Trailer` stays: it describes the message.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// Joins the `cookie` fields of HTTP/2 into one, as a hop to HTTP/1.1 requires (RFC 9113 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Whether this hop's peer may say who came before it.
+#[must_use]
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// Writes `x-forwarded-for`, `-proto` and `-host`: appended for a trusted peer, replaced for any
+/// other, so that nobody can forge a past.
+pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, proto: &'static str, trusted: bool) {
+    let peer = peer.to_canonical().to_string();
+    let chain = match headers.get(&FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
+        Some(before) if trusted => format!("{before}, {peer}"),
+        _ => peer,
+    };
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if !trusted || !headers.contains_key(&FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if !trusted || !headers.contains_key(&FORWARDED_HOST) {
+        match headers.get(http::header::HOST).cloned() {
+            Some(host) => headers.insert(FORWARDED_HOST, host),
+            None => headers.remove(FORWARDED_HOST),
+        };
+    }
+}
+
+/// What the `Via` chain of a request says about loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// Nothing to object to.
+    Open,
+    /// This very instance has seen the request before.
+    Loop,
+    /// More than ten proxies.
+    TooLong,
+}
+
+/// Reads the `Via` fields (RFC 9110 section 7.6.3); `own` is this instance's pseudonym.
+#[must_use]
+pub fn via_chain(headers: &HeaderMap, own: &str) -> Chain {
+    let mut hops = 0;
+    for hop in
+        headers.get_all(VIA).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','))
+    {
+        hops += 1;
+        if hop.split_whitespace().nth(1) == Some(own) {
+            return Chain::Loop;
+        }
+    }
+    if hops > 10 { Chain::TooLong } else { Chain::Open }
+}
+
+/// Adds this hop to `Via`; `value` is `1.1 <pseudonym>`.
+pub fn add_via(headers: &mut HeaderMap, value: &HeaderValue) {
+    headers.append(VIA, value.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_and_standard_hop_by_hop_fields_go_others_stay_in_order() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "X-Secret, keep-alive"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AA"),
+            ("accept", "application/json"),
+            ("accept", "text/event-stream"),
+            ("trailer", "x-sum"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(
+            left,
+            [("accept", "application/json"), ("accept", "text/event-stream"), ("trailer", "x-sum")]
+        );
+    }
+
+    #[test]
+    fn forged_forwarding_fields_are_replaced_and_trusted_ones_extended() {
+        let peer = "10.0.0.9".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("1.2.3.4"));
+        let mut trusted = headers.clone();
+        forwarded(&mut headers, peer, "http", false);
+        forwarded(&mut trusted, peer, "http", true);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
+        assert_eq!(trusted["x-forwarded-for"], "1.2.3.4, 10.0.0.9");
+    }
+
+    #[test]
+    fn only_our_own_pseudonym_is_a_loop() {
+        let mut headers = HeaderMap::new();
+        headers.insert(VIA, HeaderValue::from_static("1.1 other, 1.1 kagent-proxy-b"));
+        assert_eq!(via_chain(&headers, "kagent-proxy-a"), Chain::Open);
+        assert_eq!(via_chain(&headers, "kagent-proxy-b"), Chain::Loop);
+        let long = ["1.1 x"; 11].join(", ");
+        headers.insert(VIA, HeaderValue::from_str(&long).unwrap());
+        assert_eq!(via_chain(&headers, "kagent-proxy-a"), Chain::TooLong);
+    }
+}

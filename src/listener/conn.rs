@@ -1,0 +1,248 @@
+//! One client connection: HTTP/1.1 or HTTP/2 by prior knowledge, and its graceful end.
+//!
+//! The version is told by the first bytes, under a deadline of our own: hyper's automatic detection
+//! has none. Knows the proxy as a function from request to answer.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::ListenerLimits;
+use crate::drain::{Phase, Watch};
+use crate::proxy::Proxy;
+use crate::proxy::facts::ConnInfo;
+use crate::upstream::connect::tune;
+
+/// What every HTTP/2 client sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves one connection to its end.
+pub async fn serve(
+    mut stream: TcpStream,
+    info: ConnInfo,
+    proxy: Arc<Proxy>,
+    limits: &ListenerLimits,
+    watch: Watch,
+) {
+    let peer = info.peer;
+    let first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)).await;
+    let Ok(Ok(first)) = first else {
+        tracing::debug!(%peer, "no request within the detection deadline");
+        return;
+    };
+    if let Err(error) = tune(&stream) {
+        tracing::debug!(%peer, %error, "connection is gone");
+        return;
+    }
+    let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
+    let http2 = first == PREFACE;
+    let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity) };
+    let ended = if http2 {
+        serve_http2(io, info, proxy, limits, watch, &activity).await
+    } else {
+        serve_http1(io, info, proxy, limits, watch, &activity).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// Reads until the bytes differ from HTTP/2's preface, or are the whole of it.
+async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let mut rest = [0; 24];
+        let room = PREFACE.len() - first.len();
+        let read = stream.read(rest.get_mut(..room).unwrap_or_default()).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        first.extend_from_slice(rest.get(..read).unwrap_or_default());
+    }
+    Ok(first)
+}
+
+async fn serve_http1(
+    io: Watched,
+    info: ConnInfo,
+    proxy: Arc<Proxy>,
+    limits: &ListenerLimits,
+    mut watch: Watch,
+    activity: &Arc<Activity>,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        activity.on_request();
+        proxy.handle(&info, request)
+    });
+    let mut builder = http1::Builder::new();
+    // Twice the limits: what lies between is answered by us, with a reason.
+    builder
+        .max_buf_size((limits.max_head_bytes * 2).max(8192))
+        .max_headers(limits.max_head_fields * 2)
+        .header_read_timeout(None)
+        .timer(TokioTimer::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut draining = false;
+    let mut silent = pin!(activity.overdue(limits));
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = silent.as_mut() => return Ok(()),
+            () = watch.reached(Phase::Closing), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn serve_http2(
+    io: Watched,
+    info: ConnInfo,
+    proxy: Arc<Proxy>,
+    limits: &ListenerLimits,
+    mut watch: Watch,
+    activity: &Arc<Activity>,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        activity.on_request();
+        let (info, proxy) = (info.clone(), Arc::clone(&proxy));
+        async move { proxy.handle(&info, request).await }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .max_concurrent_streams(limits.max_h2_streams)
+        .max_pending_accept_reset_streams(limits.max_h2_resets)
+        .max_local_error_reset_streams(limits.max_h2_resets)
+        .max_header_list_size(u32::try_from(limits.max_head_bytes * 2).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .timer(TokioTimer::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        () = watch.reached(Phase::Closing) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// What a connection is doing, so that a slow head and a forgotten connection can be told from a
+/// stream that is merely silent (D17).
+struct Activity {
+    born: Instant,
+    /// Requests whose answer has not ended: their reads are bodies, not heads.
+    open: Arc<AtomicUsize>,
+    /// Milliseconds since `born`, plus one, of a head's first byte; zero outside heads.
+    head: AtomicU64,
+}
+
+// === impl Activity ===
+
+impl Activity {
+    fn new(open: Arc<AtomicUsize>) -> Self {
+        Self { born: Instant::now(), open, head: AtomicU64::new(1) }
+    }
+
+    /// A head is complete.
+    fn on_request(&self) {
+        self.head.store(0, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        let age = Instant::now().saturating_duration_since(self.born);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn on_read(&self) {
+        if self.open.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
+            self.head.store(self.now() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends when a head took too long.
+    async fn overdue(&self, limits: &ListenerLimits) {
+        let limit = u64::try_from(limits.head_read.as_millis()).unwrap_or(u64::MAX);
+        loop {
+            let started = self.head.load(Ordering::Relaxed);
+            let now = self.now();
+            let due = if started == 0 { now + limit } else { started - 1 + limit };
+            if due <= now {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(due - now)).await;
+        }
+    }
+}
+
+/// The stream, the bytes already taken from it, and an eye on its reads.
+struct Watched {
+    prefix: Vec<u8>,
+    read: usize,
+    stream: TcpStream,
+    activity: Arc<Activity>,
+}
+
+// === impl Watched ===
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(rest) = self.prefix.get(self.read..).filter(|rest| !rest.is_empty()) {
+            let taken = rest.len().min(buf.remaining());
+            buf.put_slice(rest.get(..taken).unwrap_or_default());
+            self.read += taken;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.activity.on_read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}

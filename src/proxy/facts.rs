@@ -1,0 +1,105 @@
+//! What a request's head says, read once.
+//!
+//! Knows headers; never the table or a socket. `proxy.rs` routes by it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use http::header::{ACCEPT, HOST};
+use http::{HeaderMap, Method, Request};
+
+use super::error::ProxyError;
+use crate::config::ListenerLimits;
+use crate::headers::{self, Chain};
+use crate::route::HostKey;
+
+/// One client connection.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Requests of this connection whose answer has not ended; each exchange counts itself.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// What routing needs to know of a request.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The normalised `x-kagent-host`.
+    pub target: HostKey,
+    /// A port in that header, which must be one of the target's.
+    pub port: Option<u16>,
+    /// The GET of an agent card, which waits longest for its backend.
+    pub card: bool,
+    /// A re-opened MCP event stream, which must not be answered with an error (D12).
+    pub reopened: bool,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Reads the head.
+    ///
+    /// # Errors
+    /// Whatever keeps the request from being routed; nothing has been dialled.
+    pub fn read<B>(
+        request: &Request<B>,
+        cluster_domain: &str,
+        limits: &ListenerLimits,
+        pseudonym: &str,
+    ) -> Result<Self, ProxyError> {
+        let map = request.headers();
+        if request.method() == Method::CONNECT {
+            return Err(ProxyError::Connect);
+        }
+        let line = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let bytes: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+        if bytes + line > limits.max_head_bytes || map.len() > limits.max_head_fields {
+            return Err(ProxyError::HeadTooLarge(limits.max_head_bytes, limits.max_head_fields));
+        }
+        match headers::via_chain(map, pseudonym) {
+            Chain::Open => {}
+            Chain::Loop => return Err(ProxyError::Loop("this proxy has seen the request before")),
+            Chain::TooLong => return Err(ProxyError::Loop("more than ten proxies in Via")),
+        }
+        let (target, port) = target(map, cluster_domain)?;
+        let get = request.method() == Method::GET;
+        let path = request.uri().path();
+        let card = path.ends_with("/.well-known/agent-card.json")
+            || path.ends_with("/.well-known/agent.json");
+        let resumes =
+            map.contains_key(headers::MCP_SESSION_ID) || map.contains_key(headers::LAST_EVENT_ID);
+        Ok(Self { target, port, card: get && card, reopened: get && resumes && wants_events(map) })
+    }
+}
+
+fn target(map: &HeaderMap, cluster_domain: &str) -> Result<(HostKey, Option<u16>), ProxyError> {
+    let mut found: Option<(HostKey, Option<u16>)> = None;
+    for value in map.get_all(headers::X_KAGENT_HOST) {
+        let text = value.to_str().map_err(|_| ProxyError::NotText)?;
+        let parsed = HostKey::parse(text, cluster_domain)
+            .map_err(|why| ProxyError::BadTarget(text.chars().take(253).collect(), why))?;
+        match &found {
+            Some(before) if *before != parsed => return Err(ProxyError::TwoTargets),
+            _ => found = Some(parsed),
+        }
+    }
+    found.ok_or(ProxyError::MissingTarget)
+}
+
+fn wants_events(map: &HeaderMap) -> bool {
+    map.get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/event-stream"))
+}
+
+/// The Host of a request, from its field or from HTTP/2's `:authority`.
+#[must_use]
+pub fn host_of<B>(request: &Request<B>) -> Option<http::HeaderValue> {
+    let field = request.headers().get(HOST).cloned();
+    field.or_else(|| request.uri().authority().and_then(|a| a.as_str().parse().ok()))
+}

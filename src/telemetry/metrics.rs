@@ -1,0 +1,185 @@
+//! Every metric: name, help, buckets, and the handles that requests touch.
+//!
+//! Labels come from closed sets (route, class, outcome, status, reason), so that no client can make
+//! series. Handles are resolved when a route is built; a request only adds to them. `/metrics` in
+//! `admin.rs` prints them.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+
+/// Bucket bounds of every duration, in seconds: from loopback calls to agents that think for minutes.
+pub const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 1800.0,
+];
+
+/// Finished requests, by route, class, status and outcome.
+pub const REQUESTS: &str = "kagent_proxy_requests_total";
+/// Seconds from the request's arrival to the head of the answer.
+pub const HEAD_SECONDS: &str = "kagent_proxy_head_seconds";
+/// Seconds from the request's arrival to the end of the answer.
+pub const WHOLE_SECONDS: &str = "kagent_proxy_request_seconds";
+/// Answers that are under way.
+pub const OPEN: &str = "kagent_proxy_open_requests";
+/// Bytes of answers passed to clients.
+pub const BYTES: &str = "kagent_proxy_response_bytes_total";
+/// Requests answered by the proxy itself, by reason.
+pub const REJECTED: &str = "kagent_proxy_rejected_total";
+/// Upstream connections: opened, reused, discarded.
+pub const POOL: &str = "kagent_proxy_upstream_connections_total";
+/// Requests sent again (D11).
+pub const RETRIES: &str = "kagent_proxy_retries_total";
+/// Always 1; the version is a label.
+pub const BUILD: &str = "kagent_proxy_build_info";
+
+/// Name and help text of every metric; the README's table is compared with it.
+pub const HELP: &[(&str, &str)] = &[
+    (REQUESTS, "Finished requests by route, class, status and outcome"),
+    (HEAD_SECONDS, "Seconds from the request's arrival to the head of the answer"),
+    (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the answer"),
+    (OPEN, "Requests that are under way"),
+    (BYTES, "Bytes of answers passed to clients"),
+    (REJECTED, "Requests answered by the proxy itself, by reason"),
+    (POOL, "Upstream connections opened, reused and discarded"),
+    (RETRIES, "Requests sent again on another connection"),
+    (BUILD, "Always 1, with the version as a label"),
+];
+
+/// The shared recorder: cheap to clone, one for each running proxy.
+#[derive(Clone)]
+pub struct Metrics(Arc<metrics_exporter_prometheus::PrometheusRecorder>);
+
+/// The handles of one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    metrics: Metrics,
+    route: String,
+    /// One counter for each (class, status, outcome) seen; few, so a scan beats a map.
+    requests: ArcSwap<Vec<(RequestLabels, Counter)>>,
+    /// To the head.
+    pub head: Histogram,
+    /// To the end.
+    pub whole: Histogram,
+    /// Under way.
+    pub open: Gauge,
+    /// Of answers.
+    pub bytes: Counter,
+    /// Connections opened.
+    pub opened: Counter,
+    /// Connections reused.
+    pub reused: Counter,
+    /// Requests sent again.
+    pub retries: Counter,
+}
+
+/// What tells one request counter of a route from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLabels {
+    /// Kind of call.
+    pub class: &'static str,
+    /// Status of the answer; 0 when there was none.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: &'static str,
+}
+
+static METADATA: Metadata<'static> = Metadata::new("kagent_proxy", Level::INFO, None);
+
+// === impl Metrics ===
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    /// Takes the recorder and describes every metric.
+    #[must_use]
+    pub fn new(recorder: metrics_exporter_prometheus::PrometheusRecorder) -> Self {
+        for (name, help) in HELP {
+            let name = KeyName::from_const_str(name);
+            if name.as_str().ends_with("_seconds") {
+                recorder.describe_histogram(name, Some(Unit::Seconds), (*help).into());
+            } else if name.as_str().ends_with("_total") {
+                recorder.describe_counter(name, None, (*help).into());
+            } else {
+                recorder.describe_gauge(name, None, (*help).into());
+            }
+        }
+        let this = Self(Arc::new(recorder));
+        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        this.0.register_gauge(&key(BUILD, version), &METADATA).set(1.0);
+        this
+    }
+
+    /// Prints, and folds samples.
+    #[must_use]
+    pub fn handle(&self) -> metrics_exporter_prometheus::PrometheusHandle {
+        self.0.handle()
+    }
+
+    /// Counts an answer of our own.
+    pub fn rejected(&self, reason: &'static str) {
+        self.counter(REJECTED, vec![("reason", reason.to_owned())]).increment(1);
+    }
+
+    /// The handles of a route; `route` is its host and prefix as written.
+    #[must_use]
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        let labels = || vec![("route", route.to_owned())];
+        let pool = |event: &str| vec![("route", route.to_owned()), ("event", event.to_owned())];
+        RouteMetrics {
+            metrics: self.clone(),
+            route: route.to_owned(),
+            requests: ArcSwap::default(),
+            head: self.0.register_histogram(&key(HEAD_SECONDS, labels()), &METADATA),
+            whole: self.0.register_histogram(&key(WHOLE_SECONDS, labels()), &METADATA),
+            open: self.0.register_gauge(&key(OPEN, labels()), &METADATA),
+            bytes: self.counter(BYTES, labels()),
+            opened: self.counter(POOL, pool("opened")),
+            reused: self.counter(POOL, pool("reused")),
+            retries: self.counter(RETRIES, labels()),
+        }
+    }
+
+    fn counter(&self, name: &'static str, labels: Vec<(&'static str, String)>) -> Counter {
+        self.0.register_counter(&key(name, labels), &METADATA)
+    }
+}
+
+fn key(name: &'static str, labels: Vec<(&'static str, String)>) -> Key {
+    Key::from_parts(
+        name,
+        labels.into_iter().map(|(name, value)| Label::new(name, value)).collect::<Vec<_>>(),
+    )
+}
+
+// === impl RouteMetrics ===
+
+impl RouteMetrics {
+    /// Counts one finished request.
+    pub fn count(&self, labels: RequestLabels) {
+        if let Some((_, counter)) = self.requests.load().iter().find(|(seen, _)| *seen == labels) {
+            counter.increment(1);
+            return;
+        }
+        let counter = self.metrics.counter(
+            REQUESTS,
+            vec![
+                ("route", self.route.clone()),
+                ("class", labels.class.to_owned()),
+                ("status", labels.status.to_string()),
+                ("outcome", labels.outcome.to_owned()),
+            ],
+        );
+        counter.increment(1);
+        self.requests.rcu(|seen| {
+            let mut seen = Vec::clone(seen);
+            seen.push((labels, counter.clone()));
+            seen
+        });
+    }
+}
