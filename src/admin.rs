@@ -3,8 +3,10 @@
 //! - `GET /livez`: the process runs.
 //! - `GET /readyz`: 200 while serving, 503 from the first moment of a drain.
 //! - `GET /metrics`: Prometheus text.
-//! - `GET /routes`: every route with its endpoints and their load, JSON; loopback peers only, unless
-//!   `admin.expose: all`.
+//! - `GET /routes`: every route with its endpoints and their load, JSON.
+//! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
+//!
+//! The last two answer loopback peers only, unless `admin.expose: all`.
 //!
 //! Knows the proxy's table and the drain; carries no traffic.
 
@@ -35,6 +37,8 @@ pub struct Admin {
     pub metrics: PrometheusHandle,
     /// For `/readyz`.
     pub watch: Watch,
+    /// For `/config`.
+    pub config: Arc<Value>,
     /// Who sees what.
     pub expose: Expose,
 }
@@ -75,17 +79,13 @@ impl Admin {
             "/readyz" if self.watch.phase() == Phase::Serving => text(StatusCode::OK, "ready\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
-            "/routes" if inside => {
-                let mut answer = text(StatusCode::OK, self.routes().to_string());
-                let json = HeaderValue::from_static("application/json");
-                answer.headers_mut().insert(header::CONTENT_TYPE, json);
-                answer
-            }
-            "/routes" => text(
+            "/routes" if inside => json_text(&self.routes()),
+            "/config" if inside => json_text(&self.config),
+            "/routes" | "/config" => text(
                 StatusCode::FORBIDDEN,
                 "only loopback peers may ask; use kubectl port-forward or admin.expose: all\n",
             ),
-            _ => text(StatusCode::NOT_FOUND, "know: /livez /readyz /metrics /routes\n"),
+            _ => text(StatusCode::NOT_FOUND, "know: /livez /readyz /metrics /routes /config\n"),
         }
     }
 
@@ -113,6 +113,13 @@ impl Admin {
             .collect();
         json!({ "routes": routes })
     }
+}
+
+fn json_text(value: &Value) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::OK, value.to_string());
+    let json = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(header::CONTENT_TYPE, json);
+    answer
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
-use crate::config::{Config, RouteConfig, Scheme};
+use crate::config::{self, Config, RouteConfig, Scheme, Sources};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener;
 use crate::proxy::Proxy;
@@ -41,6 +41,7 @@ pub struct Bound {
     /// Where operators connect.
     pub admin_address: SocketAddr,
     config: Config,
+    view: Arc<serde_json::Value>,
     proxy: Arc<Proxy>,
     clusters: Vec<Arc<Cluster>>,
     listener: TcpListener,
@@ -60,8 +61,9 @@ impl App {
     ///
     /// # Errors
     /// [`BuildError`] with what to change.
-    pub async fn build(config: Config) -> Result<Bound, BuildError> {
+    pub async fn build(config: Config, sources: &Sources) -> Result<Bound, BuildError> {
         supported(&config)?;
+        let view = Arc::new(config::view(&config, sources));
         let recorder = telemetry::recorder().map_err(|e| BuildError::Setup(e.to_string()))?;
         let metrics = Metrics::new(recorder);
         let first = config.listeners.first();
@@ -93,6 +95,7 @@ impl App {
             address: local(&listener, address)?,
             admin_address: local(&admin_listener, admin)?,
             config,
+            view,
             proxy: Arc::new(proxy),
             clusters,
             listener,
@@ -117,7 +120,7 @@ impl Bound {
     ///
     /// Returns whether everything under way finished before the deadline.
     pub async fn run(self) -> bool {
-        let Self { config, proxy, watch, trigger, .. } = self;
+        let Self { config, view, proxy, watch, trigger, .. } = self;
         let handle = self.metrics.handle();
         let mut background = JoinSet::new();
         for cluster in self.clusters {
@@ -125,8 +128,13 @@ impl Bound {
         }
         background.spawn(telemetry::upkeep(handle.clone()));
         let expose = config.admin.expose;
-        let admin =
-            Admin { proxy: Arc::clone(&proxy), metrics: handle, watch: watch.clone(), expose };
+        let admin = Admin {
+            proxy: Arc::clone(&proxy),
+            metrics: handle,
+            watch: watch.clone(),
+            config: view,
+            expose,
+        };
         background.spawn(admin.run(self.admin_listener));
         let mut draining = watch.clone();
         let serving = listener::run(self.listener, proxy, config.listener, watch);

@@ -13,6 +13,7 @@
 pub mod app;
 
 pub mod admin;
+pub mod explain;
 pub mod listener;
 
 pub mod proxy;
@@ -22,6 +23,8 @@ pub mod route;
 pub mod upstream;
 
 pub mod telemetry;
+
+pub mod cli;
 
 pub mod config;
 

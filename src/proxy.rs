@@ -1,6 +1,6 @@
 //! The request path, top to bottom.
 //!
-//! [`Proxy::handle`] always answers, [`Proxy::forward`] may fail. Facts, route, connection, answer:
+//! [`Proxy::handle`] always answers, `Proxy::forward` may fail. Facts, route, connection, answer:
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
 pub mod error;
@@ -102,7 +102,7 @@ impl Proxy {
         drop(table);
         exchange.on_route(&route);
         if let Some(port) = facts.port
-            && !route.config.to.targets.iter().any(|target| target.port == port)
+            && !route.has_port(port)
         {
             return Err(Refusal::new(ProxyError::WrongPort(port), request));
         }

@@ -131,6 +131,16 @@ fn strip_cluster_suffix<'a>(name: &'a str, cluster_domain: &str) -> &'a str {
     }
 }
 
+// === impl Route ===
+
+impl Route {
+    /// Whether a port written behind the host is one of the targets'.
+    #[must_use]
+    pub fn has_port(&self, port: u16) -> bool {
+        self.config.to.targets.iter().any(|target| target.port == port)
+    }
+}
+
 // === impl RouteTable ===
 
 impl RouteTable {

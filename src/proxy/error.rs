@@ -130,7 +130,9 @@ impl ProxyError {
         }
     }
 
-    fn candidates(&self) -> &[String] {
+    /// What would have fitted.
+    #[must_use]
+    pub fn candidates(&self) -> &[String] {
         match self {
             Self::UnknownTarget(_, candidates) => candidates,
             _ => &[],

@@ -16,7 +16,7 @@ use crate::upstream::Lease;
 #[derive(Debug)]
 pub enum ReplyBody {
     /// Ours, whole.
-    Local(Option<Bytes>, Exchange),
+    Local(Option<Bytes>, Box<Exchange>),
     /// The backend's.
     Stream(Box<Stream>),
 }
@@ -37,7 +37,7 @@ impl ReplyBody {
     /// An answer of our own.
     #[must_use]
     pub fn local(bytes: Bytes, exchange: Exchange) -> Self {
-        Self::Local(Some(bytes), exchange)
+        Self::Local(Some(bytes), Box::new(exchange))
     }
 
     /// The backend's answer.

@@ -1,0 +1,125 @@
+//! The command line: subcommands and flags, as text. Nothing is judged here.
+//!
+//! What the flags mean, and the `KAGENT_PROXY_*` variables that stand behind them, is
+//! `config/sources.rs`'s and `config::load`'s business; clap's own reading of
+//! the environment is not used because it cannot say where a value came from, and because a kubelet
+//! puts variables of our prefix into pods (decision D23).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The reverse proxy behind kagent's `proxy.url`.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kagent-proxy", args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` if nothing is named.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run` when no subcommand is named.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// What the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Carry traffic (the default).
+    Run(ConfigArgs),
+    /// Validate a configuration and print every fault; exit 0 or 64.
+    Check(ConfigArgs),
+    /// Say how a request would be routed, and why.
+    Explain(ExplainArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Flags that make up the configuration.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigArgs {
+    /// Configuration file, YAML (`KAGENT_PROXY_CONFIG`).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address to take traffic on; repeatable (`KAGENT_PROXY_LISTEN`).
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Address of the admin listener (`KAGENT_PROXY_ADMIN`).
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// Static route, HOST[/prefix]=TARGET[,TARGET...]; repeatable (`KAGENT_PROXY_ROUTES`).
+    #[arg(long, value_name = "HOST=TARGET")]
+    pub route: Vec<String>,
+    /// Where requests without x-kagent-host go (`KAGENT_PROXY_DEFAULT_ROUTE`).
+    #[arg(long, value_name = "TARGET")]
+    pub default_route: Option<String>,
+    /// json or text (`KAGENT_PROXY_LOG_FORMAT`).
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Level or filter directives, such as info (`KAGENT_PROXY_LOG_LEVEL`).
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Threads that carry traffic (`KAGENT_PROXY_WORKERS`).
+    #[arg(long, value_name = "N")]
+    pub workers: Option<String>,
+}
+
+/// Flags of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The value of x-kagent-host.
+    #[arg(long)]
+    pub host: String,
+    /// Path of the request.
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// Configuration file, YAML (`KAGENT_PROXY_CONFIG`).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Static route, HOST[/prefix]=TARGET[,TARGET...]; repeatable (`KAGENT_PROXY_ROUTES`).
+    #[arg(long, value_name = "HOST=TARGET")]
+    pub route: Vec<String>,
+    /// Where requests without x-kagent-host go (`KAGENT_PROXY_DEFAULT_ROUTE`).
+    #[arg(long, value_name = "TARGET")]
+    pub default_route: Option<String>,
+}
+
+// === impl ExplainArgs ===
+
+impl ExplainArgs {
+    /// The part that makes up the configuration.
+    #[must_use]
+    pub fn config_args(&self) -> ConfigArgs {
+        ConfigArgs {
+            config: self.config.clone(),
+            route: self.route.clone(),
+            default_route: self.default_route.clone(),
+            ..ConfigArgs::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_is_the_default_and_flags_repeat() {
+        let cli =
+            Cli::try_parse_from(["kagent-proxy", "--route", "a=b:1", "--route", "c=d:2"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.config.route, ["a=b:1", "c=d:2"]);
+        let cli = Cli::try_parse_from(["kagent-proxy", "run", "--listen", "[::1]:0"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Run(args)) if args.listen == ["[::1]:0"]));
+    }
+
+    #[test]
+    fn explain_takes_a_request_and_routes() {
+        let cli =
+            Cli::try_parse_from(["kagent-proxy", "explain", "--host", "a", "--route", "a=b:1"])
+                .unwrap();
+        let Some(Command::Explain(args)) = cli.command else { panic!("not explain") };
+        assert_eq!(args.path, "/");
+        assert_eq!(args.config_args().route, ["a=b:1"]);
+        assert!(Cli::try_parse_from(["kagent-proxy", "explain"]).is_err());
+    }
+}

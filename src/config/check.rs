@@ -1,0 +1,387 @@
+//! From the tree of the file to the checked [`Config`]: one function for each section.
+//!
+//! Knows the keys and their types, not the command line. Every fault is collected; what is wrong
+//! keeps its default, so that the rest is looked at too.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::file::{Map, Node, Reader};
+use super::load::{duplicate, parse_address, parse_log_format, parse_log_level};
+use super::sources::{ConfigFaults, Source, Sources};
+use super::target::{parse_host, parse_match, parse_target};
+use super::units::{parse_duration, parse_size};
+use super::{
+    Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
+    RouteTarget, Secret, ServerTls, Target,
+};
+
+/// Lays the file over the configuration.
+pub(super) fn read_file(
+    path: &Path,
+    config: &mut Config,
+    sources: &mut Sources,
+    faults: &mut ConfigFaults,
+) {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let whole = Source::File(path.to_owned(), 0);
+            return faults.add(
+                &whole,
+                "",
+                format!("cannot be read: {error}; name a readable file with --config"),
+            );
+        }
+    };
+    let mut reader = Reader { file: path, sources, faults };
+    let Some(root) = reader.parse(&text) else { return };
+    let mut map = reader.map(&root, "");
+    reader.listeners(&mut map, config);
+    reader.limits(&mut map, config);
+    reader.admin(&mut map, config);
+    let mut inherited = RouteTarget::new(Vec::new());
+    if let Some(mut defaults) = reader.section(&mut map, "routeDefaults") {
+        reader.route_options(&mut defaults, &mut inherited);
+        reader.end(&defaults);
+    }
+    reader.routes(&mut map, config, &inherited);
+    reader.default_routes(&mut map, config, &inherited);
+    reader.upstream(&mut map, config);
+    reader.top(&mut map, config);
+    reader.end(&map);
+}
+
+impl Reader<'_> {
+    fn listeners(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        let Some(items) = self.list(map, "listeners") else { return };
+        let mut listeners: Vec<ListenerConfig> = Vec::new();
+        for (node, path) in items {
+            let mut item = self.map(node, &path);
+            let name = self.value(&mut item, "name", text).unwrap_or_else(|| "http".to_owned());
+            let address = self.value(&mut item, "address", parse_address);
+            let tls =
+                self.section(&mut item, "tls").and_then(|mut tls| self.server_tls(&mut tls, node));
+            self.end(&item);
+            if listeners.iter().any(|old| old.name == name) {
+                self.fault(
+                    node.line(),
+                    &path,
+                    &format!("the name {name:?} is taken; write another `name`"),
+                );
+            }
+            match address {
+                Some(address) => listeners.push(ListenerConfig { name, address, tls }),
+                None => self.fault(
+                    node.line(),
+                    &path,
+                    "has no usable address; write `address: \"[::]:8080\"`",
+                ),
+            }
+        }
+        if listeners.is_empty() {
+            self.fault(0, "listeners", "has no usable listener; write one or leave the key out");
+        }
+        config.listeners = listeners;
+    }
+
+    fn server_tls(&mut self, tls: &mut Map<'_>, node: &Node) -> Option<ServerTls> {
+        let cert = self.secret(tls, "cert", "certFile");
+        let key = self.secret(tls, "key", "keyFile");
+        let client_ca = self.secret(tls, "clientCa", "clientCaFile");
+        let require_client_cert = self.value(tls, "requireClientCert", flag).unwrap_or(false);
+        self.end(tls);
+        if require_client_cert && client_ca.is_none() {
+            self.fault(
+                node.line(),
+                &tls.join("requireClientCert"),
+                "needs an authority; write `clientCaFile`",
+            );
+        }
+        let (Some(cert), Some(key)) = (cert, key) else {
+            self.fault(
+                node.line(),
+                &tls.join("certFile"),
+                "certificate and key go together; write `certFile` and `keyFile`",
+            );
+            return None;
+        };
+        Some(ServerTls { cert, key, client_ca, require_client_cert })
+    }
+
+    /// Where both are given, the file wins.
+    fn secret(
+        &mut self,
+        map: &mut Map<'_>,
+        inline: &'static str,
+        file: &'static str,
+    ) -> Option<Secret> {
+        let inline = self.value(map, inline, |text| Ok(Secret::Inline(Arc::from(text))));
+        let file = self.value(map, file, |text| Ok(Secret::File(PathBuf::from(text))));
+        file.or(inline)
+    }
+
+    fn limits(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        let Some(mut section) = self.section(map, "listener") else { return };
+        let limits = &mut config.listener;
+        self.set(&mut section, "detect", &mut limits.detect, positive);
+        self.set(&mut section, "handshake", &mut limits.handshake, positive);
+        self.set(&mut section, "headRead", &mut limits.head_read, positive);
+        self.set(&mut section, "idle", &mut limits.idle, parse_duration);
+        self.set(&mut section, "maxHeadBytes", &mut limits.max_head_bytes, parse_size);
+        self.set(&mut section, "maxHeadFields", &mut limits.max_head_fields, number);
+        self.set(&mut section, "maxConnections", &mut limits.max_connections, number);
+        self.set(&mut section, "maxH2Streams", &mut limits.max_h2_streams, number);
+        self.set(&mut section, "maxH2Resets", &mut limits.max_h2_resets, number);
+        self.end(&section);
+    }
+
+    fn admin(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        let Some(mut section) = self.section(map, "admin") else { return };
+        self.set(&mut section, "address", &mut config.admin.address, parse_address);
+        self.set(&mut section, "expose", &mut config.admin.expose, |text| match text {
+            "status" => Ok(Expose::Status),
+            "all" => Ok(Expose::All),
+            _ => Err(format!("{text:?} is not known; write status or all")),
+        });
+        self.end(&section);
+    }
+
+    fn routes(&mut self, map: &mut Map<'_>, config: &mut Config, inherited: &RouteTarget) {
+        for (node, path) in self.list(map, "routes").unwrap_or_default() {
+            let mut item = self.map(node, &path);
+            let matched = self.value(&mut item, "match", parse_match);
+            if matched.is_none() {
+                self.fault(node.line(), &path, "has no usable match; write `match: helper.team-a`");
+            }
+            let to = self.route_target(&mut item, node, &path, inherited);
+            self.end(&item);
+            let (Some((host, prefix)), Some(to)) = (matched, to) else { continue };
+            let route = RouteConfig { host, prefix, to };
+            if config.routes.iter().any(|old| old.host == route.host && old.prefix == route.prefix)
+            {
+                self.fault(node.line(), &path, &duplicate(&route));
+            }
+            config.routes.push(route);
+        }
+    }
+
+    fn default_routes(&mut self, map: &mut Map<'_>, config: &mut Config, inherited: &RouteTarget) {
+        for (node, path) in self.list(map, "defaultRoutes").unwrap_or_default() {
+            let mut item = self.map(node, &path);
+            // `host` is the match here, so the upstream Host is inherited from `routeDefaults`.
+            let host = self.value(&mut item, "host", parse_host);
+            let listener = self.value(&mut item, "listener", text);
+            let mut to = inherited.clone();
+            let targets = self.targets(&mut item, node, &path);
+            self.shared_options(&mut item, &mut to);
+            self.end(&item);
+            let Some(targets) = targets else { continue };
+            to.targets = targets;
+            config.default_routes.push(DefaultRouteConfig { host, listener, to });
+        }
+    }
+
+    fn route_target(
+        &mut self,
+        item: &mut Map<'_>,
+        node: &Node,
+        path: &str,
+        inherited: &RouteTarget,
+    ) -> Option<RouteTarget> {
+        let mut to = inherited.clone();
+        let targets = self.targets(item, node, path);
+        self.route_options(item, &mut to);
+        to.targets = targets?;
+        Some(to)
+    }
+
+    fn targets(&mut self, item: &mut Map<'_>, node: &Node, path: &str) -> Option<Vec<Target>> {
+        let items = self.list(item, "targets").unwrap_or_default();
+        if items.is_empty() {
+            self.fault(
+                node.line(),
+                path,
+                "has no targets; write `targets: [http://localhost:8080]`",
+            );
+        }
+        let count = items.len();
+        let targets: Vec<_> =
+            items.iter().filter_map(|(node, path)| self.scalar(node, path, parse_target)).collect();
+        (count > 0 && targets.len() == count).then_some(targets)
+    }
+
+    fn route_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
+        self.set(map, "host", &mut to.host_header, |text| {
+            match http::uri::Authority::from_str(text) {
+                Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
+                _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
+            }
+        });
+        self.shared_options(map, to);
+    }
+
+    fn shared_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
+        self.client_tls(map, &mut to.tls);
+        self.set(map, "cards", &mut to.cards, |text| match text {
+            "rewrite" => Ok(Cards::Rewrite),
+            "pass" => Ok(Cards::Pass),
+            _ => Err(format!("{text:?} is not known; write rewrite or pass")),
+        });
+        if let Some(upgrades) = self.list(map, "upgrades") {
+            to.websocket = !upgrades.is_empty();
+            for (node, path) in upgrades {
+                self.scalar(node, &path, |text| match text {
+                    "websocket" => Ok(()),
+                    _ => {
+                        Err(format!("{text:?} is not supported; write websocket or an empty list"))
+                    }
+                });
+            }
+        }
+        if let Some(mut section) = self.section(map, "timeouts") {
+            self.set(&mut section, "connect", &mut to.timeouts.connect, positive);
+            self.call_limits(&mut section, "unary", &mut to.timeouts.unary);
+            self.call_limits(&mut section, "stream", &mut to.timeouts.stream);
+            self.call_limits(&mut section, "upgrade", &mut to.timeouts.upgrade);
+            self.end(&section);
+        }
+        self.set(map, "keepAlive", &mut to.keep_alive, parse_duration);
+        if let Some(mut section) = self.section(map, "hold") {
+            self.set(&mut section, "card", &mut to.hold.card, parse_duration);
+            self.set(&mut section, "request", &mut to.hold.request, parse_duration);
+            self.end(&section);
+        }
+    }
+
+    fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {
+        let Some(mut section) = self.section(map, "tls") else { return };
+        tls.ca = self.secret(&mut section, "ca", "caFile").or_else(|| tls.ca.take());
+        let cert = self.secret(&mut section, "cert", "certFile");
+        let key = self.secret(&mut section, "key", "keyFile");
+        if cert.is_some() != key.is_some() {
+            let line = map_line(self, map);
+            self.fault(
+                line,
+                &section.join("certFile"),
+                "certificate and key go together; write `certFile` and `keyFile`",
+            );
+        } else if cert.is_some() {
+            (tls.cert, tls.key) = (cert, key);
+        }
+        self.set(&mut section, "serverName", &mut tls.server_name, |text| {
+            parse_host(text).map(Some)
+        });
+        self.set(&mut section, "insecureSkipVerify", &mut tls.insecure_skip_verify, flag);
+        self.end(&section);
+    }
+
+    fn call_limits(&mut self, map: &mut Map<'_>, key: &'static str, limits: &mut Limits) {
+        let Some(mut section) = self.section(map, key) else { return };
+        let limit =
+            |text: &str| parse_duration(text).map(|time| Some(time).filter(|time| !time.is_zero()));
+        self.set(&mut section, "head", &mut limits.head, limit);
+        self.set(&mut section, "idle", &mut limits.idle, limit);
+        self.set(&mut section, "total", &mut limits.total, limit);
+        self.end(&section);
+    }
+
+    fn upstream(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        if let Some(mut section) = self.section(map, "upstream") {
+            let upstream = &mut config.upstream;
+            self.set(&mut section, "idle", &mut upstream.idle, parse_duration);
+            self.set(&mut section, "idleMax", &mut upstream.idle_max, parse_duration);
+            self.set(&mut section, "resolveEvery", &mut upstream.resolve_every, positive);
+            self.set(&mut section, "retryPercent", &mut upstream.retry_percent, number);
+            self.set(&mut section, "retryPerSecond", &mut upstream.retry_per_second, number);
+            self.end(&section);
+        }
+        if let Some(mut section) = self.section(map, "hold") {
+            self.set(&mut section, "max", &mut config.hold.max, number);
+            self.set(&mut section, "maxPerSource", &mut config.hold.max_per_source, number);
+            self.end(&section);
+        }
+    }
+
+    fn top(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        if let Some(mut section) = self.section(map, "drain") {
+            self.set(&mut section, "lag", &mut config.drain.lag, parse_duration);
+            self.set(&mut section, "deadline", &mut config.drain.deadline, parse_duration);
+            self.end(&section);
+        }
+        if let Some(mut section) = self.section(map, "log") {
+            self.set(&mut section, "format", &mut config.log.format, parse_log_format);
+            self.set(&mut section, "level", &mut config.log.level, parse_log_level);
+            self.set(&mut section, "access", &mut config.log.access, flag);
+            self.end(&section);
+        }
+        if let Some(items) = self.list(map, "trustedProxies") {
+            config.trusted_proxies =
+                items.iter().filter_map(|(node, path)| self.scalar(node, path, network)).collect();
+        }
+        self.set(map, "publicUrl", &mut config.public_url, |text| public_url(text).map(Some));
+        self.set(map, "clusterDomain", &mut config.cluster_domain, parse_host);
+        self.set(map, "workers", &mut config.workers, |text| {
+            text.parse()
+                .map(Some)
+                .map_err(|_| format!("{text:?} is not a number of threads; write 1 or more"))
+        });
+        self.set(map, "reloadEvery", &mut config.reload_every, parse_duration);
+    }
+}
+
+/// The line of a map's `tls` key.
+fn map_line(reader: &Reader<'_>, map: &Map<'_>) -> usize {
+    match reader.sources.of(&map.join("tls")) {
+        Source::File(_, line) => line,
+        _ => 0,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the shape every reader of a value has")]
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a switch; write true or false"))
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a whole number; write one such as 100"))
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("must not be 0; write a duration such as 10s".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| format!("{text:?} is not a network; write one such as 10.0.0.0/8 or 10.0.0.1"))
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not the URL of a proxy; write http:// or https:// and a host, without path or query"
+        )
+    };
+    let url = http::Uri::from_str(text).map_err(|_| wrong())?;
+    let plain = url.path() == "/" && url.query().is_none() && !text.contains(['@', '#']);
+    match (url.scheme_str(), url.authority()) {
+        (Some(scheme @ ("http" | "https")), Some(authority)) if plain => {
+            Ok(format!("{scheme}://{authority}"))
+        }
+        _ => Err(wrong()),
+    }
+}

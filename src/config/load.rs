@@ -1,0 +1,336 @@
+//! Puts flags, environment, file and defaults together into one [`Config`].
+//!
+//! The environment is handed in, so that nothing below `main` reads the process's own. Called once at
+//! start and again for every reload, with the same arguments.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::check::read_file;
+use super::sources::{ConfigFaults, Source, Sources};
+use super::target::{parse_route, parse_targets};
+use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};
+use crate::cli::ConfigArgs;
+
+/// The variables we read. None is called port or service-anything: a kubelet puts those into pods
+/// for a Service named `kagent-proxy` (D23).
+const VARIABLES: [&str; 8] = [
+    "KAGENT_PROXY_CONFIG",
+    "KAGENT_PROXY_LISTEN",
+    "KAGENT_PROXY_ADMIN",
+    "KAGENT_PROXY_ROUTES",
+    "KAGENT_PROXY_DEFAULT_ROUTE",
+    "KAGENT_PROXY_LOG_FORMAT",
+    "KAGENT_PROXY_LOG_LEVEL",
+    "KAGENT_PROXY_WORKERS",
+];
+
+/// A configuration and how it came about.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Where its values came from.
+    pub sources: Sources,
+    /// `KAGENT_PROXY_*` variables that are none of ours, for a debug line.
+    pub ignored_env: Vec<String>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+/// Loads the configuration; with routes but without a file, that of a sidecar on loopback.
+///
+/// # Errors
+/// Every fault of file, environment and flags at once.
+pub fn load(args: &ConfigArgs, env: &BTreeMap<String, String>) -> Result<Loaded, ConfigFaults> {
+    let given = Given { args, env };
+    let alone =
+        given.file().is_none() && !(given.routes().is_empty() && given.default_route().is_none());
+    load_over(&given, if alone { Config::sidecar() } else { Config::default() })
+}
+
+/// What `kagent-proxy check` prints, and its exit code: 0, or 64 (`EX_USAGE` of sysexits.h).
+#[must_use]
+pub fn check(args: &ConfigArgs, env: &BTreeMap<String, String>) -> (String, u8) {
+    match load(args, env) {
+        Ok(loaded) => {
+            let routes = loaded.config.routes.len();
+            let file =
+                loaded.file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
+            (format!("configuration is valid: {file}, static routes: {routes}"), 0)
+        }
+        Err(faults) => (faults.to_string(), 64),
+    }
+}
+
+fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> {
+    let file = given.file();
+    let mut build = Build { config, sources: Sources::default(), faults: ConfigFaults::default() };
+    if let Some((_, path)) = &file {
+        read_file(path, &mut build.config, &mut build.sources, &mut build.faults);
+    }
+    build.listen(&given.listen());
+    build.admin(given.one(given.args.admin.as_deref(), "--admin", "KAGENT_PROXY_ADMIN"));
+    build.routes(&given.routes());
+    build.default_route(given.default_route());
+    build.log(
+        given.one(given.args.log_format.as_deref(), "--log-format", "KAGENT_PROXY_LOG_FORMAT"),
+        given.one(given.args.log_level.as_deref(), "--log-level", "KAGENT_PROXY_LOG_LEVEL"),
+    );
+    build.workers(given.one(given.args.workers.as_deref(), "--workers", "KAGENT_PROXY_WORKERS"));
+    build.default_listeners();
+    if !build.faults.0.is_empty() {
+        return Err(build.faults);
+    }
+    Ok(Loaded {
+        config: build.config,
+        sources: build.sources,
+        ignored_env: given.ignored(),
+        file: file.map(|(_, path)| path),
+    })
+}
+
+/// A value as text, with where it stood.
+type Text<'a> = (Source, &'a str);
+
+/// Flags before environment. An empty variable counts as absent.
+struct Given<'a> {
+    args: &'a ConfigArgs,
+    env: &'a BTreeMap<String, String>,
+}
+
+/// The configuration while values are laid over it.
+struct Build {
+    config: Config,
+    sources: Sources,
+    faults: ConfigFaults,
+}
+
+// === impl Given ===
+
+impl<'a> Given<'a> {
+    fn var(&self, name: &str) -> Option<&'a str> {
+        self.env.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    fn one(
+        &self,
+        flag: Option<&'a str>,
+        flag_name: &'static str,
+        var: &'static str,
+    ) -> Option<Text<'a>> {
+        let flag = flag.map(|value| (Source::Flag(flag_name), value));
+        flag.or_else(|| self.var(var).map(|value| (Source::Env(var), value)))
+    }
+
+    fn many(
+        &self,
+        flags: &'a [String],
+        flag_name: &'static str,
+        var: &'static str,
+    ) -> [Vec<Text<'a>>; 2] {
+        let words = self.var(var).unwrap_or_default().split_whitespace();
+        [
+            words.map(|value| (Source::Env(var), value)).collect(),
+            flags.iter().map(|value| (Source::Flag(flag_name), value.as_str())).collect(),
+        ]
+    }
+
+    fn file(&self) -> Option<(Source, PathBuf)> {
+        let flag = self.args.config.clone().map(|path| (Source::Flag("--config"), path));
+        let var = "KAGENT_PROXY_CONFIG";
+        flag.or_else(|| self.var(var).map(|path| (Source::Env(var), PathBuf::from(path))))
+    }
+
+    fn listen(&self) -> Vec<Text<'a>> {
+        let [env, flags] = self.many(&self.args.listen, "--listen", "KAGENT_PROXY_LISTEN");
+        if flags.is_empty() { env } else { flags }
+    }
+
+    /// Those of the environment first, so that flags win.
+    fn routes(&self) -> Vec<Text<'a>> {
+        self.many(&self.args.route, "--route", "KAGENT_PROXY_ROUTES").concat()
+    }
+
+    fn default_route(&self) -> Option<Text<'a>> {
+        self.one(
+            self.args.default_route.as_deref(),
+            "--default-route",
+            "KAGENT_PROXY_DEFAULT_ROUTE",
+        )
+    }
+
+    fn ignored(&self) -> Vec<String> {
+        let ours = |name: &&String| {
+            name.starts_with("KAGENT_PROXY_") && !VARIABLES.contains(&name.as_str())
+        };
+        self.env.keys().filter(ours).cloned().collect()
+    }
+}
+
+// === impl Build ===
+
+impl Build {
+    fn address(&mut self, (source, text): &Text<'_>, path: &str) -> Option<SocketAddr> {
+        let address = parse_address(text);
+        address.map_err(|reason| self.faults.add(source, path, reason)).ok()
+    }
+
+    /// Replaces all listeners.
+    fn listen(&mut self, given: &[Text<'_>]) {
+        let mut listeners = Vec::new();
+        for (at, text) in given.iter().enumerate() {
+            let Some(address) = self.address(text, &format!("listeners[{at}].address")) else {
+                continue;
+            };
+            let name = if at == 0 { "http".to_owned() } else { format!("http-{}", at + 1) };
+            listeners.push(ListenerConfig { name, address, tls: None });
+        }
+        if let Some((source, _)) = given.first() {
+            self.sources.forget("listeners");
+            self.sources.set("listeners", source.clone());
+            self.config.listeners = listeners;
+        }
+    }
+
+    fn admin(&mut self, given: Option<Text<'_>>) {
+        let Some(text) = given else { return };
+        if let Some(address) = self.address(&text, "admin.address") {
+            self.config.admin.address = address;
+            self.sources.set("admin.address", text.0);
+        }
+    }
+
+    /// Adds routes; one of equal host and prefix is replaced, unless both came from the same place.
+    fn routes(&mut self, given: &[Text<'_>]) {
+        for (source, text) in given {
+            let route = match parse_route(text) {
+                Ok(route) => route,
+                Err(reason) => {
+                    self.faults.add(source, "routes", reason);
+                    continue;
+                }
+            };
+            let same = |old: &RouteConfig| old.host == route.host && old.prefix == route.prefix;
+            let Some(at) = self.config.routes.iter().position(same) else {
+                self.sources.set(format!("routes[{}]", self.config.routes.len()), source.clone());
+                self.config.routes.push(route);
+                continue;
+            };
+            let path = format!("routes[{at}]");
+            if self.sources.of(&path) == *source {
+                self.faults.add(source, "routes", duplicate(&route));
+            } else if let Some(old) = self.config.routes.get_mut(at) {
+                *old = route;
+                self.sources.forget(&path);
+                self.sources.set(path, source.clone());
+            }
+        }
+    }
+
+    /// Takes the place of the file's first route without conditions, or comes after all of them.
+    fn default_route(&mut self, given: Option<Text<'_>>) {
+        let Some((source, text)) = given else { return };
+        let targets = match parse_targets(text) {
+            Ok(targets) => targets,
+            Err(reason) => return self.faults.add(&source, "defaultRoutes", reason),
+        };
+        let route =
+            DefaultRouteConfig { host: None, listener: None, to: RouteTarget::new(targets) };
+        let routes = &mut self.config.default_routes;
+        let open = routes.iter().position(|old| old.host.is_none() && old.listener.is_none());
+        let at = open.unwrap_or(routes.len());
+        match routes.get_mut(at) {
+            Some(old) => *old = route,
+            None => routes.push(route),
+        }
+        let path = format!("defaultRoutes[{at}]");
+        self.sources.forget(&path);
+        self.sources.set(path, source);
+    }
+
+    /// Default routes may only name listeners that are there, after flags had their say.
+    fn default_listeners(&mut self) {
+        for (at, route) in self.config.default_routes.iter().enumerate() {
+            let Some(name) = &route.listener else { continue };
+            if !self.config.listeners.iter().any(|listener| listener.name == *name) {
+                let path = format!("defaultRoutes[{at}].listener");
+                let reason =
+                    format!("there is no listener {name:?}; write the name of one in listeners");
+                self.faults.add(&self.sources.of(&path), path, reason);
+            }
+        }
+    }
+
+    fn log(&mut self, format: Option<Text<'_>>, level: Option<Text<'_>>) {
+        if let Some((source, text)) = format {
+            match parse_log_format(text) {
+                Ok(format) => {
+                    self.config.log.format = format;
+                    self.sources.set("log.format", source);
+                }
+                Err(reason) => self.faults.add(&source, "log.format", reason),
+            }
+        }
+        if let Some((source, text)) = level {
+            match parse_log_level(text) {
+                Ok(level) => {
+                    self.config.log.level = level;
+                    self.sources.set("log.level", source);
+                }
+                Err(reason) => self.faults.add(&source, "log.level", reason),
+            }
+        }
+    }
+
+    fn workers(&mut self, given: Option<Text<'_>>) {
+        let Some((source, text)) = given else { return };
+        match text.parse::<NonZeroUsize>() {
+            Ok(workers) => {
+                self.config.workers = Some(workers);
+                self.sources.set("workers", source);
+            }
+            Err(_) => self.faults.add(
+                &source,
+                "workers",
+                format!("{text:?} is not a number of threads; write 1 or more"),
+            ),
+        }
+    }
+}
+
+pub(super) fn duplicate(route: &RouteConfig) -> String {
+    let prefix = if route.prefix == "/" { "" } else { &route.prefix };
+    format!(
+        "{}{prefix} is given twice; write one route with all its targets, separated by commas",
+        route.host
+    )
+}
+
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an address; write IP:PORT, such as 127.0.0.1:8080 or [::]:8080")
+    })
+}
+
+pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err(format!("{text:?} is not a log format; write json or text")),
+    }
+}
+
+pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{text:?} is not a log level ({error}); write one such as info or info,kagent_proxy=debug"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,237 @@
+//! Precedence, the environment a kubelet makes, and the faults of flags and variables.
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn routes(routes: &[&str]) -> ConfigArgs {
+    ConfigArgs { route: routes.iter().map(|&r| r.to_owned()).collect(), ..ConfigArgs::default() }
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    let loaded = load(&ConfigArgs::default(), &env(&[])).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.sources.of("listener.idle"), Source::Default);
+}
+
+#[test]
+fn a_kubelets_variables_change_nothing() {
+    let kubelet = env(&[
+        ("KAGENT_PROXY_PORT", "tcp://10.96.0.7:8080"),
+        ("KAGENT_PROXY_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("KAGENT_PROXY_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("KAGENT_PROXY_SERVICE_HOST", "10.96.0.7"),
+        ("KAGENT_PROXY_SERVICE_PORT_HTTP", "8080"),
+        ("PATH", "/bin"),
+    ]);
+    let loaded = load(&ConfigArgs::default(), &kubelet).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.ignored_env.len(), 5);
+}
+
+#[test]
+fn routes_without_a_file_are_a_sidecar() {
+    let loaded = load(&routes(&["a=b:1"]), &env(&[])).unwrap();
+    assert_eq!(loaded.config.listeners, Config::sidecar().listeners);
+    assert_eq!(loaded.config.admin, Config::sidecar().admin);
+    let loaded =
+        load(&ConfigArgs::default(), &env(&[("KAGENT_PROXY_DEFAULT_ROUTE", "b:1")])).unwrap();
+    assert_eq!(loaded.config.listeners, Config::sidecar().listeners);
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let args = ConfigArgs {
+        listen: vec!["127.0.0.1:1".to_owned()],
+        workers: Some("2".to_owned()),
+        ..routes(&["A/docs=flag:1"])
+    };
+    let env = env(&[
+        ("KAGENT_PROXY_LISTEN", "127.0.0.1:2 [::1]:3"),
+        ("KAGENT_PROXY_WORKERS", "3"),
+        ("KAGENT_PROXY_ADMIN", "127.0.0.1:4"),
+        ("KAGENT_PROXY_ROUTES", " a/docs=env:1\n b=env:2 "),
+    ]);
+    let loaded = load(&args, &env).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.listeners.len(), 1);
+    assert_eq!(config.workers, NonZeroUsize::new(2));
+    assert_eq!(config.admin.address, "127.0.0.1:4".parse().unwrap());
+    let targets: Vec<_> = config.routes.iter().map(|r| r.to.targets[0].to_string()).collect();
+    assert_eq!(targets, ["http://flag:1", "http://env:2"]);
+    assert_eq!(loaded.sources.of("routes[0].targets"), Source::Flag("--route"));
+    assert_eq!(loaded.sources.of("routes[1].targets"), Source::Env("KAGENT_PROXY_ROUTES"));
+    assert_eq!(loaded.sources.of("admin.address"), Source::Env("KAGENT_PROXY_ADMIN"));
+    assert_eq!(loaded.sources.of("workers"), Source::Flag("--workers"));
+}
+
+#[test]
+fn all_faults_come_at_once_and_name_their_place() {
+    let args =
+        ConfigArgs { log_format: Some("xml".to_owned()), ..routes(&["a=b", "c=d:1", "c=e:1"]) };
+    let (report, code) =
+        check(&args, &env(&[("KAGENT_PROXY_ADMIN", "9090"), ("KAGENT_PROXY_WORKERS", "0")]));
+    let expected = [
+        "KAGENT_PROXY_ADMIN: admin.address: \"9090\" is not an address; write IP:PORT, such as 127.0.0.1:8080 or [::]:8080",
+        "--route: routes: target \"b\" has no port; write b:8080 or http://b",
+        "--route: routes: c is given twice; write one route with all its targets, separated by commas",
+        "--log-format: log.format: \"xml\" is not a log format; write json or text",
+        "KAGENT_PROXY_WORKERS: workers: \"0\" is not a number of threads; write 1 or more",
+    ];
+    assert_eq!(report.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(code, 64);
+}
+
+/// A file of its own for one test, removed at its end.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("kagent-proxy-{}-{name}.yaml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn args(&self) -> ConfigArgs {
+        ConfigArgs { config: Some(self.0.clone()), ..ConfigArgs::default() }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_file_is_laid_over_the_defaults_and_flags_over_the_file() {
+    let file = File::new(
+        "over",
+        "listener: {idle: 1m30s, maxHeadBytes: 32KiB}\nrouteDefaults:\n  timeouts: {stream: {idle: 5m}}\nroutes:\n- match: Helper.Team-A/docs\n  targets: [\"localhost:8081\"]\n  upgrades: []\n- match: b\n  targets: [https://b]\n",
+    );
+    let args = ConfigArgs { route: vec!["b=c:1".to_owned()], ..file.args() };
+    let loaded = load(&args, &env(&[])).unwrap();
+    let config = loaded.config;
+    assert_eq!(config.listener.idle.as_secs(), 90);
+    assert_eq!(config.listener.max_head_bytes, 32 * 1024);
+    assert_eq!(config.listeners, Config::default().listeners);
+    assert_eq!(
+        (config.routes[0].host.as_str(), config.routes[0].prefix.as_str()),
+        ("helper.team-a", "/docs")
+    );
+    assert!(!config.routes[0].to.websocket);
+    assert_eq!(config.routes[0].to.timeouts.stream.idle.unwrap().as_secs(), 300);
+    assert_eq!(config.routes[1].to.targets[0].to_string(), "http://c:1");
+    assert_eq!(loaded.sources.of("listener.idle"), Source::File(file.0.clone(), 1));
+    assert_eq!(loaded.sources.of("routes[1].targets"), Source::Flag("--route"));
+}
+
+#[test]
+fn faults_of_a_file_carry_line_and_proposal() {
+    for (yaml, expected) in [
+        ("listner: {}", "1: listner: is not a known key; did you mean listener?"),
+        (
+            "\nlistener:\n  idle: 30",
+            "3: listener.idle: \"30\" is not a duration; write one such as 30s, 1m30s, 500ms or 0",
+        ),
+        ("listener: 3", "1: listener: is not a map; write `key: value` lines below it"),
+        ("routes: {}", "1: routes: is not a list; write one `- item` line for each"),
+        (
+            "routes:\n- match: a",
+            "2: routes[0]: has no targets; write `targets: [http://localhost:8080]`",
+        ),
+        (
+            "routes:\n- match: a\n  targets: [\"b:1\"]\n- match: A.\n  targets: [\"c:1\"]",
+            "4: routes[1]: a is given twice; write one route with all its targets, separated by commas",
+        ),
+        (
+            "routes:\n- match: a\n  targets: [\"b:1\"]\n  tls: {keyFile: k}",
+            "4: routes[0].tls.certFile: certificate and key go together; write `certFile` and `keyFile`",
+        ),
+        (
+            "routes:\n- match: a\n  targets: [\"b:1\"]\n  upgrades: [h2c]",
+            "4: routes[0].upgrades[0]: \"h2c\" is not supported; write websocket or an empty list",
+        ),
+        (
+            "defaultRoutes:\n- targets: [\"b:1\"]\n  listener: x",
+            "3: defaultRoutes[0].listener: there is no listener \"x\"; write the name of one in listeners",
+        ),
+        (
+            "publicUrl: http://a/b",
+            "1: publicUrl: \"http://a/b\" is not the URL of a proxy; write http:// or https:// and a host, without path or query",
+        ),
+        (
+            "trustedProxies: [10/8]",
+            "1: trustedProxies[0]: \"10/8\" is not a network; write one such as 10.0.0.0/8 or 10.0.0.1",
+        ),
+    ] {
+        let file = File::new("faults", yaml);
+        let (report, code) = check(&file.args(), &env(&[]));
+        assert_eq!(report, format!("{}:{expected}", file.0.display()), "{yaml}");
+        assert_eq!(code, 64);
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_fault() {
+    let args = ConfigArgs { config: Some("/nonexistent/k.yaml".into()), ..ConfigArgs::default() };
+    let report = check(&args, &env(&[])).0;
+    assert!(report.starts_with("/nonexistent/k.yaml: cannot be read: "), "{report}");
+}
+
+fn shipped(name: &str) -> Loaded {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let args = ConfigArgs { config: Some(path), ..ConfigArgs::default() };
+    load(&args, &env(&[])).unwrap_or_else(|faults| panic!("{faults}"))
+}
+
+#[test]
+fn default_yaml_is_the_default() {
+    let loaded = shipped("default.yaml");
+    assert_eq!(loaded.config, Config::default());
+    // The reader asked for these; each must stand in the file, so that no default goes unexplained.
+    for path in [
+        "listener.maxH2Resets",
+        "routeDefaults.hold.card",
+        "upstream.idleMax",
+        "log.access",
+        "reloadEvery",
+    ] {
+        assert!(matches!(loaded.sources.of(path), Source::File(_, line) if line > 0), "{path}");
+    }
+}
+
+#[test]
+fn route_defaults_of_default_yaml_are_the_defaults() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.yaml"))
+        .unwrap();
+    let text = text.replace("routes: [] #", "routes: [{match: a, targets: [\"b:1\"]}] #");
+    let file = File::new("inherit", &text);
+    let config = load(&file.args(), &env(&[])).unwrap().config;
+    assert_eq!(config.routes[0].to, RouteTarget::new(parse_targets("b:1").unwrap()));
+}
+
+#[test]
+fn the_shipped_examples_are_valid() {
+    assert_eq!(shipped("local.yaml").config.routes.len(), 2);
+    assert!(shipped("kubernetes.yaml").config.listeners[1].tls.is_some());
+}
+
+#[test]
+fn the_default_route_of_a_flag_replaces_only_the_unconditional_one() {
+    let file = File::new(
+        "default-route",
+        "defaultRoutes:\n- host: special\n  targets: [\"s:1\"]\n- targets: [\"old:1\"]\n",
+    );
+    let args = ConfigArgs { default_route: Some("new:1".to_owned()), ..file.args() };
+    let loaded = load(&args, &env(&[])).unwrap();
+    let shown: Vec<_> =
+        loaded.config.default_routes.iter().map(|r| r.to.targets[0].to_string()).collect();
+    assert_eq!(shown, ["http://s:1", "http://new:1"]);
+    assert_eq!(loaded.sources.of("defaultRoutes[0].host"), Source::File(file.0.clone(), 2));
+    assert_eq!(loaded.sources.of("defaultRoutes[1].targets"), Source::Flag("--default-route"));
+}

@@ -1,0 +1,73 @@
+//! Every end is passed on as what it was.
+
+use kagent_proxy::config::Scheme;
+
+use crate::support::{Backend, Client, TestProxy, config, route};
+
+const GET: &str = "GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+    transfer-encoding: chunked\r\n\r\n";
+
+async fn start() -> (TestProxy, Backend) {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    (TestProxy::start(config(routes)).await, backend)
+}
+
+async fn open_stream(proxy: &TestProxy, backend: &Backend) -> (Client, Client) {
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send(EVENTS).await;
+    client.until("\r\n\r\n").await;
+    (client, call)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_closes_the_backend_s_connection() {
+    let (proxy, backend) = start().await;
+    let (client, mut call) = open_stream(&proxy, &backend).await;
+    drop(client);
+    assert_eq!(call.rest().await, "", "the backend sees the end");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_waiting_call_closes_the_backend_s_connection() {
+    let (proxy, backend) = start().await;
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    drop(client);
+    assert_eq!(call.rest().await, "", "the backend sees the end");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("outcome=\"client_gone\"} 1"), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_is_seen_as_an_abort_after_its_last_byte() {
+    let (proxy, backend) = start().await;
+    let (mut client, mut call) = open_stream(&proxy, &backend).await;
+    call.send("e\r\ndata: {\"json\n\n\r\n").await;
+    drop(call);
+    let seen = client.rest().await;
+    assert!(seen.contains("data: {\"json"), "{seen:?}");
+    assert!(!seen.contains("0\r\n\r\n"), "a broken stream must not end cleanly: {seen:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_a_stream_finish_and_is_seen_by_readiness() {
+    let (proxy, backend) = start().await;
+    assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 200 "));
+    let (mut client, mut call) = open_stream(&proxy, &backend).await;
+    proxy.drain();
+    // The phase is one value for all; the admin listener shows it as soon as it is set.
+    assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 503 "));
+    call.send("9\r\ndata: x\n\n\r\n0\r\n\r\n").await;
+    client.until("data: x\n\n\r\n0\r\n\r\n").await;
+    proxy.stop().await;
+}

@@ -1,0 +1,97 @@
+//! What the proxy answers itself, and that it dials nothing then.
+
+use std::time::Duration;
+
+use kagent_proxy::config::Scheme;
+
+use crate::support::{Backend, TestProxy, config, route};
+
+fn get(extra: &str) -> String {
+    format!("GET /mcp HTTP/1.1\r\nhost: p\r\nconnection: close\r\n{extra}\r\n")
+}
+
+#[tokio::test]
+async fn whatever_the_header_says_nothing_outside_the_table_is_dialled() {
+    let routes = vec![route("a.ns", "/", Scheme::Http, &[9])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let long = format!("x-kagent-host: {}\r\n", "a.".repeat(300));
+    for (extra, status, reason) in [
+        ("", 400, "missing_target"),
+        ("x-kagent-host: 169.254.169.254\r\n", 400, "bad_target"),
+        ("x-kagent-host: localhost\r\n", 400, "bad_target"),
+        ("x-kagent-host: [::1]:80\r\n", 400, "bad_target"),
+        ("x-kagent-host: u@a.ns\r\n", 400, "bad_target"),
+        ("x-kagent-host: b\u{fc}cher.ns\r\n", 400, "bad_target"),
+        ("x-kagent-host: a.ns:22\r\n", 400, "bad_target"),
+        ("x-kagent-host: a.ns\r\nx-kagent-host: b.ns\r\n", 400, "bad_target"),
+        (long.as_str(), 400, "bad_target"),
+        ("x-kagent-host: example.com\r\n", 503, "unknown_target"),
+        ("x-kagent-host: kubernetes.default\r\n", 503, "unknown_target"),
+    ] {
+        let answer = proxy.ask(&get(extra)).await;
+        let first = format!("HTTP/1.1 {status} {reason}\r\n");
+        assert!(answer.starts_with(&first), "{extra:?}: {answer}");
+        assert!(answer.contains(&format!("x-kagent-proxy-error: {reason}\r\n")), "{answer}");
+        assert_eq!(answer.contains("retry-after: "), status == 503, "{answer}");
+    }
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_rejected_total{reason=\"bad_target\"} 8"), "{metrics}");
+    assert!(!metrics.contains("event=\"opened\"} 1"), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_json_post_gets_a_json_rpc_error_with_near_misses() {
+    let routes = vec![route("helper.team-a", "/", Scheme::Http, &[9])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let answer = proxy
+        .ask(
+            "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: helper.team-b\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        )
+        .await;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["error"]["code"], -32603);
+    assert_eq!(body["error"]["data"]["reason"], "unknown_target");
+    assert_eq!(body["error"]["data"]["candidates"][0], "helper.team-a");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn connect_is_refused_and_a_loop_is_cut() {
+    let routes = vec![route("a.ns", "/", Scheme::Http, &[9])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let answer = proxy
+        .ask("CONNECT a.ns:80 HTTP/1.1\r\nhost: a.ns\r\nx-kagent-host: a.ns\r\nconnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let via = format!("x-kagent-host: a.ns\r\nvia: {}\r\n", ["1.1 x"; 11].join(", "));
+    let answer = proxy.ask(&get(&via)).await;
+    assert!(answer.starts_with("HTTP/1.1 508 loop"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_waits_for_its_backend_and_others_give_up_with_503() {
+    let backend = Backend::start().await;
+    let port = backend.port();
+    drop(backend);
+    let mut late = route("late.ns", "/", Scheme::Http, &[port]);
+    late.to.hold.request = Duration::from_millis(50);
+    let proxy = TestProxy::start(config(vec![late])).await;
+    let answer = proxy.ask(&get("x-kagent-host: late.ns\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{answer}");
+    let card = "GET /.well-known/agent-card.json HTTP/1.1\r\nhost: p\r\nx-kagent-host: late.ns\r\n\
+        connection: close\r\n\r\n";
+    let appears = async {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut call = crate::support::Client(stream);
+        call.until("\r\n\r\n").await;
+        call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    };
+    let (answer, ()) = tokio::join!(proxy.ask(card), appears);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    proxy.stop().await;
+}

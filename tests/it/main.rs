@@ -1,0 +1,15 @@
+//! The real program on free ports, with scripted backends that speak raw bytes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a scenario that panics has failed, which is what it is for"
+)]
+
+mod support;
+
+mod ends;
+mod errors;
+mod layers;
+mod relay;

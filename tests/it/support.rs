@@ -1,0 +1,134 @@
+//! What scenarios stand on: a running proxy, a backend that follows a script, and a client of bytes.
+//!
+//! Nothing here knows what is being tested.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kagent_proxy::app::App;
+use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Sources, Target};
+use kagent_proxy::drain::{Phase, Trigger};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Nothing in these tests takes longer; a scenario that does has failed.
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// A proxy that runs, and is ended and checked by [`TestProxy::stop`].
+pub(crate) struct TestProxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    trigger: Trigger,
+    running: JoinHandle<bool>,
+}
+
+/// A route from a host to loopback ports.
+pub(crate) fn route(host: &str, prefix: &str, scheme: Scheme, ports: &[u16]) -> RouteConfig {
+    let targets =
+        ports.iter().map(|&port| Target { scheme, host: "127.0.0.1".to_owned(), port }).collect();
+    let to = RouteTarget::new(targets);
+    RouteConfig { host: host.to_owned(), prefix: prefix.to_owned(), to }
+}
+
+/// A configuration with these routes, on free ports, that drains without lag.
+pub(crate) fn config(routes: Vec<RouteConfig>) -> Config {
+    let mut config = Config { routes, ..Config::sidecar() };
+    config.listeners[0].address.set_port(0);
+    config.admin.address.set_port(0);
+    config.drain.lag = Duration::ZERO;
+    config.drain.deadline = BOUND;
+    config
+}
+
+impl TestProxy {
+    pub(crate) async fn start(config: Config) -> Self {
+        let bound = App::build(config, &Sources::default()).await.unwrap();
+        let (address, admin, trigger) = (bound.address, bound.admin_address, bound.trigger());
+        Self { address, admin, trigger, running: tokio::spawn(bound.run()) }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// One request on a connection of its own; the whole answer as text.
+    pub(crate) async fn ask(&self, request: &str) -> String {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.rest().await
+    }
+
+    /// A GET of the admin listener.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let mut client = Client(TcpStream::connect(self.admin).await.unwrap());
+        client.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+        client.rest().await
+    }
+
+    pub(crate) fn drain(&self) {
+        self.trigger.advance(Phase::Draining);
+    }
+
+    /// Drains; the program must end by itself, with everything finished.
+    pub(crate) async fn stop(self) {
+        self.drain();
+        let finished = tokio::time::timeout(BOUND, self.running).await.unwrap().unwrap();
+        assert!(finished, "something was still open at the deadline");
+    }
+}
+
+/// A connection of raw bytes, from either side.
+pub(crate) struct Client(pub(crate) TcpStream);
+
+impl Client {
+    pub(crate) async fn send(&mut self, bytes: &str) {
+        self.0.write_all(bytes.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until `end` has come, and returns everything up to it and what came with it.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        let mut all = Vec::new();
+        while !String::from_utf8_lossy(&all).contains(end) {
+            let mut some = [0; 1024];
+            let read = tokio::time::timeout(BOUND, self.0.read(&mut some)).await;
+            let read = read.unwrap_or_else(|_| panic!("no {end:?} in {all:?}")).unwrap();
+            assert_ne!(read, 0, "closed before {end:?}: {:?}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&some[..read]);
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// Reads to the end of the connection; a reset counts as an end.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut all = Vec::new();
+        let _reset_is_an_end_too =
+            tokio::time::timeout(BOUND, self.0.read_to_end(&mut all)).await.expect("no end");
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+/// A listener whose connections the scenario plays by hand.
+pub(crate) struct Backend(TcpListener);
+
+impl Backend {
+    pub(crate) async fn start() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    pub(crate) async fn accept(&self) -> Client {
+        Client(tokio::time::timeout(BOUND, self.0.accept()).await.expect("no call").unwrap().0)
+    }
+
+    /// Takes one call whose head ends the message, answers with these bytes, returns the head.
+    pub(crate) async fn answer(&self, bytes: &str) -> String {
+        let mut call = self.accept().await;
+        let head = call.until("\r\n\r\n").await;
+        call.send(bytes).await;
+        head
+    }
+}

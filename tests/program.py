@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""The built program, as a user meets it: flags, a real HTTP server behind it, signals, exit codes.
+
+Usage: program.py PATH_OF_KAGENT_PROXY. Standard library only; traffic stays on loopback.
+"""
+
+import http.client
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+
+PROGRAM = sys.argv[1]
+# What a kubelet injects for a Service named kagent-proxy (D23): none of it is a setting.
+KUBELET = {
+    "KAGENT_PROXY_PORT": "tcp://10.0.0.7:8080",
+    "KAGENT_PROXY_SERVICE_HOST": "10.0.0.7",
+    "KAGENT_PROXY_PORT_8080_TCP": "tcp://10.0.0.7:8080",
+}
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """Answers a POST with what arrived."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        answer = json.dumps({"path": self.path, "host": self.headers["host"], "bytes": len(body)})
+        self.send_response(200)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def run(*args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([PROGRAM, *args], capture_output=True, text=True, timeout=30)
+
+
+def commands() -> None:
+    route = ["--route", "helper.team-a=127.0.0.1:9"]
+    assert run("version").stdout.startswith("kagent-proxy ")
+    assert run("check", *route).returncode == 0
+    faulty = run("check", "--route", "helper.team-a", "--workers", "none")
+    assert faulty.returncode == 64, faulty
+    assert "--workers" in faulty.stdout and "--route" in faulty.stdout, faulty
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write("routes:\n  - match: helper.team-a\n    target: [http://127.0.0.1:9]\n")
+        file.flush()
+        faulty = run("check", "--config", file.name)
+        assert faulty.returncode == 64, faulty
+        assert f"{file.name}:3" in faulty.stdout and "targets" in faulty.stdout, faulty
+        file.seek(0)
+        file.truncate()
+        file.write("routes:\n  - match: helper.team-a\n    targets: [http://127.0.0.1:9]\n")
+        file.flush()
+        assert run("check", "--config", file.name).returncode == 0
+    known = json.loads(run("explain", "--host", "Helper.team-a.svc", *route).stdout)
+    assert known["targets"] == ["http://127.0.0.1:9"], known
+    unknown = json.loads(run("explain", "--host", "helper.team-b", *route).stdout)
+    assert unknown["reason"] == "unknown_target", unknown
+
+
+def traffic() -> None:
+    backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=backend.serve_forever, daemon=True).start()
+    port = backend.server_address[1]
+    args = ["--route", f"helper.team-a=127.0.0.1:{port}", "--listen", "127.0.0.1:0"]
+    args += ["--admin", "127.0.0.1:0", "--log-format", "json"]
+    proxy = subprocess.Popen(
+        [PROGRAM, "run", *args], stderr=subprocess.PIPE, text=True, env={**os.environ, **KUBELET}
+    )
+    try:
+        first = ""
+        while "serving" not in first:
+            first = proxy.stderr.readline()
+            assert first, "the program ended before it served"
+        address = re.search(r'"listen":"([^"]+)"', first).group(1)
+        client = http.client.HTTPConnection(address, timeout=30)
+        body = os.urandom(10 * 1024 * 1024)
+        client.request("POST", "/mcp?x=1", body, {"x-kagent-host": "helper.team-a"})
+        answer = client.getresponse()
+        assert answer.status == 200, answer.status
+        seen = json.loads(answer.read())
+        expected = {"path": "/mcp?x=1", "host": f"127.0.0.1:{port}", "bytes": len(body)}
+        assert seen == expected, seen
+        client.close()
+        line = json.loads(proxy.stderr.readline())
+        assert line["target"] == "access" and line["outcome"] == "complete", line
+        assert line["route"] == "helper.team-a" and line["status"] == 200, line
+        # The first signal drains (five seconds of lag), the second ends at once.
+        proxy.send_signal(signal.SIGTERM)
+        while "draining" not in (line := proxy.stderr.readline()):
+            assert line, "no word of the drain"
+        proxy.send_signal(signal.SIGTERM)
+        assert proxy.wait(timeout=4) == 1
+    finally:
+        proxy.kill()
+        proxy.wait()
+        backend.shutdown()
+
+
+commands()
+traffic()
+print("ok")
