@@ -86,6 +86,7 @@ impl App {
             metrics.clone(),
             config.listener.clone(),
             config.trusted_proxies.clone(),
+            config.public_url.clone(),
             pseudonym(),
         )
         .map_err(|e| BuildError::Setup(e.to_string()))?;

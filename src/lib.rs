@@ -30,3 +30,4 @@ pub mod config;
 
 pub mod drain;
 pub mod headers;
+pub mod rewrite;

@@ -3,6 +3,7 @@
 //! [`Proxy::handle`] always answers, `Proxy::forward` may fail. Facts, route, connection, answer:
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
+pub mod card;
 pub mod error;
 pub mod exchange;
 pub mod facts;
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 
 use crate::config::ListenerLimits;
-use crate::route::RouteTable;
+use crate::route::{Route, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use error::{ProxyError, Refusal};
 use exchange::Exchange;
@@ -32,8 +33,17 @@ pub struct Proxy {
     metrics: Metrics,
     limits: ListenerLimits,
     trusted: Vec<IpNet>,
+    public_url: Option<String>,
     pseudonym: String,
     via: HeaderValue,
+}
+
+/// What [`Proxy::handle`] needs to answer.
+struct Forwarded {
+    response: Response<forward::Sent>,
+    /// The origin that goes into an agent card, if this is one.
+    card: Option<String>,
+    route: Arc<Route>,
 }
 
 // === impl Proxy ===
@@ -48,10 +58,19 @@ impl Proxy {
         metrics: Metrics,
         limits: ListenerLimits,
         trusted: Vec<IpNet>,
+        public_url: Option<String>,
         pseudonym: String,
     ) -> Result<Self, http::header::InvalidHeaderValue> {
         let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))?;
-        Ok(Self { routes: ArcSwap::from_pointee(routes), metrics, limits, trusted, pseudonym, via })
+        Ok(Self {
+            routes: ArcSwap::from_pointee(routes),
+            metrics,
+            limits,
+            trusted,
+            public_url,
+            pseudonym,
+            via,
+        })
     }
 
     /// The table of this moment.
@@ -71,8 +90,11 @@ impl Proxy {
     ) -> Result<Response<ReplyBody>, Infallible> {
         let mut exchange = Exchange::begin(conn, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
-            Ok(response) => {
-                response.map(|body| ReplyBody::stream(body.incoming, body.lease, exchange))
+            Ok(Forwarded { response, card: None, .. }) => {
+                response.map(|sent| ReplyBody::stream(sent.incoming, sent.lease, exchange))
+            }
+            Ok(Forwarded { response, card: Some(origin), route }) => {
+                card::answer(response, &origin, &route, &self.routes(), exchange).await
             }
             Err(refusal) => {
                 self.metrics.rejected(refusal.error.reason());
@@ -84,9 +106,9 @@ impl Proxy {
     async fn forward(
         &self,
         conn: &ConnInfo,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Response<forward::Sent>, Refusal> {
+    ) -> Result<Forwarded, Refusal> {
         let table = self.routes();
         let facts =
             match Facts::read(&request, table.cluster_domain(), &self.limits, &self.pseudonym) {
@@ -106,9 +128,14 @@ impl Proxy {
         {
             return Err(Refusal::new(ProxyError::WrongPort(port), request));
         }
+        let card = if facts.card {
+            card::prepare(&mut request, conn, &route, self.public_url.as_deref())
+        } else {
+            None
+        };
         let request = forward::rewrite(request, conn, &self.via, &self.trusted);
         let response = forward::send(&route, &facts, request, exchange).await?;
         exchange.on_head(&response);
-        Ok(response)
+        Ok(Forwarded { response, card, route })
     }
 }

@@ -183,6 +183,12 @@ impl RouteTable {
             .ok_or_else(|| NoRoute::Path(routes.iter().map(|r| r.config.prefix.clone()).collect()))
     }
 
+    /// Whether a name is the host of this route, in any spelling.
+    #[must_use]
+    pub fn is_host_of(&self, host: &HostKey, route: &Route) -> bool {
+        host.as_str() == strip_cluster_suffix(&route.config.host, &self.cluster_domain)
+    }
+
     /// Every route, hosts in order.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Route>> {

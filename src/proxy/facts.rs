@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Request};
 use super::error::ProxyError;
 use crate::config::ListenerLimits;
 use crate::headers::{self, Chain};
+use crate::rewrite::card::is_card_path;
 use crate::route::HostKey;
 
 /// One client connection.
@@ -68,8 +69,7 @@ impl Facts {
         let (target, port) = target(map, cluster_domain)?;
         let get = request.method() == Method::GET;
         let path = request.uri().path();
-        let card = path.ends_with("/.well-known/agent-card.json")
-            || path.ends_with("/.well-known/agent.json");
+        let card = is_card_path(path);
         let resumes =
             map.contains_key(headers::MCP_SESSION_ID) || map.contains_key(headers::LAST_EVENT_ID);
         Ok(Self { target, port, card: get && card, reopened: get && resumes && wants_events(map) })

@@ -19,6 +19,8 @@ pub enum ReplyBody {
     Local(Option<Bytes>, Box<Exchange>),
     /// The backend's.
     Stream(Box<Stream>),
+    /// Nothing but the error that ended it.
+    Broken(Option<hyper::Error>, Box<Exchange>),
 }
 
 /// A body on its way, with everything that ends with it.
@@ -38,6 +40,12 @@ impl ReplyBody {
     #[must_use]
     pub fn local(bytes: Bytes, exchange: Exchange) -> Self {
         Self::Local(Some(bytes), Box::new(exchange))
+    }
+
+    /// An answer that broke before any of it was passed on.
+    #[must_use]
+    pub fn broken(error: hyper::Error, exchange: Exchange) -> Self {
+        Self::Broken(Some(error), Box::new(exchange))
     }
 
     /// The backend's answer.
@@ -64,6 +72,7 @@ impl Body for ReplyBody {
                 Ok(Frame::data(bytes))
             })),
             Self::Stream(stream) => stream.poll_frame(cx),
+            Self::Broken(error, _) => Poll::Ready(error.take().map(Err)),
         }
     }
 
@@ -71,6 +80,7 @@ impl Body for ReplyBody {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
             Self::Stream(stream) => stream.incoming.is_end_stream() && stream.broken.is_none(),
+            Self::Broken(error, _) => error.is_none(),
         }
     }
 
@@ -80,6 +90,7 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Stream(stream) => stream.incoming.size_hint(),
+            Self::Broken(..) => SizeHint::default(),
         }
     }
 }

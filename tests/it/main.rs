@@ -9,6 +9,7 @@
 
 mod support;
 
+mod cards;
 mod ends;
 mod errors;
 mod layers;
