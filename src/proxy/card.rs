@@ -1,7 +1,7 @@
 //! When an answer is an agent card, and what it becomes.
 //!
 //! The one place where an answer is read before it is passed on: at most
-//! [`MAX_CARD`](crate::rewrite::card::MAX_CARD) bytes, announced by Content-Length. Everything else
+//! [`MAX_CARD`] bytes, announced by Content-Length. Everything else
 //! passes untouched.
 
 use bytes::Bytes;

@@ -1,0 +1,45 @@
+"""An MCP server of the official Python SDK: `server_mcp.py streamable-http|sse PORT`.
+
+DNS rebinding protection is on and knows only the address the server listens on, so a proxy that
+passes its own Host is refused.
+"""
+
+import sys
+
+from mcp.server.fastmcp import Context, FastMCP
+from mcp.server.transport_security import TransportSecuritySettings
+
+TRANSPORT, PORT = sys.argv[1], int(sys.argv[2])
+server = FastMCP(
+    "pinned",
+    host="127.0.0.1",
+    port=PORT,
+    transport_security=TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[f"127.0.0.1:{PORT}"],
+        allowed_origins=[],
+    ),
+)
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+@server.tool()
+async def count(to: int, ctx: Context) -> str:
+    """Counts, with a progress notification for each number."""
+    for number in range(1, to + 1):
+        await ctx.report_progress(number, to)
+    return "counted"
+
+
+@server.tool()
+def size(text: str) -> str:
+    """Gives a big argument back."""
+    return text
+
+
+server.run(transport=TRANSPORT)
