@@ -23,10 +23,11 @@ pub fn explain(config: &Config, host: &str, path: &str) -> Value {
         json!({
             "host": host,
             "path": path,
-            "reason": error.reason(),
-            "status": error.status().as_u16(),
+            "reason": error.reason().word(),
+            "status": error.reason().status().as_u16(),
             "detail": error.to_string(),
             "candidates": error.candidates(),
+            "action": error.reason().action(),
         })
     };
     let (key, port) = match HostKey::parse(host, &config.cluster_domain) {

@@ -22,6 +22,8 @@ pub mod route;
 
 pub mod upstream;
 
+pub mod body;
+
 pub mod telemetry;
 
 pub mod cli;
@@ -30,4 +32,5 @@ pub mod config;
 
 pub mod drain;
 pub mod headers;
+pub mod protocol;
 pub mod rewrite;

@@ -8,6 +8,7 @@ pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod forward;
+pub mod reason;
 pub mod reply;
 
 use std::convert::Infallible;
@@ -18,6 +19,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
+use crate::body::RequestBody;
 use crate::config::ListenerLimits;
 use crate::route::{Route, RouteTable};
 use crate::telemetry::metrics::Metrics;
@@ -89,6 +91,7 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         let mut exchange = Exchange::begin(conn, &request);
+        let request = facts::with_body(request);
         Ok(match self.forward(conn, request, &mut exchange).await {
             Ok(Forwarded { response, card: None, .. }) => {
                 response.map(|sent| ReplyBody::stream(sent.incoming, sent.lease, exchange))
@@ -97,7 +100,7 @@ impl Proxy {
                 card::answer(response, &origin, &route, &self.routes(), exchange).await
             }
             Err(refusal) => {
-                self.metrics.rejected(refusal.error.reason());
+                self.metrics.rejected(refusal.error.reason().word());
                 refusal.answer(exchange).await
             }
         })
@@ -106,7 +109,7 @@ impl Proxy {
     async fn forward(
         &self,
         conn: &ConnInfo,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
         exchange: &mut Exchange,
     ) -> Result<Forwarded, Refusal> {
         let table = self.routes();

@@ -1,15 +1,20 @@
-//! Why the proxy answers itself: a closed set of reasons (D10), and the answer each one makes.
+//! What can end a request inside the proxy, and the answer that each error makes.
 //!
-//! Knows nothing of how a request got here. Never 404: MCP clients read that as "session lost", the
-//! Go A2A client as permanent.
+//! Status and word come from `proxy/reason.rs`. Knows nothing of how a request got here; the answer
+//! goes to the client.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
-use super::exchange::{Exchange, Outcome};
+use super::exchange::Exchange;
+use super::reason::Reason;
 use super::reply::ReplyBody;
+use crate::body::{RequestBody, Upload};
 use crate::headers::X_KAGENT_PROXY_ERROR;
+use crate::protocol::jsonrpc::request_id;
 use crate::route::{BadHost, HostKey, NoRoute};
 use crate::upstream::ConnectError;
 
@@ -66,12 +71,14 @@ pub enum ProxyError {
     HeadTimeout(String, std::time::Duration),
 }
 
-/// An error, and the request it ends, as far as it has not been sent.
+/// An error, and what is left of the request it ends.
 #[derive(Debug)]
 pub struct Refusal {
     /// Why.
     pub error: ProxyError,
-    jsonrpc: bool,
+    /// Not sent, so its first bytes may still be read.
+    body: Option<RequestBody>,
+    upload: Arc<Upload>,
 }
 
 // === impl ProxyError ===
@@ -96,38 +103,58 @@ impl ProxyError {
         }
     }
 
-    /// The one word of the header, the metric and the log.
+    /// Its reason.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
-        self.answer().1
-    }
-
-    /// The status of the answer.
-    #[must_use]
-    pub const fn status(&self) -> StatusCode {
-        self.answer().0
-    }
-
-    const fn answer(&self) -> (StatusCode, &'static str) {
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::MissingTarget => (StatusCode::BAD_REQUEST, "missing_target"),
+            Self::MissingTarget => Reason::MissingTarget,
             Self::NotText | Self::BadTarget(..) | Self::TwoTargets | Self::WrongPort(_) => {
-                (StatusCode::BAD_REQUEST, "bad_target")
+                Reason::BadTarget
             }
-            Self::UnsafePath => (StatusCode::BAD_REQUEST, "bad_path"),
-            Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::UnknownTarget(..) => (StatusCode::SERVICE_UNAVAILABLE, "unknown_target"),
-            Self::HeadTooLarge(..) => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large")
-            }
-            Self::Loop(_) => (StatusCode::LOOP_DETECTED, "loop"),
-            Self::NoReadyEndpoint(..) => (StatusCode::SERVICE_UNAVAILABLE, "no_ready_endpoint"),
-            Self::ConnectTimeout(_) => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
-            Self::ConnectFailed(_) => (StatusCode::BAD_GATEWAY, "connect_failed"),
-            Self::UpstreamReset(..) => (StatusCode::BAD_GATEWAY, "upstream_reset"),
-            Self::UpstreamProtocol(..) => (StatusCode::BAD_GATEWAY, "upstream_protocol"),
-            Self::HeadTimeout(..) => (StatusCode::GATEWAY_TIMEOUT, "head_timeout"),
+            Self::UnsafePath => Reason::BadPath,
+            Self::Connect => Reason::MethodNotAllowed,
+            Self::UnknownTarget(..) => Reason::UnknownTarget,
+            Self::HeadTooLarge(..) => Reason::HeaderTooLarge,
+            Self::Loop(_) => Reason::Loop,
+            Self::NoReadyEndpoint(..) => Reason::NoReadyEndpoint,
+            Self::ConnectTimeout(_) => Reason::ConnectTimeout,
+            Self::ConnectFailed(_) => Reason::ConnectFailed,
+            Self::UpstreamReset(..) => Reason::UpstreamReset,
+            Self::UpstreamProtocol(..) => Reason::UpstreamProtocol,
+            Self::HeadTimeout(..) => Reason::HeadTimeout,
         }
+    }
+
+    /// The error as JSON-RPC 2.0 words it (section 5.1); `id` is JSON as the client wrote it.
+    fn json_rpc(&self, target: &str, id: &str) -> String {
+        let reason = self.reason();
+        let error = json!({
+            "code": -32603,
+            "message": self.to_string(),
+            "data": {
+                "reason": reason.word(),
+                "target": target,
+                "candidates": self.candidates(),
+                "action": reason.action(),
+            },
+        });
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+    }
+
+    /// The error as problem details (RFC 9457).
+    fn problem(&self, target: &str) -> String {
+        let reason = self.reason();
+        json!({
+            "type": "about:blank",
+            "title": reason.status().canonical_reason(),
+            "status": reason.status().as_u16(),
+            "detail": self.to_string(),
+            "reason": reason.word(),
+            "target": target,
+            "candidates": self.candidates(),
+            "action": reason.action(),
+        })
+        .to_string()
     }
 
     /// What would have fitted.
@@ -144,55 +171,44 @@ impl ProxyError {
 
 impl Refusal {
     /// Ends `request` with `error`.
-    pub fn new<B>(error: ProxyError, request: Request<B>) -> Self {
-        let json = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-        Self { error, jsonrpc: json && request.method() == http::Method::POST }
+    #[must_use]
+    pub fn new(error: ProxyError, request: Request<RequestBody>) -> Self {
+        let body = request.into_body();
+        Self { error, upload: Arc::clone(body.upload()), body: Some(body) }
     }
 
     /// Ends a request that is gone: it was handed to a connection.
     #[must_use]
-    pub fn sent(error: ProxyError, jsonrpc: bool) -> Self {
-        Self { error, jsonrpc }
+    pub fn sent(error: ProxyError, upload: Arc<Upload>) -> Self {
+        Self { error, upload, body: None }
     }
 
-    /// The answer: JSON-RPC for a JSON POST, problem details (RFC 9457) otherwise.
+    /// The answer: a JSON-RPC error where the request's id is known, problem details (RFC 9457)
+    /// otherwise.
     pub async fn answer(self, mut exchange: Exchange) -> Response<ReplyBody> {
-        let status = self.error.status();
-        let reason = self.error.reason();
-        let detail = self.error.to_string();
-        let candidates = self.error.candidates();
-        let (content_type, body) = if self.jsonrpc {
-            let data = json!({"reason": reason, "candidates": candidates});
-            let error = json!({"code": -32603, "message": detail, "data": data});
-            let body = json!({"jsonrpc": "2.0", "id": null, "error": error});
-            ("application/json", body)
-        } else {
-            let body = json!({
-                "type": "about:blank",
-                "title": status.canonical_reason(),
-                "status": status.as_u16(),
-                "detail": detail,
-                "reason": reason,
-                "candidates": candidates,
-            });
-            ("application/problem+json", body)
+        let Self { error, body, upload } = self;
+        if let Some(body) = body {
+            body.read_start().await;
+        }
+        let start = upload.take_start().unwrap_or_default();
+        let reason = error.reason();
+        let (content_type, text) = match request_id(&start) {
+            Some(id) => ("application/json", error.json_rpc(exchange.target(), id)),
+            None => ("application/problem+json", error.problem(exchange.target())),
         };
-        exchange.refused(status, Outcome::Refused(reason));
-        let mut response = Response::new(ReplyBody::local(Bytes::from(body.to_string()), exchange));
-        *response.status_mut() = status;
-        if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.as_bytes()) {
+        exchange.refused(reason);
+        let mut response = Response::new(ReplyBody::local(Bytes::from(text), exchange));
+        *response.status_mut() = reason.status();
+        if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.word().as_bytes()) {
             response.extensions_mut().insert(phrase);
         }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(X_KAGENT_PROXY_ERROR, HeaderValue::from_static(reason));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(X_KAGENT_PROXY_ERROR, HeaderValue::from_static(reason.word()));
+        if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
+        if reason == Reason::MethodNotAllowed {
             let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
             headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::facts::ConnInfo;
+use super::reason::Reason;
 use crate::headers::X_KAGENT_HOST;
 use crate::route::Route;
 use crate::telemetry::access_log::Line;
@@ -26,7 +27,7 @@ pub enum Outcome {
     /// The backend broke off.
     UpstreamBroke,
     /// The proxy answered itself.
-    Refused(&'static str),
+    Refused(Reason),
 }
 
 /// The record.
@@ -117,9 +118,15 @@ impl Exchange {
     }
 
     /// The proxy answers itself.
-    pub fn refused(&mut self, status: StatusCode, outcome: Outcome) {
-        self.status = status.as_u16();
-        self.outcome = outcome;
+    pub fn refused(&mut self, reason: Reason) {
+        self.status = reason.status().as_u16();
+        self.outcome = Outcome::Refused(reason);
+    }
+
+    /// `x-kagent-host` as sent, if it was readable.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
     }
 
     /// Bytes pass.
@@ -163,7 +170,7 @@ impl Drop for Exchange {
             });
         }
         let reason = match self.outcome {
-            Outcome::Refused(reason) => reason,
+            Outcome::Refused(reason) => reason.word(),
             other => other.as_str(),
         };
         Line {

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use http::header::{ACCEPT, HOST};
+use http::header::{ACCEPT, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, Method, Request};
+use hyper::body::Incoming;
 
 use super::error::ProxyError;
+use crate::body::RequestBody;
 use crate::config::ListenerLimits;
 use crate::headers::{self, Chain};
 use crate::rewrite::card::is_card_path;
@@ -95,6 +97,19 @@ fn wants_events(map: &HeaderMap) -> bool {
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains("text/event-stream"))
+}
+
+/// The request with a body that is counted, and remembered where an error may need its id.
+#[must_use]
+pub fn with_body(request: Request<Incoming>) -> Request<RequestBody> {
+    let map = request.headers();
+    let json = map.get(CONTENT_TYPE).is_some_and(|value| {
+        let start = value.as_bytes().get(..16);
+        start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"))
+    });
+    let remember = json && request.method() == Method::POST;
+    let expects = map.contains_key(EXPECT);
+    request.map(|incoming| RequestBody::new(incoming, remember, expects))
 }
 
 /// The Host of a request, from its field or from HTTP/2's `:authority`.

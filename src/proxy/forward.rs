@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, EXPECT, HOST};
+use http::header::{EXPECT, HOST};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::error::{ProxyError, Refusal};
 use super::exchange::Exchange;
 use super::facts::{ConnInfo, Facts, host_of};
+use crate::body::RequestBody;
 use crate::config::Scheme;
 use crate::headers;
 use crate::route::Route;
@@ -37,11 +38,11 @@ pub struct Sent {
 /// The request as the backend should see it, but for its Host, which depends on the endpoint.
 #[must_use]
 pub fn rewrite(
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     conn: &ConnInfo,
     via: &HeaderValue,
     trusted: &[IpNet],
-) -> Request<Incoming> {
+) -> Request<RequestBody> {
     if let Some(host) = host_of(&request) {
         request.headers_mut().insert(HOST, host);
     }
@@ -68,7 +69,7 @@ pub fn rewrite(
 pub async fn send(
     route: &Arc<Route>,
     facts: &Facts,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
     exchange: &mut Exchange,
 ) -> Result<Response<Sent>, Refusal> {
     let hold = if facts.card { route.config.to.hold.card } else { route.config.to.hold.request };
@@ -103,7 +104,7 @@ pub async fn send(
 
 enum Attempt {
     /// Not a byte was written.
-    Unsent(Box<Request<Incoming>>),
+    Unsent(Box<Request<RequestBody>>),
     /// The request is gone.
     Failed(Refusal),
 }
@@ -136,13 +137,10 @@ async fn connect(route: &Arc<Route>) -> Result<Lease, Option<ConnectError>> {
 async fn attempt(
     route: &Arc<Route>,
     mut lease: Lease,
-    mut request: Request<Incoming>,
+    mut request: Request<RequestBody>,
 ) -> Result<Response<Sent>, Attempt> {
     address(&mut request, route, lease.endpoint());
-    let jsonrpc = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    let upload = Arc::clone(request.body().upload());
     let limit = route.config.to.timeouts.unary.head;
     let sent = match limit {
         None => lease.send(request).await,
@@ -150,12 +148,15 @@ async fn attempt(
             Ok(sent) => sent,
             Err(_) => {
                 let error = ProxyError::HeadTimeout(route.config.host.clone(), limit);
-                return Err(Attempt::Failed(Refusal::sent(error, jsonrpc)));
+                return Err(Attempt::Failed(Refusal::sent(error, upload)));
             }
         },
     };
     match sent {
-        Ok(response) => Ok(answer(response, lease)),
+        Ok(response) => {
+            upload.forget_start();
+            Ok(answer(response, lease))
+        }
         Err(mut failed) => match failed.take_message() {
             Some(back) if lease.reused => Err(Attempt::Unsent(Box::new(back))),
             _ => {
@@ -166,7 +167,7 @@ async fn attempt(
                 } else {
                     ProxyError::UpstreamReset(host, error)
                 };
-                Err(Attempt::Failed(Refusal::sent(error, jsonrpc)))
+                Err(Attempt::Failed(Refusal::sent(error, upload)))
             }
         },
     }
@@ -180,7 +181,7 @@ fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
 }
 
 /// The Host a direct client would have sent (D1), and a target in the form the protocol asks for.
-fn address(request: &mut Request<Incoming>, route: &Route, endpoint: &Endpoint) {
+fn address(request: &mut Request<RequestBody>, route: &Route, endpoint: &Endpoint) {
     let authority = match &route.config.to.host_header {
         Some(host) => host.clone(),
         None => endpoint.target.authority(),

@@ -6,12 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::body::RequestBody;
 use crate::config::Scheme;
 
 /// Bytes of an upstream answer's head.
@@ -21,9 +21,9 @@ const MAX_HEAD: usize = 128 * 1024;
 #[derive(Debug)]
 pub enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Incoming>),
+    Http1(http1::SendRequest<RequestBody>),
     /// Many streams.
-    Http2(http2::SendRequest<Incoming>),
+    Http2(http2::SendRequest<RequestBody>),
 }
 
 /// Why there is no connection.

@@ -14,6 +14,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::time::Instant;
 
 use super::connect::{self, ConnectError, Sender};
+use crate::body::RequestBody;
 use crate::config::Target;
 
 /// One address of one target.
@@ -26,7 +27,7 @@ pub struct Endpoint {
     idle_limit: Duration,
     in_flight: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
-    shared: Mutex<Option<http2::SendRequest<Incoming>>>,
+    shared: Mutex<Option<http2::SendRequest<RequestBody>>>,
 }
 
 /// The right to one connection, or to one stream of a shared one, until dropped.
@@ -40,12 +41,12 @@ pub struct Lease {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<RequestBody>,
     since: Instant,
 }
 
 /// A request that did not make it, and the request itself where not a byte of it was written.
-pub type Unsent = TrySendError<Request<Incoming>>;
+pub type Unsent = TrySendError<Request<RequestBody>>;
 
 // === impl Endpoint ===
 
@@ -131,7 +132,10 @@ impl Lease {
     ///
     /// # Errors
     /// The request comes back inside the error if not a byte of it was written.
-    pub async fn send(&mut self, request: Request<Incoming>) -> Result<Response<Incoming>, Unsent> {
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unsent> {
         match self.sender.as_mut() {
             Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
             Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
@@ -161,7 +165,7 @@ impl Drop for Lease {
 impl Endpoint {
     /// The end of an answer reaches us before the connection's own task has noticed it; so wait for
     /// the sender to become ready. An answer that was cut never becomes ready, it closes.
-    fn park(self: Arc<Self>, mut sender: http1::SendRequest<Incoming>) {
+    fn park(self: Arc<Self>, mut sender: http1::SendRequest<RequestBody>) {
         let wait = async move {
             if sender.ready().await.is_ok() {
                 lock(&self.idle).push(Idle { sender, since: Instant::now() });

@@ -47,7 +47,7 @@ async fn a_json_post_gets_a_json_rpc_error_with_near_misses() {
     let answer = proxy
         .ask(
             "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: helper.team-b\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+             content-type: application/json\r\ncontent-length: 8\r\n\r\n{\"id\":1}",
         )
         .await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -93,5 +93,56 @@ async fn a_card_waits_for_its_backend_and_others_give_up_with_503() {
     };
     let (answer, ()) = tokio::join!(proxy.ask(card), appears);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_carries_the_id_of_the_request_that_it_ends() {
+    let backend = Backend::start().await;
+    let routes = vec![route("a.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let post = |host: &str, body: &str| {
+        format!(
+            "POST /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: {host}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let call = r#"{"jsonrpc":"2.0","id":"x-7","method":"tools/call"}"#;
+    let unsent = proxy.ask(&post("b.ns", call)).await;
+    assert!(unsent.starts_with("HTTP/1.1 503 unknown_target"), "{unsent}");
+    assert!(unsent.contains("content-type: application/json\r\n"), "{unsent}");
+    let body = unsent.split("\r\n\r\n").nth(1).unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["id"], "x-7");
+    assert_eq!(body["error"]["code"], -32603);
+    assert_eq!(body["error"]["data"]["reason"], "unknown_target");
+    assert_eq!(body["error"]["data"]["target"], "b.ns");
+
+    let request = post("a.ns", call);
+    let breaks_off = async {
+        let mut call = backend.accept().await;
+        call.until("tools/call").await;
+    };
+    let (sent, ()) = tokio::join!(proxy.ask(&request), breaks_off);
+    assert!(sent.starts_with("HTTP/1.1 502 upstream_reset"), "{sent}");
+    assert!(sent.contains(r#""id":"x-7""#), "{sent}");
+
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    let problem = proxy.ask(&post("b.ns", note)).await;
+    assert!(problem.contains("content-type: application/problem+json\r\n"), "{problem}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_does_not_wait_behind_an_unanswered_expect() {
+    let proxy = TestProxy::start(config(vec![route("a.ns", "/", Scheme::Http, &[9])])).await;
+    let answer = proxy
+        .ask(
+            "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: b.ns\r\nexpect: 100-continue\r\n\
+             content-type: application/json\r\ncontent-length: 9\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 503 unknown_target"), "no 100 before it: {answer}");
     proxy.stop().await;
 }

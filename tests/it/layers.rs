@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy"],
     &["route"],
     &["upstream"],
+    &["body"],
     &["telemetry"],
     &["config"],
     &["cli"],

@@ -1,0 +1,142 @@
+//! The body of a request on its way up: every frame passes as it comes, counted.
+//!
+//! Of a JSON body the first bytes are remembered (shared, not copied) until the answer begins, so that
+//! an error of our own can carry the request's id. Knows frames; never a socket, a route or a policy.
+//! `upstream/endpoint.rs` sends it.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+/// Bytes of a body that are looked at for the request's id (D10).
+pub const MAX_PEEK: usize = 64 * 1024;
+/// How long an error waits for those bytes (D10).
+const PEEK_WAIT: Duration = Duration::from_millis(100);
+
+/// A client's body.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    upload: Arc<Upload>,
+    /// The client waits for `100 Continue`, which reading would send.
+    expects: bool,
+}
+
+/// What has passed of a body; the exchange reads it at the end.
+#[derive(Debug, Default)]
+pub struct Upload {
+    bytes: AtomicU64,
+    start: Mutex<Option<Vec<Bytes>>>,
+}
+
+// === impl RequestBody ===
+
+impl RequestBody {
+    /// A body whose first bytes are remembered if `remember`; `expects` if the client waits for
+    /// `100 Continue` (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub fn new(incoming: Incoming, remember: bool, expects: bool) -> Self {
+        let start = Mutex::new(remember.then(Vec::new));
+        Self { incoming, upload: Arc::new(Upload { bytes: AtomicU64::new(0), start }), expects }
+    }
+
+    /// What has passed.
+    #[must_use]
+    pub fn upload(&self) -> &Arc<Upload> {
+        &self.upload
+    }
+
+    /// Reads on until [`MAX_PEEK`] bytes are remembered, for at most 100 ms; never behind an
+    /// unanswered `Expect`. The body is of no use afterwards.
+    pub async fn read_start(mut self) {
+        if self.expects && self.upload.bytes() == 0 {
+            return;
+        }
+        let upload = Arc::clone(&self.upload);
+        let read = async {
+            while upload.wants_more() {
+                match self.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return,
+                }
+            }
+        };
+        // Late bytes only mean an answer without an id.
+        let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.upload.pass(data);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Bytes that have passed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The remembered bytes, which are forgotten by this.
+    pub fn take_start(&self) -> Option<Vec<u8>> {
+        self.lock().take().map(|chunks| chunks.concat())
+    }
+
+    /// Forgets them: the backend answers, so no error of ours will need them.
+    pub fn forget_start(&self) {
+        *self.lock() = None;
+    }
+
+    fn pass(&self, data: &Bytes) {
+        let before = self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let Some(room) = usize::try_from(before).ok().and_then(|n| MAX_PEEK.checked_sub(n)) else {
+            return;
+        };
+        if room > 0
+            && let Some(chunks) = self.lock().as_mut()
+        {
+            let mut chunk = data.clone();
+            chunk.truncate(room.min(data.remaining()));
+            chunks.push(chunk);
+        }
+    }
+
+    fn wants_more(&self) -> bool {
+        self.bytes() < MAX_PEEK as u64 && self.lock().is_some()
+    }
+
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Bytes>>> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

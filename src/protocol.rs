@@ -1,0 +1,6 @@
+//! Protocol sight: sans-I/O scanners that take bytes and return facts.
+//!
+//! Never a socket, a clock, a header map or `async`. The bodies in `proxy/` feed them.
+
+pub mod jsonrpc;
+pub mod sse;

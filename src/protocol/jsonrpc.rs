@@ -1,0 +1,189 @@
+//! Finds the `id` of a JSON-RPC 2.0 request in the first bytes of its body (JSON-RPC 2.0 section 4).
+//!
+//! The body may be cut anywhere: an id that stands whole in front of the cut is found. Nothing is
+//! judged; a body that is no JSON has no id. `proxy/error.rs` puts the result into its answer.
+
+/// The id as it stands in the body: a number, a string with its quotes, or `null`. `None` for a batch,
+/// a notification, a body that is not JSON, and an id that the bytes do not reach.
+#[must_use]
+pub fn request_id(body: &[u8]) -> Option<&str> {
+    let mut scan = Scan { body, at: 0 };
+    scan.expect(b'{')?;
+    loop {
+        let key = scan.string()?;
+        scan.expect(b':')?;
+        let value = scan.value()?;
+        if key == b"\"id\"" {
+            return id_text(value);
+        }
+        scan.expect(b',')?;
+    }
+}
+
+/// Ids are strings, numbers or null; anything else is not repeated to the client.
+fn id_text(value: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(value).ok()?;
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    (json.is_string() || json.is_number() || json.is_null()).then_some(text)
+}
+
+struct Scan<'b> {
+    body: &'b [u8],
+    at: usize,
+}
+
+// === impl Scan ===
+
+impl<'b> Scan<'b> {
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    /// Steps over white space and this byte.
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        self.skip_space();
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    /// A string with its quotes.
+    fn string(&mut self) -> Option<&'b [u8]> {
+        self.skip_space();
+        let start = self.at;
+        (self.peek()? == b'"').then_some(())?;
+        self.at += 1;
+        loop {
+            let rest = self.body.get(self.at..)?;
+            self.at += memchr::memchr2(b'"', b'\\', rest)? + 1;
+            if self.body.get(self.at - 1) == Some(&b'"') {
+                return self.body.get(start..self.at);
+            }
+            self.at += 1;
+        }
+    }
+
+    /// A whole value; one that may go on behind the cut is none.
+    fn value(&mut self) -> Option<&'b [u8]> {
+        self.skip_space();
+        let start = self.at;
+        let mut depth = 0usize;
+        loop {
+            match self.peek()? {
+                b'"' => {
+                    self.string()?;
+                }
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' if depth > 0 => {
+                    self.at += 1;
+                    continue;
+                }
+                _ => self.literal()?,
+            }
+            if depth == 0 {
+                return self.body.get(start..self.at);
+            }
+        }
+    }
+
+    /// A number or a word, which ends before the next delimiter.
+    fn literal(&mut self) -> Option<()> {
+        let start = self.at;
+        while !matches!(self.peek()?, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') {
+            self.at += 1;
+        }
+        (self.at > start).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_found_wherever_it_stands() {
+        for (body, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#, "7"),
+            (
+                r#" { "method" : "a" , "params" : {"id": 1, "x": [1, {"y": "}]"}]}, "id" : "q\"1" } "#,
+                r#""q\"1""#,
+            ),
+            (r#"{"id":null}"#, "null"),
+            (r#"{"a":[],"b":{},"c":"","d":true,"id":-1.5e3}"#, "-1.5e3"),
+            (r#"{"\"id\"":1,"id":2}"#, "2"),
+        ] {
+            assert_eq!(request_id(body.as_bytes()), Some(id), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_id_that_may_be_repeated_has_none() {
+        for body in [
+            "",
+            "[]",
+            r#"[{"id":1}]"#,
+            r#"{"method":"a"}"#,
+            r#"{"id":{"a":1}}"#,
+            r#"{"id":[1]}"#,
+            r#"{"id":tru}"#,
+            r#"{"id" 1}"#,
+            r#"{id:1}"#,
+            r#"{"params":{"id":1}}"#,
+            "null",
+            r#"{"id":,}"#,
+            "{\"id\":\"\u{0}\"}",
+            r#"{"a":}"id":1}"#,
+        ] {
+            assert_eq!(request_id(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    /// A cut never makes an id of another value: it is the whole id or none.
+    #[test]
+    fn every_cut_gives_the_whole_id_or_none() {
+        let body =
+            r#"{"method":"tools/call","params":{"name":"a\\","n":[1,2,{"id":9}]},"id":1234,"x":1}"#;
+        let mut found = 0;
+        for cut in 0..=body.len() {
+            match request_id(&body.as_bytes()[..cut]) {
+                None => {}
+                Some(id) => {
+                    assert_eq!(id, "1234", "cut at {cut}");
+                    found += 1;
+                }
+            }
+        }
+        assert_eq!(
+            found,
+            body.len() - body.find(",\"x\"").unwrap(),
+            "found as soon as it is whole"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _any_result = request_id(&body);
+        }
+
+        #[test]
+        fn serialised_requests_give_back_their_id(id in "[ -~]{0,20}", extra in "[ -~]{0,20}") {
+            let value = serde_json::json!({"params": {"id": 1, &extra: [&extra, null]}, "id": id});
+            let body = value.to_string();
+            let found = request_id(body.as_bytes()).map(str::to_owned);
+            proptest::prop_assert_eq!(found, Some(serde_json::json!(id).to_string()));
+        }
+    }
+}

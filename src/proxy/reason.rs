@@ -1,0 +1,140 @@
+//! The closed set of reasons for which the proxy answers itself (D10): word, status, what to do.
+//!
+//! One table, which the README repeats and a test compares. Never 404: MCP clients read that as
+//! "session lost", the Go A2A client as permanent. Knows nothing of requests; `proxy/error.rs` says
+//! which error has which reason.
+
+use http::StatusCode;
+
+/// Why the proxy answered, as one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No `x-kagent-host`.
+    MissingTarget,
+    /// `x-kagent-host` is no usable host name, or names a port the target does not have.
+    BadTarget,
+    /// A path that could be read in two ways, on a path-limited route.
+    BadPath,
+    /// CONNECT.
+    MethodNotAllowed,
+    /// The head is beyond the limits.
+    HeaderTooLarge,
+    /// Not in the table.
+    UnknownTarget,
+    /// In the table, and nothing there can be reached.
+    NoReadyEndpoint,
+    /// Nothing answers at the address.
+    ConnectTimeout,
+    /// There is something, and it does not speak the protocol.
+    ConnectFailed,
+    /// The connection ended before an answer.
+    UpstreamReset,
+    /// The answer is not HTTP.
+    UpstreamProtocol,
+    /// The answer's head did not come in time.
+    HeadTimeout,
+    /// The request came around.
+    Loop,
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// All of them, in the order of the documentation.
+    pub const ALL: &[Self] = &[
+        Self::MissingTarget,
+        Self::BadTarget,
+        Self::BadPath,
+        Self::MethodNotAllowed,
+        Self::HeaderTooLarge,
+        Self::UnknownTarget,
+        Self::NoReadyEndpoint,
+        Self::ConnectTimeout,
+        Self::ConnectFailed,
+        Self::UpstreamReset,
+        Self::UpstreamProtocol,
+        Self::HeadTimeout,
+        Self::Loop,
+    ];
+
+    /// The word of the header, the metric and the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        self.word_and_status().0
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.word_and_status().1
+    }
+
+    const fn word_and_status(self) -> (&'static str, StatusCode) {
+        use StatusCode as S;
+        match self {
+            Self::MissingTarget => ("missing_target", S::BAD_REQUEST),
+            Self::BadTarget => ("bad_target", S::BAD_REQUEST),
+            Self::BadPath => ("bad_path", S::BAD_REQUEST),
+            Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED),
+            Self::HeaderTooLarge => ("header_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::UnknownTarget => ("unknown_target", S::SERVICE_UNAVAILABLE),
+            Self::NoReadyEndpoint => ("no_ready_endpoint", S::SERVICE_UNAVAILABLE),
+            Self::ConnectTimeout => ("connect_timeout", S::GATEWAY_TIMEOUT),
+            Self::ConnectFailed => ("connect_failed", S::BAD_GATEWAY),
+            Self::UpstreamReset => ("upstream_reset", S::BAD_GATEWAY),
+            Self::UpstreamProtocol => ("upstream_protocol", S::BAD_GATEWAY),
+            Self::HeadTimeout => ("head_timeout", S::GATEWAY_TIMEOUT),
+            Self::Loop => ("loop", S::LOOP_DETECTED),
+        }
+    }
+
+    /// What a reader of the error can do.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::MissingTarget => "send `x-kagent-host`; kagent does when `proxy.url` is set",
+            Self::BadTarget => "one DNS name, no IP address, a port only if the target has it",
+            Self::BadPath => {
+                "on a path-limited route: no dot segments, empty segments or encoded separators"
+            }
+            Self::MethodNotAllowed => "CONNECT is not served",
+            Self::HeaderTooLarge => {
+                "send fewer or shorter header fields: at most 64 KiB and 128 fields by default"
+            }
+            Self::UnknownTarget => "add a route; the candidates are near misses",
+            Self::NoReadyEndpoint => {
+                "start the backend or wait for it: cards wait 20 s by default, others 2 s"
+            }
+            Self::ConnectTimeout => {
+                "check that the backend runs and that no NetworkPolicy drops the connection"
+            }
+            Self::ConnectFailed => "check the target's scheme, port and certificate",
+            Self::UpstreamReset => {
+                "see why the backend closed the connection before it answered; the call may have run"
+            }
+            Self::UpstreamProtocol => {
+                "the backend's answer is not HTTP: check the target's port and scheme"
+            }
+            Self::HeadTimeout => "raise the route's head or total limit, which are off by default",
+            Self::Loop => "no target may lead back to this proxy; at most ten proxies in `Via`",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("## Errors").nth(1).unwrap().split("\n## ").next().unwrap();
+        let written: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = Reason::ALL
+            .iter()
+            .map(|r| format!("| `{}` | {} | {} |", r.word(), r.status().as_u16(), r.action()))
+            .collect();
+        assert_eq!(written, expected);
+        assert!(Reason::ALL.iter().all(|reason| reason.status() != StatusCode::NOT_FOUND));
+    }
+}
