@@ -15,7 +15,7 @@ use crate::config::{self, Config, RouteConfig, Scheme, Sources};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener;
 use crate::proxy::Proxy;
-use crate::route::{Route, RouteTable};
+use crate::route::{DefaultRoute, Route, RouteTable};
 use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Cluster;
@@ -71,18 +71,24 @@ impl App {
         let listener = listener::bind(address).map_err(|e| BuildError::Bind(address, e))?;
         let admin = config.admin.address;
         let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
-        let mut routes = Vec::new();
         let mut clusters = Vec::new();
+        let mut routes = Vec::new();
         for route in &config.routes {
-            let targets = route.to.targets.clone();
-            let cluster = Arc::new(Cluster::new(targets, config.upstream.clone()));
-            cluster.refresh().await;
-            clusters.push(Arc::clone(&cluster));
-            let metrics = metrics.route(&label(route));
-            routes.push(Arc::new(Route { config: route.clone(), cluster, metrics }));
+            routes.push(build_route(route.clone(), &label(route), &config, &metrics).await);
         }
+        let mut defaults = Vec::new();
+        for default in &config.default_routes {
+            let (host, listener) = (default.host.clone(), default.listener.clone());
+            let name = default_label(host.as_deref(), listener.as_deref());
+            let as_route =
+                RouteConfig { host: name.clone(), prefix: "/".to_owned(), to: default.to.clone() };
+            let route = build_route(as_route, &name, &config, &metrics).await;
+            defaults.push(DefaultRoute { host, listener, route });
+        }
+        let all = routes.iter().chain(defaults.iter().map(|default| &default.route));
+        clusters.extend(all.map(|route| Arc::clone(&route.cluster)));
         let proxy = Proxy::new(
-            RouteTable::new(routes, &config.cluster_domain),
+            RouteTable::new(routes, defaults, &config.cluster_domain),
             metrics.clone(),
             config.listener.clone(),
             config.trusted_proxies.clone(),
@@ -138,7 +144,8 @@ impl Bound {
         };
         background.spawn(admin.run(self.admin_listener));
         let mut draining = watch.clone();
-        let serving = listener::run(self.listener, proxy, config.listener, watch);
+        let name = config.listeners.first().map_or("http", |listener| listener.name.as_str());
+        let serving = listener::run(self.listener, name, proxy, config.listener, watch);
         let mut serving = Box::pin(serving);
         tokio::select! {
             () = serving.as_mut() => return true,
@@ -150,6 +157,23 @@ impl Bound {
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
     }
+}
+
+async fn build_route(
+    route: RouteConfig,
+    label: &str,
+    config: &Config,
+    metrics: &Metrics,
+) -> Arc<Route> {
+    let cluster = Arc::new(Cluster::new(route.to.targets.clone(), config.upstream.clone()));
+    cluster.refresh().await;
+    Arc::new(Route { config: route, cluster, metrics: metrics.route(label) })
+}
+
+/// A default route in labels and logs: a star, which no host name has, and its conditions.
+fn default_label(host: Option<&str>, listener: Option<&str>) -> String {
+    let conditions = [host, listener].into_iter().flatten();
+    conditions.fold("*".to_owned(), |label, condition| format!("{label}@{condition}"))
 }
 
 /// A route in labels and logs: its host, and its prefix if it has one.
@@ -168,9 +192,6 @@ fn supported(config: &Config) -> Result<(), BuildError> {
     let refuse = |what: &str| Err(BuildError::Unsupported(format!("{what} is not built yet")));
     if config.listeners.len() != 1 || config.listeners.iter().any(|l| l.tls.is_some()) {
         return refuse("more than one listener, or a TLS listener,");
-    }
-    if !config.default_routes.is_empty() {
-        return refuse("a default route");
     }
     let https = |r: &RouteConfig| r.to.targets.iter().any(|t| t.scheme == Scheme::Https);
     if let Some(route) = config.routes.iter().find(|r| https(r)) {

@@ -68,7 +68,7 @@ fn table(config: &Config) -> Result<RouteTable, String> {
             })
         })
         .collect();
-    Ok(RouteTable::new(routes, &config.cluster_domain))
+    Ok(RouteTable::new(routes, Vec::new(), &config.cluster_domain))
 }
 
 #[cfg(test)]

@@ -54,12 +54,14 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpListener> {
 /// future cuts them.
 pub async fn run(
     listener: TcpListener,
+    name: &str,
     proxy: Arc<Proxy>,
     limits: ListenerLimits,
     mut watch: Watch,
 ) {
     let room = Arc::new(Semaphore::new(limits.max_connections));
     let limits = Arc::new(limits);
+    let name: Arc<str> = name.into();
     let mut connections = JoinSet::new();
     let mut closing = watch.clone();
     loop {
@@ -76,7 +78,12 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let info = ConnInfo { peer, scheme: "http", open: Arc::default() };
+                let info = ConnInfo {
+                    peer,
+                    scheme: "http",
+                    listener: Arc::clone(&name),
+                    open: Arc::default(),
+                };
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
                 let watch = watch.clone();
                 connections.spawn(async move {

@@ -118,19 +118,12 @@ impl Proxy {
                 Ok(facts) => facts,
                 Err(error) => return Err(Refusal::new(error, request)),
             };
-        let route = match table.resolve(&facts.target, request.uri().path()) {
+        let route = match route(&table, &facts, conn, &request) {
             Ok(route) => route,
-            Err(why) => {
-                return Err(Refusal::new(ProxyError::no_route(&facts.target, why), request));
-            }
+            Err(error) => return Err(Refusal::new(error, request)),
         };
         drop(table);
         exchange.on_route(&route);
-        if let Some(port) = facts.port
-            && !route.has_port(port)
-        {
-            return Err(Refusal::new(ProxyError::WrongPort(port), request));
-        }
         let card = if facts.card {
             card::prepare(&mut request, conn, &route, self.public_url.as_deref())
         } else {
@@ -140,5 +133,26 @@ impl Proxy {
         let response = forward::send(&route, &facts, request, exchange).await?;
         exchange.on_head(&response);
         Ok(Forwarded { response, card, route })
+    }
+}
+
+/// The one place where a request finds its route: by `x-kagent-host`, or by a default route where that
+/// header is absent.
+fn route<B>(
+    table: &RouteTable,
+    facts: &Facts,
+    conn: &ConnInfo,
+    request: &Request<B>,
+) -> Result<Arc<Route>, ProxyError> {
+    let Some(target) = &facts.target else {
+        let host = facts::host_of(request);
+        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        return table.resolve_default(host, &conn.listener).ok_or(ProxyError::MissingTarget);
+    };
+    let found = table.resolve(target, request.uri().path());
+    let route = found.map_err(|why| ProxyError::no_route(target, why))?;
+    match facts.port.filter(|port| !route.has_port(*port)) {
+        Some(port) => Err(ProxyError::WrongPort(port)),
+        None => Ok(route),
     }
 }

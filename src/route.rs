@@ -26,11 +26,24 @@ pub struct Route {
     pub metrics: RouteMetrics,
 }
 
+/// A route for requests without `x-kagent-host`.
+#[derive(Debug)]
+pub struct DefaultRoute {
+    /// Only requests with this Host, lower case and without its port.
+    pub host: Option<String>,
+    /// Only requests on the listener of this name.
+    pub listener: Option<String>,
+    /// Where it leads.
+    pub route: Arc<Route>,
+}
+
 /// All routes of one moment.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     /// Longest prefix first.
     hosts: HashMap<HostKey, Vec<Arc<Route>>>,
+    /// In the order written; the first that fits is taken.
+    defaults: Vec<DefaultRoute>,
     cluster_domain: String,
 }
 
@@ -146,7 +159,7 @@ impl Route {
 impl RouteTable {
     /// Puts routes in order. Their hosts must have passed [`HostKey::parse`] or be plain DNS names.
     #[must_use]
-    pub fn new(routes: Vec<Arc<Route>>, cluster_domain: &str) -> Self {
+    pub fn new(routes: Vec<Arc<Route>>, defaults: Vec<DefaultRoute>, cluster_domain: &str) -> Self {
         let mut hosts: HashMap<HostKey, Vec<Arc<Route>>> = HashMap::new();
         for route in routes {
             let host = strip_cluster_suffix(&route.config.host, cluster_domain);
@@ -155,7 +168,7 @@ impl RouteTable {
         for list in hosts.values_mut() {
             list.sort_by_key(|route| std::cmp::Reverse(route.config.prefix.len()));
         }
-        Self { hosts, cluster_domain: cluster_domain.to_owned() }
+        Self { hosts, defaults, cluster_domain: cluster_domain.to_owned() }
     }
 
     /// The DNS suffix of the cluster.
@@ -183,16 +196,28 @@ impl RouteTable {
             .ok_or_else(|| NoRoute::Path(routes.iter().map(|r| r.config.prefix.clone()).collect()))
     }
 
+    /// The route for a request without `x-kagent-host`, by its Host and the listener it came on.
+    #[must_use]
+    pub fn resolve_default(&self, host: &str, listener: &str) -> Option<Arc<Route>> {
+        let name = host_name(host);
+        let fits = |route: &&DefaultRoute| {
+            route.host.as_ref().is_none_or(|host| name.eq_ignore_ascii_case(host))
+                && route.listener.as_ref().is_none_or(|name| name == listener)
+        };
+        self.defaults.iter().find(fits).map(|found| Arc::clone(&found.route))
+    }
+
     /// Whether a name is the host of this route, in any spelling.
     #[must_use]
     pub fn is_host_of(&self, host: &HostKey, route: &Route) -> bool {
         host.as_str() == strip_cluster_suffix(&route.config.host, &self.cluster_domain)
     }
 
-    /// Every route, hosts in order.
+    /// Every route, hosts in order, default routes first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Route>> {
         let mut all: Vec<_> = self.hosts.values().flatten().cloned().collect();
+        all.extend(self.defaults.iter().map(|default| Arc::clone(&default.route)));
         all.sort_by(|a, b| {
             (&a.config.host, &a.config.prefix).cmp(&(&b.config.host, &b.config.prefix))
         });
@@ -212,6 +237,15 @@ impl RouteTable {
         near.truncate(3);
         near
     }
+}
+
+/// A Host without its port and its last dot.
+fn host_name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// Whole segments: `/docs` fits `/docs` and `/docs/x`, not `/docsy`.

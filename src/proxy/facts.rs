@@ -24,6 +24,8 @@ pub struct ConnInfo {
     pub peer: SocketAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// Name of the listener it came on.
+    pub listener: Arc<str>,
     /// Requests of this connection whose answer has not ended; each exchange counts itself.
     pub open: Arc<AtomicUsize>,
 }
@@ -31,8 +33,8 @@ pub struct ConnInfo {
 /// What routing needs to know of a request.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The normalised `x-kagent-host`.
-    pub target: HostKey,
+    /// The normalised `x-kagent-host`, if there is one.
+    pub target: Option<HostKey>,
     /// A port in that header, which must be one of the target's.
     pub port: Option<u16>,
     /// The GET of an agent card, which waits longest for its backend.
@@ -68,7 +70,8 @@ impl Facts {
             Chain::Loop => return Err(ProxyError::Loop("this proxy has seen the request before")),
             Chain::TooLong => return Err(ProxyError::Loop("more than ten proxies in Via")),
         }
-        let (target, port) = target(map, cluster_domain)?;
+        let (target, port) = target(map, cluster_domain)?.unzip();
+        let port = port.flatten();
         let get = request.method() == Method::GET;
         let path = request.uri().path();
         let card = is_card_path(path);
@@ -78,8 +81,11 @@ impl Facts {
     }
 }
 
-fn target(map: &HeaderMap, cluster_domain: &str) -> Result<(HostKey, Option<u16>), ProxyError> {
-    let mut found: Option<(HostKey, Option<u16>)> = None;
+/// A name, and the port behind it.
+type Named = (HostKey, Option<u16>);
+
+fn target(map: &HeaderMap, cluster_domain: &str) -> Result<Option<Named>, ProxyError> {
+    let mut found: Option<Named> = None;
     for value in map.get_all(headers::X_KAGENT_HOST) {
         let text = value.to_str().map_err(|_| ProxyError::NotText)?;
         let parsed = HostKey::parse(text, cluster_domain)
@@ -89,7 +95,7 @@ fn target(map: &HeaderMap, cluster_domain: &str) -> Result<(HostKey, Option<u16>
             _ => found = Some(parsed),
         }
     }
-    found.ok_or(ProxyError::MissingTarget)
+    Ok(found)
 }
 
 fn wants_events(map: &HeaderMap) -> bool {

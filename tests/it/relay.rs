@@ -1,6 +1,6 @@
 //! A call goes through as if nobody stood between.
 
-use kagent_proxy::config::Scheme;
+use kagent_proxy::config::{DefaultRouteConfig, Scheme};
 
 use crate::support::{Backend, TestProxy, config, route};
 
@@ -161,5 +161,32 @@ async fn a_connection_is_used_again_and_counted() {
         assert!(metrics.contains(line), "{line} is missing in {metrics}");
     }
     drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_without_the_header_takes_the_first_default_route_that_fits() {
+    let (named, any) = (Backend::start().await, Backend::start().await);
+    let mut config = config(vec![route("a.ns", "/", Scheme::Http, &[9])]);
+    let default = |host: Option<&str>, backend: &Backend| DefaultRouteConfig {
+        host: host.map(str::to_owned),
+        listener: None,
+        to: route("x", "/", Scheme::Http, &[backend.port()]).to,
+    };
+    config.default_routes = vec![default(Some("tools.example"), &named), default(None, &any)];
+    let proxy = TestProxy::start(config).await;
+    let ask = |host: &str, extra: &str| {
+        format!("GET /mcp HTTP/1.1\r\nhost: {host}\r\n{extra}connection: close\r\n\r\n")
+    };
+    for (host, backend) in [("Tools.Example:8080", &named), ("localhost:1", &any)] {
+        let request = ask(host, "");
+        let (answer, head) = tokio::join!(proxy.ask(&request), backend.answer(OK));
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", backend.port())), "{head}");
+    }
+    let refused = proxy.ask(&ask("localhost", "x-kagent-host: b.ns\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 503 unknown_target"), "{refused}");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("route=\"*@tools.example\""), "{metrics}");
     proxy.stop().await;
 }
