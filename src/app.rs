@@ -87,16 +87,15 @@ impl App {
         }
         let all = routes.iter().chain(defaults.iter().map(|default| &default.route));
         clusters.extend(all.map(|route| Arc::clone(&route.cluster)));
+        let (trigger, watch) = drain::channel();
         let proxy = Proxy::new(
             RouteTable::new(routes, defaults, &config.cluster_domain),
             metrics.clone(),
-            config.listener.clone(),
-            config.trusted_proxies.clone(),
-            config.public_url.clone(),
+            &config,
+            watch.clone(),
             pseudonym(),
         )
         .map_err(|e| BuildError::Setup(e.to_string()))?;
-        let (trigger, watch) = drain::channel();
         let local = |l: &TcpListener, asked| l.local_addr().map_err(|e| BuildError::Bind(asked, e));
         Ok(Bound {
             address: local(&listener, address)?,
@@ -145,7 +144,12 @@ impl Bound {
         background.spawn(admin.run(self.admin_listener));
         let mut draining = watch.clone();
         let name = config.listeners.first().map_or("http", |listener| listener.name.as_str());
-        let serving = listener::run(self.listener, name, proxy, config.listener, watch);
+        let served =
+            listener::run(self.listener, name, Arc::clone(&proxy), config.listener.clone(), watch);
+        let serving = async {
+            served.await;
+            proxy.tunnels_ended().await;
+        };
         let mut serving = Box::pin(serving);
         tokio::select! {
             () = serving.as_mut() => return true,

@@ -117,6 +117,11 @@ impl Upload {
         *self.lock() = None;
     }
 
+    /// Counts bytes that went another way than through the body.
+    pub fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn pass(&self, data: &Bytes) {
         let before = self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         let Some(room) = usize::try_from(before).ok().and_then(|n| MAX_PEEK.checked_sub(n)) else {

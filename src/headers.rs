@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{
     CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
@@ -45,6 +46,29 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
+}
+
+/// Whether an HTTP/1.1 request asks to become a WebSocket (RFC 6455 section 4.1): `Connection` names
+/// `upgrade`, and the only protocol asked for is `websocket`.
+#[must_use]
+pub fn asks_for_websocket(version: Version, headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    version == Version::HTTP_11
+        && protocols.next().is_some_and(websocket)
+        && protocols.next().is_none()
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|name| name.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Writes what [`strip_hop_by_hop`] has removed: this hop becomes a WebSocket.
+pub fn ask_for_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// Joins the `cookie` fields of HTTP/2 into one, as a hop to HTTP/1.1 requires (RFC 9113 8.2.3).

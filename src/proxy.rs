@@ -4,28 +4,42 @@
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
 pub mod card;
+pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod forward;
+pub mod plan;
 pub mod reason;
 pub mod reply;
+pub mod stream;
+pub mod tunnel;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response};
+use http::header::LOCATION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
-use crate::config::ListenerLimits;
+use crate::config::{Config, ListenerLimits};
+use crate::drain::Watch;
+use crate::rewrite::origin::path_absolute;
 use crate::route::{Route, RouteTable};
 use crate::telemetry::metrics::Metrics;
+use card::Card;
+use clock::ClockLimits;
 use error::{ProxyError, Refusal};
 use exchange::Exchange;
-use facts::{ConnInfo, Facts};
+use facts::{ConnInfo, Facts, Kind};
+use forward::Sent;
+use plan::Plan;
 use reply::ReplyBody;
 
 /// Carries requests.
@@ -38,14 +52,18 @@ pub struct Proxy {
     public_url: Option<String>,
     pseudonym: String,
     via: HeaderValue,
+    watch: Watch,
+    /// Exchanges under way, all routes together.
+    open: Arc<AtomicUsize>,
+    /// Connections that became tunnels; the drain waits for them.
+    tunnels: TaskTracker,
 }
 
-/// What [`Proxy::handle`] needs to answer.
-struct Forwarded {
-    response: Response<forward::Sent>,
-    /// The origin that goes into an agent card, if this is one.
-    card: Option<String>,
-    route: Arc<Route>,
+/// What has come back, and what is to be done with it.
+enum Reply {
+    Stream(Response<Sent>, Plan),
+    Card(Response<Sent>, Plan, Card),
+    Tunnel(Response<Sent>, ClockLimits, OnUpgrade),
 }
 
 // === impl Proxy ===
@@ -58,20 +76,22 @@ impl Proxy {
     pub fn new(
         routes: RouteTable,
         metrics: Metrics,
-        limits: ListenerLimits,
-        trusted: Vec<IpNet>,
-        public_url: Option<String>,
+        config: &Config,
+        watch: Watch,
         pseudonym: String,
     ) -> Result<Self, http::header::InvalidHeaderValue> {
         let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))?;
         Ok(Self {
             routes: ArcSwap::from_pointee(routes),
             metrics,
-            limits,
-            trusted,
-            public_url,
+            limits: config.listener.clone(),
+            trusted: config.trusted_proxies.clone(),
+            public_url: config.public_url.clone(),
             pseudonym,
             via,
+            watch,
+            open: Arc::default(),
+            tunnels: TaskTracker::new(),
         })
     }
 
@@ -79,6 +99,18 @@ impl Proxy {
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
         self.routes.load_full()
+    }
+
+    /// Calls, streams and tunnels under way.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every tunnel has ended; for when no connection is left that could begin one.
+    pub async fn tunnels_ended(&self) {
+        self.tunnels.close();
+        self.tunnels.wait().await;
     }
 
     /// Answers one request, whatever happens.
@@ -90,18 +122,22 @@ impl Proxy {
         conn: &ConnInfo,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        let mut exchange = Exchange::begin(conn, &request);
         let request = facts::with_body(request);
+        let mut exchange = Exchange::begin(conn, &self.open, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
-            Ok(Forwarded { response, card: None, .. }) => {
-                response.map(|sent| ReplyBody::stream(sent.incoming, sent.lease, exchange))
+            Ok(Reply::Stream(response, plan)) => {
+                response.map(|sent| ReplyBody::stream(sent, plan, exchange))
             }
-            Ok(Forwarded { response, card: Some(origin), route }) => {
-                card::answer(response, &origin, &route, &self.routes(), exchange).await
+            Ok(Reply::Card(response, plan, card)) => {
+                // Rare and large: what is boxed does not weigh on every connection.
+                Box::pin(card::answer(response, plan, card, exchange)).await
+            }
+            Ok(Reply::Tunnel(response, limits, client)) => {
+                tunnel::open(response, client, limits, exchange, &self.tunnels)
             }
             Err(refusal) => {
                 self.metrics.rejected(refusal.error.reason().word());
-                refusal.answer(exchange).await
+                Box::pin(refusal.answer(exchange)).await
             }
         })
     }
@@ -111,7 +147,7 @@ impl Proxy {
         conn: &ConnInfo,
         mut request: Request<RequestBody>,
         exchange: &mut Exchange,
-    ) -> Result<Forwarded, Refusal> {
+    ) -> Result<Reply, Refusal> {
         let table = self.routes();
         let facts =
             match Facts::read(&request, table.cluster_domain(), &self.limits, &self.pseudonym) {
@@ -122,17 +158,44 @@ impl Proxy {
             Ok(route) => route,
             Err(error) => return Err(Refusal::new(error, request)),
         };
-        drop(table);
-        exchange.on_route(&route);
-        let card = if facts.card {
-            card::prepare(&mut request, conn, &route, self.public_url.as_deref())
-        } else {
-            None
-        };
-        let request = forward::rewrite(request, conn, &self.via, &self.trusted);
-        let response = forward::send(&route, &facts, request, exchange).await?;
-        exchange.on_head(&response);
-        Ok(Forwarded { response, card, route })
+        exchange.on_route(&route, facts.kind);
+        let card = Card::prepare(&mut request, &facts, conn, &route, self.public_url.as_deref());
+        let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
+        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        let upload = Arc::clone(request.body().upload());
+        let request = forward::rewrite(request, conn, &self.via, &self.trusted, websocket);
+        let mut response = forward::send(&route, &facts, request, exchange).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = client else {
+                let error = ProxyError::UnaskedUpgrade(route.config.host.clone());
+                return Err(Refusal::sent(error, upload));
+            };
+            exchange.on_head(response.status(), Kind::Upgrade);
+            let limits = ClockLimits::of(&route.config.to.timeouts.upgrade, exchange.started());
+            return Ok(Reply::Tunnel(response, limits, client));
+        }
+        stay_on_proxy(&mut response, &table, &route);
+        let (head, sent) = response.into_parts();
+        let plan = Plan::new(&head, &facts, (&table, &route), &self.watch, exchange.started());
+        exchange.on_head(head.status, plan.kind);
+        let response = Response::from_parts(head, sent);
+        Ok(match card {
+            Some(card) => Reply::Card(response, plan, card.judged_by(table, route)),
+            None => Reply::Stream(response, plan),
+        })
+    }
+}
+
+/// A redirect to the backend becomes one on the origin the client uses (R12): a Python client's POST
+/// carries the backend's Host, so servers build their `Location` from it.
+fn stay_on_proxy<B>(response: &mut Response<B>, table: &RouteTable, route: &Route) {
+    let Some(location) = response.headers().get(LOCATION) else { return };
+    let path = location
+        .to_str()
+        .ok()
+        .and_then(|url| path_absolute(url, &|host| table.is_backend(host, route)));
+    if let Some(path) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
+        response.headers_mut().insert(LOCATION, path);
     }
 }
 

@@ -3,3 +3,6 @@
 //! Bytes in, bytes out: no socket, no clock, no header map. `proxy.rs` decides when to ask.
 
 pub mod card;
+pub mod decode;
+pub mod endpoint;
+pub mod origin;

@@ -213,6 +213,17 @@ impl RouteTable {
         host.as_str() == strip_cluster_suffix(&route.config.host, &self.cluster_domain)
     }
 
+    /// Whether a host name in a URL that the backend wrote means the backend of this route.
+    #[must_use]
+    pub fn is_backend(&self, host: &str, route: &Route) -> bool {
+        let same = HostKey::parse(host, &self.cluster_domain)
+            .is_ok_and(|(key, _)| self.is_host_of(&key, route));
+        let to = &route.config.to;
+        let written = to.host_header.as_deref().map(host_name);
+        same || to.targets.iter().any(|target| target.host == host)
+            || written.is_some_and(|written| written.eq_ignore_ascii_case(host))
+    }
+
     /// Every route, hosts in order, default routes first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Route>> {

@@ -91,7 +91,7 @@ async fn serve_http1(
         .max_headers(limits.max_head_fields * 2)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
     let mut draining = false;
     let mut silent = pin!(activity.overdue(limits));
     loop {

@@ -66,6 +66,9 @@ pub enum ProxyError {
     /// The answer is not HTTP.
     #[error("{0} answered with something that is not HTTP: {1}")]
     UpstreamProtocol(String, hyper::Error),
+    /// The connection turned into something else without being asked.
+    #[error("{0} switched protocols without being asked")]
+    UnaskedUpgrade(String),
     /// The head did not come in time.
     #[error("{0} sent no response head within {1:?}")]
     HeadTimeout(String, std::time::Duration),
@@ -120,7 +123,7 @@ impl ProxyError {
             Self::ConnectTimeout(_) => Reason::ConnectTimeout,
             Self::ConnectFailed(_) => Reason::ConnectFailed,
             Self::UpstreamReset(..) => Reason::UpstreamReset,
-            Self::UpstreamProtocol(..) => Reason::UpstreamProtocol,
+            Self::UpstreamProtocol(..) | Self::UnaskedUpgrade(_) => Reason::UpstreamProtocol,
             Self::HeadTimeout(..) => Reason::HeadTimeout,
         }
     }

@@ -4,14 +4,15 @@
 //! and the log; never a socket.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, StatusCode};
 use tokio::time::Instant;
 
-use super::facts::ConnInfo;
+use super::facts::{ConnInfo, Kind};
 use super::reason::Reason;
+use crate::body::{RequestBody, Upload};
 use crate::headers::X_KAGENT_HOST;
 use crate::route::Route;
 use crate::telemetry::access_log::Line;
@@ -26,6 +27,12 @@ pub enum Outcome {
     ClientGone,
     /// The backend broke off.
     UpstreamBroke,
+    /// The backend was silent for longer than the route's idle limit.
+    IdleTimeout,
+    /// The exchange took longer than the route's total limit.
+    TotalTimeout,
+    /// A session's own stream was ended between two events, because the program drains.
+    Drained,
     /// The proxy answered itself.
     Refused(Reason),
 }
@@ -39,7 +46,13 @@ pub struct Exchange {
     path: String,
     target: String,
     traceparent: String,
-    class: &'static str,
+    kind: Kind,
+    /// All exchanges of the proxy.
+    open: Arc<AtomicUsize>,
+    upload: Arc<Upload>,
+    /// Counted as an open stream or tunnel.
+    streams: bool,
+    events: u64,
     route: Option<Arc<Route>>,
     status: u16,
     outcome: Outcome,
@@ -59,6 +72,9 @@ impl Outcome {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
             Self::UpstreamBroke => "upstream_broke",
+            Self::IdleTimeout => "idle_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Drained => "drained",
             Self::Refused(_) => "refused",
         }
     }
@@ -69,7 +85,8 @@ impl Outcome {
 impl Exchange {
     /// Opens the record.
     #[must_use]
-    pub fn begin<B>(conn: &ConnInfo, request: &Request<B>) -> Self {
+    pub fn begin(conn: &ConnInfo, open: &Arc<AtomicUsize>, request: &Request<RequestBody>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
         let text = |name: &str| {
             let value = request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -82,7 +99,11 @@ impl Exchange {
             path: request.uri().path().to_owned(),
             target: text(X_KAGENT_HOST.as_str()),
             traceparent: text("traceparent"),
-            class: "unary",
+            kind: Kind::Unary,
+            open: Arc::clone(open),
+            upload: Arc::clone(request.body().upload()),
+            streams: false,
+            events: 0,
             route: None,
             status: 0,
             outcome: Outcome::ClientGone,
@@ -94,7 +115,8 @@ impl Exchange {
     }
 
     /// The route is known: the request counts as open there.
-    pub fn on_route(&mut self, route: &Arc<Route>) {
+    pub fn on_route(&mut self, route: &Arc<Route>, kind: Kind) {
+        self.kind = kind;
         route.metrics.open.increment(1.0);
         self.route = Some(Arc::clone(route));
     }
@@ -104,16 +126,16 @@ impl Exchange {
         self.connect = Some(self.age());
     }
 
-    /// The head of the answer is here.
-    pub fn on_head<B>(&mut self, response: &Response<B>) {
+    /// The head of the answer is here, and with it the kind of call.
+    pub fn on_head(&mut self, status: StatusCode, kind: Kind) {
         self.head = Some(self.age());
-        self.status = response.status().as_u16();
-        let events = response
-            .headers()
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-        if events {
-            self.class = "stream";
+        self.status = status.as_u16();
+        self.kind = kind;
+        if kind != Kind::Unary
+            && let Some(route) = &self.route
+        {
+            self.streams = true;
+            route.metrics.open_streams.increment(1.0);
         }
     }
 
@@ -131,10 +153,31 @@ impl Exchange {
 
     /// Bytes pass.
     pub fn on_data(&mut self, bytes: usize) {
-        if self.first.is_none() {
+        if self.first.is_none() && self.kind != Kind::Stream {
             self.first = Some(self.age());
         }
         self.bytes += bytes as u64;
+    }
+
+    /// So many events have passed whole.
+    pub fn on_events(&mut self, events: u64) {
+        self.events = events;
+        if events > 0 && self.first.is_none() {
+            self.first = Some(self.age());
+        }
+    }
+
+    /// A comment of our own went out.
+    pub fn on_comment(&self) {
+        if let Some(route) = &self.route {
+            route.metrics.comments.increment(1);
+        }
+    }
+
+    /// A tunnel has ended, after so many bytes from the client and from the backend.
+    pub fn on_tunnel(&mut self, up: u64, down: u64) {
+        self.upload.add(up);
+        self.bytes += down;
     }
 
     /// The answer ended in this way; a record that is dropped without it says that the client left.
@@ -144,7 +187,15 @@ impl Exchange {
         }
     }
 
-    fn age(&self) -> Duration {
+    /// When the request arrived.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How long ago that was.
+    #[must_use]
+    pub fn age(&self) -> Duration {
         Instant::now().saturating_duration_since(self.started)
     }
 }
@@ -152,6 +203,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
         let whole = self.age();
         let mut name = "";
         if let Some(route) = &self.route {
@@ -159,12 +211,25 @@ impl Drop for Exchange {
             let metrics = &route.metrics;
             metrics.open.decrement(1.0);
             metrics.bytes.increment(self.bytes);
+            metrics.request_bytes.increment(self.upload.bytes());
+            if self.streams {
+                metrics.open_streams.decrement(1.0);
+                metrics.events.increment(self.events);
+            }
+            match self.outcome {
+                Outcome::ClientGone => metrics.aborts_client.increment(1),
+                Outcome::UpstreamBroke => metrics.aborts_upstream.increment(1),
+                _ => {}
+            }
+            if let Some(first) = self.first.filter(|_| self.kind == Kind::Stream) {
+                metrics.first_event.record(first.as_secs_f64());
+            }
             metrics.whole.record(whole.as_secs_f64());
             if let Some(head) = self.head {
                 metrics.head.record(head.as_secs_f64());
             }
             metrics.count(RequestLabels {
-                class: self.class,
+                class: self.kind.as_str(),
                 status: self.status,
                 outcome: self.outcome.as_str(),
             });
@@ -179,11 +244,13 @@ impl Drop for Exchange {
             path: &self.path,
             target: &self.target,
             route: name,
-            class: self.class,
+            class: self.kind.as_str(),
             status: self.status,
             outcome: reason,
             traceparent: &self.traceparent,
             bytes: self.bytes,
+            events: self.events,
+            request_bytes: self.upload.bytes(),
             connect: self.connect,
             head: self.head,
             first: self.first,

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::error::ProxyError;
 use crate::body::RequestBody;
-use crate::config::ListenerLimits;
+use crate::config::{Limits, ListenerLimits, Timeouts};
 use crate::headers::{self, Chain};
 use crate::rewrite::card::is_card_path;
 use crate::route::HostKey;
@@ -39,8 +39,51 @@ pub struct Facts {
     pub port: Option<u16>,
     /// The GET of an agent card, which waits longest for its backend.
     pub card: bool,
+    /// A GET.
+    pub get: bool,
+    /// It carries `Mcp-Session-Id`.
+    pub session: bool,
+    /// It carries `Last-Event-ID`.
+    pub resumes: bool,
+    /// What kind of call it looks like, for the limits that hold before the answer's head.
+    pub kind: Kind,
     /// A re-opened MCP event stream, which must not be answered with an error (D12).
     pub reopened: bool,
+}
+
+/// The kinds of calls, each with time limits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Request and answer.
+    Unary,
+    /// An answer that is `text/event-stream`.
+    Stream,
+    /// A connection that becomes a tunnel.
+    Upgrade,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The word in labels and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::Stream => "stream",
+            Self::Upgrade => "upgrade",
+        }
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub const fn limits(self, timeouts: &Timeouts) -> &Limits {
+        match self {
+            Self::Unary => &timeouts.unary,
+            Self::Stream => &timeouts.stream,
+            Self::Upgrade => &timeouts.upgrade,
+        }
+    }
 }
 
 // === impl Facts ===
@@ -75,9 +118,24 @@ impl Facts {
         let get = request.method() == Method::GET;
         let path = request.uri().path();
         let card = is_card_path(path);
-        let resumes =
-            map.contains_key(headers::MCP_SESSION_ID) || map.contains_key(headers::LAST_EVENT_ID);
-        Ok(Self { target, port, card: get && card, reopened: get && resumes && wants_events(map) })
+        let session = map.contains_key(headers::MCP_SESSION_ID);
+        let resumes = map.contains_key(headers::LAST_EVENT_ID);
+        let events = get && wants_events(map);
+        let kind = match events {
+            _ if get && headers::asks_for_websocket(request.version(), map) => Kind::Upgrade,
+            true => Kind::Stream,
+            false => Kind::Unary,
+        };
+        Ok(Self {
+            target,
+            port,
+            card: get && card,
+            get,
+            session,
+            resumes,
+            kind,
+            reopened: events && (session || resumes),
+        })
     }
 }
 

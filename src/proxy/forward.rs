@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::{EXPECT, HOST};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -42,6 +42,7 @@ pub fn rewrite(
     conn: &ConnInfo,
     via: &HeaderValue,
     trusted: &[IpNet],
+    websocket: bool,
 ) -> Request<RequestBody> {
     if let Some(host) = host_of(&request) {
         request.headers_mut().insert(HOST, host);
@@ -49,6 +50,9 @@ pub fn rewrite(
     let http2 = request.version() == Version::HTTP_2;
     let map = request.headers_mut();
     headers::strip_hop_by_hop(map);
+    if websocket {
+        headers::ask_for_websocket(map);
+    }
     if http2 {
         headers::join_cookies(map);
     }
@@ -90,7 +94,7 @@ pub async fn send(
             }
         };
         exchange.on_connection();
-        match attempt(route, lease, request).await {
+        match attempt(route, facts, lease, exchange.age(), request).await {
             Ok(response) => return Ok(response),
             Err(Attempt::Unsent(back)) => {
                 // A warm connection that closed under us: the next one, without a pause.
@@ -136,12 +140,16 @@ async fn connect(route: &Arc<Route>) -> Result<Lease, Option<ConnectError>> {
 
 async fn attempt(
     route: &Arc<Route>,
+    facts: &Facts,
     mut lease: Lease,
+    age: Duration,
     mut request: Request<RequestBody>,
 ) -> Result<Response<Sent>, Attempt> {
     address(&mut request, route, lease.endpoint());
     let upload = Arc::clone(request.body().upload());
-    let limit = route.config.to.timeouts.unary.head;
+    let limits = facts.kind.limits(&route.config.to.timeouts);
+    let left = limits.total.map(|total| total.saturating_sub(age));
+    let limit = [limits.head, left].into_iter().flatten().min();
     let sent = match limit {
         None => lease.send(request).await,
         Some(limit) => match tokio::time::timeout(limit, lease.send(request)).await {
@@ -176,6 +184,9 @@ async fn attempt(
 fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
     let (mut head, incoming) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        headers::ask_for_websocket(&mut head.headers);
+    }
     head.version = Version::HTTP_11;
     Response::from_parts(head, Sent { incoming, lease })
 }
@@ -190,6 +201,8 @@ fn address(request: &mut Request<RequestBody>, route: &Route, endpoint: &Endpoin
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
     if endpoint.target.scheme == Scheme::H2c {
         request.headers_mut().remove(HOST);
+        // A tunnel cannot begin there; the request goes on without it.
+        headers::strip_hop_by_hop(request.headers_mut());
         let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
         if let Ok(uri) = uri {
             *request.uri_mut() = uri;

@@ -1,16 +1,18 @@
-//! The body of an answer: every frame passes in the poll that brought it.
+//! The body of an answer, as clients read it.
 //!
-//! Owns what must live as long as the stream: the lease and the exchange. Never holds bytes back.
+//! Ours and whole, the backend's on its way, or nothing but an abort. `proxy/stream.rs` does the work
+//! of the second.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::exchange::{Exchange, Outcome};
-use crate::upstream::Lease;
+use super::exchange::Exchange;
+use super::forward::Sent;
+use super::plan::Plan;
+use super::stream::{Stream, StreamError};
 
 /// What clients read.
 #[derive(Debug)]
@@ -20,23 +22,15 @@ pub enum ReplyBody {
     /// The backend's.
     Stream(Box<Stream>),
     /// Nothing but the error that ended it.
-    Broken(Option<hyper::Error>, Box<Exchange>),
-}
-
-/// A body on its way, with everything that ends with it.
-#[derive(Debug)]
-pub struct Stream {
-    incoming: Incoming,
-    /// Returned when the body has ended; a lease dropped earlier closes its connection.
-    lease: Option<Lease>,
-    exchange: Exchange,
-    broken: Option<hyper::Error>,
+    Broken(Option<StreamError>, Box<Exchange>),
+    /// None: the connection becomes a tunnel, which carries the record.
+    Tunnel,
 }
 
 // === impl ReplyBody ===
 
 impl ReplyBody {
-    /// An answer of our own.
+    /// An answer of our own, or one that was read whole.
     #[must_use]
     pub fn local(bytes: Bytes, exchange: Exchange) -> Self {
         Self::Local(Some(bytes), Box::new(exchange))
@@ -44,28 +38,31 @@ impl ReplyBody {
 
     /// An answer that broke before any of it was passed on.
     #[must_use]
-    pub fn broken(error: hyper::Error, exchange: Exchange) -> Self {
+    pub fn broken(error: StreamError, exchange: Exchange) -> Self {
         Self::Broken(Some(error), Box::new(exchange))
     }
 
     /// The backend's answer.
     #[must_use]
-    pub fn stream(incoming: Incoming, lease: Lease, mut exchange: Exchange) -> Self {
-        if incoming.is_end_stream() {
-            exchange.ended(Outcome::Complete);
-        }
-        Self::Stream(Box::new(Stream { incoming, lease: Some(lease), exchange, broken: None }))
+    pub fn stream(sent: Sent, plan: Plan, exchange: Exchange) -> Self {
+        Self::continued(Bytes::new(), sent, plan, exchange)
+    }
+
+    /// The backend's answer, of which `start` has been read.
+    #[must_use]
+    pub fn continued(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
+        Self::Stream(Box::new(Stream::new(start, sent, plan, exchange)))
     }
 }
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = StreamError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         match &mut *self {
             Self::Local(bytes, exchange) => Poll::Ready(bytes.take().map(|bytes| {
                 exchange.on_data(bytes.len());
@@ -73,14 +70,16 @@ impl Body for ReplyBody {
             })),
             Self::Stream(stream) => stream.poll_frame(cx),
             Self::Broken(error, _) => Poll::Ready(error.take().map(Err)),
+            Self::Tunnel => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
-            Self::Stream(stream) => stream.incoming.is_end_stream() && stream.broken.is_none(),
+            Self::Stream(stream) => stream.is_end_stream(),
             Self::Broken(error, _) => error.is_none(),
+            Self::Tunnel => true,
         }
     }
 
@@ -89,50 +88,9 @@ impl Body for ReplyBody {
             Self::Local(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Stream(stream) => stream.incoming.size_hint(),
+            Self::Stream(stream) => stream.size_hint(),
             Self::Broken(..) => SizeHint::default(),
+            Self::Tunnel => SizeHint::with_exact(0),
         }
-    }
-}
-
-// === impl Stream ===
-
-impl Stream {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.exchange.on_data(data.len());
-                }
-                // hyper does not poll again after the last byte of a sized body.
-                if self.incoming.is_end_stream() {
-                    self.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.exchange.ended(Outcome::UpstreamBroke);
-                // An error makes hyper close at once; let it flush what came before.
-                self.broken = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(None) => {
-                self.finish();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        self.exchange.ended(Outcome::Complete);
-        self.lease = None;
     }
 }

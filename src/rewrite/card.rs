@@ -4,8 +4,9 @@
 //! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. Knows JSON and host
 //! names only; `proxy/forward.rs` fetched the bytes, `proxy.rs` sends the result.
 
-use http::uri::{Authority, Uri};
 use serde_json::Value;
+
+use super::origin::behind_origin;
 
 /// Bytes of a card that are looked at; a larger one passes as it is (D20).
 pub const MAX_CARD: usize = 1024 * 1024;
@@ -41,9 +42,9 @@ pub fn rewrite_card(
     let mut urls = 0;
     let mut visit = |url: Option<&mut Value>| {
         if let Some(Value::String(url)) = url
-            && let Some(ours) = replace_origin(url, origin, backend)
+            && let Some(path) = behind_origin(url, backend)
         {
-            *url = ours;
+            *url = format!("{origin}{path}");
             urls += 1;
         }
     };
@@ -54,28 +55,6 @@ pub fn rewrite_card(
     }
     let signatures_removed = fields.shift_remove("signatures").is_some();
     Some(RewrittenCard { body: card.to_string().into_bytes(), urls, signatures_removed })
-}
-
-fn replace_origin(url: &str, origin: &str, backend: &dyn Fn(&str) -> bool) -> Option<String> {
-    let (scheme, rest) = url.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let authority: Authority = authority.parse().ok()?;
-    let uri =
-        Uri::builder().scheme("http").authority(authority).path_and_query("/").build().ok()?;
-    let host = uri.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
-    let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    let ours = !userinfo && (is_unroutable(&host) || backend(&host));
-    ours.then(|| format!("{origin}{path}"))
-}
-
-/// Addresses that a card can only mean for its own machine.
-fn is_unroutable(host: &str) -> bool {
-    let address = host.parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
 }
 
 #[cfg(test)]

@@ -29,11 +29,15 @@ pub struct Line<'a> {
     pub traceparent: &'a str,
     /// Bytes of the answer's body.
     pub bytes: u64,
+    /// Events of an event stream that passed whole.
+    pub events: u64,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
     /// To the connection that carried it.
     pub connect: Option<Duration>,
     /// To the answer's head.
     pub head: Option<Duration>,
-    /// To the first body bytes.
+    /// To the first body bytes, of an event stream to the end of its first event.
     pub first: Option<Duration>,
     /// To the end.
     pub whole: Duration,
@@ -55,6 +59,8 @@ impl Line<'_> {
             outcome = self.outcome,
             traceparent = self.traceparent,
             bytes = self.bytes,
+            events = self.events,
+            request_bytes = self.request_bytes,
             connect_ms = ms(self.connect),
             head_ms = ms(self.head),
             first_ms = ms(self.first),

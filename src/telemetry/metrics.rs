@@ -21,8 +21,22 @@ pub const REQUESTS: &str = "kagent_proxy_requests_total";
 pub const HEAD_SECONDS: &str = "kagent_proxy_head_seconds";
 /// Seconds from the request's arrival to the end of the answer.
 pub const WHOLE_SECONDS: &str = "kagent_proxy_request_seconds";
+/// Seconds from the request's arrival to the end of the first event of an event stream.
+pub const FIRST_EVENT_SECONDS: &str = "kagent_proxy_first_event_seconds";
 /// Answers that are under way.
 pub const OPEN: &str = "kagent_proxy_open_requests";
+/// Event streams and tunnels that are under way.
+pub const OPEN_STREAMS: &str = "kagent_proxy_open_streams";
+/// Events passed to clients.
+pub const EVENTS: &str = "kagent_proxy_events_total";
+/// Keep-alive comments written into silent event streams.
+pub const COMMENTS: &str = "kagent_proxy_keep_alive_comments_total";
+/// Exchanges broken off, by side.
+pub const ABORTS: &str = "kagent_proxy_aborts_total";
+/// Bytes of requests passed to backends.
+pub const REQUEST_BYTES: &str = "kagent_proxy_request_bytes_total";
+/// Agent cards, by what became of them.
+pub const CARDS: &str = "kagent_proxy_cards_total";
 /// Bytes of answers passed to clients.
 pub const BYTES: &str = "kagent_proxy_response_bytes_total";
 /// Requests answered by the proxy itself, by reason.
@@ -39,7 +53,17 @@ pub const HELP: &[(&str, &str)] = &[
     (REQUESTS, "Finished requests by route, class, status and outcome"),
     (HEAD_SECONDS, "Seconds from the request's arrival to the head of the answer"),
     (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the answer"),
+    (
+        FIRST_EVENT_SECONDS,
+        "Seconds from the request's arrival to the end of a stream's first event",
+    ),
     (OPEN, "Requests that are under way"),
+    (OPEN_STREAMS, "Event streams and tunnels that are under way"),
+    (EVENTS, "Events passed to clients"),
+    (COMMENTS, "Keep-alive comments written into silent event streams"),
+    (ABORTS, "Exchanges broken off, by side: client or upstream"),
+    (CARDS, "Agent cards: rewritten, passed as they are, signature removed"),
+    (REQUEST_BYTES, "Bytes of requests passed to backends"),
     (BYTES, "Bytes of answers passed to clients"),
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
@@ -64,6 +88,26 @@ pub struct RouteMetrics {
     pub whole: Histogram,
     /// Under way.
     pub open: Gauge,
+    /// To the first event's end.
+    pub first_event: Histogram,
+    /// Streams and tunnels under way.
+    pub open_streams: Gauge,
+    /// Events passed.
+    pub events: Counter,
+    /// Comments written.
+    pub comments: Counter,
+    /// The client left first.
+    pub aborts_client: Counter,
+    /// The backend broke off.
+    pub aborts_upstream: Counter,
+    /// Of requests.
+    pub request_bytes: Counter,
+    /// Cards whose URLs are ours now.
+    pub cards_rewritten: Counter,
+    /// Cards that could not be read.
+    pub cards_passed: Counter,
+    /// Cards that lost a signature.
+    pub signatures_removed: Counter,
     /// Of answers.
     pub bytes: Counter,
     /// Connections opened.
@@ -130,7 +174,10 @@ impl Metrics {
     #[must_use]
     pub fn route(&self, route: &str) -> RouteMetrics {
         let labels = || vec![("route", route.to_owned())];
-        let pool = |event: &str| vec![("route", route.to_owned()), ("event", event.to_owned())];
+        let by = |name: &'static str, value: &str| {
+            vec![("route", route.to_owned()), (name, value.to_owned())]
+        };
+        let pool = |event: &str| by("event", event);
         RouteMetrics {
             metrics: self.clone(),
             route: route.to_owned(),
@@ -138,6 +185,16 @@ impl Metrics {
             head: self.0.register_histogram(&key(HEAD_SECONDS, labels()), &METADATA),
             whole: self.0.register_histogram(&key(WHOLE_SECONDS, labels()), &METADATA),
             open: self.0.register_gauge(&key(OPEN, labels()), &METADATA),
+            first_event: self.0.register_histogram(&key(FIRST_EVENT_SECONDS, labels()), &METADATA),
+            open_streams: self.0.register_gauge(&key(OPEN_STREAMS, labels()), &METADATA),
+            events: self.counter(EVENTS, labels()),
+            comments: self.counter(COMMENTS, labels()),
+            aborts_client: self.counter(ABORTS, by("side", "client")),
+            aborts_upstream: self.counter(ABORTS, by("side", "upstream")),
+            request_bytes: self.counter(REQUEST_BYTES, labels()),
+            cards_rewritten: self.counter(CARDS, by("result", "rewritten")),
+            cards_passed: self.counter(CARDS, by("result", "passed")),
+            signatures_removed: self.counter(CARDS, by("result", "signature_removed")),
             bytes: self.counter(BYTES, labels()),
             opened: self.counter(POOL, pool("opened")),
             reused: self.counter(POOL, pool("reused")),

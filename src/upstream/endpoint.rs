@@ -77,7 +77,8 @@ impl Endpoint {
         let reused = warm.is_some();
         let sender = match warm {
             Some(sender) => sender,
-            None => connect::open(self.address, self.target.scheme, deadline).await?,
+            // Boxed: a dial is large and rare, and its size would weigh on every connection.
+            None => Box::pin(connect::open(self.address, self.target.scheme, deadline)).await?,
         };
         if let Sender::Http2(shared) = &sender {
             *lock(&self.shared) = Some(shared.clone());

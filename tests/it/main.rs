@@ -12,5 +12,7 @@ mod support;
 mod cards;
 mod ends;
 mod errors;
+mod events;
 mod layers;
 mod relay;
+mod upgrades;

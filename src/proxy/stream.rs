@@ -1,0 +1,303 @@
+//! An answer on its way from the backend to the client: every frame passes in the poll that brought it.
+//!
+//! Owns what must live as long as the stream: the lease and the exchange. Event streams are followed,
+//! so that a comment or an end stands only between events; nothing else of a body is changed, but for
+//! the legacy `endpoint` event. Never decides where a request goes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::clock::{Clock, Due};
+use super::exchange::{Exchange, Outcome};
+use super::forward::Sent;
+use super::plan::{EventPlan, Plan};
+use crate::drain::Phase;
+use crate::protocol::sse::SseScanner;
+use crate::rewrite::endpoint::{EndpointEvent, Held};
+use crate::route::{Route, RouteTable};
+use crate::upstream::Lease;
+
+/// What a silent event stream gets (D15): a comment, which every parser skips.
+const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// Why a body breaks off; the client sees an abort.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The backend broke off.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// The route's idle limit.
+    #[error("no bytes from upstream within the route's idle limit")]
+    Idle,
+    /// The route's total limit.
+    #[error("the answer has not ended within the route's total limit")]
+    Total,
+}
+
+/// A body on its way, with everything that ends with it.
+#[derive(Debug)]
+pub struct Stream {
+    start: Bytes,
+    incoming: Incoming,
+    /// Returned when the body has ended; a lease dropped earlier closes its connection.
+    lease: Option<Lease>,
+    exchange: Exchange,
+    ending: Option<Ending>,
+    clock: Option<Clock>,
+    events: Option<Box<Events>>,
+}
+
+#[derive(Debug)]
+enum Ending {
+    /// Everything has been passed on.
+    Clean,
+    /// The next poll breaks off: what came before must be flushed first.
+    Broken(StreamError),
+}
+
+struct Events {
+    scanner: SseScanner,
+    first: Option<FirstEvent>,
+    /// A comment in front of a legacy stream's first event would be an event in front of it.
+    after_first: bool,
+    standalone: Option<Standalone>,
+}
+
+/// A session's own stream, which follows the drain.
+enum Standalone {
+    Serving(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
+    Draining,
+}
+
+#[derive(Debug)]
+struct FirstEvent {
+    event: EndpointEvent,
+    table: Arc<RouteTable>,
+    route: Arc<Route>,
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
+
+// === impl Stream ===
+
+impl Stream {
+    /// `start` has been read already and goes out first.
+    pub(super) fn new(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
+        let Sent { incoming, lease } = sent;
+        let ended = start.is_empty() && incoming.is_end_stream();
+        let mut stream = Self {
+            start,
+            incoming,
+            lease: Some(lease),
+            exchange,
+            ending: None,
+            clock: if ended { None } else { Clock::start(plan.limits) },
+            events: plan.events.map(|plan| Box::new(Events::new(plan))),
+        };
+        if ended {
+            stream.finish(Outcome::Complete);
+        }
+        stream
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        match self.ending {
+            None => false,
+            Some(Ending::Clean) => true,
+            Some(Ending::Broken(_)) => false,
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        // Only streams without a length are added to or changed.
+        match (self.incoming.size_hint().exact(), self.start.len() as u64) {
+            (Some(rest), start) => SizeHint::with_exact(start + rest),
+            (None, _) => SizeHint::default(),
+        }
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        match self.ending.take() {
+            None => {}
+            Some(Ending::Clean) => {
+                self.ending = Some(Ending::Clean);
+                return Poll::Ready(None);
+            }
+            Some(Ending::Broken(error)) => return Poll::Ready(Some(Err(error))),
+        }
+        if !self.start.is_empty() {
+            let start = std::mem::take(&mut self.start);
+            self.exchange.on_data(start.len());
+            return Poll::Ready(Some(Ok(Frame::data(start))));
+        }
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Pending => return self.while_silent(cx),
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(frame) = self.pass(frame) {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return self.broke(error, cx),
+                Poll::Ready(None) => return self.ended(),
+            }
+        }
+    }
+
+    /// Counts a frame, and changes it where it is part of an `endpoint` event.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        if let Some(clock) = &mut self.clock {
+            clock.passed();
+        }
+        // hyper does not poll again after the last byte of a sized body.
+        let last = self.incoming.is_end_stream();
+        let frame = match frame.into_data() {
+            Err(trailers) => trailers,
+            Ok(data) => Frame::data(match &mut self.events {
+                None => {
+                    self.exchange.on_data(data.len());
+                    data
+                }
+                Some(events) => {
+                    let out = events.pass(data)?;
+                    self.exchange.on_data(out.len());
+                    self.exchange.on_events(events.scanner.events());
+                    out
+                }
+            }),
+        };
+        if last {
+            self.finish(Outcome::Complete);
+        }
+        Some(frame)
+    }
+
+    /// Nothing comes from upstream: is something due, or is it time to leave?
+    fn while_silent(&mut self, cx: &mut Context<'_>) -> Polled {
+        if let Some(events) = &mut self.events
+            && events.may_leave(cx)
+        {
+            self.finish(Outcome::Drained);
+            return Poll::Ready(None);
+        }
+        let may_comment = self.events.as_ref().is_some_and(|events| events.may_comment());
+        let Some(clock) = &mut self.clock else { return Poll::Pending };
+        match clock.poll_due(cx, may_comment) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Due::Comment) => {
+                self.exchange.on_comment();
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))))
+            }
+            Poll::Ready(Due::Idle) => {
+                self.finish(Outcome::IdleTimeout);
+                Poll::Ready(Some(Err(StreamError::Idle)))
+            }
+            Poll::Ready(Due::Total) => {
+                self.finish(Outcome::TotalTimeout);
+                Poll::Ready(Some(Err(StreamError::Total)))
+            }
+        }
+    }
+
+    /// A broken backend is an abort, but for a session's own stream between two events: clients count
+    /// aborts of those and give up (D14).
+    fn broke(&mut self, error: hyper::Error, cx: &Context<'_>) -> Polled {
+        self.finish(Outcome::UpstreamBroke);
+        if self.events.as_ref().is_some_and(|events| events.may_end()) {
+            return Poll::Ready(None);
+        }
+        self.ending = Some(Ending::Broken(error.into()));
+        if let Some(held) = self.events.as_mut().and_then(|events| events.release()) {
+            return Poll::Ready(Some(Ok(Frame::data(held))));
+        }
+        // An error makes hyper close at once; let it flush what came before.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn ended(&mut self) -> Polled {
+        self.finish(Outcome::Complete);
+        let held = self.events.as_mut().and_then(|events| events.release());
+        Poll::Ready(held.map(|held| Ok(Frame::data(held))))
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.exchange.ended(outcome);
+        self.ending = Some(Ending::Clean);
+        self.clock = None;
+        self.lease = None;
+    }
+}
+
+// === impl Events ===
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("scanner", &self.scanner).finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    fn new(plan: EventPlan) -> Self {
+        let standalone = plan.standalone.map(|mut watch| {
+            Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
+        });
+        let after_first = plan.legacy.is_some();
+        let first = plan.legacy.map(|(table, route)| FirstEvent {
+            event: EndpointEvent::default(),
+            table,
+            route,
+        });
+        Self { scanner: SseScanner::default(), first, after_first, standalone }
+    }
+
+    /// The bytes that go out now; `None` while the first event is not whole.
+    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        let out = match &mut self.first {
+            None => data,
+            Some(first) => {
+                let (table, route) = (&first.table, &first.route);
+                match first.event.feed(&data, &|host| table.is_backend(host, route)) {
+                    Held::Wait => return None,
+                    Held::Release(bytes) => {
+                        self.first = None;
+                        Bytes::from(bytes)
+                    }
+                }
+            }
+        };
+        self.scanner.feed(&out);
+        Some(out)
+    }
+
+    /// What is held back when the stream ends inside its first event.
+    fn release(&mut self) -> Option<Bytes> {
+        let held = self.first.take()?.event.release();
+        (!held.is_empty()).then(|| Bytes::from(held))
+    }
+
+    fn may_comment(&self) -> bool {
+        self.scanner.is_between() && (!self.after_first || self.scanner.events() > 0)
+    }
+
+    /// Whether the stream is a session's own and between two events.
+    fn may_end(&self) -> bool {
+        self.standalone.is_some() && self.scanner.is_between()
+    }
+
+    /// Whether the program drains and this stream can go without loss.
+    fn may_leave(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(Standalone::Serving(drain)) = &mut self.standalone
+            && drain.as_mut().poll(cx).is_ready()
+        {
+            self.standalone = Some(Standalone::Draining);
+        }
+        matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between()
+    }
+}

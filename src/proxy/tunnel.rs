@@ -1,0 +1,149 @@
+//! WebSocket: two connections become one tunnel (D19), with half-close honoured (D13).
+//!
+//! Begins where both sides have agreed on 101; knows nothing of what passes. The record and the lease
+//! end with it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::Response;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio_util::task::TaskTracker;
+
+use super::clock::{Clock, ClockLimits, Due};
+use super::exchange::{Exchange, Outcome};
+use super::forward::Sent;
+use super::reply::ReplyBody;
+use crate::upstream::Lease;
+
+/// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.
+pub fn open(
+    mut response: Response<Sent>,
+    client: OnUpgrade,
+    limits: ClockLimits,
+    exchange: Exchange,
+    tracker: &TaskTracker,
+) -> Response<ReplyBody> {
+    let backend = hyper::upgrade::on(&mut response);
+    let (head, sent) = response.into_parts();
+    tracker.spawn(carry(client, backend, sent.lease, limits, exchange));
+    Response::from_parts(head, ReplyBody::Tunnel)
+}
+
+async fn carry(
+    client: OnUpgrade,
+    backend: OnUpgrade,
+    lease: Lease,
+    limits: ClockLimits,
+    mut exchange: Exchange,
+) {
+    let (client, backend) = match tokio::join!(client, backend) {
+        (Ok(client), Ok(backend)) => (client, backend),
+        (Ok(_), Err(error)) => {
+            tracing::debug!(%error, "the backend left before the tunnel began");
+            return exchange.ended(Outcome::UpstreamBroke);
+        }
+        (Err(_), _) => return,
+    };
+    let seen = Arc::new(Seen::default());
+    let mut client = TokioIo::new(client);
+    let mut backend = Backend { io: TokioIo::new(backend), seen: Arc::clone(&seen) };
+    let outcome = {
+        let mut copy = pin!(copy_bidirectional(&mut client, &mut backend));
+        let mut clock = Clock::start(limits);
+        let mut before = 0;
+        poll_fn(|cx| {
+            if let Poll::Ready(ended) = copy.as_mut().poll(cx) {
+                return Poll::Ready(match ended {
+                    Ok(_) => Outcome::Complete,
+                    Err(_) if seen.broken.load(Ordering::Relaxed) => Outcome::UpstreamBroke,
+                    Err(_) => Outcome::ClientGone,
+                });
+            }
+            let Some(clock) = &mut clock else { return Poll::Pending };
+            let now = seen.down.load(Ordering::Relaxed);
+            if now != std::mem::replace(&mut before, now) {
+                clock.passed();
+            }
+            clock.poll_due(cx, false).map(|due| match due {
+                Due::Total => Outcome::TotalTimeout,
+                Due::Idle | Due::Comment => Outcome::IdleTimeout,
+            })
+        })
+        .await
+    };
+    exchange.on_tunnel(seen.up.load(Ordering::Relaxed), seen.down.load(Ordering::Relaxed));
+    exchange.ended(outcome);
+    drop(lease);
+}
+
+/// What has passed the backend's side.
+#[derive(Debug, Default)]
+struct Seen {
+    up: AtomicU64,
+    down: AtomicU64,
+    broken: AtomicBool,
+}
+
+/// The backend's side, counted.
+struct Backend {
+    io: TokioIo<Upgraded>,
+    seen: Arc<Seen>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(_)) = &polled {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+// === impl Backend ===
+
+impl AsyncRead for Backend {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = buf.filled().len() - before;
+        self.seen.down.fetch_add(read as u64, Ordering::Relaxed);
+        self.seen.note(polled)
+    }
+}
+
+impl AsyncWrite for Backend {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.seen.up.fetch_add(*written as u64, Ordering::Relaxed);
+        }
+        self.seen.note(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.seen.note(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.seen.note(polled)
+    }
+}

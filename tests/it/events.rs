@@ -1,0 +1,184 @@
+//! Event streams: comments, endings, the legacy `endpoint` event, limits.
+
+use std::time::Duration;
+
+use kagent_proxy::config::{RouteConfig, Scheme};
+
+use crate::support::{Backend, Client, TestProxy, config, route};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+    transfer-encoding: chunked\r\n\r\n";
+const COMMENT: &str = ": keep-alive\n\n";
+
+async fn start(change: impl FnOnce(&mut RouteConfig)) -> (TestProxy, Backend) {
+    let backend = Backend::start().await;
+    let mut route = route("s.ns", "/", Scheme::Http, &[backend.port()]);
+    change(&mut route);
+    (TestProxy::start(config(vec![route])).await, backend)
+}
+
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// A stream whose heads have passed both ways; `request` is the request line and further fields.
+async fn open(proxy: &TestProxy, backend: &Backend, request: &str, head: &str) -> (Client, Client) {
+    let mut client = proxy.connect().await;
+    client.send(&request.replacen("\r\n", "\r\nhost: p\r\nx-kagent-host: s.ns\r\n", 1)).await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send(head).await;
+    client.until("\r\n\r\n").await;
+    (client, call)
+}
+
+const SESSION: &str = "GET /mcp HTTP/1.1\r\naccept: text/event-stream\r\nmcp-session-id: 1\r\n\r\n";
+const LEGACY: &str = "GET /sse HTTP/1.1\r\naccept: text/event-stream\r\n\r\n";
+
+#[tokio::test]
+async fn a_silent_stream_gets_comments_between_events_only() {
+    let (proxy, backend) = start(|r| r.to.keep_alive = Duration::from_millis(50)).await;
+    let (mut client, mut call) = open(&proxy, &backend, SESSION, HEAD).await;
+    client.until(COMMENT).await;
+    client.until(COMMENT).await;
+    call.send(&chunk("data: {\"ha")).await;
+    let seen = client.until("data: {\"ha").await;
+    // Longer than several keep-alive times: silence inside an event must bring nothing.
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    call.send(&chunk("lf\":1}\n\n")).await;
+    let rest = client.until("lf\":1}\n\n").await;
+    let half = seen.rsplit("data:").next().unwrap();
+    assert!(!half.contains("keep-alive") && !rest.starts_with(':'), "{seen:?} {rest:?}");
+    client.until(COMMENT).await;
+    call.send("0\r\n\r\n").await;
+    client.until("0\r\n\r\n").await;
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_events_total{route=\"s.ns\"} 1"), "{metrics}");
+    assert!(!metrics.contains("comments_total{route=\"s.ns\"} 0"), "{metrics}");
+    drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn no_comment_goes_into_a_body_with_a_length_or_an_encoding_or_a_legacy_start() {
+    let (proxy, backend) = start(|r| r.to.keep_alive = Duration::from_millis(20)).await;
+    for (request, extra) in [
+        (SESSION, "content-length: 9\r\n\r\n"),
+        (SESSION, "content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
+        (LEGACY, "transfer-encoding: chunked\r\n\r\n"),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{extra}");
+        let (mut client, mut call) = open(&proxy, &backend, request, &head).await;
+        // Ten keep-alive times of silence, in which nothing may come.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let event = "data: 1\n\n";
+        let sized = extra.starts_with("content-length");
+        let bytes = if sized { event.to_owned() } else { chunk(event) };
+        call.send(&bytes).await;
+        let seen = client.until(event).await;
+        assert!(!seen.contains("keep-alive"), "{extra}: {seen:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_legacy_endpoint_event_keeps_its_client_on_the_proxy() {
+    let (proxy, backend) = start(|r| r.to.keep_alive = Duration::from_millis(50)).await;
+    let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
+    let event = format!(
+        "event: endpoint\r\ndata: http://127.0.0.1:{}/messages/?session_id=a%2Fb\r\n\r\n",
+        backend.port()
+    );
+    let (first, second) = event.split_at(30);
+    call.send(&chunk(first)).await;
+    call.send(&chunk(second)).await;
+    client.until("event: endpoint\r\ndata: /messages/?session_id=a%2Fb\r\n\r\n").await;
+    client.until(COMMENT).await;
+    // Only the first event is looked at.
+    let later = format!("event: endpoint\ndata: http://127.0.0.1:{}/x\n\n", backend.port());
+    call.send(&chunk(&later)).await;
+    client.until(&later).await;
+    drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_s_stream_that_breaks_between_events_ends_cleanly() {
+    let (proxy, backend) = start(|_| {}).await;
+    let (mut client, mut call) = open(&proxy, &backend, SESSION, HEAD).await;
+    call.send(&chunk("data: 1\n\n")).await;
+    client.until("data: 1\n\n").await;
+    drop(call);
+    client.until("0\r\n\r\n").await;
+    let (mut client, mut call) = open(&proxy, &backend, SESSION, HEAD).await;
+    call.send(&chunk("data: 1\n")).await;
+    client.until("data: 1\n").await;
+    drop(call);
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "an abort inside an event");
+    let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
+    call.send(&chunk("data: 1\n\n")).await;
+    client.until("data: 1\n\n").await;
+    drop(call);
+    assert!(!client.rest().await.ends_with("0\r\n\r\n"), "an abort without a session");
+    let metrics = proxy.admin("/metrics").await;
+    let aborts = "kagent_proxy_aborts_total{route=\"s.ns\",side=\"upstream\"} 3";
+    assert!(metrics.contains(aborts), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_session_s_stream_between_events_and_lets_calls_finish() {
+    let (proxy, backend) = start(|_| {}).await;
+    let (mut idle, _idle_call) = open(&proxy, &backend, SESSION, HEAD).await;
+    let (mut busy, mut busy_call) = open(&proxy, &backend, SESSION, HEAD).await;
+    let post = "POST /mcp HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
+    let (mut call, mut call_call) = open(&proxy, &backend, post, HEAD).await;
+    busy_call.send(&chunk("data: 1\n")).await;
+    busy.until("data: 1\n").await;
+    proxy.drain();
+    assert!(idle.rest().await.ends_with("0\r\n\r\n"), "ended cleanly at once");
+    busy_call.send(&chunk("\n")).await;
+    assert!(busy.rest().await.ends_with("\n\r\n0\r\n\r\n"), "ended behind its event");
+    call_call.send(&chunk("data: 2\n\n")).await;
+    call.until("data: 2\n\n").await;
+    call_call.send("0\r\n\r\n").await;
+    call.until("0\r\n\r\n").await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_limit_breaks_the_stream_off_and_comments_do_not_reset_it() {
+    let (proxy, backend) = start(|r| {
+        r.to.keep_alive = Duration::from_millis(20);
+        r.to.timeouts.stream.idle = Some(Duration::from_millis(200));
+    })
+    .await;
+    let (mut client, mut call) = open(&proxy, &backend, SESSION, HEAD).await;
+    let seen = client.rest().await;
+    assert!(seen.contains(COMMENT) && !seen.ends_with("0\r\n\r\n"), "{seen:?}");
+    assert_eq!(call.rest().await, "", "the backend's connection is closed");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("outcome=\"idle_timeout\"} 1"), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_total_limit_covers_the_wait_for_the_head_and_the_body() {
+    let (proxy, backend) = start(|r| {
+        r.to.timeouts.unary.total = Some(Duration::from_millis(150));
+    })
+    .await;
+    let post = "POST /mcp HTTP/1.1\r\ncontent-length: 0\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+    let (mut client, mut call) = open(&proxy, &backend, post, head).await;
+    assert_eq!(client.rest().await, "", "broken off without its body");
+    assert_eq!(call.rest().await, "");
+    let mut client = proxy.connect().await;
+    client
+        .send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n")
+        .await;
+    let _silent = backend.accept().await;
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 504 head_timeout"), "{answer}");
+    proxy.stop().await;
+}
