@@ -5,8 +5,9 @@
 //! - `GET /metrics`: Prometheus text.
 //! - `GET /routes`: every route with its endpoints and their load, JSON.
 //! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
+//! - `POST /drain`: starts the drain, as SIGTERM does.
 //!
-//! The last two answer loopback peers only, unless `admin.expose: all`.
+//! The last three answer loopback peers only, unless `admin.expose: all`.
 //!
 //! Knows the proxy's table and the drain; carries no traffic.
 
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::config::Expose;
-use crate::drain::{Phase, Watch};
+use crate::drain::{Phase, Trigger, Watch};
 use crate::proxy::Proxy;
 
 /// What the admin listener shows.
@@ -37,6 +38,8 @@ pub struct Admin {
     pub metrics: PrometheusHandle,
     /// For `/readyz`.
     pub watch: Watch,
+    /// For `/drain`.
+    pub trigger: Trigger,
     /// For `/config`.
     pub config: Arc<Value>,
     /// Who sees what.
@@ -70,10 +73,12 @@ impl Admin {
     }
 
     fn answer(&self, method: &Method, path: &str, peer: SocketAddr) -> Response<Full<Bytes>> {
-        if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        }
         let inside = peer.ip().to_canonical().is_loopback() || self.expose == Expose::All;
+        let asks =
+            if path == "/drain" { &[Method::POST][..] } else { &[Method::GET, Method::HEAD] };
+        if !asks.contains(method) {
+            return not_allowed(asks);
+        }
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.watch.phase() == Phase::Serving => text(StatusCode::OK, "ready\n"),
@@ -81,11 +86,18 @@ impl Admin {
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
             "/routes" if inside => json_text(&self.routes()),
             "/config" if inside => json_text(&self.config),
-            "/routes" | "/config" => text(
+            "/drain" if inside => {
+                self.trigger.advance(Phase::Draining);
+                text(StatusCode::ACCEPTED, "draining\n")
+            }
+            "/routes" | "/config" | "/drain" => text(
                 StatusCode::FORBIDDEN,
                 "only loopback peers may ask; use kubectl port-forward or admin.expose: all\n",
             ),
-            _ => text(StatusCode::NOT_FOUND, "know: /livez /readyz /metrics /routes /config\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "know: /livez /readyz /metrics /routes /config /drain\n",
+            ),
         }
     }
 
@@ -113,6 +125,15 @@ impl Admin {
             .collect();
         json!({ "routes": routes })
     }
+}
+
+fn not_allowed(asks: &[Method]) -> Response<Full<Bytes>> {
+    let names = asks.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {names}\n"));
+    if let Ok(names) = HeaderValue::try_from(names) {
+        answer.headers_mut().insert(header::ALLOW, names);
+    }
+    answer
 }
 
 fn json_text(value: &Value) -> Response<Full<Bytes>> {

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -138,10 +139,12 @@ impl Bound {
             proxy: Arc::clone(&proxy),
             metrics: handle,
             watch: watch.clone(),
+            trigger: trigger.clone(),
             config: view,
             expose,
         };
         background.spawn(admin.run(self.admin_listener));
+        background.spawn(report_drain(Arc::clone(&proxy), watch.clone()));
         let mut draining = watch.clone();
         let name = config.listeners.first().map_or("http", |listener| listener.name.as_str());
         let served =
@@ -160,6 +163,17 @@ impl Bound {
             () = tokio::time::sleep(config.drain.lag) => trigger.advance(Phase::Closing),
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
+    }
+}
+
+/// Says each second of a drain what it still waits for.
+async fn report_drain(proxy: Arc<Proxy>, mut watch: Watch) {
+    watch.reached(Phase::Draining).await;
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let phase = if watch.phase() == Phase::Draining { "draining" } else { "closing" };
+        tracing::info!(phase, open = proxy.open(), "calls and streams are under way");
     }
 }
 

@@ -98,8 +98,9 @@ def traffic() -> None:
         assert line["route"] == "helper.team-a" and line["status"] == 200, line
         # The first signal drains (five seconds of lag), the second ends at once.
         proxy.send_signal(signal.SIGTERM)
-        while "draining" not in (line := proxy.stderr.readline()):
+        while "under way" not in (line := proxy.stderr.readline()):
             assert line, "no word of the drain"
+        assert json.loads(line)["open"] == 0, line
         proxy.send_signal(signal.SIGTERM)
         assert proxy.wait(timeout=4) == 1
     finally:

@@ -71,3 +71,15 @@ async fn a_drain_lets_a_stream_finish_and_is_seen_by_readiness() {
     client.until("data: x\n\n\r\n0\r\n\r\n").await;
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn the_admin_listener_starts_a_drain_on_post_only() {
+    let (proxy, _backend) = start().await;
+    assert!(proxy.admin("/drain").await.starts_with("HTTP/1.1 405 "));
+    assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 200 "));
+    let mut admin = Client(tokio::net::TcpStream::connect(proxy.admin).await.unwrap());
+    admin.send("POST /drain HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+    admin.until("HTTP/1.1 202 ").await;
+    drop(admin);
+    proxy.stop().await;
+}

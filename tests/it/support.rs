@@ -83,7 +83,11 @@ pub(crate) struct Client(pub(crate) TcpStream);
 
 impl Client {
     pub(crate) async fn send(&mut self, bytes: &str) {
-        self.0.write_all(bytes.as_bytes()).await.unwrap();
+        self.send_bytes(bytes.as_bytes()).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
     }
 
     /// Reads until `end` has come, and returns everything up to it and what came with it.
