@@ -163,7 +163,7 @@ impl Proxy {
         let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let upload = Arc::clone(request.body().upload());
-        let request = forward::rewrite(request, conn, &self.via, &self.trusted, websocket);
+        let request = forward::rewrite(request, conn, &self.via, &self.trusted, &route, websocket);
         let mut response = forward::send(&route, &facts, request, exchange).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client else {

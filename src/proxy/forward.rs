@@ -42,6 +42,7 @@ pub fn rewrite(
     conn: &ConnInfo,
     via: &HeaderValue,
     trusted: &[IpNet],
+    route: &Route,
     websocket: bool,
 ) -> Request<RequestBody> {
     if let Some(host) = host_of(&request) {
@@ -63,6 +64,9 @@ pub fn rewrite(
     // We answer it ourselves, when we begin to read the body (RFC 9110 section 10.1.1).
     map.remove(EXPECT);
     *request.version_mut() = Version::HTTP_11;
+    // hyper reads over 1xx answers (RFC 9110 section 15.2); 101 is none of these.
+    let dropped = route.metrics.informational.clone();
+    hyper::ext::on_informational(&mut request, move |_| dropped.increment(1));
     request
 }
 

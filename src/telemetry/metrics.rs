@@ -33,6 +33,8 @@ pub const EVENTS: &str = "kagent_proxy_events_total";
 pub const COMMENTS: &str = "kagent_proxy_keep_alive_comments_total";
 /// Exchanges broken off, by side.
 pub const ABORTS: &str = "kagent_proxy_aborts_total";
+/// Informational answers (1xx) of backends, which are not passed on.
+pub const INFORMATIONAL: &str = "kagent_proxy_informational_dropped_total";
 /// Bytes of requests passed to backends.
 pub const REQUEST_BYTES: &str = "kagent_proxy_request_bytes_total";
 /// Agent cards, by what became of them.
@@ -63,6 +65,7 @@ pub const HELP: &[(&str, &str)] = &[
     (COMMENTS, "Keep-alive comments written into silent event streams"),
     (ABORTS, "Exchanges broken off, by side: client or upstream"),
     (CARDS, "Agent cards: rewritten, passed as they are, signature removed"),
+    (INFORMATIONAL, "Informational answers (1xx) of backends, which are not passed on"),
     (REQUEST_BYTES, "Bytes of requests passed to backends"),
     (BYTES, "Bytes of answers passed to clients"),
     (REJECTED, "Requests answered by the proxy itself, by reason"),
@@ -100,6 +103,8 @@ pub struct RouteMetrics {
     pub aborts_client: Counter,
     /// The backend broke off.
     pub aborts_upstream: Counter,
+    /// Informational answers dropped.
+    pub informational: Counter,
     /// Of requests.
     pub request_bytes: Counter,
     /// Cards whose URLs are ours now.
@@ -191,6 +196,7 @@ impl Metrics {
             comments: self.counter(COMMENTS, labels()),
             aborts_client: self.counter(ABORTS, by("side", "client")),
             aborts_upstream: self.counter(ABORTS, by("side", "upstream")),
+            informational: self.counter(INFORMATIONAL, labels()),
             request_bytes: self.counter(REQUEST_BYTES, labels()),
             cards_rewritten: self.counter(CARDS, by("result", "rewritten")),
             cards_passed: self.counter(CARDS, by("result", "passed")),
@@ -238,5 +244,20 @@ impl RouteMetrics {
             seen.push((labels, counter.clone()));
             seen
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
+        let written: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> =
+            HELP.iter().map(|(name, help)| format!("| `{name}` | {help} |")).collect();
+        assert_eq!(written, expected);
     }
 }

@@ -190,3 +190,19 @@ async fn a_request_without_the_header_takes_the_first_default_route_that_fits() 
     assert!(metrics.contains("route=\"*@tools.example\""), "{metrics}");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn informational_answers_are_dropped_and_counted() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let request = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
+    let bytes = format!("{early}{OK}");
+    let (answer, _) = tokio::join!(proxy.ask(request), backend.answer(&bytes));
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let metrics = proxy.admin("/metrics").await;
+    let dropped = "kagent_proxy_informational_dropped_total{route=\"s.ns\"} 2";
+    assert!(metrics.contains(dropped), "{metrics}");
+    proxy.stop().await;
+}
