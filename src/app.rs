@@ -18,6 +18,7 @@ use crate::listener;
 use crate::proxy::Proxy;
 use crate::route::{DefaultRoute, Route, RouteTable};
 use crate::telemetry;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Cluster;
 
@@ -92,6 +93,7 @@ impl App {
         let proxy = Proxy::new(
             RouteTable::new(routes, defaults, &config.cluster_domain),
             metrics.clone(),
+            access_log(&config)?,
             &config,
             watch.clone(),
             pseudonym(),
@@ -164,6 +166,14 @@ impl Bound {
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
     }
+}
+
+fn access_log(config: &Config) -> Result<AccessLog, BuildError> {
+    if !config.log.access {
+        return Ok(AccessLog::off());
+    }
+    AccessLog::start(config.log.format, io::stderr())
+        .map_err(|error| BuildError::Setup(format!("a thread for the access log: {error}")))
 }
 
 /// Says each second of a drain what it still waits for.

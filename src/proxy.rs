@@ -32,6 +32,7 @@ use crate::config::{Config, ListenerLimits};
 use crate::drain::Watch;
 use crate::rewrite::origin::path_absolute;
 use crate::route::{Route, RouteTable};
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use card::Card;
 use clock::ClockLimits;
@@ -53,6 +54,7 @@ pub struct Proxy {
     pseudonym: String,
     via: HeaderValue,
     watch: Watch,
+    log: AccessLog,
     /// Exchanges under way, all routes together.
     open: Arc<AtomicUsize>,
     /// Connections that became tunnels; the drain waits for them.
@@ -76,6 +78,7 @@ impl Proxy {
     pub fn new(
         routes: RouteTable,
         metrics: Metrics,
+        log: AccessLog,
         config: &Config,
         watch: Watch,
         pseudonym: String,
@@ -90,6 +93,7 @@ impl Proxy {
             pseudonym,
             via,
             watch,
+            log,
             open: Arc::default(),
             tunnels: TaskTracker::new(),
         })
@@ -123,7 +127,7 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         let request = facts::with_body(request);
-        let mut exchange = Exchange::begin(conn, &self.open, &request);
+        let mut exchange = Exchange::begin(conn, &self.open, &self.log, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
             Ok(Reply::Stream(response, plan)) => {
                 response.map(|sent| ReplyBody::stream(sent, plan, exchange))

@@ -15,7 +15,7 @@ use super::reason::Reason;
 use crate::body::{RequestBody, Upload};
 use crate::headers::X_KAGENT_HOST;
 use crate::route::Route;
-use crate::telemetry::access_log::Line;
+use crate::telemetry::access_log::{AccessLog, Line};
 use crate::telemetry::metrics::RequestLabels;
 
 /// How an exchange ended; the same words stand in the log, the metric and the docs.
@@ -49,6 +49,7 @@ pub struct Exchange {
     kind: Kind,
     /// All exchanges of the proxy.
     open: Arc<AtomicUsize>,
+    log: AccessLog,
     upload: Arc<Upload>,
     /// Counted as an open stream or tunnel.
     streams: bool,
@@ -85,7 +86,12 @@ impl Outcome {
 impl Exchange {
     /// Opens the record.
     #[must_use]
-    pub fn begin(conn: &ConnInfo, open: &Arc<AtomicUsize>, request: &Request<RequestBody>) -> Self {
+    pub fn begin(
+        conn: &ConnInfo,
+        open: &Arc<AtomicUsize>,
+        log: &AccessLog,
+        request: &Request<RequestBody>,
+    ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
         let text = |name: &str| {
@@ -101,6 +107,7 @@ impl Exchange {
             traceparent: text("traceparent"),
             kind: Kind::Unary,
             open: Arc::clone(open),
+            log: log.clone(),
             upload: Arc::clone(request.body().upload()),
             streams: false,
             events: 0,
@@ -238,7 +245,7 @@ impl Drop for Exchange {
             Outcome::Refused(reason) => reason.word(),
             other => other.as_str(),
         };
-        Line {
+        self.log.write(&Line {
             peer: self.conn.peer,
             method: self.method.as_str(),
             path: &self.path,
@@ -255,7 +262,6 @@ impl Drop for Exchange {
             head: self.head,
             first: self.first,
             whole,
-        }
-        .write();
+        });
     }
 }
