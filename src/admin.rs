@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -41,7 +42,7 @@ pub struct Admin {
     /// For `/drain`.
     pub trigger: Trigger,
     /// For `/config`.
-    pub config: Arc<Value>,
+    pub config: Arc<ArcSwap<Value>>,
     /// Who sees what.
     pub expose: Expose,
 }
@@ -85,7 +86,7 @@ impl Admin {
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
             "/routes" if inside => json_text(&self.routes()),
-            "/config" if inside => json_text(&self.config),
+            "/config" if inside => json_text(&self.config.load()),
             "/drain" if inside => {
                 self.trigger.advance(Phase::Draining);
                 text(StatusCode::ACCEPTED, "draining\n")

@@ -8,18 +8,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
-use crate::config::{self, Config, RouteConfig, Scheme, Sources};
+use crate::build::{self, RouteFault};
+use crate::config::{self, Config, ListenerConfig, Sources};
 use crate::drain::{self, Phase, Trigger, Watch};
-use crate::listener;
+use crate::listener::tls::Acceptor;
+use crate::listener::{self, Listener, Shared};
 use crate::proxy::Proxy;
-use crate::route::{DefaultRoute, Route, RouteTable};
+use crate::reload::{Load, Reload};
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{self, TlsError};
 use crate::upstream::Cluster;
 
 /// Why the program cannot start.
@@ -28,9 +33,12 @@ pub enum BuildError {
     /// An address cannot be bound: usually another process has it.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, #[source] io::Error),
-    /// The configuration asks for something this version does not have.
+    /// A route's TLS files are unusable.
     #[error("{0}")]
-    Unsupported(String),
+    Route(#[from] RouteFault),
+    /// A listener's TLS files are unusable.
+    #[error("listener {0}: tls.{1}")]
+    Tls(String, #[source] TlsError),
     /// The recorder or the instance's name is unusable.
     #[error("cannot set up: {0}")]
     Setup(String),
@@ -38,19 +46,20 @@ pub enum BuildError {
 
 /// A program whose ports are open.
 pub struct Bound {
-    /// Where clients connect.
-    pub address: SocketAddr,
+    /// Where clients connect, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
     /// Where operators connect.
     pub admin_address: SocketAddr,
     config: Config,
-    view: Arc<serde_json::Value>,
+    view: Arc<ArcSwap<serde_json::Value>>,
     proxy: Arc<Proxy>,
     clusters: Vec<Arc<Cluster>>,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     admin_listener: TcpListener,
     metrics: Metrics,
     trigger: Trigger,
     watch: Watch,
+    reload: Option<Reload>,
 }
 
 /// Builds the program.
@@ -64,56 +73,63 @@ impl App {
     /// # Errors
     /// [`BuildError`] with what to change.
     pub async fn build(config: Config, sources: &Sources) -> Result<Bound, BuildError> {
-        supported(&config)?;
-        let view = Arc::new(config::view(&config, sources));
+        tls::install_provider();
+        let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
         let recorder = telemetry::recorder().map_err(|e| BuildError::Setup(e.to_string()))?;
         let metrics = Metrics::new(recorder);
-        let first = config.listeners.first();
-        let address = first.map_or(config.admin.address, |listener| listener.address);
-        let listener = listener::bind(address).map_err(|e| BuildError::Bind(address, e))?;
+        let built = build::build(&config, &metrics, None)?;
+        let mut addresses = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let opened = open(listener)?;
+            addresses.push(local(&opened.socket, listener.address)?);
+            listeners.push(opened);
+        }
         let admin = config.admin.address;
         let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
-        let mut clusters = Vec::new();
-        let mut routes = Vec::new();
-        for route in &config.routes {
-            routes.push(build_route(route.clone(), &label(route), &config, &metrics).await);
+        for cluster in &built.fresh {
+            cluster.refresh().await;
         }
-        let mut defaults = Vec::new();
-        for default in &config.default_routes {
-            let (host, listener) = (default.host.clone(), default.listener.clone());
-            let name = default_label(host.as_deref(), listener.as_deref());
-            let as_route =
-                RouteConfig { host: name.clone(), prefix: "/".to_owned(), to: default.to.clone() };
-            let route = build_route(as_route, &name, &config, &metrics).await;
-            defaults.push(DefaultRoute { host, listener, route });
-        }
-        let all = routes.iter().chain(defaults.iter().map(|default| &default.route));
-        clusters.extend(all.map(|route| Arc::clone(&route.cluster)));
         let (trigger, watch) = drain::channel();
-        let proxy = Proxy::new(
-            RouteTable::new(routes, defaults, &config.cluster_domain),
-            metrics.clone(),
-            access_log(&config)?,
-            &config,
-            watch.clone(),
-            pseudonym(),
-        )
-        .map_err(|e| BuildError::Setup(e.to_string()))?;
-        let local = |l: &TcpListener, asked| l.local_addr().map_err(|e| BuildError::Bind(asked, e));
+        let log = access_log(&config)?;
+        let proxy =
+            Proxy::new(built.table, metrics.clone(), log, &config, watch.clone(), pseudonym())
+                .map_err(|e| BuildError::Setup(e.to_string()))?;
         Ok(Bound {
-            address: local(&listener, address)?,
+            addresses,
             admin_address: local(&admin_listener, admin)?,
             config,
             view,
             proxy: Arc::new(proxy),
-            clusters,
-            listener,
+            clusters: built.fresh,
+            listeners,
             admin_listener,
             metrics,
             trigger,
             watch,
+            reload: None,
         })
     }
+}
+
+/// Opens one port, with its certificate if it has one.
+fn open(config: &ListenerConfig) -> Result<Listener, BuildError> {
+    let name: Arc<str> = config.name.as_str().into();
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let config =
+                tls::server_config(tls).map_err(|e| BuildError::Tls(name.to_string(), e))?;
+            Some(Arc::new(Acceptor::new(config)))
+        }
+    };
+    let address = config.address;
+    let socket = listener::bind(address).map_err(|e| BuildError::Bind(address, e))?;
+    Ok(Listener { socket, name, tls })
+}
+
+fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, BuildError> {
+    listener.local_addr().map_err(|e| BuildError::Bind(asked, e))
 }
 
 // === impl Bound ===
@@ -125,37 +141,51 @@ impl Bound {
         self.trigger.clone()
     }
 
+    /// Follows the files of the configuration: `load` reads it again, `file` is the one it stands in.
+    #[must_use]
+    pub fn following(mut self, file: Option<std::path::PathBuf>, load: Load) -> Self {
+        let acceptors = self.listeners.iter().filter_map(|listener| {
+            Some((Arc::clone(&listener.name), Arc::clone(listener.tls.as_ref()?)))
+        });
+        self.reload = Some(Reload {
+            load,
+            file,
+            config: self.config.clone(),
+            proxy: Arc::clone(&self.proxy),
+            metrics: self.metrics.clone(),
+            acceptors: acceptors.collect(),
+            view: Arc::clone(&self.view),
+        });
+        self
+    }
+
     /// Serves until [`Phase::Draining`] was asked for and the drain is over.
     ///
     /// Returns whether everything under way finished before the deadline.
     pub async fn run(self) -> bool {
-        let Self { config, view, proxy, watch, trigger, .. } = self;
         let handle = self.metrics.handle();
+        let Self { config, view, proxy, watch, trigger, .. } = self;
         let mut background = JoinSet::new();
-        for cluster in self.clusters {
-            background.spawn(cluster.keep_current());
+        for cluster in &self.clusters {
+            background.spawn(Cluster::keep_current(Arc::downgrade(cluster)));
         }
+        drop(self.clusters);
         background.spawn(telemetry::upkeep(handle.clone()));
-        let expose = config.admin.expose;
+        if let Some(reload) = self.reload {
+            background.spawn(reload.run());
+        }
         let admin = Admin {
             proxy: Arc::clone(&proxy),
             metrics: handle,
             watch: watch.clone(),
             trigger: trigger.clone(),
             config: view,
-            expose,
+            expose: config.admin.expose,
         };
         background.spawn(admin.run(self.admin_listener));
         background.spawn(report_drain(Arc::clone(&proxy), watch.clone()));
         let mut draining = watch.clone();
-        let name = config.listeners.first().map_or("http", |listener| listener.name.as_str());
-        let served =
-            listener::run(self.listener, name, Arc::clone(&proxy), config.listener.clone(), watch);
-        let serving = async {
-            served.await;
-            proxy.tunnels_ended().await;
-        };
-        let mut serving = Box::pin(serving);
+        let mut serving = Box::pin(serve(self.listeners, &config, proxy, watch));
         tokio::select! {
             () = serving.as_mut() => return true,
             () = draining.reached(Phase::Draining) => {}
@@ -166,6 +196,22 @@ impl Bound {
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
     }
+}
+
+/// Every listener, and what came out of them, to the end.
+async fn serve(listeners: Vec<Listener>, config: &Config, proxy: Arc<Proxy>, watch: Watch) {
+    let shared = Shared {
+        proxy: Arc::clone(&proxy),
+        limits: Arc::new(config.listener.clone()),
+        room: Arc::new(Semaphore::new(config.listener.max_connections)),
+        watch,
+    };
+    let mut serving = JoinSet::new();
+    for listener in listeners {
+        serving.spawn(listener::run(listener, shared.clone()));
+    }
+    while serving.join_next().await.is_some() {}
+    proxy.tunnels_ended().await;
 }
 
 fn access_log(config: &Config) -> Result<AccessLog, BuildError> {
@@ -187,43 +233,8 @@ async fn report_drain(proxy: Arc<Proxy>, mut watch: Watch) {
     }
 }
 
-async fn build_route(
-    route: RouteConfig,
-    label: &str,
-    config: &Config,
-    metrics: &Metrics,
-) -> Arc<Route> {
-    let cluster = Arc::new(Cluster::new(route.to.targets.clone(), config.upstream.clone()));
-    cluster.refresh().await;
-    Arc::new(Route { config: route, cluster, metrics: metrics.route(label) })
-}
-
-/// A default route in labels and logs: a star, which no host name has, and its conditions.
-fn default_label(host: Option<&str>, listener: Option<&str>) -> String {
-    let conditions = [host, listener].into_iter().flatten();
-    conditions.fold("*".to_owned(), |label, condition| format!("{label}@{condition}"))
-}
-
-/// A route in labels and logs: its host, and its prefix if it has one.
-fn label(route: &RouteConfig) -> String {
-    if route.prefix == "/" { route.host.clone() } else { format!("{}{}", route.host, route.prefix) }
-}
-
 /// Names this instance in `Via`: unique enough to tell replicas and restarts apart.
 fn pseudonym() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("kagent-proxy-{:016x}", RandomState::new().hash_one(std::process::id()))
-}
-
-/// Refuses what is configured and not built yet, rather than ignoring it.
-fn supported(config: &Config) -> Result<(), BuildError> {
-    let refuse = |what: &str| Err(BuildError::Unsupported(format!("{what} is not built yet")));
-    if config.listeners.len() != 1 || config.listeners.iter().any(|l| l.tls.is_some()) {
-        return refuse("more than one listener, or a TLS listener,");
-    }
-    let https = |r: &RouteConfig| r.to.targets.iter().any(|t| t.scheme == Scheme::Https);
-    if let Some(route) = config.routes.iter().find(|r| https(r)) {
-        return refuse(&format!("route {}: an https target", route.host));
-    }
-    Ok(())
 }

@@ -2,15 +2,13 @@
 //!
 //! Dials nothing and resolves no name. `main.rs` prints what [`explain`] returns.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
+use crate::build;
 use crate::config::Config;
 use crate::proxy::error::ProxyError;
-use crate::route::{HostKey, Route, RouteTable};
+use crate::route::{HostKey, RouteTable};
 use crate::telemetry::{self, metrics::Metrics};
-use crate::upstream::Cluster;
 
 /// The decision for `x-kagent-host: host` and `path`.
 #[must_use]
@@ -56,19 +54,8 @@ pub fn explain(config: &Config, host: &str, path: &str) -> Value {
 
 fn table(config: &Config) -> Result<RouteTable, String> {
     let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
-    let routes = config
-        .routes
-        .iter()
-        .map(|route| {
-            let targets = route.to.targets.clone();
-            Arc::new(Route {
-                config: route.clone(),
-                cluster: Arc::new(Cluster::new(targets, config.upstream.clone())),
-                metrics: metrics.route(&route.host),
-            })
-        })
-        .collect();
-    Ok(RouteTable::new(routes, Vec::new(), &config.cluster_domain))
+    let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
+    Ok(built.table)
 }
 
 #[cfg(test)]

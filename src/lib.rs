@@ -12,15 +12,21 @@
 
 pub mod app;
 
+pub mod reload;
+
 pub mod admin;
 pub mod explain;
 pub mod listener;
 
 pub mod proxy;
 
+pub mod build;
+
 pub mod route;
 
 pub mod upstream;
+
+pub mod tls;
 
 pub mod body;
 

@@ -3,21 +3,26 @@
 //! Knows sockets and the drain; nothing of routes. `listener/conn.rs` serves what it accepts.
 
 pub mod conn;
+pub mod io;
+pub mod tls;
 
-use std::io;
+use std::io::Result;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::facts::ConnInfo;
+use crate::upstream::connect::tune;
+use tls::Acceptor;
 
 /// Connections the kernel keeps for us between two accepts.
 const BACKLOG: i32 = 4096;
@@ -28,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the address is taken or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     match bind_exactly(address) {
         Err(error) if address.ip().is_unspecified() && address.is_ipv6() => {
             tracing::info!(%address, %error, "no IPv6 here, listening on IPv4");
@@ -38,7 +43,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn bind_exactly(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_exactly(address: SocketAddr) -> Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -50,18 +55,35 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// An open port.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// The handshake, unless it is plain text.
+    pub tls: Option<Arc<Acceptor>>,
+}
+
+/// What all listeners share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Answers.
+    pub proxy: Arc<Proxy>,
+    /// Deadlines and sizes.
+    pub limits: Arc<ListenerLimits>,
+    /// Room for connections, all listeners together.
+    pub room: Arc<Semaphore>,
+    /// The phase.
+    pub watch: Watch,
+}
+
 /// Accepts until the phase is [`Phase::Closing`], then waits for its connections to end; dropping the
 /// future cuts them.
-pub async fn run(
-    listener: TcpListener,
-    name: &str,
-    proxy: Arc<Proxy>,
-    limits: ListenerLimits,
-    mut watch: Watch,
-) {
-    let room = Arc::new(Semaphore::new(limits.max_connections));
-    let limits = Arc::new(limits);
-    let name: Arc<str> = name.into();
+pub async fn run(listener: Listener, shared: Shared) {
+    let Listener { socket, name, tls } = listener;
+    let Shared { proxy, limits, room, mut watch } = shared;
     let mut connections = JoinSet::new();
     let mut closing = watch.clone();
     loop {
@@ -74,20 +96,23 @@ pub async fn run(
         let accepted = tokio::select! {
             biased;
             () = watch.reached(Phase::Closing) => break,
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let info = ConnInfo {
                     peer,
-                    scheme: "http",
+                    scheme: if tls.is_some() { "https" } else { "http" },
                     listener: Arc::clone(&name),
                     open: Arc::default(),
                 };
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
-                let watch = watch.clone();
+                let (watch, tls) = (watch.clone(), tls.clone());
                 connections.spawn(async move {
-                    conn::serve(stream, info, proxy, &limits, watch).await;
+                    match bytes(stream, tls.as_deref(), &limits).await {
+                        Ok(io) => conn::serve(io, info, proxy, &limits, watch).await,
+                        Err(error) => tracing::debug!(%peer, %error, "no TLS handshake"),
+                    }
                     drop(permit);
                 });
             }
@@ -97,6 +122,15 @@ pub async fn run(
             }
         }
     }
-    drop(listener);
+    drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// The connection as bytes, behind its handshake if there is one.
+async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
+    tune(&stream)?;
+    Ok(match tls {
+        None => Io::Plain(stream),
+        Some(tls) => Io::Tls(Box::new(tls.accept(stream, limits.handshake).await?)),
+    })
 }

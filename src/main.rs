@@ -60,12 +60,12 @@ fn run(args: &ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
         builder.worker_threads(workers.get());
     }
     match builder.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(loaded)),
+        Ok(runtime) => runtime.block_on(serve(loaded, args.clone(), env.clone())),
         Err(error) => complain(&format!("cannot start threads: {error}"), 1),
     }
 }
 
-async fn serve(loaded: Loaded) -> ExitCode {
+async fn serve(loaded: Loaded, args: ConfigArgs, env: BTreeMap<String, String>) -> ExitCode {
     if !loaded.ignored_env.is_empty() {
         tracing::debug!(variables = ?loaded.ignored_env, "environment variables are not ours");
     }
@@ -76,7 +76,9 @@ async fn serve(loaded: Loaded) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return complain(&error.to_string(), 1),
     };
-    tracing::info!(listen = %bound.address, admin = %bound.admin_address, "serving");
+    let bound = bound.following(loaded.file, Box::new(move || config::load(&args, &env)));
+    let listen: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
+    tracing::info!(listen = listen.join(" "), admin = %bound.admin_address, "serving");
     let signals = follow_signals(bound.trigger());
     tokio::select! {
         finished = bound.run() => {

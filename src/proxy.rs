@@ -105,6 +105,11 @@ impl Proxy {
         self.routes.load_full()
     }
 
+    /// Puts another table in force, from the next request on.
+    pub fn publish(&self, table: RouteTable) {
+        self.routes.store(Arc::new(table));
+    }
+
     /// Calls, streams and tunnels under way.
     #[must_use]
     pub fn open(&self) -> usize {

@@ -8,22 +8,25 @@ pub mod endpoint;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use connect::ConnectError;
+pub use connect::{ConnectError, Tls};
 pub use endpoint::{Endpoint, Lease};
 
-use crate::config::{Target, UpstreamConfig};
+use crate::config::{Scheme, Target, UpstreamConfig};
+use crate::tls::ClientConfigs;
 
 /// The endpoints of one route, kept current by [`Cluster::refresh`].
 #[derive(Debug)]
 pub struct Cluster {
     targets: Vec<Target>,
     config: UpstreamConfig,
+    /// For the `https` ones among them.
+    tls: Option<Arc<Tls>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     turn: AtomicUsize,
 }
@@ -33,8 +36,8 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster without endpoints; [`Cluster::refresh`] finds them.
     #[must_use]
-    pub fn new(targets: Vec<Target>, config: UpstreamConfig) -> Self {
-        Self { targets, config, endpoints: ArcSwap::default(), turn: AtomicUsize::new(0) }
+    pub fn new(targets: Vec<Target>, config: UpstreamConfig, tls: Option<Arc<Tls>>) -> Self {
+        Self { targets, config, tls, endpoints: ArcSwap::default(), turn: AtomicUsize::new(0) }
     }
 
     /// Resolves the targets' names again. Endpoints whose address stays keep their connections; a
@@ -54,7 +57,9 @@ impl Cluster {
                         let known = before.get(&(target.clone(), address)).cloned();
                         let idle = self.config.idle;
                         next.push(known.unwrap_or_else(|| {
-                            Arc::new(Endpoint::new(target.clone(), address, idle))
+                            let secure = target.scheme == Scheme::Https;
+                            let tls = self.tls.clone().filter(|_| secure);
+                            Arc::new(Endpoint::new(target.clone(), address, tls, idle))
                         }));
                     }
                 }
@@ -68,15 +73,32 @@ impl Cluster {
         self.endpoints.store(Arc::new(next));
     }
 
-    /// Resolves again and again, and closes connections that idled too long, until dropped.
-    pub async fn keep_current(self: Arc<Self>) {
-        let mut resolve = tokio::time::interval(self.config.resolve_every);
+    /// New files for the dials to come.
+    pub fn replace_tls(&self, configs: ClientConfigs) {
+        if let Some(tls) = &self.tls {
+            tls.replace(configs);
+        }
+    }
+
+    /// Resolves again and again, and closes connections that idled too long, until the last route
+    /// that leads here is gone.
+    pub async fn keep_current(cluster: Weak<Self>) {
+        let Some(every) = cluster.upgrade().map(|cluster| cluster.config.resolve_every) else {
+            return;
+        };
+        let mut resolve = tokio::time::interval(every);
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         resolve.tick().await;
         loop {
-            tokio::select! {
-                _ = resolve.tick() => self.refresh().await,
-                _ = sweep.tick() => self.endpoints.load_full().iter().for_each(|e| e.sweep()),
+            let again = tokio::select! {
+                _ = resolve.tick() => true,
+                _ = sweep.tick() => false,
+            };
+            let Some(cluster) = cluster.upgrade() else { return };
+            if again {
+                cluster.refresh().await;
+            } else {
+                cluster.endpoints.load_full().iter().for_each(|endpoint| endpoint.sweep());
             }
         }
     }
@@ -109,7 +131,6 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Scheme;
 
     fn target(port: u16) -> Target {
         Target { scheme: Scheme::Http, host: "127.0.0.1".to_owned(), port }
@@ -118,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn every_endpoint_gets_its_turn_and_none_twice_in_one_request() {
         let cluster =
-            Cluster::new(vec![target(1), target(2), target(3)], UpstreamConfig::default());
+            Cluster::new(vec![target(1), target(2), target(3)], UpstreamConfig::default(), None);
         cluster.refresh().await;
         let mut tried = Vec::new();
         while let Some(endpoint) = cluster.pick(&tried) {
@@ -131,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_whose_address_stays_is_the_same_one() {
-        let cluster = Cluster::new(vec![target(1)], UpstreamConfig::default());
+        let cluster = Cluster::new(vec![target(1)], UpstreamConfig::default(), None);
         cluster.refresh().await;
         let before = cluster.pick(&[]).unwrap();
         cluster.refresh().await;

@@ -14,21 +14,20 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::facts::ConnInfo;
-use crate::upstream::connect::tune;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
 pub async fn serve(
-    mut stream: TcpStream,
+    mut stream: Io,
     info: ConnInfo,
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
@@ -40,10 +39,6 @@ pub async fn serve(
         tracing::debug!(%peer, "no request within the detection deadline");
         return;
     };
-    if let Err(error) = tune(&stream) {
-        tracing::debug!(%peer, %error, "connection is gone");
-        return;
-    }
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
     let http2 = first == PREFACE;
     let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity) };
@@ -58,7 +53,7 @@ pub async fn serve(
 }
 
 /// Reads until the bytes differ from HTTP/2's preface, or are the whole of it.
-async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
     let mut first = Vec::with_capacity(PREFACE.len());
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
         let mut rest = [0; 24];
@@ -93,12 +88,18 @@ async fn serve_http1(
         .timer(TokioTimer::new());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
     let mut draining = false;
-    let mut silent = pin!(activity.overdue(limits));
+    let mut silent = pin!(activity.overdue(Some(limits.head_read), limits.idle));
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
-            () = silent.as_mut() => return Ok(()),
+            overdue = silent.as_mut(), if !draining => match overdue {
+                Overdue::Head => return Ok(()),
+                Overdue::Idle => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            },
             () = watch.reached(Phase::Closing), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
@@ -133,6 +134,7 @@ async fn serve_http2(
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
+        _ = activity.overdue(None, limits.idle) => connection.as_mut().graceful_shutdown(),
         () = watch.reached(Phase::Closing) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
@@ -171,26 +173,45 @@ impl Activity {
         }
     }
 
-    /// Ends when a head took too long.
-    async fn overdue(&self, limits: &ListenerLimits) {
-        let limit = u64::try_from(limits.head_read.as_millis()).unwrap_or(u64::MAX);
+    /// Ends when a head took too long, or when no request has been open for `idle` (zero is without
+    /// limit), late by at most the time between two looks.
+    async fn overdue(&self, head: Option<Duration>, idle: Duration) -> Overdue {
+        let look = [head, Some(idle).filter(|idle| !idle.is_zero())].into_iter().flatten().min();
+        let Some(look) = look else { return std::future::pending().await };
+        let mut idle_since = Instant::now();
         loop {
             let started = self.head.load(Ordering::Relaxed);
-            let now = self.now();
-            let due = if started == 0 { now + limit } else { started - 1 + limit };
-            if due <= now {
-                return;
+            let head_due = head
+                .filter(|_| started != 0)
+                .map(|limit| self.born + Duration::from_millis(started - 1) + limit);
+            let now = Instant::now();
+            if head_due.is_some_and(|due| due <= now) {
+                return Overdue::Head;
             }
-            tokio::time::sleep(Duration::from_millis(due - now)).await;
+            if started != 0 || self.open.load(Ordering::Relaxed) > 0 {
+                idle_since = now;
+            } else if !idle.is_zero() && idle_since + idle <= now {
+                return Overdue::Idle;
+            }
+            let next = head_due.unwrap_or(now + look).min(now + look);
+            tokio::time::sleep_until(next).await;
         }
     }
+}
+
+/// Why a connection is closed although nothing went wrong.
+enum Overdue {
+    /// A head did not come whole.
+    Head,
+    /// No request has been open for long.
+    Idle,
 }
 
 /// The stream, the bytes already taken from it, and an eye on its reads.
 struct Watched {
     prefix: Vec<u8>,
     read: usize,
-    stream: TcpStream,
+    stream: Io,
     activity: Arc<Activity>,
 }
 
@@ -243,6 +264,6 @@ impl AsyncWrite for Watched {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 }

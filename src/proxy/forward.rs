@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 use super::error::{ProxyError, Refusal};
 use super::exchange::Exchange;
-use super::facts::{ConnInfo, Facts, host_of};
+use super::facts::{ConnInfo, Facts, Kind, host_of};
 use crate::body::RequestBody;
 use crate::config::Scheme;
 use crate::headers;
 use crate::route::Route;
-use crate::upstream::{ConnectError, Endpoint, Lease};
+use crate::upstream::{ConnectError, Lease};
 
 /// First pause between rounds over all endpoints; it doubles up to the second bound.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -84,7 +84,7 @@ pub async fn send(
     let until = Instant::now() + hold;
     let mut pause = FIRST_PAUSE;
     loop {
-        let lease = match connect(route).await {
+        let lease = match connect(route, facts.kind == Kind::Upgrade).await {
             Ok(lease) => lease,
             Err(error) => {
                 let next = Instant::now() + pause;
@@ -118,12 +118,12 @@ enum Attempt {
 }
 
 /// One endpoint after the other; `None` if there is none.
-async fn connect(route: &Arc<Route>) -> Result<Lease, Option<ConnectError>> {
+async fn connect(route: &Arc<Route>, http1: bool) -> Result<Lease, Option<ConnectError>> {
     let mut tried = Vec::new();
     let mut last = None;
     while let Some(endpoint) = route.cluster.pick(&tried) {
         tried.push(endpoint.address);
-        match endpoint.lease(route.config.to.timeouts.connect).await {
+        match endpoint.lease(http1, route.config.to.timeouts.connect).await {
             Ok(lease) => {
                 let pool = &route.metrics;
                 if lease.reused {
@@ -149,7 +149,7 @@ async fn attempt(
     age: Duration,
     mut request: Request<RequestBody>,
 ) -> Result<Response<Sent>, Attempt> {
-    address(&mut request, route, lease.endpoint());
+    address(&mut request, route, &lease);
     let upload = Arc::clone(request.body().upload());
     let limits = facts.kind.limits(&route.config.to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
@@ -196,18 +196,20 @@ fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
 }
 
 /// The Host a direct client would have sent (D1), and a target in the form the protocol asks for.
-fn address(request: &mut Request<RequestBody>, route: &Route, endpoint: &Endpoint) {
+fn address(request: &mut Request<RequestBody>, route: &Route, lease: &Lease) {
+    let target = &lease.endpoint().target;
     let authority = match &route.config.to.host_header {
         Some(host) => host.clone(),
-        None => endpoint.target.authority(),
+        None => target.authority(),
     };
     let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if endpoint.target.scheme == Scheme::H2c {
+    if lease.is_http2() {
         request.headers_mut().remove(HOST);
         // A tunnel cannot begin there; the request goes on without it.
         headers::strip_hop_by_hop(request.headers_mut());
-        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
+        let scheme = if target.scheme == Scheme::Https { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
         if let Ok(uri) = uri {
             *request.uri_mut() = uri;
         }
@@ -226,6 +228,8 @@ fn unreachable(route: &Route, error: Option<ConnectError>) -> ProxyError {
         None => ProxyError::NoReadyEndpoint(host, "its name resolves to no address".to_owned()),
         Some(error @ ConnectError::Io(..)) => ProxyError::NoReadyEndpoint(host, error.to_string()),
         Some(error @ ConnectError::Timeout(..)) => ProxyError::ConnectTimeout(error),
-        Some(error @ ConnectError::Handshake(..)) => ProxyError::ConnectFailed(error),
+        Some(
+            error @ (ConnectError::Handshake(..) | ConnectError::Tls(..) | ConnectError::Name(_)),
+        ) => ProxyError::ConnectFailed(error),
     }
 }

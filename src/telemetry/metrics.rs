@@ -47,6 +47,8 @@ pub const REJECTED: &str = "kagent_proxy_rejected_total";
 pub const POOL: &str = "kagent_proxy_upstream_connections_total";
 /// Requests sent again (D11).
 pub const RETRIES: &str = "kagent_proxy_retries_total";
+/// Changed configurations, by what became of them.
+pub const RELOADS: &str = "kagent_proxy_config_reloads_total";
 /// Always 1; the version is a label.
 pub const BUILD: &str = "kagent_proxy_build_info";
 
@@ -71,6 +73,7 @@ pub const HELP: &[(&str, &str)] = &[
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
     (RETRIES, "Requests sent again on another connection"),
+    (RELOADS, "Changed configurations: applied or refused"),
     (BUILD, "Always 1, with the version as a label"),
 ];
 
@@ -173,6 +176,11 @@ impl Metrics {
     /// Counts an answer of our own.
     pub fn rejected(&self, reason: &'static str) {
         self.counter(REJECTED, vec![("reason", reason.to_owned())]).increment(1);
+    }
+
+    /// Counts changed configurations.
+    pub fn reloads(&self, result: &str) -> Counter {
+        self.counter(RELOADS, vec![("result", result.to_owned())])
     }
 
     /// The handles of a route; `route` is its host and prefix as written.

@@ -1,18 +1,23 @@
-//! Opens one connection to one endpoint: TCP and the HTTP handshake under one deadline.
+//! Opens one connection to one endpoint: TCP, TLS and the HTTP handshake under one deadline.
 //!
 //! Knows nothing of pools or requests. `upstream/endpoint.rs` keeps what it opens.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
-use crate::config::Scheme;
+use crate::config::{Scheme, Target};
+use crate::tls::ClientConfigs;
 
 /// Bytes of an upstream answer's head.
 const MAX_HEAD: usize = 128 * 1024;
@@ -35,31 +40,98 @@ pub enum ConnectError {
     /// No answer in time: usually the pod is gone and its address with it.
     #[error("no connection to {0} within {1:?}")]
     Timeout(SocketAddr, Duration),
+    /// The name of the target cannot be in a certificate.
+    #[error("{0:?} is no name for TLS; set serverName")]
+    Name(String),
+    /// TCP stands, TLS does not: usually the certificate is not trusted or for another name, or the
+    /// port speaks plain text.
+    #[error("TLS handshake with {1} ({0}) failed: {2}")]
+    Tls(SocketAddr, String, #[source] io::Error),
     /// TCP stands, HTTP does not: usually the wrong scheme.
     #[error("HTTP handshake with {0} failed: {1}")]
     Handshake(SocketAddr, #[source] hyper::Error),
+}
+
+/// The client's side of TLS, replaced when its files change.
+#[derive(Debug)]
+pub struct Tls {
+    configs: ArcSwap<ClientConfigs>,
+    server_name: Option<String>,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// With these configurations; `server_name` instead of the target's host.
+    #[must_use]
+    pub fn new(configs: ClientConfigs, server_name: Option<String>) -> Self {
+        Self { configs: ArcSwap::from_pointee(configs), server_name }
+    }
+
+    /// With others, from the next dial on.
+    pub fn replace(&self, configs: ClientConfigs) {
+        self.configs.store(Arc::new(configs));
+    }
+}
+
+/// What is dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial<'a> {
+    /// Where.
+    pub address: SocketAddr,
+    /// What was configured.
+    pub target: &'a Target,
+    /// For `https` targets.
+    pub tls: Option<&'a Tls>,
+    /// The request cannot travel over HTTP/2.
+    pub http1: bool,
 }
 
 /// Dials and shakes hands.
 ///
 /// # Errors
 /// [`ConnectError`]; nothing of a request has been consumed.
-pub async fn open(
-    address: SocketAddr,
-    scheme: Scheme,
-    deadline: Duration,
-) -> Result<Sender, ConnectError> {
-    tokio::time::timeout(deadline, dial(address, scheme))
+pub async fn open(dial: Dial<'_>, deadline: Duration) -> Result<Sender, ConnectError> {
+    tokio::time::timeout(deadline, connect(dial))
         .await
-        .unwrap_or(Err(ConnectError::Timeout(address, deadline)))
+        .unwrap_or(Err(ConnectError::Timeout(dial.address, deadline)))
 }
 
-async fn dial(address: SocketAddr, scheme: Scheme) -> Result<Sender, ConnectError> {
+async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
+    let address = dial.address;
     let stream = TcpStream::connect(address).await.map_err(|e| ConnectError::Io(address, e))?;
     tune(&stream).map_err(|e| ConnectError::Io(address, e))?;
-    let io = TokioIo::new(stream);
+    match dial.tls {
+        Some(tls) => Box::pin(secure(dial, tls, stream)).await,
+        None => {
+            let http2 = dial.target.scheme == Scheme::H2c;
+            Box::pin(speak(TokioIo::new(stream), address, http2)).await
+        }
+    }
+}
+
+async fn secure(dial: Dial<'_>, tls: &Tls, stream: TcpStream) -> Result<Sender, ConnectError> {
+    let address = dial.address;
+    let name = tls.server_name.as_ref().unwrap_or(&dial.target.host);
+    let configs = tls.configs.load_full();
+    let config = if dial.http1 { &configs.http1 } else { &configs.any };
+    let server = ServerName::try_from(name.clone());
+    let server = server.map_err(|_| ConnectError::Name(name.clone()))?;
+    let stream = TlsConnector::from(Arc::clone(config))
+        .connect(server, stream)
+        .await
+        .map_err(|error| ConnectError::Tls(address, name.clone(), error))?;
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Box::pin(speak(TokioIo::new(Box::new(stream)), address, http2)).await
+}
+
+/// The HTTP handshake; the connection lives in a task of its own from then on.
+async fn speak<I>(io: I, address: SocketAddr, http2: bool) -> Result<Sender, ConnectError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+{
     let handshake = |error| ConnectError::Handshake(address, error);
-    if scheme == Scheme::H2c {
+    if http2 {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))

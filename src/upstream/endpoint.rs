@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::time::Instant;
 
-use super::connect::{self, ConnectError, Sender};
+use super::connect::{self, ConnectError, Dial, Sender, Tls};
 use crate::body::RequestBody;
 use crate::config::Target;
 
@@ -24,6 +24,7 @@ pub struct Endpoint {
     pub target: Target,
     /// As resolved.
     pub address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     idle_limit: Duration,
     in_flight: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
@@ -51,10 +52,16 @@ pub type Unsent = TrySendError<Request<RequestBody>>;
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn new(target: Target, address: SocketAddr, idle_limit: Duration) -> Self {
+    pub(super) fn new(
+        target: Target,
+        address: SocketAddr,
+        tls: Option<Arc<Tls>>,
+        idle_limit: Duration,
+    ) -> Self {
         Self {
             target,
             address,
+            tls,
             idle_limit,
             in_flight: AtomicUsize::new(0),
             idle: Mutex::default(),
@@ -68,17 +75,25 @@ impl Endpoint {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A connection: a warm one, else a new one within `deadline`.
+    /// A connection: a warm one, else a new one within `deadline`; never HTTP/2 if `http1`.
     ///
     /// # Errors
     /// [`ConnectError`] from the dial.
-    pub async fn lease(self: &Arc<Self>, deadline: Duration) -> Result<Lease, ConnectError> {
-        let warm = self.warm();
+    pub async fn lease(
+        self: &Arc<Self>,
+        http1: bool,
+        deadline: Duration,
+    ) -> Result<Lease, ConnectError> {
+        let warm = self.warm(http1);
         let reused = warm.is_some();
         let sender = match warm {
             Some(sender) => sender,
             // Boxed: a dial is large and rare, and its size would weigh on every connection.
-            None => Box::pin(connect::open(self.address, self.target.scheme, deadline)).await?,
+            None => {
+                let tls = self.tls.as_deref();
+                let dial = Dial { address: self.address, target: &self.target, tls, http1 };
+                Box::pin(connect::open(dial, deadline)).await?
+            }
         };
         if let Sender::Http2(shared) = &sender {
             *lock(&self.shared) = Some(shared.clone());
@@ -95,8 +110,10 @@ impl Endpoint {
         });
     }
 
-    fn warm(&self) -> Option<Sender> {
-        if let Some(shared) = lock(&self.shared).as_ref().filter(|sender| !sender.is_closed()) {
+    fn warm(&self, http1: bool) -> Option<Sender> {
+        if !http1
+            && let Some(shared) = lock(&self.shared).as_ref().filter(|sender| !sender.is_closed())
+        {
             return Some(Sender::Http2(shared.clone()));
         }
         let now = Instant::now();
@@ -123,6 +140,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Lease ===
 
 impl Lease {
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2(_)))
+    }
+
     /// Where it leads.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {

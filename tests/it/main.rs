@@ -15,4 +15,6 @@ mod errors;
 mod events;
 mod layers;
 mod relay;
+mod reload;
+mod tls;
 mod upgrades;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kagent_proxy::app::App;
+use kagent_proxy::app::{App, Bound};
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Sources, Target};
 use kagent_proxy::drain::{Phase, Trigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +18,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(10);
 /// A proxy that runs, and is ended and checked by [`TestProxy::stop`].
 pub(crate) struct TestProxy {
     pub(crate) address: SocketAddr,
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     trigger: Trigger,
     running: JoinHandle<bool>,
@@ -43,9 +44,20 @@ pub(crate) fn config(routes: Vec<RouteConfig>) -> Config {
 
 impl TestProxy {
     pub(crate) async fn start(config: Config) -> Self {
-        let bound = App::build(config, &Sources::default()).await.unwrap();
-        let (address, admin, trigger) = (bound.address, bound.admin_address, bound.trigger());
-        Self { address, admin, trigger, running: tokio::spawn(bound.run()) }
+        Self::run(App::build(config, &Sources::default()).await.unwrap())
+    }
+
+    pub(crate) fn run(bound: Bound) -> Self {
+        let (addresses, admin, trigger) =
+            (bound.addresses.clone(), bound.admin_address, bound.trigger());
+        let address = addresses[0];
+        Self { address, addresses, admin, trigger, running: tokio::spawn(bound.run()) }
+    }
+
+    /// What the program says of a configuration it cannot start with.
+    pub(crate) async fn refused(config: Config) -> String {
+        let built = App::build(config, &Sources::default()).await;
+        built.err().expect("it must not start").to_string()
     }
 
     pub(crate) async fn connect(&self) -> Client {

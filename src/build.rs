@@ -1,0 +1,124 @@
+//! From the static routes of a configuration to a route table that keeps what has not changed.
+//!
+//! Identity survives: an unchanged route is the same route, and a changed one to the same targets keeps
+//! its cluster, so that pools, load and health live on. Reads TLS files, dials nothing. `app.rs` and
+//! `reload.rs` publish the result; `explain.rs` only asks it.
+
+use std::sync::Arc;
+
+use crate::config::{Config, RouteConfig, RouteTarget, Scheme};
+use crate::route::{DefaultRoute, Route, RouteTable};
+use crate::telemetry::metrics::Metrics;
+use crate::tls::{self, ClientConfigs, TlsError};
+use crate::upstream::{Cluster, Tls};
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+#[error("route {route}: tls.{error}")]
+pub struct RouteFault {
+    route: String,
+    #[source]
+    error: TlsError,
+}
+
+/// A table, and what must happen before it is published.
+#[derive(Debug)]
+pub struct Built {
+    /// The table.
+    pub table: RouteTable,
+    /// Clusters that have not looked for their endpoints yet.
+    pub fresh: Vec<Arc<Cluster>>,
+    /// TLS files as they are now, for clusters that live on.
+    pub tls: Vec<(Arc<Cluster>, ClientConfigs)>,
+}
+
+/// Builds the table; `before` is the one to keep what is unchanged from.
+///
+/// # Errors
+/// Names the route and the TLS file that cannot be used; nothing has changed then.
+pub fn build(
+    config: &Config,
+    metrics: &Metrics,
+    before: Option<&RouteTable>,
+) -> Result<Built, RouteFault> {
+    let mut build = Build {
+        config,
+        metrics,
+        before: before.map(RouteTable::all).unwrap_or_default(),
+        fresh: Vec::new(),
+        tls: Vec::new(),
+    };
+    let mut routes = Vec::new();
+    for route in &config.routes {
+        routes.push(build.route(route.clone())?);
+    }
+    let mut defaults = Vec::new();
+    for default in &config.default_routes {
+        let (host, listener) = (default.host.clone(), default.listener.clone());
+        let route = RouteConfig {
+            host: default_label(host.as_deref(), listener.as_deref()),
+            prefix: "/".to_owned(),
+            to: default.to.clone(),
+        };
+        defaults.push(DefaultRoute { host, listener, route: build.route(route)? });
+    }
+    let table = RouteTable::new(routes, defaults, &config.cluster_domain);
+    Ok(Built { table, fresh: build.fresh, tls: build.tls })
+}
+
+struct Build<'a> {
+    config: &'a Config,
+    metrics: &'a Metrics,
+    before: Vec<Arc<Route>>,
+    fresh: Vec<Arc<Cluster>>,
+    tls: Vec<(Arc<Cluster>, ClientConfigs)>,
+}
+
+// === impl Build ===
+
+impl Build<'_> {
+    fn route(&mut self, config: RouteConfig) -> Result<Arc<Route>, RouteFault> {
+        let label = label(&config);
+        let fault = |error| RouteFault { route: label.clone(), error };
+        let secure = config.to.targets.iter().any(|target| target.scheme == Scheme::Https);
+        let configs =
+            if secure { Some(tls::client_config(&config.to.tls).map_err(fault)?) } else { None };
+        let same = |old: &&Arc<Route>| {
+            old.config.host == config.host && old.config.prefix == config.prefix
+        };
+        let old = self.before.iter().find(same).cloned();
+        let kept = old.as_ref().filter(|old| same_cluster(&old.config.to, &config.to));
+        let Some(kept) = kept else {
+            let name = config.to.tls.server_name.clone();
+            let tls = configs.map(|configs| Arc::new(Tls::new(configs, name)));
+            let upstream = self.config.upstream.clone();
+            let cluster = Arc::new(Cluster::new(config.to.targets.clone(), upstream, tls));
+            self.fresh.push(Arc::clone(&cluster));
+            return Ok(Arc::new(Route { config, cluster, metrics: self.metrics.route(&label) }));
+        };
+        if let Some(configs) = configs {
+            self.tls.push((Arc::clone(&kept.cluster), configs));
+        }
+        if kept.config == config {
+            return Ok(Arc::clone(kept));
+        }
+        let cluster = Arc::clone(&kept.cluster);
+        Ok(Arc::new(Route { config, cluster, metrics: self.metrics.route(&label) }))
+    }
+}
+
+/// Whether two routes may share connections.
+fn same_cluster(old: &RouteTarget, new: &RouteTarget) -> bool {
+    old.targets == new.targets && old.tls == new.tls
+}
+
+/// A route in labels and logs: its host, and its prefix if it has one.
+fn label(route: &RouteConfig) -> String {
+    if route.prefix == "/" { route.host.clone() } else { format!("{}{}", route.host, route.prefix) }
+}
+
+/// A default route in labels and logs: a star, which no host name has, and its conditions.
+fn default_label(host: Option<&str>, listener: Option<&str>) -> String {
+    let conditions = [host, listener].into_iter().flatten();
+    conditions.fold("*".to_owned(), |label, condition| format!("{label}@{condition}"))
+}

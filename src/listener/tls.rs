@@ -1,0 +1,47 @@
+//! The handshake of a TLS listener, with the certificate of the moment.
+//!
+//! Knows no HTTP; `listener/conn.rs` reads what comes out. Changed files arrive through
+//! [`Acceptor::replace`]; connections that stand keep what they began with.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Shakes hands.
+#[derive(Debug)]
+pub struct Acceptor(ArcSwap<ServerConfig>);
+
+// === impl Acceptor ===
+
+impl Acceptor {
+    /// With this configuration.
+    #[must_use]
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self(ArcSwap::new(config))
+    }
+
+    /// With another one, from the next handshake on.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        self.0.store(config);
+    }
+
+    /// One handshake within `deadline`.
+    ///
+    /// # Errors
+    /// When the client is too slow, speaks no TLS, or brings a certificate that is not trusted.
+    pub async fn accept(
+        &self,
+        stream: TcpStream,
+        deadline: Duration,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(self.0.load_full());
+        let handshake = tokio::time::timeout(deadline, acceptor.accept(stream));
+        handshake.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}

@@ -1,0 +1,139 @@
+//! Routes and TLS files follow their files; streams, pools and bad files do not disturb anybody.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use kagent_proxy::app::App;
+use kagent_proxy::cli::ConfigArgs;
+use kagent_proxy::config;
+use tokio::net::TcpStream;
+
+use crate::support::{Backend, TestProxy};
+use crate::tls::{Authority, chain, connector};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A new content in one step, as Kubernetes does it.
+fn replace(path: &Path, content: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+fn yaml(folder: &Path, routes: &str) -> String {
+    let folder = folder.display();
+    format!(
+        "listeners:\n\
+         - {{name: plain, address: \"127.0.0.1:0\"}}\n\
+         - {{name: tls, address: \"127.0.0.1:0\", tls: {{certFile: {folder}/tls.crt, keyFile: {folder}/tls.key}}}}\n\
+         admin: {{address: \"127.0.0.1:0\"}}\n\
+         drain: {{lag: 0s, deadline: 10s}}\n\
+         reloadEvery: 10ms\n\
+         routes:\n{routes}"
+    )
+}
+
+fn to(host: &str, backend: &Backend) -> String {
+    format!("- {{match: {host}, targets: [\"http://127.0.0.1:{}\"]}}\n", backend.port())
+}
+
+async fn start(file: &Path) -> TestProxy {
+    let args = ConfigArgs { config: Some(file.to_owned()), ..ConfigArgs::default() };
+    let loaded = config::load(&args, &BTreeMap::new()).unwrap();
+    let bound = App::build(loaded.config, &loaded.sources).await.unwrap();
+    let load = move || config::load(&args, &BTreeMap::new());
+    TestProxy::run(bound.following(loaded.file, Box::new(load)))
+}
+
+/// Until the admin listener shows it; bounded by the harness.
+async fn until(proxy: &TestProxy, path: &str, part: &str) {
+    let wait = async {
+        while !proxy.admin(path).await.contains(part) {
+            // Between two looks at another process's state.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::BOUND, wait).await.expect("never came");
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("kagent-proxy-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn routes_and_certificates_change_under_an_open_stream() {
+    let folder = folder("reload");
+    let file = folder.join("config.yaml");
+    let authority = Authority::new();
+    let identity = authority.issue("proxy.kagent");
+    replace(&folder.join("tls.crt"), &identity.cert);
+    replace(&folder.join("tls.key"), &identity.key);
+    let (first, second) = (Backend::start().await, Backend::start().await);
+    replace(&file, &yaml(&folder, &to("s.ns", &first)));
+    let proxy = start(&file).await;
+
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let mut call = first.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await;
+    client.until("\r\n\r\n").await;
+
+    // A route more: the first one keeps its connections.
+    let mut warm = proxy.connect().await;
+    warm.send(GET).await;
+    let mut pooled = first.accept().await;
+    pooled.until("\r\n\r\n").await;
+    pooled.send(OK).await;
+    warm.until("ok").await;
+    replace(&file, &yaml(&folder, &(to("s.ns", &first) + &to("t.ns", &second))));
+    until(&proxy, "/routes", "t.ns").await;
+    until(&proxy, "/config", "t.ns").await;
+    warm.send(GET).await;
+    pooled.until("\r\n\r\n").await;
+    pooled.send(OK).await;
+    warm.until("ok").await;
+
+    // A bad file is refused loudly, and nothing changes.
+    replace(&file, &yaml(&folder, "- {match: s.ns, target: []}\n"));
+    until(&proxy, "/metrics", "kagent_proxy_config_reloads_total{result=\"refused\"} 1").await;
+    assert!(proxy.admin("/routes").await.contains("t.ns"));
+
+    // Another target for the same host; the stream stays where it is.
+    replace(&file, &yaml(&folder, &to("s.ns", &second)));
+    until(&proxy, "/metrics", "kagent_proxy_config_reloads_total{result=\"applied\"} 2").await;
+    let mut other = proxy.connect().await;
+    other.send(GET).await;
+    let mut moved = second.accept().await;
+    moved.until("\r\n\r\n").await;
+    moved.send(OK).await;
+    other.until("ok").await;
+    call.send("data: still here\n\n").await;
+    client.until("data: still here\n\n").await;
+
+    // Another certificate, from the next handshake on.
+    let renewed = authority.issue("proxy.kagent");
+    let trusted = connector(&authority.pem(), None, b"http/1.1");
+    replace(&folder.join("tls.key"), &renewed.key);
+    replace(&folder.join("tls.crt"), &renewed.cert);
+    let shown = async {
+        loop {
+            let tcp = TcpStream::connect(proxy.addresses[1]).await.unwrap();
+            let tls = trusted.connect("proxy.kagent".try_into().unwrap(), tcp).await.unwrap();
+            let seen = tls.get_ref().1.peer_certificates().unwrap()[0].clone();
+            if seen == chain(&renewed.cert)[0] {
+                return;
+            }
+            // Between two handshakes.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::BOUND, shown).await.expect("the old certificate stays");
+    drop((client, call, warm, pooled, other, moved));
+    proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
