@@ -30,6 +30,9 @@ pub enum Command {
     Check(ConfigArgs),
     /// Say how a request would be routed, and why.
     Explain(ExplainArgs),
+    /// Run with an MCP server and an A2A agent of its own, on loopback, and print what to try.
+    #[cfg(feature = "demo")]
+    Demo(ConfigArgs),
     /// Print the version.
     Version,
 }

@@ -36,6 +36,8 @@ pub mod cli;
 
 pub mod config;
 
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod drain;
 pub mod headers;
 pub mod protocol;

@@ -3,13 +3,19 @@
 //! Exit codes: 0 done, 1 cannot run, 64 the configuration is at fault (`EX_USAGE`).
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+#[cfg(feature = "demo")]
+use std::time::Duration;
 
 use clap::Parser;
-use kagent_proxy::app::App;
+use kagent_proxy::app::{App, Bound};
 use kagent_proxy::cli::{Cli, Command, ConfigArgs};
 use kagent_proxy::config::{self, Loaded};
+#[cfg(feature = "demo")]
+use kagent_proxy::config::{LogFormat, Source};
+#[cfg(feature = "demo")]
+use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::{explain, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
             }
             Err(faults) => complain(&faults.to_string(), FAULTY_CONFIGURATION),
         },
+        #[cfg(feature = "demo")]
+        Some(Command::Demo(args)) => demonstrate(args, &env),
         Some(Command::Version) => {
             say(concat!("kagent-proxy ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
@@ -48,10 +56,48 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
-    let loaded = match config::load(args, env) {
+    match config::load(args, env) {
+        Ok(loaded) => start(loaded, args, env, |_| Ok(())),
+        Err(faults) => complain(&faults.to_string(), FAULTY_CONFIGURATION),
+    }
+}
+
+/// As [`run`], with backends of our own, and without the lag of a drain: no cluster has to learn that
+/// we are leaving.
+#[cfg(feature = "demo")]
+fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
+    let opened = demo::Backends::bind().and_then(|backends| Ok((backends.routes()?, backends)));
+    let (routes, backends) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return complain(&format!("no port on loopback: {error}"), 1),
+    };
+    args.route.extend(routes);
+    let mut loaded = match config::load(&args, env) {
         Ok(loaded) => loaded,
         Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
     };
+    if loaded.sources.of("drain.lag") == Source::Default {
+        loaded.config.drain.lag = Duration::ZERO;
+    }
+    if loaded.sources.of("log.format") == Source::Default {
+        loaded.config.log.format = LogFormat::Text;
+    }
+    start(loaded, &args, env, |bound| {
+        let servers = backends.serve()?;
+        if let Some(listen) = bound.addresses.first() {
+            say(&demo::guide(*listen, bound.admin_address));
+        }
+        Ok(servers)
+    })
+}
+
+/// Serves until the drain is over. What `ready` returns, given the open ports, lives as long.
+fn start<T>(
+    loaded: Loaded,
+    args: &ConfigArgs,
+    env: &BTreeMap<String, String>,
+    ready: impl FnOnce(&Bound) -> io::Result<T>,
+) -> ExitCode {
     if let Err(fault) = telemetry::start_logging(&loaded.config.log) {
         return complain(&fault, FAULTY_CONFIGURATION);
     }
@@ -60,12 +106,17 @@ fn run(args: &ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
         builder.worker_threads(workers.get());
     }
     match builder.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(loaded, args.clone(), env.clone())),
+        Ok(runtime) => runtime.block_on(serve(loaded, args.clone(), env.clone(), ready)),
         Err(error) => complain(&format!("cannot start threads: {error}"), 1),
     }
 }
 
-async fn serve(loaded: Loaded, args: ConfigArgs, env: BTreeMap<String, String>) -> ExitCode {
+async fn serve<T>(
+    loaded: Loaded,
+    args: ConfigArgs,
+    env: BTreeMap<String, String>,
+    ready: impl FnOnce(&Bound) -> io::Result<T>,
+) -> ExitCode {
     if !loaded.ignored_env.is_empty() {
         tracing::debug!(variables = ?loaded.ignored_env, "environment variables are not ours");
     }
@@ -79,6 +130,10 @@ async fn serve(loaded: Loaded, args: ConfigArgs, env: BTreeMap<String, String>) 
     let bound = bound.following(loaded.file, Box::new(move || config::load(&args, &env)));
     let listen: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
     tracing::info!(listen = listen.join(" "), admin = %bound.admin_address, "serving");
+    let _beside = match ready(&bound) {
+        Ok(beside) => beside,
+        Err(error) => return complain(&format!("cannot serve: {error}"), 1),
+    };
     let signals = follow_signals(bound.trigger());
     tokio::select! {
         finished = bound.run() => {
@@ -112,10 +167,10 @@ async fn follow_signals(trigger: Trigger) -> ExitCode {
 }
 
 fn say(text: &str) {
-    let _reader_may_be_gone = writeln!(std::io::stdout(), "{}", text.trim_end());
+    let _reader_may_be_gone = writeln!(io::stdout(), "{}", text.trim_end());
 }
 
 fn complain(text: &str, code: u8) -> ExitCode {
-    let _reader_may_be_gone = writeln!(std::io::stderr(), "{}", text.trim_end());
+    let _reader_may_be_gone = writeln!(io::stderr(), "{}", text.trim_end());
     ExitCode::from(code)
 }

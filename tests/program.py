@@ -109,6 +109,39 @@ def traffic() -> None:
         backend.shutdown()
 
 
+def demo() -> None:
+    args = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    proxy = subprocess.Popen(
+        [PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        lines = []
+        while "Ctrl-C" not in (line := proxy.stdout.readline()):
+            assert line, "the demo ended before it said what to try"
+            lines.append(line)
+        curls = [line for line in lines if line.startswith("curl ")]
+        assert len(curls) == 3, lines
+        call, stream, metrics = (
+            subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=30)
+            for curl in curls
+        )
+        assert json.loads(call.stdout)["result"]["content"][0]["text"] == "42", call
+        data = [line[6:] for line in stream.stdout.splitlines() if line.startswith("data: ")]
+        events = [json.loads(event)["result"] for event in data]
+        assert events[0]["kind"] == "task" and events[-1]["final"] is True, stream
+        said = [e["artifact"]["parts"][0]["text"] for e in events if e["kind"] == "artifact-update"]
+        assert "".join(said) == "hello through the proxy" and len(said) == 4, stream
+        for route in ("tools.demo", "agent.demo"):
+            counted = rf'kagent_proxy_requests_total{{[^}}]*"{route}"[^}}]*}} 1'
+            assert re.search(counted, metrics.stdout), (route, metrics.stdout)
+        proxy.send_signal(signal.SIGINT)
+        assert proxy.wait(timeout=10) == 0
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
 commands()
 traffic()
+demo()
 print("ok")

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli"],
-    &["protocol", "rewrite", "drain", "headers"],
+    &["protocol", "rewrite", "drain", "headers", "demo"],
 ];
 
 fn layer(module: &str) -> usize {
