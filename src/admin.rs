@@ -25,10 +25,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::config::Expose;
 use crate::drain::{Phase, Trigger, Watch};
 use crate::proxy::Proxy;
+use crate::upstream::Endpoint;
 
 /// What the admin listener shows.
 #[derive(Clone)]
@@ -109,10 +111,7 @@ impl Admin {
             .iter()
             .map(|route| {
                 let endpoints = route.cluster.endpoints();
-                let endpoints = endpoints
-                    .iter()
-                    .map(|e| json!({"address": e.address.to_string(), "inFlight": e.load()}))
-                    .collect::<Vec<_>>();
+                let endpoints = endpoints.iter().map(|e| endpoint(e)).collect::<Vec<_>>();
                 let targets: Vec<String> =
                     route.cluster.targets().iter().map(ToString::to_string).collect();
                 json!({
@@ -135,6 +134,15 @@ fn not_allowed(asks: &[Method]) -> Response<Full<Bytes>> {
         answer.headers_mut().insert(header::ALLOW, names);
     }
     answer
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    json!({
+        "address": endpoint.address.to_string(),
+        "inFlight": endpoint.load(),
+        "ejected": endpoint.health.is_ejected(Instant::now()),
+        "reuseIdleSeconds": endpoint.pool.reuse_limit().as_secs_f64(),
+    })
 }
 
 fn json_text(value: &Value) -> Response<Full<Bytes>> {

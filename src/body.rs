@@ -23,7 +23,8 @@ const PEEK_WAIT: Duration = Duration::from_millis(100);
 /// A client's body.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    /// None for the body of a request that is sent again: it had none.
+    incoming: Option<Incoming>,
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
     expects: bool,
@@ -44,7 +45,17 @@ impl RequestBody {
     #[must_use]
     pub fn new(incoming: Incoming, remember: bool, expects: bool) -> Self {
         let start = Mutex::new(remember.then(Vec::new));
-        Self { incoming, upload: Arc::new(Upload { bytes: AtomicU64::new(0), start }), expects }
+        Self {
+            incoming: Some(incoming),
+            upload: Arc::new(Upload { bytes: AtomicU64::new(0), start }),
+            expects,
+        }
+    }
+
+    /// No body, for a request that is sent again; it counts where the first one did.
+    #[must_use]
+    pub fn empty(upload: Arc<Upload>) -> Self {
+        Self { incoming: None, upload, expects: false }
     }
 
     /// What has passed.
@@ -81,7 +92,8 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(incoming).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
@@ -91,11 +103,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

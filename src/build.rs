@@ -92,7 +92,12 @@ impl Build<'_> {
             let name = config.to.tls.server_name.clone();
             let tls = configs.map(|configs| Arc::new(Tls::new(configs, name)));
             let upstream = self.config.upstream.clone();
-            let cluster = Arc::new(Cluster::new(config.to.targets.clone(), upstream, tls));
+            let cluster = Arc::new(Cluster::new(
+                config.to.targets.clone(),
+                upstream,
+                tls,
+                self.metrics.discarded(&label),
+            ));
             self.fresh.push(Arc::clone(&cluster));
             return Ok(Arc::new(Route { config, cluster, metrics: self.metrics.route(&label) }));
         };

@@ -3,19 +3,20 @@
 //! [`Proxy::handle`] always answers, `Proxy::forward` may fail. Facts, route, connection, answer:
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
+pub mod attempt;
 pub mod card;
 pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod forward;
+pub mod hold;
 pub mod plan;
 pub mod reason;
 pub mod reply;
 pub mod stream;
 pub mod tunnel;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,12 +35,13 @@ use crate::rewrite::origin::path_absolute;
 use crate::route::{Route, RouteTable};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use attempt::Sent;
 use card::Card;
 use clock::ClockLimits;
-use error::{ProxyError, Refusal};
+use error::{ProxyError, Refusal, Unanswered};
 use exchange::Exchange;
 use facts::{ConnInfo, Facts, Kind};
-use forward::Sent;
+use hold::Holds;
 use plan::Plan;
 use reply::ReplyBody;
 
@@ -55,6 +57,7 @@ pub struct Proxy {
     via: HeaderValue,
     watch: Watch,
     log: AccessLog,
+    holds: Holds,
     /// Exchanges under way, all routes together.
     open: Arc<AtomicUsize>,
     /// Connections that became tunnels; the drain waits for them.
@@ -94,6 +97,7 @@ impl Proxy {
             via,
             watch,
             log,
+            holds: Holds::new(config.hold.clone()),
             open: Arc::default(),
             tunnels: TaskTracker::new(),
         })
@@ -125,12 +129,12 @@ impl Proxy {
     /// Answers one request, whatever happens.
     ///
     /// # Errors
-    /// None; the type is what hyper asks for.
+    /// [`Unanswered`] makes hyper close the connection, or reset the stream, without an answer.
     pub async fn handle(
         &self,
         conn: &ConnInfo,
         request: Request<Incoming>,
-    ) -> Result<Response<ReplyBody>, Infallible> {
+    ) -> Result<Response<ReplyBody>, Unanswered> {
         let request = facts::with_body(request);
         let mut exchange = Exchange::begin(conn, &self.open, &self.log, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
@@ -143,6 +147,11 @@ impl Proxy {
             }
             Ok(Reply::Tunnel(response, limits, client)) => {
                 tunnel::open(response, client, limits, exchange, &self.tunnels)
+            }
+            Err(refusal) if refusal.closes() => {
+                self.metrics.rejected(refusal.error.reason().word());
+                exchange.refused(refusal.error.reason());
+                return Err(Unanswered);
             }
             Err(refusal) => {
                 self.metrics.rejected(refusal.error.reason().word());
@@ -173,7 +182,10 @@ impl Proxy {
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let upload = Arc::clone(request.body().upload());
         let request = forward::rewrite(request, conn, &self.via, &self.trusted, &route, websocket);
-        let mut response = forward::send(&route, &facts, request, exchange).await?;
+        let hold = (&self.holds, conn.peer.ip());
+        let mut response = attempt::send(&route, &facts, hold, request, exchange)
+            .await
+            .map_err(|refusal| if facts.reopened { refusal.without_answer() } else { refusal })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client else {
                 let error = ProxyError::UnaskedUpgrade(route.config.host.clone());

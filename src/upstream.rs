@@ -1,43 +1,71 @@
 //! Where a route leads: endpoints, and the choice among them.
 //!
-//! Knows addresses and connections; never routes, clients or Kubernetes. `proxy/forward.rs` asks for
+//! Knows addresses and connections; never routes, clients or Kubernetes. `proxy/attempt.rs` asks for
 //! an endpoint and sends through it.
 
+pub mod balance;
+pub mod budget;
 pub mod connect;
 pub mod endpoint;
+pub mod health;
+pub mod pool;
+pub mod reuse;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use metrics::Counter;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use connect::{ConnectError, Tls};
 pub use endpoint::{Endpoint, Lease};
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;
+use balance::Candidate;
+use budget::Budget;
+use reuse::Reuse;
 
 /// The endpoints of one route, kept current by [`Cluster::refresh`].
 #[derive(Debug)]
 pub struct Cluster {
+    /// How many requests may be sent again.
+    pub budget: Budget,
     targets: Vec<Target>,
     config: UpstreamConfig,
     /// For the `https` ones among them.
     tls: Option<Arc<Tls>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    turn: AtomicUsize,
+    discarded: Counter,
+    /// A request waits for a name to resolve.
+    wanted: Arc<Notify>,
 }
 
 // === impl Cluster ===
 
 impl Cluster {
-    /// A cluster without endpoints; [`Cluster::refresh`] finds them.
+    /// A cluster without endpoints; [`Cluster::refresh`] finds them. `discarded` counts connections
+    /// that are closed unused.
     #[must_use]
-    pub fn new(targets: Vec<Target>, config: UpstreamConfig, tls: Option<Arc<Tls>>) -> Self {
-        Self { targets, config, tls, endpoints: ArcSwap::default(), turn: AtomicUsize::new(0) }
+    pub fn new(
+        targets: Vec<Target>,
+        config: UpstreamConfig,
+        tls: Option<Arc<Tls>>,
+        discarded: Counter,
+    ) -> Self {
+        let (percent, per_second) = (config.retry_percent, config.retry_per_second);
+        Self {
+            budget: Budget::new(percent, per_second, Instant::now()),
+            targets,
+            config,
+            tls,
+            endpoints: ArcSwap::default(),
+            discarded,
+            wanted: Arc::default(),
+        }
     }
 
     /// Resolves the targets' names again. Endpoints whose address stays keep their connections; a
@@ -49,18 +77,16 @@ impl Cluster {
             .iter()
             .map(|endpoint| ((endpoint.target.clone(), endpoint.address), Arc::clone(endpoint)))
             .collect();
-        let mut next = Vec::new();
+        let mut next: Vec<Arc<Endpoint>> = Vec::new();
         for target in &self.targets {
             match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
                 Ok(found) => {
                     for address in found {
+                        if next.iter().any(|e| e.address == address && e.target == *target) {
+                            continue;
+                        }
                         let known = before.get(&(target.clone(), address)).cloned();
-                        let idle = self.config.idle;
-                        next.push(known.unwrap_or_else(|| {
-                            let secure = target.scheme == Scheme::Https;
-                            let tls = self.tls.clone().filter(|_| secure);
-                            Arc::new(Endpoint::new(target.clone(), address, tls, idle))
-                        }));
+                        next.push(known.unwrap_or_else(|| self.endpoint(target, address)));
                     }
                 }
                 Err(error) => {
@@ -69,8 +95,13 @@ impl Cluster {
                 }
             }
         }
-        next.dedup_by_key(|endpoint| (endpoint.target.clone(), endpoint.address));
         self.endpoints.store(Arc::new(next));
+    }
+
+    fn endpoint(&self, target: &Target, address: SocketAddr) -> Arc<Endpoint> {
+        let tls = self.tls.clone().filter(|_| target.scheme == Scheme::Https);
+        let reuse = Reuse::new(self.config.idle, self.config.idle_max);
+        Arc::new(Endpoint::new(target.clone(), address, tls, reuse, self.discarded.clone()))
     }
 
     /// New files for the dials to come.
@@ -80,39 +111,52 @@ impl Cluster {
         }
     }
 
-    /// Resolves again and again, and closes connections that idled too long, until the last route
-    /// that leads here is gone.
+    /// Resolves again and again, and looks after idle connections, until the last route that leads
+    /// here is gone.
     pub async fn keep_current(cluster: Weak<Self>) {
-        let Some(every) = cluster.upgrade().map(|cluster| cluster.config.resolve_every) else {
-            return;
-        };
+        let Some(first) = cluster.upgrade() else { return };
+        let (every, wanted) = (first.config.resolve_every, Arc::clone(&first.wanted));
+        drop(first);
         let mut resolve = tokio::time::interval(every);
-        let mut sweep = tokio::time::interval(Duration::from_secs(1));
+        let mut sweep = tokio::time::interval(pool::SWEEP_EVERY);
         resolve.tick().await;
         loop {
             let again = tokio::select! {
                 _ = resolve.tick() => true,
                 _ = sweep.tick() => false,
+                () = wanted.notified() => true,
             };
             let Some(cluster) = cluster.upgrade() else { return };
             if again {
                 cluster.refresh().await;
+                resolve.reset();
             } else {
-                cluster.endpoints.load_full().iter().for_each(|endpoint| endpoint.sweep());
+                let now = Instant::now();
+                cluster.endpoints.load_full().iter().for_each(|e| e.pool.sweep(now));
             }
         }
     }
 
-    /// The less loaded of two endpoints that have not been tried yet.
+    /// One endpoint that has not been tried yet: healthy and little loaded, if there is a choice.
     #[must_use]
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
-        let open: Vec<&Arc<Endpoint>> =
-            endpoints.iter().filter(|e| !tried.contains(&e.address)).collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let first = open.get(turn % open.len().max(1))?;
-        let second = open.get((turn + 1 + turn / open.len()) % open.len())?;
-        Some(Arc::clone(if second.load() < first.load() { second } else { first }))
+        // Most clusters have one endpoint.
+        if let ([only], []) = (endpoints.as_slice(), tried) {
+            return Some(Arc::clone(only));
+        }
+        let now = Instant::now();
+        let candidates = endpoints.iter().map(|endpoint| Candidate {
+            load: endpoint.load(),
+            ejected: endpoint.health.is_ejected(now),
+            tried: tried.contains(&endpoint.address),
+        });
+        endpoints.get(balance::choose(candidates, fastrand::u64(..))?).cloned()
+    }
+
+    /// A request waits and there is no endpoint: look at the names again now.
+    pub fn wanted(&self) {
+        self.wanted.notify_one();
     }
 
     /// All endpoints of this moment.
@@ -138,8 +182,12 @@ mod tests {
 
     #[tokio::test]
     async fn every_endpoint_gets_its_turn_and_none_twice_in_one_request() {
-        let cluster =
-            Cluster::new(vec![target(1), target(2), target(3)], UpstreamConfig::default(), None);
+        let cluster = Cluster::new(
+            vec![target(1), target(2), target(3)],
+            UpstreamConfig::default(),
+            None,
+            Counter::noop(),
+        );
         cluster.refresh().await;
         let mut tried = Vec::new();
         while let Some(endpoint) = cluster.pick(&tried) {
@@ -152,7 +200,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_whose_address_stays_is_the_same_one() {
-        let cluster = Cluster::new(vec![target(1)], UpstreamConfig::default(), None);
+        let cluster =
+            Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
         cluster.refresh().await;
         let before = cluster.pick(&[]).unwrap();
         cluster.refresh().await;

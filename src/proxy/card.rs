@@ -11,10 +11,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSF
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, response};
 use http_body_util::BodyExt;
 
+use super::attempt::Sent;
 use super::clock::{Clock, Due};
 use super::exchange::{Exchange, Outcome};
 use super::facts::{ConnInfo, Facts, host_of};
-use super::forward::Sent;
 use super::plan::Plan;
 use super::reply::ReplyBody;
 use super::stream::StreamError;
@@ -138,6 +138,7 @@ pub async fn answer(
     let (mut head, mut sent) = response.into_parts();
     match read(&mut sent, &plan).await {
         Read::Whole(body) => {
+            sent.lease.give_back();
             let body = card.replace(&mut head, body);
             head.headers.remove(TRANSFER_ENCODING);
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

@@ -54,6 +54,9 @@ pub enum ProxyError {
     /// Known, and nothing there can be reached.
     #[error("no endpoint of {0} can be reached: {1}")]
     NoReadyEndpoint(String, String),
+    /// Nothing there can be reached, and too many wait for something.
+    #[error("the backend cannot be reached, and too many requests wait already")]
+    Overloaded,
     /// The dial timed out.
     #[error("{0}")]
     ConnectTimeout(ConnectError),
@@ -82,7 +85,14 @@ pub struct Refusal {
     /// Not sent, so its first bytes may still be read.
     body: Option<RequestBody>,
     upload: Arc<Upload>,
+    closes: bool,
 }
+
+/// A request that is not answered: an error on a re-opened MCP event stream would end its session,
+/// where a closed connection is only tried again (D12).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("closed without an answer")]
+pub struct Unanswered;
 
 // === impl ProxyError ===
 
@@ -120,6 +130,7 @@ impl ProxyError {
             Self::HeadTooLarge(..) => Reason::HeaderTooLarge,
             Self::Loop(_) => Reason::Loop,
             Self::NoReadyEndpoint(..) => Reason::NoReadyEndpoint,
+            Self::Overloaded => Reason::Overloaded,
             Self::ConnectTimeout(_) => Reason::ConnectTimeout,
             Self::ConnectFailed(_) => Reason::ConnectFailed,
             Self::UpstreamReset(..) => Reason::UpstreamReset,
@@ -177,19 +188,31 @@ impl Refusal {
     #[must_use]
     pub fn new(error: ProxyError, request: Request<RequestBody>) -> Self {
         let body = request.into_body();
-        Self { error, upload: Arc::clone(body.upload()), body: Some(body) }
+        Self { error, upload: Arc::clone(body.upload()), body: Some(body), closes: false }
     }
 
     /// Ends a request that is gone: it was handed to a connection.
     #[must_use]
     pub fn sent(error: ProxyError, upload: Arc<Upload>) -> Self {
-        Self { error, upload, body: None }
+        Self { error, upload, body: None, closes: false }
+    }
+
+    /// The same, but closed without an answer.
+    #[must_use]
+    pub fn without_answer(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    /// Whether it is closed without an answer.
+    #[must_use]
+    pub const fn closes(&self) -> bool {
+        self.closes
     }
 
     /// The answer: a JSON-RPC error where the request's id is known, problem details (RFC 9457)
     /// otherwise.
     pub async fn answer(self, mut exchange: Exchange) -> Response<ReplyBody> {
-        let Self { error, body, upload } = self;
+        let Self { error, body, upload, .. } = self;
         if let Some(body) = body {
             body.read_start().await;
         }

@@ -23,6 +23,8 @@ pub enum Reason {
     UnknownTarget,
     /// In the table, and nothing there can be reached.
     NoReadyEndpoint,
+    /// Too many requests wait for a backend already.
+    Overloaded,
     /// Nothing answers at the address.
     ConnectTimeout,
     /// There is something, and it does not speak the protocol.
@@ -49,6 +51,7 @@ impl Reason {
         Self::HeaderTooLarge,
         Self::UnknownTarget,
         Self::NoReadyEndpoint,
+        Self::Overloaded,
         Self::ConnectTimeout,
         Self::ConnectFailed,
         Self::UpstreamReset,
@@ -79,6 +82,7 @@ impl Reason {
             Self::HeaderTooLarge => ("header_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::UnknownTarget => ("unknown_target", S::SERVICE_UNAVAILABLE),
             Self::NoReadyEndpoint => ("no_ready_endpoint", S::SERVICE_UNAVAILABLE),
+            Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE),
             Self::ConnectTimeout => ("connect_timeout", S::GATEWAY_TIMEOUT),
             Self::ConnectFailed => ("connect_failed", S::BAD_GATEWAY),
             Self::UpstreamReset => ("upstream_reset", S::BAD_GATEWAY),
@@ -104,6 +108,9 @@ impl Reason {
             Self::UnknownTarget => "add a route; the candidates are near misses",
             Self::NoReadyEndpoint => {
                 "start the backend or wait for it: cards wait 20 s by default, others 2 s"
+            }
+            Self::Overloaded => {
+                "too many requests wait for backends that are not there; see `hold` in the configuration"
             }
             Self::ConnectTimeout => {
                 "check that the backend runs and that no NetworkPolicy drops the connection"

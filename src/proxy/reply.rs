@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::attempt::Sent;
 use super::exchange::Exchange;
-use super::forward::Sent;
 use super::plan::Plan;
 use super::stream::{Stream, StreamError};
 

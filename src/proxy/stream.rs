@@ -13,9 +13,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::attempt::Sent;
 use super::clock::{Clock, Due};
 use super::exchange::{Exchange, Outcome};
-use super::forward::Sent;
 use super::plan::{EventPlan, Plan};
 use crate::drain::Phase;
 use crate::protocol::sse::SseScanner;
@@ -45,7 +45,7 @@ pub enum StreamError {
 pub struct Stream {
     start: Bytes,
     incoming: Incoming,
-    /// Returned when the body has ended; a lease dropped earlier closes its connection.
+    /// Given back when the body has ended; one that is dropped closes its connection.
     lease: Option<Lease>,
     exchange: Exchange,
     ending: Option<Ending>,
@@ -231,7 +231,11 @@ impl Stream {
         self.exchange.ended(outcome);
         self.ending = Some(Ending::Clean);
         self.clock = None;
-        self.lease = None;
+        if let Some(lease) = self.lease.take()
+            && outcome == Outcome::Complete
+        {
+            lease.give_back();
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::task::TaskTracker;
 
+use super::attempt::Sent;
 use super::clock::{Clock, ClockLimits, Due};
 use super::exchange::{Exchange, Outcome};
-use super::forward::Sent;
 use super::reply::ReplyBody;
 use crate::upstream::Lease;
 

@@ -45,6 +45,8 @@ pub const BYTES: &str = "kagent_proxy_response_bytes_total";
 pub const REJECTED: &str = "kagent_proxy_rejected_total";
 /// Upstream connections: opened, reused, discarded.
 pub const POOL: &str = "kagent_proxy_upstream_connections_total";
+/// Endpoints left out for a while because they failed.
+pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
 /// Requests sent again (D11).
 pub const RETRIES: &str = "kagent_proxy_retries_total";
 /// Changed configurations, by what became of them.
@@ -72,6 +74,7 @@ pub const HELP: &[(&str, &str)] = &[
     (BYTES, "Bytes of answers passed to clients"),
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
+    (EJECTIONS, "Endpoints left out for a while because they failed"),
     (RETRIES, "Requests sent again on another connection"),
     (RELOADS, "Changed configurations: applied or refused"),
     (BUILD, "Always 1, with the version as a label"),
@@ -122,6 +125,8 @@ pub struct RouteMetrics {
     pub opened: Counter,
     /// Connections reused.
     pub reused: Counter,
+    /// Endpoints left out.
+    pub ejections: Counter,
     /// Requests sent again.
     pub retries: Counter,
 }
@@ -178,6 +183,12 @@ impl Metrics {
         self.counter(REJECTED, vec![("reason", reason.to_owned())]).increment(1);
     }
 
+    /// Counts upstream connections of a route that were closed unused, or found closed.
+    pub fn discarded(&self, route: &str) -> Counter {
+        let labels = vec![("route", route.to_owned()), ("event", "discarded".to_owned())];
+        self.counter(POOL, labels)
+    }
+
     /// Counts changed configurations.
     pub fn reloads(&self, result: &str) -> Counter {
         self.counter(RELOADS, vec![("result", result.to_owned())])
@@ -212,6 +223,7 @@ impl Metrics {
             bytes: self.counter(BYTES, labels()),
             opened: self.counter(POOL, pool("opened")),
             reused: self.counter(POOL, pool("reused")),
+            ejections: self.counter(EJECTIONS, labels()),
             retries: self.counter(RETRIES, labels()),
         }
     }

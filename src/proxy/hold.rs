@@ -1,0 +1,100 @@
+//! Requests that wait for a backend, and how many may (D12).
+//!
+//! A place is taken when the first attempt has failed and given back on drop. Knows addresses, not
+//! requests; `proxy/forward.rs` waits.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::HoldConfig;
+
+/// All who wait.
+#[derive(Clone, Debug)]
+pub struct Holds(Arc<Shared>);
+
+/// One place; dropping it frees it.
+#[derive(Debug)]
+pub struct Held {
+    shared: Arc<Shared>,
+    source: IpAddr,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: HoldConfig,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    all: usize,
+    by_source: HashMap<IpAddr, usize>,
+}
+
+// === impl Holds ===
+
+impl Holds {
+    /// Nobody waits.
+    #[must_use]
+    pub fn new(limits: HoldConfig) -> Self {
+        Self(Arc::new(Shared { limits, waiting: Mutex::default() }))
+    }
+
+    /// A place for a request from this address; `None` if too many wait already.
+    #[must_use]
+    pub fn enter(&self, source: IpAddr) -> Option<Held> {
+        let limits = &self.0.limits;
+        let mut waiting = self.0.lock();
+        let here = waiting.by_source.get(&source).copied().unwrap_or_default();
+        if waiting.all >= limits.max || here >= limits.max_per_source {
+            return None;
+        }
+        waiting.all += 1;
+        waiting.by_source.insert(source, here + 1);
+        drop(waiting);
+        Some(Held { shared: Arc::clone(&self.0), source })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.lock();
+        waiting.all -= 1;
+        if let Some(here) = waiting.by_source.get_mut(&self.source) {
+            *here -= 1;
+            if *here == 0 {
+                waiting.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_in_all_and_for_each_source_and_come_back() {
+        let holds = Holds::new(HoldConfig { max: 3, max_per_source: 2 });
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let first = holds.enter(a).unwrap();
+        let second = holds.enter(a).unwrap();
+        assert!(holds.enter(a).is_none(), "two of one source");
+        let third = holds.enter(b).unwrap();
+        assert!(holds.enter(b).is_none(), "three in all");
+        drop(first);
+        assert!(holds.enter(a).is_some());
+        drop((second, third));
+        assert!(holds.0.lock().by_source.is_empty(), "nothing is left behind");
+    }
+}

@@ -1,0 +1,89 @@
+//! Which of several endpoints: power of two choices on streams in flight.
+//!
+//! Pure: sees numbers, not endpoints. `upstream.rs` hands in what it knows.
+
+/// What counts in a choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Streams in flight.
+    pub load: usize,
+    /// Left out as long as there is any other.
+    pub ejected: bool,
+    /// Not to be taken again in this round.
+    pub tried: bool,
+}
+
+/// The index of the less loaded of two random candidates. Ejected ones count only when no other is
+/// left, so the last endpoint is never ejected; tried ones never.
+///
+/// `random` is any number; all of its bits are used.
+#[must_use]
+pub fn choose(candidates: impl Iterator<Item = Candidate> + Clone, random: u64) -> Option<usize> {
+    let healthy = || candidates.clone().enumerate().filter(|(_, c)| !c.tried && !c.ejected);
+    let any = || candidates.clone().enumerate().filter(|(_, c)| !c.tried);
+    match healthy().count() {
+        0 => better(any(), any().count(), random),
+        count => better(healthy(), count, random),
+    }
+}
+
+fn better(
+    open: impl Iterator<Item = (usize, Candidate)> + Clone,
+    count: usize,
+    random: u64,
+) -> Option<usize> {
+    let total = u64::try_from(count).ok().filter(|total| *total > 0)?;
+    let first = (random >> 32) % total;
+    let second =
+        if total > 1 { (first + 1 + (random & 0xffff_ffff) % (total - 1)) % total } else { first };
+    let at = |rank: u64| open.clone().nth(usize::try_from(rank).ok()?);
+    let (first, second) = (at(first)?, at(second)?);
+    Some(if second.1.load < first.1.load { second.0 } else { first.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(load: usize) -> Candidate {
+        Candidate { load, ejected: false, tried: false }
+    }
+
+    /// A spread of numbers that is the same in every run.
+    fn randoms() -> impl Iterator<Item = u64> {
+        (0..1000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17))
+    }
+
+    #[test]
+    fn the_most_loaded_of_three_is_never_taken_and_the_others_share() {
+        let all = [open(5), open(0), open(1)];
+        let mut taken = [0; 3];
+        for random in randoms() {
+            taken[choose(all.iter().copied(), random).unwrap()] += 1;
+        }
+        assert_eq!(taken[0], 0);
+        assert!(taken[1] > 550 && taken[2] > 200, "{taken:?}");
+    }
+
+    #[test]
+    fn equal_loads_are_taken_alike() {
+        let all = [open(1), open(1), open(1), open(1)];
+        let mut taken = [0; 4];
+        for random in randoms() {
+            taken[choose(all.iter().copied(), random).unwrap()] += 1;
+        }
+        assert!(taken.iter().all(|count| (150..350).contains(count)), "{taken:?}");
+    }
+
+    #[test]
+    fn ejected_ones_wait_until_nothing_else_is_left_and_tried_ones_are_out() {
+        let mut all = [open(9), open(0)];
+        all[1].ejected = true;
+        assert!(randoms().all(|random| choose(all.iter().copied(), random) == Some(0)));
+        all[0].tried = true;
+        assert_eq!(choose(all.iter().copied(), 7), Some(1));
+        all[1].tried = true;
+        assert_eq!(choose(all.iter().copied(), 7), None);
+        assert_eq!(choose(std::iter::empty(), 7), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Passive ejection: an endpoint that fails is left out for a while, longer each time.
+//!
+//! The clock and the jitter are passed in. Knows nothing of connections; `upstream/endpoint.rs` tells
+//! what happened, `upstream/balance.rs` leaves the ejected out.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The first ejection; it doubles with each further failure.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest one.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Resets in a row, before an answer's head, that eject: one may be a request the backend disliked.
+const RESETS: u32 = 3;
+
+/// How one endpoint has been doing.
+#[derive(Debug)]
+pub struct Health {
+    epoch: Instant,
+    failures: AtomicU32,
+    resets: AtomicU32,
+    /// Milliseconds after the epoch; 0 is never ejected.
+    until: AtomicU64,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Healthy; `now` is the origin of its clock.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        let (failures, resets, until) = Default::default();
+        Self { epoch: now, failures, resets, until }
+    }
+
+    /// Whether it should be left out.
+    #[must_use]
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        let until = self.until.load(Ordering::Relaxed);
+        until != 0 && self.millis(now) < until
+    }
+
+    /// It answered: everything before is forgotten.
+    pub fn answered(&self) {
+        // Most requests find zeros; a store would bounce the cache line.
+        if self.failures.load(Ordering::Relaxed) != 0 || self.resets.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.resets.store(0, Ordering::Relaxed);
+            self.until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A dial failed. Returns whether this ejected it. `jitter` is any number.
+    pub fn dial_failed(&self, now: Instant, jitter: u64) -> bool {
+        let was = self.is_ejected(now);
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        let time = FIRST.saturating_mul(1 << failures.min(5)).min(LONGEST);
+        // Between half and all of it, so that replicas do not come back together.
+        let half = u64::try_from(time.as_millis() / 2).unwrap_or(u64::MAX);
+        let millis = half + jitter % (half + 1);
+        self.until.store(self.millis(now) + millis.max(1), Ordering::Relaxed);
+        !was
+    }
+
+    /// A connection broke before an answer's head. Returns whether this ejected it.
+    pub fn was_reset(&self, now: Instant, jitter: u64) -> bool {
+        let resets = self.resets.fetch_add(1, Ordering::Relaxed) + 1;
+        resets >= RESETS && self.dial_failed(now, jitter)
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.epoch).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn failures_eject_for_longer_and_longer_and_an_answer_forgives() {
+        let start = Instant::now();
+        let health = Health::new(start);
+        assert!(!health.is_ejected(start));
+        let mut now = start;
+        for (failure, longest) in [1000, 2000, 4000, 8000, 16000, 30000, 30000].iter().enumerate() {
+            assert!(health.dial_failed(now, u64::MAX - failure as u64), "failure {failure}");
+            assert!(health.is_ejected(now + MS * (longest / 2 - 1)), "failure {failure}");
+            assert!(!health.is_ejected(now + MS * *longest), "failure {failure}");
+            assert!(!health.dial_failed(now, 0) || failure > 1000, "already ejected");
+            health.failures.fetch_sub(1, Ordering::Relaxed);
+            now += MS * 40_000;
+        }
+        health.answered();
+        assert!(!health.is_ejected(now));
+        health.dial_failed(now, 0);
+        assert!(!health.is_ejected(now + MS * 500), "it begins at the shortest again");
+    }
+
+    #[test]
+    fn one_reset_may_be_the_request_s_fault_three_in_a_row_are_not() {
+        let start = Instant::now();
+        let health = Health::new(start);
+        assert!(!health.was_reset(start, 0));
+        assert!(!health.was_reset(start, 0));
+        health.answered();
+        assert!(!health.was_reset(start, 0));
+        assert!(!health.was_reset(start, 0));
+        assert!(!health.is_ejected(start));
+        assert!(health.was_reset(start, 0));
+        assert!(health.is_ejected(start));
+    }
+}

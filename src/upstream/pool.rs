@@ -1,0 +1,128 @@
+//! The connections of one endpoint: idle HTTP/1 senders as a stack, the warmest first, and one shared
+//! HTTP/2 sender.
+//!
+//! One short mutex, no task, no key. Knows senders and ages; what the endpoint's habits are, it
+//! learns in `upstream/reuse.rs`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use metrics::Counter;
+use tokio::time::Instant;
+
+use super::connect::Sender;
+use super::reuse::Reuse;
+use crate::body::RequestBody;
+
+/// How often idle connections are looked at.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// What one endpoint has open and unused.
+#[derive(Debug)]
+pub struct Pool {
+    state: Mutex<State>,
+    discarded: Counter,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Oldest first.
+    idle: Vec<Idle>,
+    shared: Option<http2::SendRequest<RequestBody>>,
+    reuse: Reuse,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// Empty; `discarded` counts what is closed unused or found closed.
+    #[must_use]
+    pub fn new(reuse: Reuse, discarded: Counter) -> Self {
+        let state = State { idle: Vec::new(), shared: None, reuse };
+        Self { state: Mutex::new(state), discarded }
+    }
+
+    /// A connection that may be used; never HTTP/2 if `http1`.
+    pub fn take(&self, http1: bool, now: Instant) -> Option<Sender> {
+        let mut state = self.lock();
+        if !http1 && let Some(shared) = state.shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Some(Sender::Http2(shared.clone()));
+        }
+        let limit = state.reuse.limit();
+        let mut at = state.idle.len();
+        while let Some(before) = at.checked_sub(1) {
+            at = before;
+            let idle = state.idle.get(at)?;
+            if idle.sender.is_closed() {
+                state.idle.remove(at);
+                self.discarded.increment(1);
+            } else if now.saturating_duration_since(idle.since) >= limit {
+                // Everything below it is older still; it stays to be watched.
+                return None;
+            } else if idle.sender.is_ready() {
+                return Some(Sender::Http1(state.idle.remove(at).sender));
+            }
+            // Not ready: its answer has ended and its task has not noticed yet. The next one.
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer has been read to its end.
+    pub fn put(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
+        self.lock().idle.push(Idle { sender, since: now });
+    }
+
+    /// Shares an HTTP/2 connection.
+    pub fn share(&self, sender: &http2::SendRequest<RequestBody>) {
+        self.lock().shared = Some(sender.clone());
+    }
+
+    /// The backend announced for how long it keeps idle connections.
+    pub fn announced(&self, timeout: Duration) {
+        self.lock().reuse.announced(timeout);
+    }
+
+    /// Looks at what is idle: learns from it, and closes what is of no use any more.
+    pub fn sweep(&self, now: Instant) {
+        let mut state = self.lock();
+        let State { idle, shared, reuse } = &mut *state;
+        let mut watched = false;
+        // The oldest of those that are too old to be used stays to be watched, no more.
+        idle.retain(|idle| {
+            let age = now.saturating_duration_since(idle.since);
+            if idle.sender.is_closed() {
+                reuse.seen_closed(age, SWEEP_EVERY);
+                self.discarded.increment(1);
+                return false;
+            }
+            reuse.seen_open(age);
+            let old = age >= reuse.limit();
+            let keep = !old || (age < reuse.keep() && !std::mem::replace(&mut watched, true));
+            if !keep {
+                self.discarded.increment(1);
+            }
+            keep
+        });
+        if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
+            *shared = None;
+        }
+    }
+
+    /// For how long idle connections are used at the moment.
+    #[must_use]
+    pub fn reuse_limit(&self) -> Duration {
+        self.lock().reuse.limit()
+    }
+
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
