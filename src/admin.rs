@@ -5,9 +5,10 @@
 //! - `GET /metrics`: Prometheus text.
 //! - `GET /routes`: every route with its endpoints and their load, JSON.
 //! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
+//! - `GET /explain?host=&path=&method=`: how such a request would be routed, JSON.
 //! - `POST /drain`: starts the drain, as SIGTERM does.
 //!
-//! The last three answer loopback peers only, unless `admin.expose: all`.
+//! The last four answer loopback peers only, unless `admin.expose: all`.
 //!
 //! Knows the proxy's table and the drain; carries no traffic.
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,13 +30,14 @@ use tokio::time::Instant;
 
 use crate::config::Expose;
 use crate::drain::{Phase, Trigger, Watch};
+use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
 use crate::upstream::Endpoint;
 
 /// What the admin listener shows.
 #[derive(Clone)]
 pub struct Admin {
-    /// For `/routes`.
+    /// For `/routes` and `/explain`.
     pub proxy: Arc<Proxy>,
     /// For `/metrics`.
     pub metrics: PrometheusHandle,
@@ -43,7 +45,7 @@ pub struct Admin {
     pub watch: Watch,
     /// For `/drain`.
     pub trigger: Trigger,
-    /// For `/config`.
+    /// For `/config` and `/explain`.
     pub config: Arc<ArcSwap<Value>>,
     /// Who sees what.
     pub expose: Expose,
@@ -62,7 +64,7 @@ impl Admin {
             let admin = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let answer = admin.answer(request.method(), request.uri().path(), peer);
+                    let answer = admin.answer(request.method(), request.uri(), peer);
                     async move { Ok::<_, Infallible>(answer) }
                 });
                 let connection = http1::Builder::new()
@@ -75,7 +77,8 @@ impl Admin {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str, peer: SocketAddr) -> Response<Full<Bytes>> {
+    fn answer(&self, method: &Method, uri: &Uri, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let path = uri.path();
         let inside = peer.ip().to_canonical().is_loopback() || self.expose == Expose::All;
         let asks =
             if path == "/drain" { &[Method::POST][..] } else { &[Method::GET, Method::HEAD] };
@@ -89,18 +92,29 @@ impl Admin {
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
             "/routes" if inside => json_text(&self.routes()),
             "/config" if inside => json_text(&self.config.load()),
+            "/explain" if inside => self.explain(uri.query().unwrap_or_default()),
             "/drain" if inside => {
                 self.trigger.advance(Phase::Draining);
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/routes" | "/config" | "/drain" => text(
+            "/routes" | "/config" | "/explain" | "/drain" => text(
                 StatusCode::FORBIDDEN,
                 "only loopback peers may ask; use kubectl port-forward or admin.expose: all\n",
             ),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "know: /livez /readyz /metrics /routes /config /drain\n",
+                "know: /livez /readyz /metrics /routes /config /explain /drain\n",
             ),
+        }
+    }
+
+    fn explain(&self, query: &str) -> Response<Full<Bytes>> {
+        match Question::from_query(query) {
+            Ok(question) => {
+                let view = self.config.load();
+                json_text(&explain(&self.proxy.routes(), &view, &question))
+            }
+            Err(wrong) => text(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
         }
     }
 

@@ -123,7 +123,8 @@ fn label(route: &RouteConfig) -> String {
 }
 
 /// A default route in labels and logs: a star, which no host name has, and its conditions.
-fn default_label(host: Option<&str>, listener: Option<&str>) -> String {
+#[must_use]
+pub fn default_label(host: Option<&str>, listener: Option<&str>) -> String {
     let conditions = [host, listener].into_iter().flatten();
     conditions.fold("*".to_owned(), |label, condition| format!("{label}@{condition}"))
 }

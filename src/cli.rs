@@ -69,12 +69,24 @@ pub struct ConfigArgs {
 /// Flags of `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
-    /// The value of x-kagent-host.
+    /// The value of x-kagent-host; without it the request has no such header.
     #[arg(long)]
-    pub host: String,
+    pub host: Option<String>,
     /// Path of the request.
     #[arg(long, default_value = "/")]
     pub path: String,
+    /// Method of the request.
+    #[arg(long, default_value = "POST")]
+    pub method: String,
+    /// Host of the request, for default routes.
+    #[arg(long, value_name = "HOST")]
+    pub authority: Option<String>,
+    /// Listener of the request, for default routes; the first one if not given.
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
+    /// Ask the running proxy with this admin listener, such as http://127.0.0.1:9090.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "route", "default_route"])]
+    pub admin: Option<String>,
     /// Configuration file, YAML (`KAGENT_PROXY_CONFIG`).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -123,6 +135,7 @@ mod tests {
         let Some(Command::Explain(args)) = cli.command else { panic!("not explain") };
         assert_eq!(args.path, "/");
         assert_eq!(args.config_args().route, ["a=b:1"]);
-        assert!(Cli::try_parse_from(["kagent-proxy", "explain"]).is_err());
+        let both = ["kagent-proxy", "explain", "--admin", "http://a", "--route", "a=b:1"];
+        assert!(Cli::try_parse_from(both).is_err(), "a running proxy has its own routes");
     }
 }

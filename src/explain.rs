@@ -1,82 +1,274 @@
-//! How a request would be routed and why, as data; by the same table that routes.
+//! How a request would be routed and why, as data: by the table and the code that route.
 //!
-//! Dials nothing and resolves no name. `main.rs` prints what [`explain`] returns.
+//! Dials nothing and resolves no name. `main.rs` prints what [`explain`] returns, and `admin.rs` answers
+//! `/explain` with it; `explain/ask.rs` is the client of the latter.
 
-use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, header};
+use serde_json::{Map, Value, json};
 
 use crate::build;
-use crate::config::Config;
+use crate::config::units::duration_text;
+use crate::config::{self, Cards, Config, ListenerLimits, Sources};
+use crate::headers::X_KAGENT_HOST;
+use crate::proxy;
 use crate::proxy::error::ProxyError;
-use crate::route::{HostKey, RouteTable};
+use crate::proxy::facts::{ConnInfo, Facts, Kind};
+use crate::route::{Route, RouteTable};
 use crate::telemetry::{self, metrics::Metrics};
 
-/// The decision for `x-kagent-host: host` and `path`.
+mod ask;
+pub use ask::ask;
+
+/// The request that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The value of `x-kagent-host`; none is a request without it, for default routes.
+    pub host: Option<String>,
+    /// The path, with a query if there is one.
+    pub path: String,
+    /// The method.
+    pub method: String,
+    /// The Host, which only default routes look at.
+    pub authority: Option<String>,
+    /// The name of the listener it comes on, which only default routes look at.
+    pub listener: Option<String>,
+}
+
+/// The decision for a request. `view` is the configuration with its sources, as `/config` shows it.
 #[must_use]
-pub fn explain(config: &Config, host: &str, path: &str) -> Value {
-    let table = match table(config) {
-        Ok(table) => table,
-        Err(error) => return json!({"host": host, "path": path, "error": error}),
+pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
+    let asked = json!({ "host": question.host, "path": question.path, "method": question.method });
+    let mut answer = match asked {
+        Value::Object(map) => map,
+        _ => Map::new(),
     };
-    let refused = |error: &ProxyError| {
-        json!({
-            "host": host,
-            "path": path,
-            "reason": error.reason().word(),
-            "status": error.reason().status().as_u16(),
-            "detail": error.to_string(),
-            "candidates": error.candidates(),
-            "action": error.reason().action(),
-        })
+    let request = match question.request() {
+        Ok(request) => request,
+        Err(wrong) => {
+            answer.insert("error".to_owned(), json!(wrong));
+            return Value::Object(answer);
+        }
     };
-    let (key, port) = match HostKey::parse(host, &config.cluster_domain) {
-        Ok(parsed) => parsed,
-        Err(why) => return refused(&ProxyError::BadTarget(host.to_owned(), why)),
-    };
-    match table.resolve(&key, path) {
-        Err(why) => refused(&ProxyError::no_route(&key, why)),
-        Ok(route) => match port.filter(|port| !route.has_port(*port)) {
-            Some(port) => refused(&ProxyError::WrongPort(port)),
-            None => {
-                let targets: Vec<String> =
-                    route.cluster.targets().iter().map(ToString::to_string).collect();
-                json!({
-                    "host": host,
-                    "normalised": key.as_str(),
-                    "path": path,
-                    "route": {"host": route.config.host, "prefix": route.config.prefix},
-                    "source": "static",
-                    "targets": targets,
-                })
+    let first = view.pointer("/config/listeners/0/name").and_then(Value::as_str);
+    let listener = question.listener.as_deref().or(first).unwrap_or("http");
+    let found = Facts::read(&request, table.cluster_domain(), &ListenerLimits::default(), "")
+        .and_then(|facts| {
+            let route = proxy::route(table, &facts, &conn(listener), &request)?;
+            Ok((facts, route))
+        });
+    match found {
+        Ok((facts, route)) => chosen(&mut answer, &facts, &route, view),
+        Err(error) => refused(&mut answer, &error),
+    }
+    Value::Object(answer)
+}
+
+/// The same for a configuration that nothing serves; TLS files are read, for the table needs them.
+///
+/// # Errors
+/// No table can be built from it.
+pub fn explain_config(
+    config: &Config,
+    sources: &Sources,
+    question: &Question,
+) -> Result<Value, String> {
+    let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
+    let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
+    Ok(explain(&built.table, &config::view(config, sources), question))
+}
+
+// === impl Question ===
+
+impl Question {
+    /// Reads the query of `/explain`: `host`, `path`, `method`, `authority`, `listener`.
+    ///
+    /// # Errors
+    /// Names what is not known.
+    pub fn from_query(query: &str) -> Result<Self, String> {
+        let mut question = Self {
+            host: None,
+            path: "/".to_owned(),
+            method: "POST".to_owned(),
+            authority: None,
+            listener: None,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let value = value.into_owned();
+            match name.as_ref() {
+                "host" => question.host = Some(value),
+                "path" => question.path = value,
+                "method" => question.method = value,
+                "authority" => question.authority = Some(value),
+                "listener" => question.listener = Some(value),
+                _ => {
+                    return Err(format!(
+                        "{name:?} is not known; write host, path, method, authority or listener"
+                    ));
+                }
             }
-        },
+        }
+        Ok(question)
+    }
+
+    /// The query that [`Question::from_query`] reads back.
+    #[must_use]
+    pub fn to_query(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("path", &self.path).append_pair("method", &self.method);
+        let optional =
+            [("host", &self.host), ("authority", &self.authority), ("listener", &self.listener)];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.finish()
+    }
+
+    /// As a client would send it.
+    fn request(&self) -> Result<Request<()>, String> {
+        let method = Method::from_bytes(self.method.as_bytes())
+            .map_err(|_| format!("{:?} is not a method; write one such as POST", self.method))?;
+        if !self.path.starts_with('/') {
+            return Err(format!("{:?} is not a path; begin it with /", self.path));
+        }
+        let uri: http::Uri =
+            self.path.parse().map_err(|error| format!("{:?} is not a path: {error}", self.path))?;
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        let texts = [(X_KAGENT_HOST, &self.host), (header::HOST, &self.authority)];
+        for (name, value) in texts {
+            let Some(value) = value else { continue };
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| format!("{value:?} cannot be the value of {name}"))?;
+            request.headers_mut().insert(name, value);
+        }
+        Ok(request)
     }
 }
 
-fn table(config: &Config) -> Result<RouteTable, String> {
-    let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
-    let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
-    Ok(built.table)
+fn conn(listener: &str) -> ConnInfo {
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    ConnInfo { peer, scheme: "http", listener: listener.into(), open: Arc::default() }
+}
+
+fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {
+    let reason = error.reason();
+    answer.insert("reason".to_owned(), json!(reason.word()));
+    answer.insert("status".to_owned(), json!(reason.status().as_u16()));
+    answer.insert("detail".to_owned(), json!(error.to_string()));
+    answer.insert("candidates".to_owned(), json!(error.candidates()));
+    answer.insert("action".to_owned(), json!(reason.action()));
+}
+
+fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &Value) {
+    let to = &route.config.to;
+    let default = facts.target.is_none();
+    let targets: Vec<String> = route.cluster.targets().iter().map(ToString::to_string).collect();
+    let why = match &facts.target {
+        Some(_) if route.config.prefix == "/" => "the host has this route".to_owned(),
+        Some(_) => format!("{} is the host's longest prefix of the path", route.config.prefix),
+        None => "no x-kagent-host: the first default route that fits".to_owned(),
+    };
+    let limits = |kind: Kind| {
+        let limits = kind.limits(&to.timeouts);
+        let text = |limit: Option<_>| duration_text(limit.unwrap_or_default());
+        json!({ "head": text(limits.head), "idle": text(limits.idle), "total": text(limits.total) })
+    };
+    let hold = if facts.card { to.hold.card } else { to.hold.request };
+    let card = match (facts.card, to.cards) {
+        (false, _) => "not a card",
+        (true, Cards::Rewrite) => "rewrite",
+        (true, Cards::Pass) => "pass",
+    };
+    answer.insert("normalised".to_owned(), json!(facts.target.as_ref().map(|key| key.as_str())));
+    answer.insert(
+        "route".to_owned(),
+        json!({
+            "host": route.config.host, "prefix": route.config.prefix,
+            "kind": if default { "default" } else { "static" }, "why": why,
+        }),
+    );
+    answer.insert("targets".to_owned(), json!(targets));
+    answer.insert(
+        "applies".to_owned(),
+        json!({
+            "hold": duration_text(hold), "card": card,
+            "connect": duration_text(to.timeouts.connect),
+            "unary": limits(Kind::Unary), "eventStream": limits(Kind::Stream),
+            "upgrade": if to.websocket { limits(Kind::Upgrade) } else { json!("stripped") },
+            "keepAlive": duration_text(to.keep_alive),
+        }),
+    );
+    answer.insert("values".to_owned(), values(route, default, view));
+}
+
+/// Every setting of the route, each with where it came from.
+fn values(route: &Route, default: bool, view: &Value) -> Value {
+    let list = if default { "defaultRoutes" } else { "routes" };
+    let text = |item: &Value, key: &str| item.get(key).and_then(Value::as_str).map(String::from);
+    let prefix = if route.config.prefix == "/" { "" } else { &route.config.prefix };
+    let written = format!("{}{prefix}", route.config.host);
+    let same = |item: &Value| {
+        if default {
+            let (host, listener) = (text(item, "host"), text(item, "listener"));
+            build::default_label(host.as_deref(), listener.as_deref()) == route.config.host
+        } else {
+            text(item, "match").as_ref() == Some(&written)
+        }
+    };
+    let items = view.pointer(&format!("/config/{list}")).and_then(Value::as_array);
+    let at = items.and_then(|items| items.iter().position(same)).unwrap_or_default();
+    let Some(to) = items.and_then(|items| items.get(at)).and_then(|item| item.get("to")) else {
+        return Value::Null;
+    };
+    let mut flat = Map::new();
+    flatten("", to, &mut flat);
+    for (key, value) in &mut flat {
+        let source = source(&format!("{list}[{at}]"), key, view);
+        *value = json!({ "value": value.take(), "source": source });
+    }
+    Value::Object(flat)
+}
+
+/// Leaves under their dotted paths; a list is a leaf, and so is a secret's file.
+fn flatten(path: &str, value: &Value, into: &mut Map<String, Value>) {
+    match value {
+        Value::Object(map) if !map.contains_key("file") => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                flatten(&path, value, into);
+            }
+        }
+        leaf => {
+            into.insert(path.to_owned(), leaf.clone());
+        }
+    }
+}
+
+/// The route's own word, else what routes of the file inherit, else the default. A route of a flag or
+/// a variable inherits nothing: its whole source stands under the route itself.
+fn source(route: &str, key: &str, view: &Value) -> String {
+    let sources = view.get("sources");
+    let of = |path: &str| {
+        let source = sources.and_then(|sources| sources.get(path)).and_then(Value::as_str);
+        source.map(ToOwned::to_owned)
+    };
+    let own =
+        |base: &str| of(&format!("{base}.{key}File")).or_else(|| of(&format!("{base}.{key}")));
+    let whole = of(route);
+    let found = match &whole {
+        Some(source) => (key == "targets").then(|| source.clone()),
+        // In a default route `host` is a condition; the upstream Host is only inherited.
+        None if key == "host" && route.starts_with("default") => own("routeDefaults"),
+        None => own(route).or_else(|| own("routeDefaults")),
+    };
+    found.unwrap_or_else(|| "default".to_owned())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{RouteConfig, RouteTarget, Scheme, Target};
-
-    fn config() -> Config {
-        let target = Target { scheme: Scheme::Http, host: "10.0.0.1".to_owned(), port: 8080 };
-        let to = RouteTarget::new(vec![target]);
-        let route = RouteConfig { host: "helper.ns".to_owned(), prefix: "/".to_owned(), to };
-        Config { routes: vec![route], ..Config::default() }
-    }
-
-    #[test]
-    fn a_known_host_names_its_targets_and_an_unknown_one_its_neighbours() {
-        let known = explain(&config(), "Helper.ns.svc.cluster.local", "/mcp");
-        assert_eq!(known["targets"][0], "http://10.0.0.1:8080");
-        let unknown = explain(&config(), "helper.other", "/mcp");
-        assert_eq!(unknown["reason"], "unknown_target");
-        assert_eq!(unknown["candidates"][0], "helper.ns");
-        assert_eq!(explain(&config(), "helper.ns:22", "/")["reason"], "bad_target");
-    }
-}
+mod tests;

@@ -15,8 +15,9 @@ pub mod app;
 pub mod reload;
 
 pub mod admin;
-pub mod explain;
 pub mod listener;
+
+pub mod explain;
 
 pub mod proxy;
 

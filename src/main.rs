@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use clap::Parser;
 use kagent_proxy::app::{App, Bound};
-use kagent_proxy::cli::{Cli, Command, ConfigArgs};
+use kagent_proxy::cli::{Cli, Command, ConfigArgs, ExplainArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
 #[cfg(feature = "demo")]
 use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
-use kagent_proxy::{explain, telemetry};
+use kagent_proxy::explain::{self, Question};
+use kagent_proxy::{telemetry, tls};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[cfg(feature = "jemalloc")]
@@ -39,19 +40,44 @@ fn main() -> ExitCode {
             say(&report);
             ExitCode::from(code)
         }
-        Some(Command::Explain(args)) => match config::load(&args.config_args(), &env) {
-            Ok(loaded) => {
-                say(&explain::explain(&loaded.config, &args.host, &args.path).to_string());
-                ExitCode::SUCCESS
-            }
-            Err(faults) => complain(&faults.to_string(), FAULTY_CONFIGURATION),
-        },
+        Some(Command::Explain(args)) => explained(&args, &env),
         #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => demonstrate(args, &env),
         Some(Command::Version) => {
             say(concat!("kagent-proxy ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
+    let question = Question {
+        host: args.host.clone(),
+        path: args.path.clone(),
+        method: args.method.clone(),
+        authority: args.authority.clone(),
+        listener: args.listener.clone(),
+    };
+    let answer = match &args.admin {
+        Some(admin) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
+            runtime.and_then(|runtime| runtime.block_on(explain::ask(admin, &question)))
+        }
+        None => match config::load(&args.config_args(), env) {
+            Ok(loaded) => {
+                tls::install_provider();
+                explain::explain_config(&loaded.config, &loaded.sources, &question)
+            }
+            Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
+        },
+    };
+    match answer {
+        Ok(answer) => {
+            say(&format!("{answer:#}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error, 1),
     }
 }
 

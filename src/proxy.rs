@@ -222,7 +222,10 @@ fn stay_on_proxy<B>(response: &mut Response<B>, table: &RouteTable, route: &Rout
 
 /// The one place where a request finds its route: by `x-kagent-host`, or by a default route where that
 /// header is absent.
-fn route<B>(
+///
+/// # Errors
+/// What the client is told; nothing has been dialled.
+pub fn route<B>(
     table: &RouteTable,
     facts: &Facts,
     conn: &ConnInfo,

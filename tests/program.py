@@ -65,6 +65,11 @@ def commands() -> None:
         assert run("check", "--config", file.name).returncode == 0
     known = json.loads(run("explain", "--host", "Helper.team-a.svc", *route).stdout)
     assert known["targets"] == ["http://127.0.0.1:9"], known
+    assert known["values"]["targets"]["source"] == "--route", known
+    default = json.loads(run("explain", "--default-route", "127.0.0.1:9").stdout)
+    assert default["route"]["kind"] == "default", default
+    asked = run("explain", "--host", "a", "--admin", "https://127.0.0.1:9")
+    assert asked.returncode == 1 and "http://127.0.0.1:9090" in asked.stderr, asked
     unknown = json.loads(run("explain", "--host", "helper.team-b", *route).stdout)
     assert unknown["reason"] == "unknown_target", unknown
 
@@ -93,6 +98,11 @@ def traffic() -> None:
         expected = {"path": "/mcp?x=1", "host": f"127.0.0.1:{port}", "bytes": len(body)}
         assert seen == expected, seen
         client.close()
+        admin = re.search(r'"admin":"([^"]+)"', first).group(1)
+        question = ["--host", "helper.team-a", "--path", "/mcp?x=1", "--admin", f"http://{admin}"]
+        explained = json.loads(run("explain", *question).stdout)
+        assert explained["targets"] == [f"http://127.0.0.1:{port}"], explained
+        assert explained["values"]["targets"]["source"] == "--route", explained
         line = json.loads(proxy.stderr.readline())
         assert line["target"] == "access" and line["outcome"] == "complete", line
         assert line["route"] == "helper.team-a" and line["status"] == 200, line
