@@ -119,6 +119,53 @@ def traffic() -> None:
         backend.shutdown()
 
 
+def precedence() -> None:
+    """Flag over environment over file over default, as /config shows it; a kubelet's words count as none."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write("workers: 4\nlog: {format: text, level: warn}\nadmin: {address: '127.0.0.1:1'}\n")
+        file.write("clusterDomain: example.org\nroutes: [{match: a.b, targets: ['127.0.0.1:9']}]\n")
+        file.flush()
+        ours = {
+            "KAGENT_PROXY_CONFIG": file.name,
+            "KAGENT_PROXY_WORKERS": "3",
+            "KAGENT_PROXY_LOG_FORMAT": "json",
+            "KAGENT_PROXY_LOG_LEVEL": "debug",
+            "KAGENT_PROXY_LISTEN": "127.0.0.1:0",
+        }
+        proxy = subprocess.Popen(
+            [PROGRAM, "--workers", "2", "--admin", "127.0.0.1:0"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **KUBELET, **ours},
+        )
+        try:
+            lines = []
+            while "serving" not in (line := proxy.stderr.readline()):
+                assert line, lines
+                lines.append(line)
+            ignored = [line for line in lines if "KAGENT_PROXY_PORT" in line]
+            assert len(ignored) == 1, lines
+            ignored = json.loads(ignored[0])
+            assert ignored["level"] == "DEBUG", ignored
+            for name in KUBELET:
+                assert name in json.dumps(ignored), ignored
+            for name in ours:
+                assert f'"{name}' not in json.dumps(ignored).replace("\\", ""), ignored
+            client = http.client.HTTPConnection(json.loads(line)["admin"], timeout=30)
+            client.request("GET", "/config")
+            shown = json.loads(client.getresponse().read())
+            config, sources = shown["config"], shown["sources"]
+            assert config["workers"] == 2 and sources["workers"] == "--workers", shown
+            assert config["log"]["level"] == "debug", shown
+            assert sources["log.level"] == "KAGENT_PROXY_LOG_LEVEL", shown
+            assert config["clusterDomain"] == "example.org", shown
+            assert sources["clusterDomain"] == f"{file.name}:4", shown
+            assert config["reloadEvery"] == "2s" and "reloadEvery" not in sources, shown
+        finally:
+            proxy.kill()
+            proxy.wait()
+
+
 def demo() -> None:
     args = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     proxy = subprocess.Popen(
@@ -153,5 +200,6 @@ def demo() -> None:
 
 commands()
 traffic()
+precedence()
 demo()
 print("ok")
