@@ -22,7 +22,7 @@ pub mod target;
 pub mod units;
 mod view;
 
-pub use load::{Loaded, check, load};
+pub use load::{Loaded, load};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 pub use view::view;
 

@@ -17,6 +17,7 @@ pub mod reload;
 pub mod admin;
 pub mod listener;
 
+pub mod check;
 pub mod explain;
 
 pub mod proxy;

@@ -18,7 +18,7 @@ use kagent_proxy::config::{LogFormat, Source};
 use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
-use kagent_proxy::{telemetry, tls};
+use kagent_proxy::{check, telemetry, tls};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[cfg(feature = "jemalloc")]
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         None => run(&cli.config, &env),
         Some(Command::Run(args)) => run(&args, &env),
         Some(Command::Check(args)) => {
-            let (report, code) = config::check(&args, &env);
+            let (report, code) = check::check(&args, &env);
             say(&report);
             ExitCode::from(code)
         }

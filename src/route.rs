@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::RouteConfig;
+use crate::config::target::bare_host;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Cluster;
 
@@ -97,7 +98,7 @@ impl HostKey {
         };
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         check_name(&name)?;
-        let bare = strip_cluster_suffix(&name, cluster_domain);
+        let bare = bare_host(&name, cluster_domain);
         Ok((Self(bare.into()), port))
     }
 
@@ -133,17 +134,6 @@ fn check_name(name: &str) -> Result<(), BadHost> {
     if numeric { Err(BadHost::Address) } else { Ok(()) }
 }
 
-fn strip_cluster_suffix<'a>(name: &'a str, cluster_domain: &str) -> &'a str {
-    let bare = name
-        .strip_suffix(cluster_domain)
-        .and_then(|rest| rest.strip_suffix(".svc."))
-        .or_else(|| name.strip_suffix(".svc"));
-    match bare {
-        Some(bare) if bare.contains('.') => bare,
-        _ => name,
-    }
-}
-
 // === impl Route ===
 
 impl Route {
@@ -162,7 +152,7 @@ impl RouteTable {
     pub fn new(routes: Vec<Arc<Route>>, defaults: Vec<DefaultRoute>, cluster_domain: &str) -> Self {
         let mut hosts: HashMap<HostKey, Vec<Arc<Route>>> = HashMap::new();
         for route in routes {
-            let host = strip_cluster_suffix(&route.config.host, cluster_domain);
+            let host = bare_host(&route.config.host, cluster_domain);
             hosts.entry(HostKey(host.into())).or_default().push(route);
         }
         for list in hosts.values_mut() {
@@ -210,7 +200,7 @@ impl RouteTable {
     /// Whether a name is the host of this route, in any spelling.
     #[must_use]
     pub fn is_host_of(&self, host: &HostKey, route: &Route) -> bool {
-        host.as_str() == strip_cluster_suffix(&route.config.host, &self.cluster_domain)
+        host.as_str() == bare_host(&route.config.host, &self.cluster_domain)
     }
 
     /// Whether a host name in a URL that the backend wrote means the backend of this route.

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub use client::{ClientConfigs, client_config};
 pub use server::server_config;
 
-use crate::config::Secret;
+use crate::config::{ClientTls, Secret, ServerTls};
 
 /// Why a TLS configuration cannot be built; says which file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +27,47 @@ pub struct TlsError {
     reason: String,
 }
 
+// === impl TlsError ===
+
+impl TlsError {
+    /// The key of the `tls` section that is at fault, such as `certFile`.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.place.split(' ').next().unwrap_or_default()
+    }
+}
+
 /// ALPN names, best first (RFC 7301).
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Makes ring the provider of everything in this process; a second call changes nothing.
 pub fn install_provider() {
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Everything that is wrong with a listener's files, each by itself before they are put together.
+#[must_use]
+pub fn server_faults(tls: &ServerTls) -> Vec<TlsError> {
+    let client_ca = tls.client_ca.as_ref();
+    let each = [
+        certificates(&tls.cert, "cert").err(),
+        private_key(&tls.key, "key").err(),
+        client_ca.and_then(|ca| authorities(ca, "clientCa").err()),
+    ];
+    let faults: Vec<_> = each.into_iter().flatten().collect();
+    if faults.is_empty() { server_config(tls).err().into_iter().collect() } else { faults }
+}
+
+/// Everything that is wrong with a route's files.
+#[must_use]
+pub fn client_faults(tls: &ClientTls) -> Vec<TlsError> {
+    let each = [
+        tls.ca.as_ref().and_then(|ca| authorities(ca, "ca").err()),
+        tls.cert.as_ref().and_then(|cert| certificates(cert, "cert").err()),
+        tls.key.as_ref().and_then(|key| private_key(key, "key").err()),
+    ];
+    let faults: Vec<_> = each.into_iter().flatten().collect();
+    if faults.is_empty() { client_config(tls).err().into_iter().collect() } else { faults }
 }
 
 /// The bytes of a secret as they are now.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::check::read_file;
 use super::sources::{ConfigFaults, Source, Sources};
-use super::target::{parse_route, parse_targets};
+use super::target::{bare_host, parse_route, parse_targets};
 use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};
 use crate::cli::ConfigArgs;
 
@@ -51,20 +51,6 @@ pub fn load(args: &ConfigArgs, env: &BTreeMap<String, String>) -> Result<Loaded,
     load_over(&given, if alone { Config::sidecar() } else { Config::default() })
 }
 
-/// What `kagent-proxy check` prints, and its exit code: 0, or 64 (`EX_USAGE` of sysexits.h).
-#[must_use]
-pub fn check(args: &ConfigArgs, env: &BTreeMap<String, String>) -> (String, u8) {
-    match load(args, env) {
-        Ok(loaded) => {
-            let routes = loaded.config.routes.len();
-            let file =
-                loaded.file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
-            (format!("configuration is valid: {file}, static routes: {routes}"), 0)
-        }
-        Err(faults) => (faults.to_string(), 64),
-    }
-}
-
 fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> {
     let file = given.file();
     let mut build = Build { config, sources: Sources::default(), faults: ConfigFaults::default() };
@@ -81,6 +67,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     );
     build.workers(given.one(given.args.workers.as_deref(), "--workers", "KAGENT_PROXY_WORKERS"));
     build.default_listeners();
+    build.spellings();
     if !build.faults.0.is_empty() {
         return Err(build.faults);
     }
@@ -213,8 +200,9 @@ impl Build {
                     continue;
                 }
             };
-            let same = |old: &RouteConfig| old.host == route.host && old.prefix == route.prefix;
-            let Some(at) = self.config.routes.iter().position(same) else {
+            let domain = self.config.cluster_domain.as_str();
+            let Some(at) = self.config.routes.iter().position(|old| same(old, &route, domain))
+            else {
                 self.sources.set(format!("routes[{}]", self.config.routes.len()), source.clone());
                 self.config.routes.push(route);
                 continue;
@@ -226,6 +214,21 @@ impl Build {
                 *old = route;
                 self.sources.forget(&path);
                 self.sources.set(path, source.clone());
+            }
+        }
+    }
+
+    /// One host in two spellings is one host, and only one of its routes would ever be taken.
+    fn spellings(&mut self) {
+        let Config { routes, cluster_domain, .. } = &self.config;
+        for (at, route) in routes.iter().enumerate() {
+            let before = routes.iter().take(at);
+            let other =
+                |old: &&RouteConfig| old.host != route.host && same(old, route, cluster_domain);
+            if let Some(old) = before.clone().find(other) {
+                let path = format!("routes[{at}].match");
+                let reason = format!("is {} in another spelling: {}", old.host, duplicate(route));
+                self.faults.add(&self.sources.of(&path), path, reason);
             }
         }
     }
@@ -299,6 +302,11 @@ impl Build {
             ),
         }
     }
+}
+
+/// Whether two routes are for the same requests.
+fn same(one: &RouteConfig, other: &RouteConfig, domain: &str) -> bool {
+    one.prefix == other.prefix && bare_host(&one.host, domain) == bare_host(&other.host, domain)
 }
 
 pub(super) fn duplicate(route: &RouteConfig) -> String {

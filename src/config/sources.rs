@@ -74,6 +74,12 @@ impl Sources {
         }
     }
 
+    /// The source of just this path, if it has one.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Source> {
+        self.0.get(path)
+    }
+
     /// Forgets a path and all below it.
     pub fn forget(&mut self, path: &str) {
         self.0.retain(|key, _| {

@@ -108,6 +108,20 @@ pub fn parse_host(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name without `.svc` and `.svc.<cluster domain>`, which go only from three or more labels: a
+/// namespace may be called `svc` (D2).
+#[must_use]
+pub fn bare_host<'a>(name: &'a str, cluster_domain: &str) -> &'a str {
+    let bare = name
+        .strip_suffix(cluster_domain)
+        .and_then(|rest| rest.strip_suffix(".svc."))
+        .or_else(|| name.strip_suffix(".svc"));
+    match bare {
+        Some(bare) if bare.contains('.') => bare,
+        _ => name,
+    }
+}
+
 /// Reads a path prefix of whole segments (D3). Empty text and `/` are every path; a slash at the
 /// end is dropped.
 ///

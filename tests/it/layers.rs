@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["reload"],
     &["listener", "admin"],
-    &["explain"],
+    &["explain", "check"],
     &["proxy", "build"],
     &["route"],
     &["upstream"],
