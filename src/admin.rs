@@ -15,6 +15,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -33,6 +34,9 @@ use crate::drain::{Phase, Trigger, Watch};
 use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
 use crate::upstream::Endpoint;
+
+/// After an accept error, usually too many open files: long enough for some to close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the admin listener shows.
 #[derive(Clone)]
@@ -57,9 +61,13 @@ impl Admin {
     /// Answers until dropped; it outlives the drain, so that it can be watched.
     pub async fn run(self, listener: TcpListener) {
         loop {
-            let Ok((stream, peer)) = listener.accept().await else {
-                tokio::task::yield_now().await;
-                continue;
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "the admin listener cannot accept, pausing");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
             };
             let admin = self.clone();
             tokio::spawn(async move {
