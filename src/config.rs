@@ -16,13 +16,16 @@ use ipnet::IpNet;
 mod check;
 mod defaults;
 mod file;
+mod kind;
 mod load;
+mod schema;
 mod sources;
 pub mod target;
 pub mod units;
 mod view;
 
 pub use load::{Loaded, load};
+pub use schema::schema;
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 pub use view::view;
 

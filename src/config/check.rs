@@ -3,19 +3,16 @@
 //! Knows the keys and their types, not the command line. Every fault is collected; what is wrong
 //! keeps its default, so that the rest is looked at too.
 
-use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::file::{Map, Node, Reader};
+use super::kind::{DURATION, Kind, LIMIT, NETWORK, POSITIVE, SIZE, SWITCH, TEXT, number};
 use super::load::{duplicate, parse_address, parse_log_format, parse_log_level};
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{parse_host, parse_match, parse_target};
-use super::units::{parse_duration, parse_size};
 use super::{
     Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
     RouteTarget, Secret, ServerTls, Target,
@@ -39,9 +36,15 @@ pub(super) fn read_file(
             );
         }
     };
-    let mut reader = Reader { file: path, sources, faults };
-    let Some(root) = reader.parse(&text) else { return };
-    let mut map = reader.map(&root, "");
+    let mut reader = Reader { file: path, sources, faults, outline: None };
+    if let Some(root) = reader.parse(&text) {
+        read_root(&mut reader, &root, config);
+    }
+}
+
+/// Reads the whole tree; with an outline, asks for everything a tree may hold.
+pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Config) {
+    let mut map = reader.map(root, "");
     reader.listeners(&mut map, config);
     reader.limits(&mut map, config);
     reader.admin(&mut map, config);
@@ -63,8 +66,8 @@ impl Reader<'_> {
         let mut listeners: Vec<ListenerConfig> = Vec::new();
         for (node, path) in items {
             let mut item = self.map(node, &path);
-            let name = self.value(&mut item, "name", text).unwrap_or_else(|| "http".to_owned());
-            let address = self.value(&mut item, "address", parse_address);
+            let name = self.value(&mut item, "name", TEXT).unwrap_or_else(|| "http".to_owned());
+            let address = self.value(&mut item, "address", Kind::text(parse_address));
             let tls =
                 self.section(&mut item, "tls").and_then(|mut tls| self.server_tls(&mut tls, node));
             self.end(&item);
@@ -94,7 +97,7 @@ impl Reader<'_> {
         let cert = self.secret(tls, "cert", "certFile");
         let key = self.secret(tls, "key", "keyFile");
         let client_ca = self.secret(tls, "clientCa", "clientCaFile");
-        let require_client_cert = self.value(tls, "requireClientCert", flag).unwrap_or(false);
+        let require_client_cert = self.value(tls, "requireClientCert", SWITCH).unwrap_or(false);
         self.end(tls);
         if require_client_cert && client_ca.is_none() {
             self.fault(
@@ -121,41 +124,38 @@ impl Reader<'_> {
         inline: &'static str,
         file: &'static str,
     ) -> Option<Secret> {
-        let inline = self.value(map, inline, |text| Ok(Secret::Inline(Arc::from(text))));
-        let file = self.value(map, file, |text| Ok(Secret::File(PathBuf::from(text))));
+        let inline =
+            self.value(map, inline, Kind::text(|text| Ok(Secret::Inline(Arc::from(text)))));
+        let file = self.value(map, file, Kind::text(|text| Ok(Secret::File(PathBuf::from(text)))));
         file.or(inline)
     }
 
     fn limits(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "listener") else { return };
         let limits = &mut config.listener;
-        self.set(&mut section, "detect", &mut limits.detect, positive);
-        self.set(&mut section, "handshake", &mut limits.handshake, positive);
-        self.set(&mut section, "headRead", &mut limits.head_read, positive);
-        self.set(&mut section, "idle", &mut limits.idle, parse_duration);
-        self.set(&mut section, "maxHeadBytes", &mut limits.max_head_bytes, parse_size);
-        self.set(&mut section, "maxHeadFields", &mut limits.max_head_fields, number);
-        self.set(&mut section, "maxConnections", &mut limits.max_connections, number);
-        self.set(&mut section, "maxH2Streams", &mut limits.max_h2_streams, number);
-        self.set(&mut section, "maxH2Resets", &mut limits.max_h2_resets, number);
+        self.set(&mut section, "detect", &mut limits.detect, POSITIVE);
+        self.set(&mut section, "handshake", &mut limits.handshake, POSITIVE);
+        self.set(&mut section, "headRead", &mut limits.head_read, POSITIVE);
+        self.set(&mut section, "idle", &mut limits.idle, DURATION);
+        self.set(&mut section, "maxHeadBytes", &mut limits.max_head_bytes, SIZE);
+        self.set(&mut section, "maxHeadFields", &mut limits.max_head_fields, number());
+        self.set(&mut section, "maxConnections", &mut limits.max_connections, number());
+        self.set(&mut section, "maxH2Streams", &mut limits.max_h2_streams, number());
+        self.set(&mut section, "maxH2Resets", &mut limits.max_h2_resets, number());
         self.end(&section);
     }
 
     fn admin(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "admin") else { return };
-        self.set(&mut section, "address", &mut config.admin.address, parse_address);
-        self.set(&mut section, "expose", &mut config.admin.expose, |text| match text {
-            "status" => Ok(Expose::Status),
-            "all" => Ok(Expose::All),
-            _ => Err(format!("{text:?} is not known; write status or all")),
-        });
+        self.set(&mut section, "address", &mut config.admin.address, Kind::text(parse_address));
+        self.set(&mut section, "expose", &mut config.admin.expose, EXPOSE);
         self.end(&section);
     }
 
     fn routes(&mut self, map: &mut Map<'_>, config: &mut Config, inherited: &RouteTarget) {
         for (node, path) in self.list(map, "routes").unwrap_or_default() {
             let mut item = self.map(node, &path);
-            let matched = self.value(&mut item, "match", parse_match);
+            let matched = self.value(&mut item, "match", Kind::text(parse_match));
             if matched.is_none() {
                 self.fault(node.line(), &path, "has no usable match; write `match: helper.team-a`");
             }
@@ -175,8 +175,8 @@ impl Reader<'_> {
         for (node, path) in self.list(map, "defaultRoutes").unwrap_or_default() {
             let mut item = self.map(node, &path);
             // `host` is the match here, so the upstream Host is inherited from `routeDefaults`.
-            let host = self.value(&mut item, "host", parse_host);
-            let listener = self.value(&mut item, "listener", text);
+            let host = self.value(&mut item, "host", Kind::text(parse_host));
+            let listener = self.value(&mut item, "listener", TEXT);
             let mut to = inherited.clone();
             let targets = self.targets(&mut item, node, &path);
             self.shared_options(&mut item, &mut to);
@@ -211,50 +211,38 @@ impl Reader<'_> {
             );
         }
         let count = items.len();
-        let targets: Vec<_> =
-            items.iter().filter_map(|(node, path)| self.scalar(node, path, parse_target)).collect();
+        let targets: Vec<_> = items
+            .iter()
+            .filter_map(|(node, path)| self.scalar(node, path, Kind::text(parse_target)))
+            .collect();
         (count > 0 && targets.len() == count).then_some(targets)
     }
 
     fn route_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
-        self.set(map, "host", &mut to.host_header, |text| {
-            match http::uri::Authority::from_str(text) {
-                Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
-                _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
-            }
-        });
+        self.set(map, "host", &mut to.host_header, AUTHORITY);
         self.shared_options(map, to);
     }
 
     fn shared_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
         self.client_tls(map, &mut to.tls);
-        self.set(map, "cards", &mut to.cards, |text| match text {
-            "rewrite" => Ok(Cards::Rewrite),
-            "pass" => Ok(Cards::Pass),
-            _ => Err(format!("{text:?} is not known; write rewrite or pass")),
-        });
+        self.set(map, "cards", &mut to.cards, CARDS);
         if let Some(upgrades) = self.list(map, "upgrades") {
             to.websocket = !upgrades.is_empty();
             for (node, path) in upgrades {
-                self.scalar(node, &path, |text| match text {
-                    "websocket" => Ok(()),
-                    _ => {
-                        Err(format!("{text:?} is not supported; write websocket or an empty list"))
-                    }
-                });
+                self.scalar(node, &path, UPGRADE);
             }
         }
         if let Some(mut section) = self.section(map, "timeouts") {
-            self.set(&mut section, "connect", &mut to.timeouts.connect, positive);
+            self.set(&mut section, "connect", &mut to.timeouts.connect, POSITIVE);
             self.call_limits(&mut section, "unary", &mut to.timeouts.unary);
             self.call_limits(&mut section, "stream", &mut to.timeouts.stream);
             self.call_limits(&mut section, "upgrade", &mut to.timeouts.upgrade);
             self.end(&section);
         }
-        self.set(map, "keepAlive", &mut to.keep_alive, parse_duration);
+        self.set(map, "keepAlive", &mut to.keep_alive, DURATION);
         if let Some(mut section) = self.section(map, "hold") {
-            self.set(&mut section, "card", &mut to.hold.card, parse_duration);
-            self.set(&mut section, "request", &mut to.hold.request, parse_duration);
+            self.set(&mut section, "card", &mut to.hold.card, DURATION);
+            self.set(&mut section, "request", &mut to.hold.request, DURATION);
             self.end(&section);
         }
     }
@@ -274,66 +262,94 @@ impl Reader<'_> {
         } else if cert.is_some() {
             (tls.cert, tls.key) = (cert, key);
         }
-        self.set(&mut section, "serverName", &mut tls.server_name, |text| {
-            parse_host(text).map(Some)
-        });
-        self.set(&mut section, "insecureSkipVerify", &mut tls.insecure_skip_verify, flag);
+        let name = Kind::text(|text| parse_host(text).map(Some));
+        self.set(&mut section, "serverName", &mut tls.server_name, name);
+        self.set(&mut section, "insecureSkipVerify", &mut tls.insecure_skip_verify, SWITCH);
         self.end(&section);
     }
 
     fn call_limits(&mut self, map: &mut Map<'_>, key: &'static str, limits: &mut Limits) {
         let Some(mut section) = self.section(map, key) else { return };
-        let limit =
-            |text: &str| parse_duration(text).map(|time| Some(time).filter(|time| !time.is_zero()));
-        self.set(&mut section, "head", &mut limits.head, limit);
-        self.set(&mut section, "idle", &mut limits.idle, limit);
-        self.set(&mut section, "total", &mut limits.total, limit);
+        self.set(&mut section, "head", &mut limits.head, LIMIT);
+        self.set(&mut section, "idle", &mut limits.idle, LIMIT);
+        self.set(&mut section, "total", &mut limits.total, LIMIT);
         self.end(&section);
     }
 
     fn upstream(&mut self, map: &mut Map<'_>, config: &mut Config) {
         if let Some(mut section) = self.section(map, "upstream") {
             let upstream = &mut config.upstream;
-            self.set(&mut section, "idle", &mut upstream.idle, parse_duration);
-            self.set(&mut section, "idleMax", &mut upstream.idle_max, parse_duration);
-            self.set(&mut section, "resolveEvery", &mut upstream.resolve_every, positive);
-            self.set(&mut section, "retryPercent", &mut upstream.retry_percent, number);
-            self.set(&mut section, "retryPerSecond", &mut upstream.retry_per_second, number);
+            self.set(&mut section, "idle", &mut upstream.idle, DURATION);
+            self.set(&mut section, "idleMax", &mut upstream.idle_max, DURATION);
+            self.set(&mut section, "resolveEvery", &mut upstream.resolve_every, POSITIVE);
+            self.set(&mut section, "retryPercent", &mut upstream.retry_percent, number());
+            self.set(&mut section, "retryPerSecond", &mut upstream.retry_per_second, number());
             self.end(&section);
         }
         if let Some(mut section) = self.section(map, "hold") {
-            self.set(&mut section, "max", &mut config.hold.max, number);
-            self.set(&mut section, "maxPerSource", &mut config.hold.max_per_source, number);
+            self.set(&mut section, "max", &mut config.hold.max, number());
+            self.set(&mut section, "maxPerSource", &mut config.hold.max_per_source, number());
             self.end(&section);
         }
     }
 
     fn top(&mut self, map: &mut Map<'_>, config: &mut Config) {
         if let Some(mut section) = self.section(map, "drain") {
-            self.set(&mut section, "lag", &mut config.drain.lag, parse_duration);
-            self.set(&mut section, "deadline", &mut config.drain.deadline, parse_duration);
+            self.set(&mut section, "lag", &mut config.drain.lag, DURATION);
+            self.set(&mut section, "deadline", &mut config.drain.deadline, DURATION);
             self.end(&section);
         }
         if let Some(mut section) = self.section(map, "log") {
-            self.set(&mut section, "format", &mut config.log.format, parse_log_format);
-            self.set(&mut section, "level", &mut config.log.level, parse_log_level);
-            self.set(&mut section, "access", &mut config.log.access, flag);
+            self.set(
+                &mut section,
+                "format",
+                &mut config.log.format,
+                Kind::words(&["json", "text"], parse_log_format),
+            );
+            self.set(&mut section, "level", &mut config.log.level, Kind::text(parse_log_level));
+            self.set(&mut section, "access", &mut config.log.access, SWITCH);
             self.end(&section);
         }
         if let Some(items) = self.list(map, "trustedProxies") {
             config.trusted_proxies =
-                items.iter().filter_map(|(node, path)| self.scalar(node, path, network)).collect();
+                items.iter().filter_map(|(node, path)| self.scalar(node, path, NETWORK)).collect();
         }
-        self.set(map, "publicUrl", &mut config.public_url, |text| public_url(text).map(Some));
-        self.set(map, "clusterDomain", &mut config.cluster_domain, parse_host);
-        self.set(map, "workers", &mut config.workers, |text| {
-            text.parse()
-                .map(Some)
-                .map_err(|_| format!("{text:?} is not a number of threads; write 1 or more"))
-        });
-        self.set(map, "reloadEvery", &mut config.reload_every, parse_duration);
+        self.set(
+            map,
+            "publicUrl",
+            &mut config.public_url,
+            Kind::text(|text| public_url(text).map(Some)),
+        );
+        self.set(map, "clusterDomain", &mut config.cluster_domain, Kind::text(parse_host));
+        self.set(map, "workers", &mut config.workers, WORKERS);
+        self.set(map, "reloadEvery", &mut config.reload_every, DURATION);
     }
 }
+
+const EXPOSE: Kind<Expose> = Kind::words(&["status", "all"], |text| match text {
+    "status" => Ok(Expose::Status),
+    "all" => Ok(Expose::All),
+    _ => Err(format!("{text:?} is not known; write status or all")),
+});
+const CARDS: Kind<Cards> = Kind::words(&["rewrite", "pass"], |text| match text {
+    "rewrite" => Ok(Cards::Rewrite),
+    "pass" => Ok(Cards::Pass),
+    _ => Err(format!("{text:?} is not known; write rewrite or pass")),
+});
+const UPGRADE: Kind<()> = Kind::words(&["websocket"], |text| match text {
+    "websocket" => Ok(()),
+    _ => Err(format!("{text:?} is not supported; write websocket or an empty list")),
+});
+const AUTHORITY: Kind<Option<String>> =
+    Kind::text(|text| match http::uri::Authority::from_str(text) {
+        Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
+        _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
+    });
+const WORKERS: Kind<Option<NonZeroUsize>> = Kind::number(|text| {
+    text.parse()
+        .map(Some)
+        .map_err(|_| format!("{text:?} is not a number of threads; write 1 or more"))
+});
 
 /// The line of a map's `tls` key.
 fn map_line(reader: &Reader<'_>, map: &Map<'_>) -> usize {
@@ -341,33 +357,6 @@ fn map_line(reader: &Reader<'_>, map: &Map<'_>) -> usize {
         Source::File(_, line) => line,
         _ => 0,
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the shape every reader of a value has")]
-fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
-fn flag(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a switch; write true or false"))
-}
-
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a whole number; write one such as 100"))
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("must not be 0; write a duration such as 10s".to_owned()),
-        time => Ok(time),
-    }
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse()
-        .or_else(|_| address())
-        .map_err(|_| format!("{text:?} is not a network; write one such as 10.0.0.0/8 or 10.0.0.1"))
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
+use super::kind::{Kind, Shape};
 use super::sources::{ConfigFaults, Source, Sources};
 
 /// A value and the line it begins on, from 1.
@@ -40,6 +41,33 @@ pub(super) struct Reader<'a> {
     pub(super) file: &'a Path,
     pub(super) sources: &'a mut Sources,
     pub(super) faults: &'a mut ConfigFaults,
+    /// What was asked for, by path, items of lists as `[]`. With it everything counts as present.
+    pub(super) outline: Option<Vec<(String, Asked)>>,
+}
+
+/// What the reader was asked for at a path.
+pub(super) enum Asked {
+    Map,
+    List,
+    Scalar(Shape),
+    Words(Vec<&'static str>),
+}
+
+/// A value that is not there.
+pub(super) static NOTHING: Node = Node { line: 0, data: Data::Null };
+
+// === impl Kind ===
+
+impl<T> Kind<T> {
+    /// Words that are not taken are not shown.
+    fn asked(&self) -> Asked {
+        match self.shape {
+            Shape::Words(words) => Asked::Words(
+                words.iter().filter(|word| (self.parse)(word).is_ok()).copied().collect(),
+            ),
+            shape => Asked::Scalar(shape),
+        }
+    }
 }
 
 // === impl Node ===
@@ -107,6 +135,7 @@ impl Reader<'_> {
 
     /// The node as a map; an empty one after a fault.
     pub(super) fn map<'n>(&mut self, node: &'n Node, path: &str) -> Map<'n> {
+        self.ask(path, Asked::Map);
         let entries: &[_] = match &node.data {
             Data::Map(entries) => entries,
             Data::Null => &[],
@@ -125,6 +154,9 @@ impl Reader<'_> {
         key: &'static str,
     ) -> Option<(&'n Node, String)> {
         map.known.push(key);
+        if self.outline.is_some() {
+            return Some((&NOTHING, map.join(key)));
+        }
         let (_, line, node) = map.entries.iter().find(|(name, ..)| name == key)?;
         let path = map.join(key);
         self.sources.set(path.clone(), Source::File(self.file.to_owned(), *line));
@@ -144,6 +176,10 @@ impl Reader<'_> {
         key: &'static str,
     ) -> Option<Vec<Item<'n>>> {
         let (node, path) = self.get(map, key)?;
+        if self.outline.is_some() {
+            self.ask(&path, Asked::List);
+            return Some(vec![(&NOTHING, format!("{path}[]"))]);
+        }
         let Data::List(items) = &node.data else {
             self.fault(node.line, &path, "is not a list; write one `- item` line for each");
             return None;
@@ -151,29 +187,34 @@ impl Reader<'_> {
         Some(items.iter().enumerate().map(|(at, item)| (item, format!("{path}[{at}]"))).collect())
     }
 
-    /// A scalar, read by `parse`.
-    pub(super) fn scalar<T>(
-        &mut self,
-        node: &Node,
-        path: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
+    fn ask(&mut self, path: &str, asked: Asked) {
+        if let Some(outline) = &mut self.outline {
+            outline.push((path.to_owned(), asked));
+        }
+    }
+
+    /// A scalar of this kind.
+    pub(super) fn scalar<T>(&mut self, node: &Node, path: &str, kind: Kind<T>) -> Option<T> {
+        if self.outline.is_some() {
+            self.ask(path, kind.asked());
+            return None;
+        }
         let Data::Text(text) = &node.data else {
             self.fault(node.line, path, "is not a single value; write it on the key's own line");
             return None;
         };
-        parse(text).map_err(|reason| self.fault(node.line, path, &reason)).ok()
+        (kind.parse)(text).map_err(|reason| self.fault(node.line, path, &reason)).ok()
     }
 
-    /// The value of a key, read by `parse`, if it is there and right.
+    /// The value of a key, if it is there and right.
     pub(super) fn value<T>(
         &mut self,
         map: &mut Map<'_>,
         key: &'static str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        kind: Kind<T>,
     ) -> Option<T> {
         let (node, path) = self.get(map, key)?;
-        self.scalar(node, &path, parse)
+        self.scalar(node, &path, kind)
     }
 
     /// Puts the value of a key into its slot.
@@ -182,9 +223,9 @@ impl Reader<'_> {
         map: &mut Map<'_>,
         key: &'static str,
         slot: &mut T,
-        parse: impl Fn(&str) -> Result<T, String>,
+        kind: Kind<T>,
     ) {
-        if let Some(value) = self.value(map, key, parse) {
+        if let Some(value) = self.value(map, key, kind) {
             *slot = value;
         }
     }
