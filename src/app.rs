@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -60,6 +61,7 @@ pub struct Bound {
     trigger: Trigger,
     watch: Watch,
     reload: Option<Reload>,
+    traffic: Handle,
 }
 
 /// Builds the program.
@@ -68,11 +70,24 @@ pub struct App;
 // === impl App ===
 
 impl App {
-    /// Binds and resolves; nothing is served yet.
+    /// Binds and resolves; nothing is served yet. Everything will run on the runtime of the caller.
     ///
     /// # Errors
     /// [`BuildError`] with what to change.
     pub async fn build(config: Config, sources: &Sources) -> Result<Bound, BuildError> {
+        Self::build_beside(config, sources, &Handle::current()).await
+    }
+
+    /// As [`App::build`], with traffic on `traffic` and everything else where [`Bound::run`] is called,
+    /// so that a scrape or a reload never holds up a call.
+    ///
+    /// # Errors
+    /// [`BuildError`] with what to change.
+    pub async fn build_beside(
+        config: Config,
+        sources: &Sources,
+        traffic: &Handle,
+    ) -> Result<Bound, BuildError> {
         tls::install_provider();
         let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
         let recorder = telemetry::recorder().map_err(|e| BuildError::Setup(e.to_string()))?;
@@ -81,7 +96,7 @@ impl App {
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for listener in &config.listeners {
-            let opened = open(listener)?;
+            let opened = open(listener, traffic)?;
             addresses.push(local(&opened.socket, listener.address)?);
             listeners.push(opened);
         }
@@ -108,12 +123,14 @@ impl App {
             trigger,
             watch,
             reload: None,
+            traffic: traffic.clone(),
         })
     }
 }
 
-/// Opens one port, with its certificate if it has one.
-fn open(config: &ListenerConfig) -> Result<Listener, BuildError> {
+/// Opens one port, with its certificate if it has one; the port wakes the runtime that serves it.
+fn open(config: &ListenerConfig, traffic: &Handle) -> Result<Listener, BuildError> {
+    let _registers_there = traffic.enter();
     let name: Arc<str> = config.name.as_str().into();
     let tls = match &config.tls {
         None => None,
@@ -185,7 +202,7 @@ impl Bound {
         background.spawn(admin.run(self.admin_listener));
         background.spawn(report_drain(Arc::clone(&proxy), watch.clone()));
         let mut draining = watch.clone();
-        let mut serving = Box::pin(serve(self.listeners, &config, proxy, watch));
+        let mut serving = Box::pin(serve(self.listeners, &config, proxy, watch, self.traffic));
         tokio::select! {
             () = serving.as_mut() => return true,
             () = draining.reached(Phase::Draining) => {}
@@ -199,7 +216,13 @@ impl Bound {
 }
 
 /// Every listener, and what came out of them, to the end.
-async fn serve(listeners: Vec<Listener>, config: &Config, proxy: Arc<Proxy>, watch: Watch) {
+async fn serve(
+    listeners: Vec<Listener>,
+    config: &Config,
+    proxy: Arc<Proxy>,
+    watch: Watch,
+    traffic: Handle,
+) {
     let shared = Shared {
         proxy: Arc::clone(&proxy),
         limits: Arc::new(config.listener.clone()),
@@ -208,7 +231,7 @@ async fn serve(listeners: Vec<Listener>, config: &Config, proxy: Arc<Proxy>, wat
     };
     let mut serving = JoinSet::new();
     for listener in listeners {
-        serving.spawn(listener::run(listener, shared.clone()));
+        serving.spawn_on(listener::run(listener, shared.clone()), &traffic);
     }
     while serving.join_next().await.is_some() {}
     proxy.tunnels_ended().await;

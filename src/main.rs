@@ -19,6 +19,7 @@ use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
 use kagent_proxy::{check, telemetry, tls};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[cfg(feature = "jemalloc")]
@@ -131,9 +132,15 @@ fn start<T>(
     if let Some(workers) = loaded.config.workers {
         builder.worker_threads(workers.get());
     }
-    match builder.enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(loaded, args.clone(), env.clone(), ready)),
-        Err(error) => complain(&format!("cannot start threads: {error}"), 1),
+    let traffic = builder.thread_name("traffic").enable_all().build();
+    // Signals, admin listener, reload and names: on this thread, beside the traffic.
+    let beside = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match (traffic, beside) {
+        (Ok(traffic), Ok(beside)) => {
+            let (args, env) = (args.clone(), env.clone());
+            beside.block_on(serve(loaded, args, env, traffic.handle(), ready))
+        }
+        (Err(error), _) | (_, Err(error)) => complain(&format!("cannot start threads: {error}"), 1),
     }
 }
 
@@ -141,6 +148,7 @@ async fn serve<T>(
     loaded: Loaded,
     args: ConfigArgs,
     env: BTreeMap<String, String>,
+    traffic: &Handle,
     ready: impl FnOnce(&Bound) -> io::Result<T>,
 ) -> ExitCode {
     if !loaded.ignored_env.is_empty() {
@@ -149,7 +157,7 @@ async fn serve<T>(
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    let bound = match App::build(loaded.config, &loaded.sources).await {
+    let bound = match App::build_beside(loaded.config, &loaded.sources, traffic).await {
         Ok(bound) => bound,
         Err(error) => return complain(&error.to_string(), 1),
     };

@@ -18,5 +18,6 @@ mod layers;
 mod relay;
 mod reload;
 mod retry;
+mod runtimes;
 mod tls;
 mod upgrades;
