@@ -88,7 +88,8 @@ impl Reader<'_> {
             }
         }
         if listeners.is_empty() {
-            self.fault(0, "listeners", "has no usable listener; write one or leave the key out");
+            let line = key_line(self, map, "listeners");
+            self.fault(line, "listeners", "has no usable listener; write one or leave the key out");
         }
         config.listeners = listeners;
     }
@@ -253,7 +254,7 @@ impl Reader<'_> {
         let cert = self.secret(&mut section, "cert", "certFile");
         let key = self.secret(&mut section, "key", "keyFile");
         if cert.is_some() != key.is_some() {
-            let line = map_line(self, map);
+            let line = key_line(self, map, "tls");
             self.fault(
                 line,
                 &section.join("certFile"),
@@ -351,9 +352,9 @@ const WORKERS: Kind<Option<NonZeroUsize>> = Kind::number(|text| {
         .map_err(|_| format!("{text:?} is not a number of threads; write 1 or more"))
 });
 
-/// The line of a map's `tls` key.
-fn map_line(reader: &Reader<'_>, map: &Map<'_>) -> usize {
-    match reader.sources.of(&map.join("tls")) {
+/// The line of a map's key.
+fn key_line(reader: &Reader<'_>, map: &Map<'_>, key: &str) -> usize {
+    match reader.sources.of(&map.join(key)) {
         Source::File(_, line) => line,
         _ => 0,
     }

@@ -67,7 +67,9 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     );
     build.workers(given.one(given.args.workers.as_deref(), "--workers", "KAGENT_PROXY_WORKERS"));
     build.default_listeners();
+    build.unreachable_defaults();
     build.spellings();
+    build.addresses();
     if !build.faults.0.is_empty() {
         return Err(build.faults);
     }
@@ -214,6 +216,42 @@ impl Build {
                 *old = route;
                 self.sources.forget(&path);
                 self.sources.set(path, source.clone());
+            }
+        }
+    }
+
+    /// The first default route that fits is taken, so one behind a wider one never is.
+    fn unreachable_defaults(&mut self) {
+        let wider = |a: &Option<String>, b: &Option<String>| a.is_none() || a == b;
+        let routes = &self.config.default_routes;
+        for (at, route) in routes.iter().enumerate() {
+            let before = routes.iter().take(at).position(|old| {
+                wider(&old.host, &route.host) && wider(&old.listener, &route.listener)
+            });
+            if let Some(before) = before {
+                let path = format!("defaultRoutes[{at}]");
+                let reason = format!(
+                    "is never taken: defaultRoutes[{before}] comes first and fits all its requests; write this one before it"
+                );
+                let place = self.sources.of(&format!("{path}.targets"));
+                self.faults.add(&place, path, reason);
+            }
+        }
+    }
+
+    /// Two listeners cannot have one address.
+    fn addresses(&mut self) {
+        let mut taken = vec![("admin".to_owned(), self.config.admin.address)];
+        for (at, listener) in self.config.listeners.iter().enumerate() {
+            let path = format!("listeners[{at}].address");
+            let address = listener.address;
+            let holder = taken.iter().find(|(_, old)| *old == address && address.port() != 0);
+            if let Some((holder, _)) = holder {
+                let reason =
+                    format!("{address} is the address of {holder} too; write another port");
+                self.faults.add(&self.sources.of(&path), path, reason);
+            } else {
+                taken.push((listener.name.clone(), address));
             }
         }
     }

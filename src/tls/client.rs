@@ -38,7 +38,7 @@ pub fn client_config(tls: &ClientTls) -> Result<ClientConfigs, TlsError> {
     } else {
         let verifier = WebPkiServerVerifier::builder(trust)
             .build()
-            .map_err(|error| TlsError { place: "tls.ca".to_owned(), reason: error.to_string() })?;
+            .map_err(|error| TlsError { place: "ca".to_owned(), reason: error.to_string() })?;
         builder.with_webpki_verifier(verifier)
     };
     let mut config = match (&tls.cert, &tls.key) {

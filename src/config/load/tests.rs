@@ -1,5 +1,6 @@
 //! Precedence, the environment a kubelet makes, and the faults of flags and variables.
 
+use super::super::Secret;
 use super::*;
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -169,6 +170,15 @@ fn faults_of_a_file_carry_line_and_proposal() {
             "3: defaultRoutes[0].listener: there is no listener \"x\"; write the name of one in listeners",
         ),
         (
+            "defaultRoutes:\n- targets: [\"b:1\"]\n- host: x\n  targets: [\"c:1\"]",
+            "4: defaultRoutes[1]: is never taken: defaultRoutes[0] comes first and fits all its requests; write this one before it",
+        ),
+        (
+            "admin: {address: \"[::1]:1\"}\nlisteners:\n- address: \"[::1]:1\"",
+            "3: listeners[0].address: [::1]:1 is the address of admin too; write another port",
+        ),
+        ("\nlisteners: []", "2: listeners: has no usable listener; write one or leave the key out"),
+        (
             "publicUrl: http://a/b",
             "1: publicUrl: \"http://a/b\" is not the URL of a proxy; write http:// or https:// and a host, without path or query",
         ),
@@ -181,6 +191,16 @@ fn faults_of_a_file_carry_line_and_proposal() {
         let report = faults(&file.args(), &env(&[]));
         assert_eq!(report, format!("{}:{expected}", file.0.display()), "{yaml}");
     }
+}
+
+#[test]
+fn the_file_of_a_secret_wins_over_the_secret() {
+    let file = File::new(
+        "secret",
+        "routes:\n- match: a\n  targets: [https://a]\n  tls: {ca: inline, caFile: ca.crt}\n",
+    );
+    let config = load(&file.args(), &env(&[])).unwrap().config;
+    assert_eq!(config.routes[0].to.tls.ca, Some(Secret::File("ca.crt".into())));
 }
 
 #[test]
