@@ -150,7 +150,7 @@ impl Proxy {
             }
             Err(refusal) if refusal.closes() => {
                 self.metrics.rejected(refusal.error.reason().word());
-                exchange.refused(refusal.error.reason());
+                exchange.unanswered(refusal.error.reason());
                 return Err(Unanswered);
             }
             Err(refusal) => {

@@ -14,6 +14,7 @@ pub mod reuse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use metrics::Counter;
@@ -29,6 +30,9 @@ use balance::Candidate;
 use budget::Budget;
 use reuse::Reuse;
 
+/// Names are looked up no more often than this, however many requests wait.
+const RESOLVE_AGAIN: Duration = Duration::from_millis(500);
+
 /// The endpoints of one route, kept current by [`Cluster::refresh`].
 #[derive(Debug)]
 pub struct Cluster {
@@ -40,8 +44,10 @@ pub struct Cluster {
     tls: Option<Arc<Tls>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     discarded: Counter,
-    /// A request waits for a name to resolve.
+    /// A request waits for an endpoint.
     wanted: Arc<Notify>,
+    /// The endpoints are others than before.
+    changed: Notify,
 }
 
 // === impl Cluster ===
@@ -65,6 +71,7 @@ impl Cluster {
             endpoints: ArcSwap::default(),
             discarded,
             wanted: Arc::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -95,7 +102,11 @@ impl Cluster {
                 }
             }
         }
+        let new = next.iter().any(|e| !before.contains_key(&(e.target.clone(), e.address)));
         self.endpoints.store(Arc::new(next));
+        if new {
+            self.changed.notify_waiters();
+        }
     }
 
     fn endpoint(&self, target: &Target, address: SocketAddr) -> Arc<Endpoint> {
@@ -118,20 +129,26 @@ impl Cluster {
         let (every, wanted) = (first.config.resolve_every, Arc::clone(&first.wanted));
         drop(first);
         let mut resolve = tokio::time::interval(every);
+        let mut resolved = Instant::now();
         let mut sweep = tokio::time::interval(pool::SWEEP_EVERY);
         resolve.tick().await;
         loop {
             let again = tokio::select! {
                 _ = resolve.tick() => true,
                 _ = sweep.tick() => false,
-                () = wanted.notified() => true,
+                () = async {
+                    wanted.notified().await;
+                    tokio::time::sleep_until(resolved + RESOLVE_AGAIN).await;
+                } => true,
             };
             let Some(cluster) = cluster.upgrade() else { return };
             if again {
                 cluster.refresh().await;
                 resolve.reset();
+                resolved = Instant::now();
             } else {
                 let now = Instant::now();
+                cluster.budget.settle(now);
                 cluster.endpoints.load_full().iter().for_each(|e| e.pool.sweep(now));
             }
         }
@@ -154,9 +171,15 @@ impl Cluster {
         endpoints.get(balance::choose(candidates, fastrand::u64(..))?).cloned()
     }
 
-    /// A request waits and there is no endpoint: look at the names again now.
-    pub fn wanted(&self) {
+    /// Waits for other endpoints, at most `until`, and has the names looked up again: what refuses may
+    /// be an address that its pod has left.
+    pub async fn wait(&self, until: Instant) {
+        let changed = self.changed.notified();
         self.wanted.notify_one();
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
     }
 
     /// All endpoints of this moment.

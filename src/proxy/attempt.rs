@@ -19,7 +19,7 @@ use super::error::{ProxyError, Refusal};
 use super::exchange::Exchange;
 use super::facts::{Facts, Kind};
 use super::forward::address;
-use super::hold::Holds;
+use super::hold::{Held, Holds};
 use crate::body::{RequestBody, Upload};
 use crate::headers;
 use crate::route::Route;
@@ -31,6 +31,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A dial that takes longer gets company (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
+/// What the last dial of a hold has at least.
+const LAST_DIAL: Duration = Duration::from_millis(100);
 
 /// An answer's body, and the lease it lives on.
 #[derive(Debug)]
@@ -54,88 +56,173 @@ pub async fn send(
     exchange: &mut Exchange,
 ) -> Result<Response<Sent>, Refusal> {
     let cluster = &route.cluster;
-    let hold = if facts.card { route.config.to.hold.card } else { route.config.to.hold.request };
-    let until = Instant::now() + hold;
-    let (mut held, mut pause, mut repeated) = (None, FIRST_PAUSE, false);
+    let http1 = facts.kind == Kind::Upgrade;
+    let times = route.config.to.hold;
+    let until = Instant::now() + if facts.card { times.card } else { times.request };
+    // What follows from failures is boxed: rare, and large enough to weigh on every connection.
+    let mut troubles: Option<Box<Troubles<'_>>> = None;
+    let begin = || Box::new(Troubles::new(holds, source, until));
     cluster.budget.sent();
     loop {
-        let lease = match connect(route, facts.kind == Kind::Upgrade).await {
+        let lease = match connect(route, http1, troubles.as_deref()).await {
             Ok(lease) => lease,
             Err(error) => {
-                let next = Instant::now() + pause;
-                let waits = matches!(error, None | Some(ConnectError::Io(..)));
-                if !waits || next > until {
-                    return Err(Refusal::new(unreachable(route, error), request));
+                let waiting = Box::pin(troubles.get_or_insert_with(begin).wait(route, error));
+                match waiting.await {
+                    Ok(()) => continue,
+                    Err(error) => return Err(Refusal::new(error, request)),
                 }
-                if held.is_none() {
-                    held = holds.enter(source);
-                    if held.is_none() {
-                        return Err(Refusal::new(ProxyError::Overloaded, request));
-                    }
-                }
-                if error.is_none() {
-                    cluster.wanted();
-                }
-                tokio::time::sleep_until(next).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
             }
         };
-        drop(held.take());
-        exchange.on_connection();
-        match attempt(route, facts, lease, exchange.age(), request).await {
-            Ok(response) => return Ok(response),
-            Err(Attempt::Again { request: back, refusal, once }) => {
-                let again = !(once && repeated) && cluster.budget.take(Instant::now());
-                if !again {
-                    return Err(refusal);
-                }
-                repeated |= once;
-                route.metrics.retries.increment(1);
-                request = *back;
-            }
-            Err(Attempt::Failed(refusal)) => return Err(refusal),
+        if let Some(troubles) = &mut troubles {
+            troubles.held = None;
         }
+        exchange.on_connection();
+        let broken = match attempt(route, facts, lease, exchange.age(), request).await {
+            Ok(response) => return Ok(response),
+            Err(Attempt::Failed(refusal)) => return Err(refusal),
+            Err(Attempt::Again(broken)) => broken,
+        };
+        let troubles = troubles.get_or_insert_with(begin);
+        if !Box::pin(troubles.may_repeat(route, &broken)).await {
+            return Err(broken.refusal);
+        }
+        route.metrics.retries.increment(1);
+        request = broken.request;
     }
 }
 
 enum Attempt {
     /// May be sent again.
-    Again {
-        request: Box<Request<RequestBody>>,
-        /// The answer if it is not.
-        refusal: Refusal,
-        /// Bytes of it were written: no more than once.
-        once: bool,
-    },
+    Again(Box<Broken>),
     /// The request is gone.
     Failed(Refusal),
 }
 
+/// An attempt that may be made again.
+struct Broken {
+    request: Request<RequestBody>,
+    /// The answer if it is not.
+    refusal: Refusal,
+    /// Bytes of the request were written: no more than once.
+    written: bool,
+    /// The connection had carried a request before.
+    reused: bool,
+    /// Where it led.
+    address: SocketAddr,
+}
+
+/// What one request has met so far, and for how long it still waits.
+struct Troubles<'a> {
+    holds: &'a Holds,
+    source: IpAddr,
+    until: Instant,
+    pause: Duration,
+    held: Option<Held>,
+    /// Why nothing could be reached, when that was last clear.
+    error: Option<ConnectError>,
+    /// Endpoints that have had the request. Sent again, it gets a new connection: what closed one idle
+    /// connection may have closed the next one too, and this may be its only repeat.
+    had: Vec<SocketAddr>,
+    repeated: bool,
+}
+
+// === impl Troubles ===
+
+impl<'a> Troubles<'a> {
+    fn new(holds: &'a Holds, source: IpAddr, until: Instant) -> Self {
+        let (had, repeated) = (Vec::new(), false);
+        Self { holds, source, until, pause: FIRST_PAUSE, held: None, error: None, had, repeated }
+    }
+
+    /// Whether the request may be sent again (D11), now that this has become of it. Counts, and waits
+    /// where it must.
+    async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
+        if (broken.written && self.repeated) || !route.cluster.budget.take(Instant::now()) {
+            return false;
+        }
+        self.repeated |= broken.written;
+        self.had.push(broken.address);
+        // A new connection that closes at once is as good as a failed dial.
+        let elsewhere = broken.reused || route.cluster.pick(&self.had).is_some();
+        elsewhere || self.pause(route).await
+    }
+
+    /// Nothing could be reached, for this reason: waits a while, where waiting may help.
+    async fn wait(&mut self, route: &Route, error: Option<ConnectError>) -> Result<(), ProxyError> {
+        let waits = matches!(error, None | Some(ConnectError::Io(..) | ConnectError::Timeout(..)));
+        // A dial that the end of the hold cut short says less than the one before it.
+        let cut = matches!(error, Some(ConnectError::Timeout(..))) && self.held.is_some();
+        if !cut || self.error.is_none() {
+            self.error = error;
+        }
+        if !waits || Instant::now() >= self.until {
+            return Err(unreachable(route, self.error.take()));
+        }
+        self.had.clear();
+        if self.pause(route).await { Ok(()) } else { Err(ProxyError::Overloaded) }
+    }
+
+    /// Waits a while; false if the time is over or too many wait already.
+    async fn pause(&mut self, route: &Route) -> bool {
+        let now = Instant::now();
+        if now >= self.until {
+            return false;
+        }
+        if self.held.is_none() {
+            self.held = self.holds.enter(self.source);
+        }
+        if self.held.is_none() {
+            return false;
+        }
+        route.cluster.wait((now + self.pause).min(self.until)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        true
+    }
+
+    /// For the next dial: no more than is left of the hold, and a little at its very end.
+    fn left(&self) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now()).max(LAST_DIAL);
+        self.held.as_ref().map(|_| left)
+    }
+}
+
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds.
 /// The error is that of the last dial, `None` if there is no endpoint.
-async fn connect(route: &Route, http1: bool) -> Result<Lease, Option<ConnectError>> {
-    let Some(first) = route.cluster.pick(&[]) else { return Err(None) };
-    if let Some(lease) = first.warm(http1) {
+async fn connect(
+    route: &Route,
+    http1: bool,
+    troubles: Option<&Troubles<'_>>,
+) -> Result<Lease, Option<ConnectError>> {
+    let had = troubles.map_or(&[][..], |troubles| &troubles.had);
+    let picked = route.cluster.pick(had).or_else(|| route.cluster.pick(&[]));
+    let Some(first) = picked else { return Err(None) };
+    if had.is_empty()
+        && let Some(lease) = first.warm(http1)
+    {
         route.metrics.reused.increment(1);
         return Ok(lease);
     }
-    // Boxed: dials are large and rare, and their size would weigh on every connection.
-    Box::pin(dial(route, first, http1)).await
+    let limit = route.config.to.timeouts.connect;
+    let left = troubles.and_then(Troubles::left);
+    // Boxed, as waiting is.
+    Box::pin(dial(route, first, http1, left.map_or(limit, |left| left.min(limit)))).await
 }
 
 async fn dial(
     route: &Route,
     first: Arc<Endpoint>,
     http1: bool,
+    deadline: Duration,
 ) -> Result<Lease, Option<ConnectError>> {
-    let deadline = route.config.to.timeouts.connect;
     let mut tried: Vec<SocketAddr> = vec![first.address];
+    let mut open: Vec<Arc<Endpoint>> = Vec::new();
     let mut dials = FuturesUnordered::new();
-    let start = |endpoint: Arc<Endpoint>| async move {
-        (Arc::clone(&endpoint), endpoint.dial(http1, deadline).await)
+    let start = |endpoint: Arc<Endpoint>, open: &mut Vec<Arc<Endpoint>>| {
+        open.push(Arc::clone(&endpoint));
+        async move { (Arc::clone(&endpoint), endpoint.dial(http1, deadline).await) }
     };
-    dials.push(start(first));
+    dials.push(start(first, &mut open));
     let mut last = None;
     loop {
         let ended = tokio::select! {
@@ -145,7 +232,7 @@ async fn dial(
                 match route.cluster.pick(&tried) {
                     Some(next) => {
                         tried.push(next.address);
-                        dials.push(start(next));
+                        dials.push(start(next, &mut open));
                         continue;
                     }
                     None => dials.next().await,
@@ -153,15 +240,17 @@ async fn dial(
             }
         };
         match ended {
-            Some((_, Ok(lease))) => {
+            Some((endpoint, Ok(lease))) => {
                 route.metrics.opened.increment(1);
+                // What was overtaken is slow or dead, and would be waited for again by the next one.
+                let overtaken = open.iter().take_while(|other| !Arc::ptr_eq(other, &endpoint));
+                overtaken.for_each(|other| dial_failed(route, other));
                 return Ok(lease);
             }
             Some((endpoint, Err(error))) => {
                 tracing::debug!(%error, "dial failed");
-                if endpoint.health.dial_failed(Instant::now(), fastrand::u64(..)) {
-                    route.metrics.ejections.increment(1);
-                }
+                dial_failed(route, &endpoint);
+                open.retain(|other| !Arc::ptr_eq(other, &endpoint));
                 last = Some(error);
             }
             None => return Err(last),
@@ -174,8 +263,14 @@ async fn dial(
                 return Ok(lease);
             }
             tried.push(next.address);
-            dials.push(start(next));
+            dials.push(start(next, &mut open));
         }
+    }
+}
+
+fn dial_failed(route: &Route, endpoint: &Endpoint) {
+    if endpoint.health.dial_failed(Instant::now(), fastrand::u64(..)) {
+        route.metrics.ejections.increment(1);
     }
 }
 
@@ -239,16 +334,16 @@ fn broken(
         };
         Refusal::sent(error, Arc::clone(&upload))
     };
-    if let Some(request) = unsent {
-        return Attempt::Again { request: Box::new(request), refusal: refusal(error), once: false };
-    }
-    match copy {
-        Some(head) if !parse => {
-            let request = Request::from_parts(*head, RequestBody::empty(Arc::clone(&upload)));
-            Attempt::Again { request: Box::new(request), refusal: refusal(error), once: true }
+    let (request, written) = match (unsent, copy) {
+        (Some(request), _) => (request, false),
+        // A stream of HTTP/2 that the backend resets is an answer of sorts; its connection stands.
+        (None, Some(head)) if !parse && (!lease.is_http2() || lease.is_closed()) => {
+            (Request::from_parts(*head, RequestBody::empty(Arc::clone(&upload))), true)
         }
-        _ => Attempt::Failed(refusal(error)),
-    }
+        _ => return Attempt::Failed(refusal(error)),
+    };
+    let (refusal, reused, address) = (refusal(error), lease.reused, lease.endpoint().address);
+    Attempt::Again(Box::new(Broken { request, refusal, written, reused, address }))
 }
 
 /// The head of a request that may be sent twice: idempotent (RFC 9110 section 9.2.2) and without a

@@ -152,6 +152,11 @@ impl Exchange {
         self.outcome = Outcome::Refused(reason);
     }
 
+    /// The proxy closes without an answer.
+    pub fn unanswered(&mut self, reason: Reason) {
+        self.outcome = Outcome::Refused(reason);
+    }
+
     /// `x-kagent-host` as sent, if it was readable.
     #[must_use]
     pub fn target(&self) -> &str {

@@ -4,11 +4,11 @@
 //! passed in. `proxy/attempt.rs` asks before it repeats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// What was not used in this many seconds is lost.
+/// What was not used in about this many seconds is lost.
 const WINDOW: f64 = 10.0;
 
 /// The retries of one cluster.
@@ -23,6 +23,8 @@ pub struct Budget {
 #[derive(Debug)]
 struct State {
     tokens: f64,
+    /// The share of what was sent lately, which fades with time: as much of it may be saved up.
+    recent: f64,
     since: Instant,
 }
 
@@ -37,7 +39,7 @@ impl Budget {
             share: f64::from(percent) / 100.0,
             per_second,
             sent: AtomicU64::new(0),
-            state: Mutex::new(State { tokens: per_second, since: now }),
+            state: Mutex::new(State { tokens: per_second, recent: 0.0, since: now }),
         }
     }
 
@@ -48,18 +50,30 @@ impl Budget {
 
     /// Whether one may be sent again; if so it is counted.
     pub fn take(&self, now: Instant) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = u32::try_from(self.sent.swap(0, Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let share = f64::from(sent) * self.share;
-        let time = now.saturating_duration_since(state.since).as_secs_f64();
-        let most = self.per_second * WINDOW + share.max(state.tokens);
-        state.tokens = (state.tokens + share + time * self.per_second).min(most);
-        state.since = now;
+        let mut state = self.settled(now);
         let allowed = state.tokens >= 1.0;
         if allowed {
             state.tokens -= 1.0;
         }
         allowed
+    }
+
+    /// Turns what was sent into what may be repeated. To be called every second or so, since only the
+    /// calls tell old requests from new ones.
+    pub fn settle(&self, now: Instant) {
+        drop(self.settled(now));
+    }
+
+    fn settled(&self, now: Instant) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = u32::try_from(self.sent.swap(0, Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let share = f64::from(sent) * self.share;
+        let time = now.saturating_duration_since(state.since).as_secs_f64();
+        state.recent = state.recent * (-time / WINDOW).exp() + share;
+        let most = self.per_second * WINDOW + state.recent;
+        state.tokens = (state.tokens + share + time * self.per_second).min(most);
+        state.since = now;
+        state
     }
 }
 
@@ -84,6 +98,20 @@ mod tests {
         assert_eq!(taken(&budget, start), 20);
         assert_eq!(taken(&budget, start + Duration::from_secs(1)), 10);
         assert_eq!(taken(&budget, start + Duration::from_secs(3601)), 100, "ten seconds' worth");
+    }
+
+    #[test]
+    fn an_hour_of_calls_without_a_retry_saves_up_no_more_than_some_seconds_worth() {
+        let start = Instant::now();
+        let budget = Budget::new(20, 10, start);
+        let mut now = start;
+        for _ in 0..3600 {
+            now += Duration::from_secs(1);
+            (0..1000).for_each(|_| budget.sent());
+            budget.settle(now);
+        }
+        let all = (0..100_000).take_while(|_| budget.take(now)).count();
+        assert!((2000..2500).contains(&all), "{all}: ten seconds of 200 and 10");
     }
 
     #[test]

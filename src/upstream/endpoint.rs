@@ -78,10 +78,11 @@ impl Endpoint {
     #[must_use]
     pub fn warm(self: &Arc<Self>, http1: bool) -> Option<Lease> {
         let sender = self.pool.take(http1, Instant::now())?;
-        Some(self.lease(sender, true))
+        Some(self.lease(Some(sender), true))
     }
 
-    /// A new connection within `deadline`.
+    /// A new connection within `deadline`. The dial counts as load: an endpoint that does not answer
+    /// would look idle otherwise, and be preferred for it.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing of a request has been consumed.
@@ -92,16 +93,18 @@ impl Endpoint {
     ) -> Result<Lease, ConnectError> {
         let tls = self.tls.as_deref();
         let dial = Dial { address: self.address, target: &self.target, tls, http1 };
+        let mut lease = self.lease(None, false);
         let sender = connect::open(dial, deadline).await?;
         if let Sender::Http2(shared) = &sender {
             self.pool.share(shared);
         }
-        Ok(self.lease(sender, false))
+        lease.sender = Some(sender);
+        Ok(lease)
     }
 
-    fn lease(self: &Arc<Self>, sender: Sender, reused: bool) -> Lease {
+    fn lease(self: &Arc<Self>, sender: Option<Sender>, reused: bool) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { endpoint: Arc::clone(self), sender: Some(sender), reused }
+        Lease { endpoint: Arc::clone(self), sender, reused }
     }
 }
 
@@ -112,6 +115,16 @@ impl Lease {
     #[must_use]
     pub fn is_http2(&self) -> bool {
         matches!(self.sender, Some(Sender::Http2(_)))
+    }
+
+    /// Whether the connection is gone. One stream of HTTP/2 may end without it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.sender {
+            Some(Sender::Http1(sender)) => sender.is_closed(),
+            Some(Sender::Http2(sender)) => sender.is_closed(),
+            None => true,
+        }
     }
 
     /// Where it leads.

@@ -53,15 +53,20 @@ impl Health {
     }
 
     /// A dial failed. Returns whether this ejected it. `jitter` is any number.
+    ///
+    /// While it is ejected, further failures change nothing: they are of the same burst, or of requests
+    /// that had no other endpoint. Only a failure after that doubles the time.
     pub fn dial_failed(&self, now: Instant, jitter: u64) -> bool {
-        let was = self.is_ejected(now);
+        if self.is_ejected(now) {
+            return false;
+        }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         let time = FIRST.saturating_mul(1 << failures.min(5)).min(LONGEST);
         // Between half and all of it, so that replicas do not come back together.
         let half = u64::try_from(time.as_millis() / 2).unwrap_or(u64::MAX);
         let millis = half + jitter % (half + 1);
         self.until.store(self.millis(now) + millis.max(1), Ordering::Relaxed);
-        !was
+        true
     }
 
     /// A connection broke before an answer's head. Returns whether this ejected it.
@@ -92,8 +97,7 @@ mod tests {
             assert!(health.dial_failed(now, u64::MAX - failure as u64), "failure {failure}");
             assert!(health.is_ejected(now + MS * (longest / 2 - 1)), "failure {failure}");
             assert!(!health.is_ejected(now + MS * *longest), "failure {failure}");
-            assert!(!health.dial_failed(now, 0) || failure > 1000, "already ejected");
-            health.failures.fetch_sub(1, Ordering::Relaxed);
+            assert!((0..50).all(|_| !health.dial_failed(now, 0)), "one burst is one failure");
             now += MS * 40_000;
         }
         health.answered();

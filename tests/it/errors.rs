@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kagent_proxy::config::Scheme;
 
-use crate::support::{Backend, TestProxy, config, route};
+use crate::support::{Backend, TestProxy, Vacant, config, route};
 
 fn get(extra: &str) -> String {
     format!("GET /mcp HTTP/1.1\r\nhost: p\r\nconnection: close\r\n{extra}\r\n")
@@ -74,10 +74,8 @@ async fn connect_is_refused_and_a_loop_is_cut() {
 
 #[tokio::test]
 async fn a_card_waits_for_its_backend_and_others_give_up_with_503() {
-    let backend = Backend::start().await;
-    let port = backend.port();
-    drop(backend);
-    let mut late = route("late.ns", "/", Scheme::Http, &[port]);
+    let vacant = Vacant::new();
+    let mut late = route("late.ns", "/", Scheme::Http, &[vacant.port()]);
     late.to.hold.request = Duration::from_millis(50);
     let proxy = TestProxy::start(config(vec![late])).await;
     let answer = proxy.ask(&get("x-kagent-host: late.ns\r\n")).await;
@@ -85,11 +83,8 @@ async fn a_card_waits_for_its_backend_and_others_give_up_with_503() {
     let card = "GET /.well-known/agent-card.json HTTP/1.1\r\nhost: p\r\nx-kagent-host: late.ns\r\n\
         connection: close\r\n\r\n";
     let appears = async {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut call = crate::support::Client(stream);
-        call.until("\r\n\r\n").await;
-        call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let backend = vacant.listen();
+        backend.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
     };
     let (answer, ()) = tokio::join!(proxy.ask(card), appears);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");

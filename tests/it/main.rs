@@ -9,6 +9,7 @@
 
 mod support;
 
+mod balance;
 mod cards;
 mod ends;
 mod errors;

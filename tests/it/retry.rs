@@ -2,7 +2,7 @@
 
 use kagent_proxy::config::Scheme;
 
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Backend, Client, TestProxy, Vacant, config, route};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -97,9 +97,8 @@ async fn an_idle_connection_that_the_backend_closed_costs_no_request() {
 
 #[tokio::test]
 async fn a_dead_endpoint_costs_nobody_a_request_and_is_left_out() {
-    let (alive, dead) = (Backend::start().await, Backend::start().await);
+    let (alive, dead) = (Backend::start().await, Vacant::new());
     let ports = [alive.port(), dead.port()];
-    drop(dead);
     let proxy = TestProxy::start(config(vec![route("s.ns", "/", Scheme::Http, &ports)])).await;
     let close = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
     for _ in 0..20 {
@@ -136,5 +135,84 @@ async fn a_client_that_leaves_does_not_harm_the_endpoint_and_its_connection_is_n
         assert_eq!(call.rest().await, "");
     }
     assert!(proxy.admin("/routes").await.contains("\"ejected\":false"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeat_takes_a_new_connection_since_the_other_idle_ones_may_be_as_stale() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
+    one.send(&get("GET")).await;
+    let mut first = backend.accept().await;
+    two.send(&get("GET")).await;
+    let mut second = backend.accept().await;
+    for call in [&mut first, &mut second] {
+        call.until("\r\n\r\n").await;
+        call.send(OK).await;
+    }
+    one.until("ok").await;
+    two.until("ok").await;
+    one.send(&get("GET")).await;
+    // Whichever of the two idle connections it comes on closes; the other one stays idle.
+    tokio::select! {
+        read = first.until("\r\n\r\n") => { assert!(read.starts_with("GET")); drop(first); }
+        read = second.until("\r\n\r\n") => { assert!(read.starts_with("GET")); drop(second); }
+    }
+    let mut third = backend.accept().await;
+    third.until("\r\n\r\n").await;
+    third.send(OK).await;
+    one.until("ok").await;
+    drop((one, two));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_an_http2_backend_resets_is_not_repeated() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&calls);
+    let serving = tokio::spawn(async move {
+        let io = hyper_util::rt::TokioIo::new(listener.accept().await.unwrap().0);
+        let service = hyper::service::service_fn(|_: http::Request<hyper::body::Incoming>| {
+            let call = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move {
+                if call == 0 {
+                    return Ok(http::Response::new("ok".to_owned()));
+                }
+                // An error of the service resets the stream.
+                Err(std::io::Error::other("no"))
+            }
+        });
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let _ended =
+            hyper::server::conn::http2::Builder::new(executor).serve_connection(io, service).await;
+    });
+    let proxy = TestProxy::start(config(vec![route("s.ns", "/", Scheme::H2c, &[port])])).await;
+    let mut client = proxy.connect().await;
+    client.send(&get("GET")).await;
+    client.until("ok").await;
+    client.send(&get("GET")).await;
+    client.until("HTTP/1.1 502 upstream_reset").await;
+    assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2, "sent once each");
+    drop(client);
+    proxy.stop().await;
+    serving.abort();
+}
+
+#[tokio::test]
+async fn beyond_the_budget_the_failure_is_answered_at_once() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    (config.upstream.retry_percent, config.upstream.retry_per_second) = (0, 0);
+    let proxy = TestProxy::start(config).await;
+    let (mut client, mut call) = warm(&proxy, &backend).await;
+    client.send(&get("GET")).await;
+    call.until("\r\n\r\n").await;
+    drop(call);
+    client.until("HTTP/1.1 502 upstream_reset").await;
+    drop(client);
     proxy.stop().await;
 }

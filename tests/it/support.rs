@@ -9,7 +9,7 @@ use kagent_proxy::app::{App, Bound};
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Sources, Target};
 use kagent_proxy::drain::{Phase, Trigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Nothing in these tests takes longer; a scenario that does has failed.
@@ -146,5 +146,24 @@ impl Backend {
         let head = call.until("\r\n\r\n").await;
         call.send(bytes).await;
         head
+    }
+}
+
+/// A port on which nobody listens yet: it refuses connections, and no other test can take it.
+pub(crate) struct Vacant(TcpSocket);
+
+impl Vacant {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    pub(crate) fn listen(self) -> Backend {
+        Backend(self.0.listen(64).unwrap())
     }
 }
