@@ -1,0 +1,26 @@
+"""The Python A2A SDK on both sides: 0.3.26, and 1.x with its 1.0 protocol and its 0.3 compatibility.
+
+These clients follow the URLs of the agent card, as a2a-go does: the counts show that they stay (R10).
+"""
+
+from harness import HERE, Results, Stage, free_port, python, run_suite
+
+
+def run(results: Results, stage: Stage, interpreters: tuple[str, str]) -> None:
+    for number, interpreter in enumerate(interpreters):
+        port = free_port()
+        server = [interpreter, HERE / "python" / f"server_a2a_{number}.py", port]
+        stage.start(f"server-{number}", server, port)
+        for version in ([], ["1.0"], ["0.3"])[number : 2 * number + 1]:
+            proxy = stage.proxy({"agent.ns": port})
+            client = [interpreter, HERE / "python" / f"client_a2a_{number}.py", *version]
+            direct = stage.client(client, f"http://127.0.0.1:{port}", "agent.ns")
+            name = " ".join([f"sdk-{number}", *version])
+            results.check(f"{name} direct goes around", not proxy.lines(), proxy.lines())
+            proxied = stage.client(client, proxy.url, "agent.ns")
+            results.compare(name, direct, proxied)
+            # The card, and six calls: send, stream, a stream left, a cancellation, gets.
+            results.through(name, proxy, "agent.ns", 7)
+
+
+run_suite("a2a-python", lambda: (python("a2a-0"), python("a2a-1")), run)
