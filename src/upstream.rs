@@ -8,6 +8,7 @@ pub mod budget;
 pub mod connect;
 pub mod endpoint;
 pub mod health;
+pub mod heard;
 pub mod pool;
 pub mod reuse;
 
@@ -137,8 +138,9 @@ impl Cluster {
                 _ = resolve.tick() => true,
                 _ = sweep.tick() => false,
                 () = async {
-                    wanted.notified().await;
+                    // In this order a wake-up is not lost when another branch is faster.
                     tokio::time::sleep_until(resolved + RESOLVE_AGAIN).await;
+                    wanted.notified().await;
                 } => true,
             };
             let Some(cluster) = cluster.upgrade() else { return };
@@ -219,6 +221,21 @@ mod tests {
         tried.sort();
         let ports: Vec<u16> = tried.iter().map(SocketAddr::port).collect();
         assert_eq!(ports, [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_has_the_names_looked_up_and_is_woken_by_what_is_found() {
+        let config = UpstreamConfig {
+            resolve_every: Duration::from_secs(3600),
+            ..UpstreamConfig::default()
+        };
+        let cluster = Arc::new(Cluster::new(vec![target(1)], config, None, Counter::noop()));
+        let current = tokio::spawn(Cluster::keep_current(Arc::downgrade(&cluster)));
+        let before = Instant::now();
+        cluster.wait(before + Duration::from_secs(600)).await;
+        assert!(Instant::now() < before + Duration::from_secs(600), "woken, not timed out");
+        assert!(cluster.pick(&[]).is_some());
+        current.abort();
     }
 
     #[tokio::test]

@@ -336,8 +336,7 @@ fn broken(
     };
     let (request, written) = match (unsent, copy) {
         (Some(request), _) => (request, false),
-        // A stream of HTTP/2 that the backend resets is an answer of sorts; its connection stands.
-        (None, Some(head)) if !parse && (!lease.is_http2() || lease.is_closed()) => {
+        (None, Some(head)) if !parse && lease.closed_silently() => {
             (Request::from_parts(*head, RequestBody::empty(Arc::clone(&upload))), true)
         }
         _ => return Attempt::Failed(refusal(error)),

@@ -12,9 +12,11 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::heard::{Ear, Heard};
 use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
 use crate::tls::ClientConfigs;
@@ -26,9 +28,18 @@ const MAX_HEAD: usize = 128 * 1024;
 #[derive(Debug)]
 pub enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     /// Many streams.
     Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A sender of HTTP/1, and what its connection has brought.
+#[derive(Debug)]
+pub struct Http1 {
+    /// Hyper's.
+    pub sender: http1::SendRequest<RequestBody>,
+    /// Since the last request.
+    pub ear: Ear,
 }
 
 /// Why there is no connection.
@@ -105,7 +116,7 @@ async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
         Some(tls) => Box::pin(secure(dial, tls, stream)).await,
         None => {
             let http2 = dial.target.scheme == Scheme::H2c;
-            Box::pin(speak(TokioIo::new(stream), address, http2)).await
+            Box::pin(speak(stream, address, http2)).await
         }
     }
 }
@@ -122,13 +133,13 @@ async fn secure(dial: Dial<'_>, tls: &Tls, stream: TcpStream) -> Result<Sender, 
         .await
         .map_err(|error| ConnectError::Tls(address, name.clone(), error))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Box::pin(speak(TokioIo::new(Box::new(stream)), address, http2)).await
+    Box::pin(speak(Box::new(stream), address, http2)).await
 }
 
 /// The HTTP handshake; the connection lives in a task of its own from then on.
-async fn speak<I>(io: I, address: SocketAddr, http2: bool) -> Result<Sender, ConnectError>
+async fn speak<I>(stream: I, address: SocketAddr, http2: bool) -> Result<Sender, ConnectError>
 where
-    I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let handshake = |error| ConnectError::Handshake(address, error);
     if http2 {
@@ -136,7 +147,7 @@ where
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
-            .handshake(io)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(handshake)?;
         tokio::spawn(async move {
@@ -146,6 +157,8 @@ where
         });
         return Ok(Sender::Http2(sender));
     }
+    let ear = Ear::default();
+    let io = TokioIo::new(Heard::new(stream, ear.clone()));
     let (sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(io).await.map_err(handshake)?;
     tokio::spawn(async move {
@@ -153,7 +166,7 @@ where
             tracing::debug!(%address, %error, "upstream connection ended");
         }
     });
-    Ok(Sender::Http1(sender))
+    Ok(Sender::Http1(Http1 { sender, ear }))
 }
 
 /// No Nagle delay; dead peers found by keepalive probes and the user timeout (D16).

@@ -117,13 +117,14 @@ impl Lease {
         matches!(self.sender, Some(Sender::Http2(_)))
     }
 
-    /// Whether the connection is gone. One stream of HTTP/2 may end without it.
+    /// Whether the connection closed without a word since the request was sent. A stream of HTTP/2
+    /// that the backend resets is an answer of sorts: its connection stands.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub fn closed_silently(&self) -> bool {
         match &self.sender {
-            Some(Sender::Http1(sender)) => sender.is_closed(),
+            Some(Sender::Http1(http1)) => !http1.ear.heard(),
             Some(Sender::Http2(sender)) => sender.is_closed(),
-            None => true,
+            None => false,
         }
     }
 
@@ -142,7 +143,10 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Unsent> {
         match self.sender.as_mut() {
-            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http1(http1)) => {
+                http1.ear.forget();
+                http1.sender.try_send_request(request).await
+            }
             Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
             None => std::future::pending().await,
         }
@@ -151,10 +155,10 @@ impl Lease {
     /// The answer has been read to its end: the connection may carry another request. A lease that is
     /// dropped without this closes its connection, which is how a client's cancel reaches the backend.
     pub fn give_back(mut self) {
-        if let Some(Sender::Http1(sender)) = self.sender.take()
-            && !sender.is_closed()
+        if let Some(Sender::Http1(http1)) = self.sender.take()
+            && !http1.sender.is_closed()
         {
-            self.endpoint.pool.put(sender, Instant::now());
+            self.endpoint.pool.put(http1, Instant::now());
         }
     }
 }

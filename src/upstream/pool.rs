@@ -7,11 +7,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use metrics::Counter;
 use tokio::time::Instant;
 
-use super::connect::Sender;
+use super::connect::{Http1, Sender};
 use super::reuse::Reuse;
 use crate::body::RequestBody;
 
@@ -35,7 +35,7 @@ struct State {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    http1: Http1,
     since: Instant,
 }
 
@@ -60,14 +60,14 @@ impl Pool {
         while let Some(before) = at.checked_sub(1) {
             at = before;
             let idle = state.idle.get(at)?;
-            if idle.sender.is_closed() {
+            if idle.http1.sender.is_closed() {
                 state.idle.remove(at);
                 self.discarded.increment(1);
             } else if now.saturating_duration_since(idle.since) >= limit {
                 // Everything below it is older still; it stays to be watched.
                 return None;
-            } else if idle.sender.is_ready() {
-                return Some(Sender::Http1(state.idle.remove(at).sender));
+            } else if idle.http1.sender.is_ready() {
+                return Some(Sender::Http1(state.idle.remove(at).http1));
             }
             // Not ready: its answer has ended and its task has not noticed yet. The next one.
         }
@@ -75,8 +75,8 @@ impl Pool {
     }
 
     /// Keeps a connection whose answer has been read to its end.
-    pub fn put(&self, sender: http1::SendRequest<RequestBody>, now: Instant) {
-        self.lock().idle.push(Idle { sender, since: now });
+    pub fn put(&self, http1: Http1, now: Instant) {
+        self.lock().idle.push(Idle { http1, since: now });
     }
 
     /// Shares an HTTP/2 connection.
@@ -97,7 +97,7 @@ impl Pool {
         // The oldest of those that are too old to be used stays to be watched, no more.
         idle.retain(|idle| {
             let age = now.saturating_duration_since(idle.since);
-            if idle.sender.is_closed() {
+            if idle.http1.sender.is_closed() {
                 reuse.seen_closed(age, SWEEP_EVERY);
                 self.discarded.increment(1);
                 return false;

@@ -63,6 +63,22 @@ async fn a_post_of_which_a_byte_was_written_is_never_repeated() {
 }
 
 #[tokio::test]
+async fn a_call_is_not_repeated_once_a_byte_of_its_answer_has_come() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    for start in ["HTTP/1.1 200 O", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let (mut client, mut call) = warm(&proxy, &backend).await;
+        client.send(&get("DELETE")).await;
+        call.until("\r\n\r\n").await;
+        call.send(start).await;
+        drop(call);
+        client.until("HTTP/1.1 502 upstream_reset").await;
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_get_on_a_fresh_connection_that_breaks_is_not_repeated() {
     let backend = Backend::start().await;
     let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
