@@ -17,6 +17,8 @@ mod events;
 mod golden;
 mod hold;
 mod layers;
+mod messages;
+mod properties;
 mod relay;
 mod reload;
 mod retry;
