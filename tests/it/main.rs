@@ -14,6 +14,7 @@ mod cards;
 mod ends;
 mod errors;
 mod events;
+mod framing;
 mod golden;
 mod hold;
 mod layers;
