@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener::tls::Acceptor;
 use crate::listener::{self, Listener, Shared};
 use crate::proxy::Proxy;
-use crate::reload::{Load, Reload};
+use crate::reload::{Load, Reload, Seen};
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -102,9 +103,7 @@ impl App {
         }
         let admin = config.admin.address;
         let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
-        for cluster in &built.fresh {
-            cluster.refresh().await;
-        }
+        join_all(built.fresh.iter().map(|cluster| cluster.refresh())).await;
         let (trigger, watch) = drain::channel();
         let log = access_log(&config)?;
         let proxy =
@@ -164,7 +163,9 @@ impl Bound {
         let acceptors = self.listeners.iter().filter_map(|listener| {
             Some((Arc::clone(&listener.name), Arc::clone(listener.tls.as_ref()?)))
         });
+        let seen = Seen::look(file.as_ref(), &self.config);
         self.reload = Some(Reload {
+            seen,
             load,
             file,
             config: self.config.clone(),

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use metrics::Counter;
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::build::{self, Built, RouteFault};
-use crate::config::{self, Config, ConfigFaults, Loaded, Secret};
+use crate::config::{self, Config, ConfigFaults, ListenerConfig, Loaded, Secret};
 use crate::listener::tls::Acceptor;
 use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +40,27 @@ pub struct Reload {
     pub acceptors: Vec<(Arc<str>, Arc<Acceptor>)>,
     /// What `/config` shows.
     pub view: Arc<ArcSwap<Value>>,
+    /// The files as they were when following began.
+    pub seen: Seen,
+}
+
+/// What stood in the files at the last look.
+#[derive(Debug, Default)]
+pub struct Seen {
+    watched: Vec<PathBuf>,
+    prints: (u64, u64),
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Looks now, so that a change before the first tick is not missed.
+    #[must_use]
+    pub fn look(file: Option<&PathBuf>, config: &Config) -> Self {
+        let watched = secret_files(config);
+        let prints = (fingerprint(file), fingerprint(&watched));
+        Self { watched, prints }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -62,36 +83,49 @@ impl Reload {
         }
         let applied = self.metrics.reloads("applied");
         let refused = self.metrics.reloads("refused");
-        let mut seen = self.fingerprint();
+        let Seen { mut watched, mut prints } = std::mem::take(&mut self.seen);
         let mut tick = tokio::time::interval(self.config.reload_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            if self.fingerprint() != seen {
-                self.reload(&applied, &refused).await;
-                // Of the files that the new configuration names.
-                seen = self.fingerprint();
+            // Every file is looked at before it is read: one that changes in between is read again at
+            // the next look, and never missed.
+            let now = (fingerprint(&self.file), fingerprint(&watched));
+            if now == prints {
+                continue;
+            }
+            prints = now;
+            let reloaded = match (self.load)() {
+                Ok(loaded) => {
+                    // Also of a configuration that is refused: what it lacks may come later.
+                    watched = secret_files(&self.config);
+                    watched.extend(secret_files(&loaded.config));
+                    prints.1 = fingerprint(&watched);
+                    self.reload(loaded).await
+                }
+                Err(faults) => Err(faults.into()),
+            };
+            match reloaded {
+                Ok(()) => {
+                    applied.increment(1);
+                    tracing::info!(routes = self.config.routes.len(), "configuration is reloaded");
+                }
+                Err(fault) => {
+                    refused.increment(1);
+                    tracing::error!(%fault, "the changed configuration is refused, the old one stays");
+                }
             }
         }
     }
 
-    async fn reload(&mut self, applied: &Counter, refused: &Counter) {
-        match self.prepare() {
-            Ok((loaded, built, certificates)) => {
-                self.publish(loaded, built, certificates).await;
-                applied.increment(1);
-                tracing::info!(routes = self.config.routes.len(), "configuration is reloaded");
-            }
-            Err(fault) => {
-                refused.increment(1);
-                tracing::error!(%fault, "the changed configuration is refused, the old one stays");
-            }
-        }
+    async fn reload(&mut self, loaded: Loaded) -> Result<(), Refused> {
+        let (built, certificates) = self.prepare(&loaded)?;
+        self.publish(loaded, built, certificates).await;
+        Ok(())
     }
 
     /// Everything that can fail, before anything changes.
-    fn prepare(&self) -> Result<(Loaded, Built, Vec<Arc<rustls::ServerConfig>>), Refused> {
-        let loaded = (self.load)()?;
+    fn prepare(&self, loaded: &Loaded) -> Result<(Built, Vec<Arc<rustls::ServerConfig>>), Refused> {
         let table = self.proxy.routes();
         let built = build::build(&loaded.config, &self.metrics, Some(&table))?;
         let mut certificates = Vec::new();
@@ -107,7 +141,7 @@ impl Reload {
                 certificates.push(config);
             }
         }
-        Ok((loaded, built, certificates))
+        Ok((built, certificates))
     }
 
     async fn publish(
@@ -116,8 +150,9 @@ impl Reload {
         built: Built,
         certificates: Vec<Arc<rustls::ServerConfig>>,
     ) {
+        // At once: a name that does not resolve may take seconds, and must not add up.
+        join_all(built.fresh.iter().map(|cluster| cluster.refresh())).await;
         for cluster in &built.fresh {
-            cluster.refresh().await;
             tokio::spawn(Cluster::keep_current(Arc::downgrade(cluster)));
         }
         for (cluster, configs) in built.tls {
@@ -131,6 +166,13 @@ impl Reload {
         config.routes = loaded.config.routes.clone();
         config.default_routes = loaded.config.default_routes.clone();
         config.cluster_domain = loaded.config.cluster_domain.clone();
+        for listener in &mut config.listeners {
+            let same = |new: &&ListenerConfig| new.name == listener.name;
+            let tls = loaded.config.listeners.iter().find(same).and_then(|new| new.tls.clone());
+            if listener.tls.is_some() && tls.is_some() {
+                listener.tls = tls;
+            }
+        }
         if config != loaded.config {
             tracing::warn!(
                 "other settings than routes and TLS files changed too; they take effect at a restart"
@@ -139,21 +181,21 @@ impl Reload {
         self.view.store(Arc::new(config::view(&config, &loaded.sources)));
         self.config = config;
     }
+}
 
-    /// The contents of every file that matters; one that cannot be read counts as empty, and is
-    /// complained of when it is needed.
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for path in self.file.iter().chain(secret_files(&self.config)) {
-            path.hash(&mut hasher);
-            std::fs::read(path).ok().hash(&mut hasher);
-        }
-        hasher.finish()
+/// The contents of these files; one that cannot be read counts as empty, and is complained of when it
+/// is needed.
+fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in files {
+        path.hash(&mut hasher);
+        std::fs::read(path).ok().hash(&mut hasher);
     }
+    hasher.finish()
 }
 
 /// Every file that a secret of the configuration stands in.
-fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+fn secret_files(config: &Config) -> Vec<PathBuf> {
     let servers = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let servers = servers.flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
     let routes = config.routes.iter().map(|route| &route.to);
@@ -161,8 +203,9 @@ fn secret_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let clients = routes
         .chain(defaults)
         .flat_map(|to| [to.tls.ca.as_ref(), to.tls.cert.as_ref(), to.tls.key.as_ref()]);
-    servers.chain(clients).flatten().filter_map(|secret| match secret {
-        Secret::File(path) => Some(path),
+    let files = servers.chain(clients).flatten().filter_map(|secret| match secret {
+        Secret::File(path) => Some(path.clone()),
         Secret::Inline(_) => None,
-    })
+    });
+    files.collect()
 }

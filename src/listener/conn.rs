@@ -24,6 +24,8 @@ use crate::proxy::facts::ConnInfo;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How often an idle connection is looked at within its idle limit, which it may overstay by one look.
+const LOOKS: u32 = 8;
 
 /// Serves one connection to its end.
 pub async fn serve(
@@ -87,16 +89,17 @@ async fn serve_http1(
         .header_read_timeout(None)
         .timer(TokioTimer::new());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
-    let mut draining = false;
+    let (mut draining, mut idle) = (false, false);
     let mut silent = pin!(activity.overdue(Some(limits.head_read), limits.idle));
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
-            overdue = silent.as_mut(), if !draining => match overdue {
+            // Also during a drain, which half a head must not hold up.
+            overdue = silent.as_mut(), if !idle => match overdue {
                 Overdue::Head => return Ok(()),
                 Overdue::Idle => {
-                    draining = true;
+                    idle = true;
                     connection.as_mut().graceful_shutdown();
                 }
             },
@@ -148,18 +151,21 @@ struct Activity {
     open: Arc<AtomicUsize>,
     /// Milliseconds since `born`, plus one, of a head's first byte; zero outside heads.
     head: AtomicU64,
+    /// Heads that came whole: a request may begin and end between two looks.
+    requests: AtomicU64,
 }
 
 // === impl Activity ===
 
 impl Activity {
     fn new(open: Arc<AtomicUsize>) -> Self {
-        Self { born: Instant::now(), open, head: AtomicU64::new(1) }
+        Self { born: Instant::now(), open, head: AtomicU64::new(1), requests: AtomicU64::new(0) }
     }
 
     /// A head is complete.
     fn on_request(&self) {
         self.head.store(0, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     fn now(&self) -> u64 {
@@ -174,13 +180,16 @@ impl Activity {
     }
 
     /// Ends when a head took too long, or when no request has been open for `idle` (zero is without
-    /// limit), late by at most the time between two looks.
+    /// limit): never early, and late by at most the time between two looks. Without `head`, in
+    /// HTTP/2, reads say nothing of heads: pings are read too.
     async fn overdue(&self, head: Option<Duration>, idle: Duration) -> Overdue {
-        let look = [head, Some(idle).filter(|idle| !idle.is_zero())].into_iter().flatten().min();
-        let Some(look) = look else { return std::future::pending().await };
-        let mut idle_since = Instant::now();
+        let looks = [head, Some(idle / LOOKS).filter(|idle| !idle.is_zero())];
+        let Some(look) = looks.into_iter().flatten().min() else {
+            return std::future::pending().await;
+        };
+        let (mut idle_since, mut requests) = (Instant::now(), 0);
         loop {
-            let started = self.head.load(Ordering::Relaxed);
+            let started = head.map_or(0, |_| self.head.load(Ordering::Relaxed));
             let head_due = head
                 .filter(|_| started != 0)
                 .map(|limit| self.born + Duration::from_millis(started - 1) + limit);
@@ -188,8 +197,9 @@ impl Activity {
             if head_due.is_some_and(|due| due <= now) {
                 return Overdue::Head;
             }
-            if started != 0 || self.open.load(Ordering::Relaxed) > 0 {
-                idle_since = now;
+            let seen = self.requests.load(Ordering::Relaxed);
+            if started != 0 || seen != requests || self.open.load(Ordering::Relaxed) > 0 {
+                (idle_since, requests) = (now, seen);
             } else if !idle.is_zero() && idle_since + idle <= now {
                 return Overdue::Idle;
             }
@@ -265,5 +275,77 @@ impl AsyncWrite for Watched {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn activity() -> (Activity, Arc<AtomicUsize>) {
+        let open = Arc::new(AtomicUsize::new(0));
+        (Activity::new(Arc::clone(&open)), open)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_between_two_looks_puts_the_idle_end_off() {
+        let (activity, _) = activity();
+        let busy = async {
+            for _ in 0..100 {
+                activity.on_request();
+                tokio::time::sleep(9 * SECOND).await;
+            }
+            Instant::now()
+        };
+        let (overdue, last) = tokio::join!(
+            async { (activity.overdue(None, 80 * SECOND).await, Instant::now()) },
+            busy
+        );
+        assert!(matches!(overdue.0, Overdue::Idle));
+        let after = overdue.1 - (last - 9 * SECOND);
+        assert!((80 * SECOND..=90 * SECOND).contains(&after), "{after:?} after the last request");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_http_2_do_not_keep_a_connection() {
+        let (activity, _) = activity();
+        activity.on_request();
+        let pings = async {
+            loop {
+                tokio::time::sleep(SECOND).await;
+                activity.on_read();
+            }
+        };
+        let overdue = tokio::time::timeout(200 * SECOND, activity.overdue(None, 80 * SECOND));
+        tokio::select! {
+            overdue = overdue => assert!(matches!(overdue, Ok(Overdue::Idle))),
+            () = pings => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_request_is_neither_idle_nor_a_slow_head() {
+        let (activity, open) = activity();
+        activity.on_request();
+        open.store(1, Ordering::Relaxed);
+        activity.on_read();
+        let overdue = activity.overdue(Some(10 * SECOND), 80 * SECOND);
+        assert!(tokio::time::timeout(3600 * SECOND, overdue).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_deadline_from_its_first_byte() {
+        let (activity, _) = activity();
+        activity.on_request();
+        tokio::time::advance(37 * SECOND).await;
+        activity.on_read();
+        tokio::time::advance(3 * SECOND).await;
+        activity.on_read();
+        let start = Instant::now();
+        let overdue = activity.overdue(Some(10 * SECOND), 900 * SECOND).await;
+        assert!(matches!(overdue, Overdue::Head));
+        assert_eq!(Instant::now() - start, 7 * SECOND);
     }
 }

@@ -11,11 +11,13 @@ mod support;
 
 mod balance;
 mod cards;
+mod deadlines;
 mod ends;
 mod errors;
 mod events;
 mod framing;
 mod golden;
+mod h2;
 mod hold;
 mod layers;
 mod messages;

@@ -120,12 +120,57 @@ async fn routes_and_certificates_change_under_an_open_stream() {
     let trusted = connector(&authority.pem(), None, b"http/1.1");
     replace(&folder.join("tls.key"), &renewed.key);
     replace(&folder.join("tls.crt"), &renewed.cert);
+    shown(&proxy, &trusted, &renewed.cert).await;
+    drop((client, call, warm, pooled, other, moved));
+    proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_file_is_taken_when_the_secret_it_names_arrives() {
+    // Kubernetes updates ConfigMaps and Secrets each in its own time.
+    let folder = folder("late-secret");
+    let file = folder.join("config.yaml");
+    let authority = Authority::new();
+    let identity = authority.issue("proxy.kagent");
+    replace(&folder.join("tls.crt"), &identity.cert);
+    replace(&folder.join("tls.key"), &identity.key);
+    let backend = Backend::start().await;
+    let one = to("s.ns", &backend);
+    replace(&file, &yaml(&folder, &one));
+    let proxy = start(&file).await;
+    let ca = folder.join("late.ca");
+    let two = format!(
+        "{one}- {{match: t.ns, targets: [\"https://127.0.0.1:1\"], tls: {{caFile: {}}}}}\n",
+        ca.display()
+    );
+    replace(&file, &yaml(&folder, &two));
+    until(&proxy, "/metrics", "kagent_proxy_config_reloads_total{result=\"refused\"} 1").await;
+    assert!(!proxy.admin("/routes").await.contains("t.ns"));
+    replace(&ca, &authority.pem());
+    until(&proxy, "/routes", "t.ns").await;
+
+    // A listener's certificate in another file: shown as what is in force, and followed there.
+    let renewed = authority.issue("proxy.kagent");
+    replace(&folder.join("new.crt"), &identity.cert);
+    let moved = yaml(&folder, &two).replace("/tls.crt", "/new.crt");
+    replace(&file, &moved);
+    until(&proxy, "/config", "/new.crt").await;
+    replace(&folder.join("tls.key"), &renewed.key);
+    replace(&folder.join("new.crt"), &renewed.cert);
+    let trusted = connector(&authority.pem(), None, b"http/1.1");
+    shown(&proxy, &trusted, &renewed.cert).await;
+    proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Until the TLS listener shows this certificate.
+async fn shown(proxy: &TestProxy, trusted: &tokio_rustls::TlsConnector, cert: &str) {
     let shown = async {
         loop {
             let tcp = TcpStream::connect(proxy.addresses[1]).await.unwrap();
             let tls = trusted.connect("proxy.kagent".try_into().unwrap(), tcp).await.unwrap();
-            let seen = tls.get_ref().1.peer_certificates().unwrap()[0].clone();
-            if seen == chain(&renewed.cert)[0] {
+            if tls.get_ref().1.peer_certificates().unwrap()[0] == chain(cert)[0] {
                 return;
             }
             // Between two handshakes.
@@ -133,7 +178,4 @@ async fn routes_and_certificates_change_under_an_open_stream() {
         }
     };
     tokio::time::timeout(crate::support::BOUND, shown).await.expect("the old certificate stays");
-    drop((client, call, warm, pooled, other, moved));
-    proxy.stop().await;
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,0 +1,132 @@
+//! Clients that are slow, silent or gone: each wait of a listener has an end, and only its own.
+
+use std::time::Duration;
+
+use kagent_proxy::config::{Config, Scheme, ServerTls};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::tls::{Authority, inline, listener};
+
+const SHORT: Duration = Duration::from_millis(100);
+const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+async fn start(change: impl FnOnce(&mut Config)) -> (TestProxy, Backend) {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    change(&mut config);
+    (TestProxy::start(config).await, backend)
+}
+
+#[tokio::test]
+async fn a_connection_that_never_says_its_version_is_closed() {
+    let (proxy, _backend) = start(|config| config.listener.detect = SHORT).await;
+    // Nothing, and a part of the preface of HTTP/2, which could still become a method `PRI`.
+    for bytes in ["", "PRI * HTT"] {
+        let mut client = proxy.connect().await;
+        client.send(bytes).await;
+        assert_eq!(client.rest().await, "");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_closed() {
+    let server = Authority::new().issue("proxy.kagent");
+    let tls = ServerTls {
+        cert: inline(&server.cert),
+        key: inline(&server.key),
+        client_ca: None,
+        require_client_cert: false,
+    };
+    let (proxy, _backend) = start(|config| {
+        config.listener.handshake = SHORT;
+        config.listeners = vec![listener("tls", Some(tls))];
+    })
+    .await;
+    assert_eq!(proxy.connect().await.rest().await, "");
+    // Plain text at a TLS port ends too, with at most an alert.
+    assert!(!proxy.ask(GET).await.contains("HTTP/"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_must_come_whole_and_a_drain_does_not_wait_for_it() {
+    let (proxy, backend) = start(|config| config.listener.head_read = SHORT).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: p\r\n").await;
+    assert_eq!(client.rest().await, "");
+    // The second head of a connection has the same deadline, and the time between them has none.
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    backend.answer(OK).await;
+    client.until("ok").await;
+    // Longer than a head may take: the pause is what is tested.
+    tokio::time::sleep(3 * SHORT).await;
+    client.send("GET / HT").await;
+    assert_eq!(client.rest().await, "");
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: p\r\n").await;
+    proxy.stop().await;
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_and_a_silent_stream_is_not() {
+    let (proxy, backend) = start(|config| config.listener.idle = 2 * SHORT).await;
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9\r\n\r\n")
+        .await;
+    client.until("\r\n\r\n").await;
+    // Longer than the idle limit: the pause is what is tested.
+    tokio::time::sleep(6 * SHORT).await;
+    call.send("data: x\n\n").await;
+    client.until("data: x\n\n").await;
+    assert_eq!(client.rest().await, "", "a clean end");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_only_stops_sending_cancels_its_call() {
+    // D13: a FIN with a request open is a cancel, although the client could still read.
+    let (proxy, backend) = start(|_| {}).await;
+    for head in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: x\n\n"] {
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        let mut call = backend.accept().await;
+        call.until("\r\n\r\n").await;
+        if !head.is_empty() {
+            call.send(head).await;
+            client.until("data: x\n\n").await;
+        }
+        client.0.shutdown().await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(1), call.rest()).await;
+        assert_eq!(end.expect("not within a second"), "", "after {head:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn one_listener_takes_both_families() {
+    let (proxy, backend) =
+        start(|config| config.listeners[0].address = "[::]:0".parse().unwrap()).await;
+    let port = proxy.address.port();
+    let mut hosts = vec!["127.0.0.1"];
+    // A machine without IPv6 gets 0.0.0.0, which is the rest of the promise.
+    if proxy.address.is_ipv6() {
+        hosts.push("::1");
+    }
+    for host in hosts {
+        let mut client = Client(TcpStream::connect((host, port)).await.unwrap());
+        client.send(&GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await;
+        let (answer, head) = tokio::join!(client.rest(), backend.answer(OK));
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{host}: {answer}");
+        assert!(head.contains(&format!("x-forwarded-for: {host}\r\n")), "{host}: {head}");
+    }
+    proxy.stop().await;
+}
