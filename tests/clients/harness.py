@@ -82,6 +82,20 @@ def go(folder: str) -> str:
     return str(_made(f"go-{folder}", files, make) / "program")
 
 
+def rust(folder: str) -> str:
+    """The program built from a Cargo package; its `Cargo.lock` pins every dependency."""
+    source = HERE / folder
+    files = [*sorted((source / "src").glob("*.rs")), source / "Cargo.toml", source / "Cargo.lock"]
+
+    def make(place: pathlib.Path) -> None:
+        target = WORK / f"cargo-{folder}"  # kept, so that a change does not build everything again
+        install(["cargo", "build", "-q", "--locked", "--target-dir", target], cwd=source)
+        place.mkdir()
+        shutil.copy(target / "debug" / "clients", place / "program")
+
+    return str(_made(f"rust-{folder}", files, make) / "program")
+
+
 def node(folder: str) -> pathlib.Path:
     """A folder with the module's scripts, and what its `package-lock.json` pins installed beside them."""
     source = HERE / folder
