@@ -195,9 +195,15 @@ class Proxy:
         return sum(map(int, counts))
 
     def lines(self) -> list[dict]:
-        """The access log so far."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in lines if line.get("target") == "access"]
+        """The access log so far. Its thread may be behind the metrics: what they count must be in it."""
+        deadline = time.monotonic() + 5
+        while True:
+            counts = re.findall(r"kagent_proxy_requests_total\{[^}]*\} (\d+)", self.metrics())
+            whole = [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            lines = [line for line in map(json.loads, whole) if line.get("target") == "access"]
+            if len(lines) >= sum(map(int, counts)) or time.monotonic() > deadline:
+                return lines
+            time.sleep(0.02)  # between two looks at the log
 
 
 # === results ===
