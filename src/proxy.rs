@@ -10,6 +10,7 @@ pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod forward;
+pub mod framing;
 pub mod hold;
 pub mod plan;
 pub mod reason;

@@ -39,6 +39,9 @@ pub enum ProxyError {
     /// A path that software may read in two ways, on a path-limited route.
     #[error("the path has dot segments, empty segments, backslashes or encoded separators")]
     UnsafePath,
+    /// A head that software may read in two ways.
+    #[error("the request's head is ambiguous: {0}")]
+    BadRequest(&'static str),
     /// CONNECT.
     #[error("CONNECT is not served: this is a reverse proxy")]
     Connect,
@@ -124,6 +127,7 @@ impl ProxyError {
             Self::NotText | Self::BadTarget(..) | Self::TwoTargets | Self::WrongPort(_) => {
                 Reason::BadTarget
             }
+            Self::BadRequest(_) => Reason::BadRequest,
             Self::UnsafePath => Reason::BadPath,
             Self::Connect => Reason::MethodNotAllowed,
             Self::UnknownTarget(..) => Reason::UnknownTarget,
@@ -233,6 +237,10 @@ impl Refusal {
         headers.insert(X_KAGENT_PROXY_ERROR, HeaderValue::from_static(reason.word()));
         if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if reason == Reason::BadRequest {
+            // Where this head ends is certain, what its sender thinks follows is not.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if reason == Reason::MethodNotAllowed {
             let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

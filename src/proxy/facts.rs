@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 
 use super::error::ProxyError;
+use super::framing;
 use crate::body::RequestBody;
 use crate::config::{Limits, ListenerLimits, Timeouts};
 use crate::headers::{self, Chain};
@@ -103,6 +104,7 @@ impl Facts {
         if request.method() == Method::CONNECT {
             return Err(ProxyError::Connect);
         }
+        framing::check(request).map_err(ProxyError::BadRequest)?;
         let line = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
         let bytes: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
         if bytes + line > limits.max_head_bytes || map.len() > limits.max_head_fields {

@@ -2,9 +2,10 @@
 //!
 //! Changes heads only; never reads a body, opens no connection. `proxy/attempt.rs` sends the result.
 
-use http::header::{EXPECT, HOST};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Request, Version};
+use http_body::Body;
 use ipnet::IpNet;
 
 use super::facts::{ConnInfo, host_of};
@@ -72,6 +73,11 @@ pub fn address(request: &mut Request<RequestBody>, route: &Route, lease: &Lease)
     }
     if let Ok(host) = HeaderValue::try_from(authority) {
         request.headers_mut().insert(HOST, host);
+    }
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Left to itself, hyper drops a GET's body of unknown length without a word.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     *request.uri_mut() = Uri::from(path);
 }

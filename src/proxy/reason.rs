@@ -13,6 +13,8 @@ pub enum Reason {
     MissingTarget,
     /// `x-kagent-host` is no usable host name, or names a port the target does not have.
     BadTarget,
+    /// A head that could be read in two ways.
+    BadRequest,
     /// A path that could be read in two ways, on a path-limited route.
     BadPath,
     /// CONNECT.
@@ -46,6 +48,7 @@ impl Reason {
     pub const ALL: &[Self] = &[
         Self::MissingTarget,
         Self::BadTarget,
+        Self::BadRequest,
         Self::BadPath,
         Self::MethodNotAllowed,
         Self::HeaderTooLarge,
@@ -77,6 +80,7 @@ impl Reason {
         match self {
             Self::MissingTarget => ("missing_target", S::BAD_REQUEST),
             Self::BadTarget => ("bad_target", S::BAD_REQUEST),
+            Self::BadRequest => ("bad_request", S::BAD_REQUEST),
             Self::BadPath => ("bad_path", S::BAD_REQUEST),
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED),
             Self::HeaderTooLarge => ("header_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -98,6 +102,9 @@ impl Reason {
         match self {
             Self::MissingTarget => "send `x-kagent-host`; kagent does when `proxy.url` is set",
             Self::BadTarget => "one DNS name, no IP address, a port only if the target has it",
+            Self::BadRequest => {
+                "send one Host, and one of Content-Length and `Transfer-Encoding: chunked`"
+            }
             Self::BadPath => {
                 "on a path-limited route: no dot segments, empty segments or encoded separators"
             }

@@ -1,0 +1,101 @@
+//! Whether a request's head can be read in one way only, as far as hyper leaves that open.
+//!
+//! hyper itself refuses a broken head line, differing lengths and a final coding other than `chunked`,
+//! and of both framings it keeps `Transfer-Encoding` and closes afterwards. Knows one head; nothing of
+//! routes or bodies. `proxy/facts.rs` asks before anything else.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+/// Refuses what two readers may understand differently.
+///
+/// # Errors
+/// What is wrong with the head, as a clause.
+pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let map = request.headers();
+    host(map)?;
+    if request.version() == Version::HTTP_2 {
+        return Ok(());
+    }
+    let uri = request.uri();
+    let asterisk = uri.path() == "*" && request.method() == Method::OPTIONS;
+    if !asterisk && !uri.path().starts_with('/') {
+        return Err("its target is neither a path nor an absolute URL");
+    }
+    transfer_encoding(map)
+}
+
+/// One at most (RFC 9112 section 3.2), which names a host.
+fn host(map: &HeaderMap) -> Result<(), &'static str> {
+    let mut fields = map.get_all(HOST).iter();
+    let Some(host) = fields.next() else { return Ok(()) };
+    if fields.next().is_some() {
+        return Err("it has several Host fields; send one");
+    }
+    let named = host.is_empty()
+        || Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
+    if named { Ok(()) } else { Err("its Host field is no host name") }
+}
+
+/// Nothing but `chunked`: the field is of this hop and not sent on, so any other coding would reach
+/// the backend without its name (RFC 9112 section 6.1).
+fn transfer_encoding(map: &HeaderMap) -> Result<(), &'static str> {
+    let mut fields = map.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = fields.next() else { return Ok(()) };
+    if map.contains_key(CONTENT_LENGTH) {
+        return Err("it has both Content-Length and Transfer-Encoding; send one");
+    }
+    if fields.next().is_some() || !is_chunked(coding) {
+        return Err("its Transfer-Encoding is not just \"chunked\"; send no other coding");
+    }
+    Ok(())
+}
+
+fn is_chunked(coding: &HeaderValue) -> bool {
+    coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(target: &str, fields: &[(&str, &str)]) -> Option<&'static str> {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap()).err()
+    }
+
+    #[test]
+    fn what_reads_in_one_way_passes() {
+        for fields in [
+            &[][..],
+            &[("host", "")],
+            &[("host", "a_b.ns:80"), ("content-length", "3")],
+            &[("host", "[::1]:80"), ("transfer-encoding", "Chunked")],
+        ] {
+            assert_eq!(says("/x?y", fields), None, "{fields:?}");
+            assert_eq!(says("http://elsewhere/x", fields), None, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_reads_in_two_ways_does_not() {
+        for (fields, part) in [
+            (&[("host", "a"), ("host", "a")][..], "several Host"),
+            (&[("host", "u@a")], "no host name"),
+            (&[("host", "a b")], "no host name"),
+            (&[("content-length", "3"), ("transfer-encoding", "chunked")], "both"),
+            (&[("transfer-encoding", "gzip, chunked")], "not just"),
+            (&[("transfer-encoding", "chunked, chunked")], "not just"),
+            (&[("transfer-encoding", "identity"), ("transfer-encoding", "chunked")], "not just"),
+        ] {
+            let said = says("/", fields).unwrap_or_default();
+            assert!(said.contains(part), "{fields:?}: {said:?}");
+        }
+        assert!(says("a.ns:80", &[]).is_some_and(|said| said.contains("target")));
+        assert!(says("*", &[]).is_some_and(|said| said.contains("target")), "only for OPTIONS");
+    }
+}
