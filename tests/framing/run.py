@@ -1,105 +1,174 @@
 #!/usr/bin/env python3
-"""Raw requests through the proxy to a Node backend: each is refused, or seen as exactly one request.
+"""Raw requests through the proxy to uvicorn, Node and hyper: each is refused, or read the same by all.
 
-Usage: run.py PATH_OF_KAGENT_PROXY. A marker request follows on the same connection; a backend that saw
-anything but the request and the marker was desynchronised. Standard library and `node`; loopback only.
+Usage: run.py PATH_OF_KAGENT_PROXY; hyper's backend is expected in `examples` beside it, where
+`cargo test` and `cargo build --examples` put it. A marker request follows each on the same connection; a
+backend that saw anything but the request and the marker was desynchronised. Makes uvicorn's environment
+from pins under `.work/`. Loopback only.
 """
 
+import hashlib
 import json
 import pathlib
 import queue
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import venv
 
 HERE = pathlib.Path(__file__).resolve().parent
-HEAD = b"POST /a HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\n"
-MARKER = b"GET /marker HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\nConnection: close\r\n\r\n"
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\n\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+WORK = HERE.parent.parent / ".work"
+INSTALL_SECONDS = 300
+# Nothing here takes longer; what does has failed.
+BOUND = 10
+FIELDS = b"Host: p\r\nx-kagent-host: s.ns\r\n"
+HEAD = b"POST /a HTTP/1.1\r\n" + FIELDS
+GET = b"GET /a HTTP/1.1\r\n" + FIELDS
+MARKER = b"GET /marker HTTP/1.1\r\n" + FIELDS + b"Connection: close\r\n\r\n"
+END = b"GET /end HTTP/1.1\r\n" + FIELDS + b"Connection: close\r\n\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + FIELDS + b"\r\n"
+TE = b"Transfer-Encoding: chunked\r\n"
+ABC = b"3\r\nabc\r\n0\r\n\r\n"
+THREE = b"Content-Length: 3\r\n\r\nabc"
 
-# Name, bytes, and what must come: True is seen, False is refused, None is either, but never two.
-# Both lengths at once: hyper reads chunks, sends chunks on and closes (RFC 9112 section 6.3 allows it);
-# what matters is that neither the smuggled request nor the marker is taken from that connection.
-BOTH = ("CL and TE", "TE and CL")
+
+def seen(body="abc", method="POST", path="/a", headers=None):
+    return {"method": method, "path": path, "headers": headers or {}, "body": body}
+
+
+# Name, bytes, and the reading: None if refused. Then whether the marker behind it is read too.
+# Of both lengths hyper reads the chunks, sends chunks on and closes (RFC 9112 section 6.3 allows it):
+# neither the smuggled request nor the marker may be taken from that connection.
 CASES = [
-    ("content length", HEAD + b"Content-Length: 3\r\n\r\nabc", True),
-    ("chunked", CHUNKED + b"3\r\nabc\r\n0\r\n\r\n", True),
-    ("chunk extension", CHUNKED + b"3;x=1\r\nabc\r\n0\r\n\r\n", None),
-    ("absolute form", HEAD.replace(b" /a", b" http://evil.ns/a") + b"Content-Length: 3\r\n\r\nabc", True),
-    ("CL and TE", HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED, None),
-    ("TE and CL", HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n" + SMUGGLED, None),
-    ("two different CL", HEAD + b"Content-Length: 0\r\nContent-Length: 57\r\n\r\n" + SMUGGLED, False),
-    ("two equal CL", HEAD + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", None),
-    ("CL with a sign", HEAD + b"Content-Length: +3\r\n\r\nabc", False),
-    ("TE not chunked last", HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", False),
-    ("TE unknown", HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", False),
-    ("obs-fold", HEAD + b"x-a: 1\r\n 2\r\nContent-Length: 3\r\n\r\nabc", False),
-    ("space before colon", HEAD + b"Content-Length : 3\r\n\r\nabc", False),
-    ("bare LF", (HEAD + b"Content-Length: 3\r\n\r\n").replace(b"\r\n", b"\n") + b"abc", None),
-    ("bad chunk size", CHUNKED + b"z\r\nabc\r\n0\r\n\r\n", False),
-    ("chunk too long", CHUNKED + b"2\r\nabc\r\n0\r\n\r\n", False),
-    ("chunk size overflow", CHUNKED + b"10000000000000003\r\nabc\r\n0\r\n\r\n", False),
-    ("NUL in a value", HEAD + b"x-a: a\0b\r\nContent-Length: 3\r\n\r\nabc", False),
-    ("control in a name", HEAD + b"x\x01a: b\r\nContent-Length: 3\r\n\r\nabc", False),
-    ("two targets", HEAD + b"x-kagent-host: t.ns\r\nContent-Length: 3\r\n\r\nabc", False),
+    ("content length", HEAD + THREE, seen(), True),
+    ("chunked", HEAD + TE + b"\r\n" + ABC, seen(), True),
+    ("chunked, other case", HEAD + TE.upper() + b"\r\n" + ABC, seen(), True),
+    ("chunked GET", GET + TE + b"\r\n" + ABC, seen(method="GET"), True),
+    ("GET with a length", GET + THREE, seen(method="GET"), True),
+    ("chunk extension", HEAD + TE + b"\r\n3;x=1\r\nabc\r\n0;y\r\n\r\n", seen(), True),
+    ("trailer", HEAD + TE + b"\r\n3\r\nabc\r\n0\r\nx-test-t: 1\r\n\r\n", seen(), True),
+    ("length named by Connection", HEAD + b"Connection: content-length\r\n" + THREE, seen(), True),
+    ("absolute form", HEAD.replace(b" /a", b" http://evil.ns/a") + THREE, seen(), True),
+    ("path and query", GET.replace(b"/a", b"/a//%2F/../b?x=%20&y") + b"\r\n",
+     seen("", "GET", "/a//%2F/../b?x=%20&y"), True),
+    ("repeated field", HEAD + b"x-test-a: 1\r\nX-Test-A: 2\r\n" + THREE, seen(headers={"x-test-a": "1, 2"}), True),
+    ("empty and long fields", HEAD + b"x-test-a:\r\nx-test-b: \t " + b"b" * 9000 + b" \t\r\n" + THREE,
+     seen(headers={"x-test-a": "", "x-test-b": "b" * 9000}), True),
+    ("bare LF", (HEAD + b"Content-Length: 3\r\n\r\n").replace(b"\r\n", b"\n") + b"abc", seen(), True),
+    ("empty line first", b"\r\n" + HEAD + THREE, seen(), True),
+    ("two equal CL", HEAD + b"Content-Length: 3\r\n" + THREE, seen(), True),
+    ("CL and TE", HEAD + b"Content-Length: 3\r\n" + TE + b"\r\n0\r\n\r\n" + SMUGGLED, seen(""), False),
+    ("TE and CL", HEAD + TE + b"Content-Length: 3\r\n\r\n0\r\n\r\n" + SMUGGLED, seen(""), False),
+    ("two different CL", HEAD + b"Content-Length: 0\r\nContent-Length: 57\r\n\r\n" + SMUGGLED, None, False),
+    ("CL with a sign", HEAD + b"Content-Length: +3\r\n\r\nabc", None, False),
+    ("CL list", HEAD + b"Content-Length: 3, 3\r\n\r\nabc", None, False),
+    ("TE not chunked last", HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", None, False),
+    ("TE with another coding", HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", None, False),
+    ("TE twice", HEAD + TE + TE + b"\r\n0\r\n\r\n", None, False),
+    ("TE unknown", HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", None, False),
+    ("TE in HTTP/1.0", HEAD.replace(b"1.1", b"1.0") + TE + b"\r\n" + ABC, None, False),
+    ("obs-fold", HEAD + b"x-test-a: 1\r\n 2\r\n" + THREE, None, False),
+    ("space before colon", HEAD + b"Content-Length : 3\r\n\r\nabc", None, False),
+    ("bad chunk size", HEAD + TE + b"\r\nz\r\nabc\r\n0\r\n\r\n", None, False),
+    ("chunk too long", HEAD + TE + b"\r\n2\r\nabc\r\n0\r\n\r\n", None, False),
+    ("chunk with bare LF", HEAD + TE + b"\r\n3\nabc\n0\n\n", None, False),
+    ("chunk size overflow", HEAD + TE + b"\r\n10000000000000003\r\nabc\r\n0\r\n\r\n", None, False),
+    ("NUL in a value", HEAD + b"x-test-a: a\0b\r\n" + THREE, None, False),
+    ("control in a name", HEAD + b"x\x01a: b\r\n" + THREE, None, False),
+    ("bare CR in a value", HEAD + b"x-test-a: a\rb\r\n" + THREE, None, False),
+    ("two Hosts", HEAD + b"Host: q\r\n" + THREE, None, False),
+    ("two targets", HEAD + b"x-kagent-host: t.ns\r\n" + THREE, None, True),
 ]
 
 
-def one(address: tuple, raw: bytes) -> bytes:
-    """Everything the proxy answers to these bytes and a marker; a reset is an end too."""
-    seen = b""
-    with socket.create_connection(address, timeout=10) as client:
+def python() -> pathlib.Path:
+    """The interpreter of an environment with the pinned requirements, made once for each content."""
+    pins = HERE / "requirements.txt"
+    place = WORK / f"framing-{hashlib.sha256(pins.read_bytes()).hexdigest()[:12]}"
+    if not (place / "complete").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        venv.create(place, with_pip=True)
+        pip = [place / "bin" / "python", "-m", "pip", "install", "-q", "-r", pins]
+        subprocess.run(pip, check=True, timeout=INSTALL_SECONDS)
+        (place / "complete").touch()
+    return place / "bin" / "python"
+
+
+def exchange(address: tuple, raw: bytes) -> bytes:
+    """Everything the proxy answers to these bytes; a reset is an end too."""
+    answers = b""
+    with socket.create_connection(address, timeout=BOUND) as client:
         try:
-            client.sendall(raw + MARKER)
+            client.sendall(raw)
             while part := client.recv(65536):
-                seen += part
+                answers += part
         except ConnectionError:
             pass
-    return seen
+    return answers
+
+
+class Stage:
+    """One backend, and a proxy before it."""
+
+    def __init__(self, program: str, command: list) -> None:
+        self.readings: queue.Queue = queue.Queue()
+        self.processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True)]
+        backend = self.processes[0].stdout
+        port = int(backend.readline())
+        threading.Thread(target=lambda: [self.readings.put(json.loads(s)) for s in backend], daemon=True).start()
+        args = ["--route", f"s.ns=127.0.0.1:{port}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.processes.append(subprocess.Popen([program, "run", *args], stderr=subprocess.PIPE, text=True))
+        log = self.processes[1].stderr
+        line = ""
+        while "serving" not in line:
+            line = log.readline()
+            if not line:
+                raise RuntimeError("the proxy ended before it served")
+        host, listen = re.search(r'listen"?[:=]"?([0-9.]+):(\d+)', line).groups()
+        self.address = (host, int(listen))
+        threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
+
+    def read(self, raw: bytes) -> tuple[list, list]:
+        """The statuses that the client got, and what the backend read. The last request, on a
+        connection of its own, comes behind everything else: both sides have closed by then."""
+        statuses = re.findall(rb"HTTP/1\.1 (\d+)", exchange(self.address, raw + MARKER))
+        exchange(self.address, END)
+        readings = []
+        while (last := self.readings.get(timeout=BOUND))["path"] != "/end":
+            readings.append(last)
+        return statuses, readings
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
 
 def main() -> int:
-    node = subprocess.Popen(["node", HERE / "node.js"], stdout=subprocess.PIPE, text=True)
-    proxy = None
-    seen: queue.Queue = queue.Queue()
-    try:
-        port = int(node.stdout.readline())
-        threading.Thread(target=lambda: [seen.put(json.loads(s)) for s in node.stdout], daemon=True).start()
-        args = ["--route", f"s.ns=127.0.0.1:{port}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-        proxy = subprocess.Popen([sys.argv[1], "run", *args], stderr=subprocess.PIPE, text=True)
-        line = ""
-        while "serving" not in line:
-            line = proxy.stderr.readline()
-            assert line, "the proxy ended before it served"
-        host, listen = re.search(r'listen"?[:=]"?([0-9.]+):(\d+)', line).groups()
-        threading.Thread(target=lambda: [None for _ in proxy.stderr], daemon=True).start()
-        failed = 0
-        for name, raw, wanted in CASES:
-            answers = one((host, int(listen)), raw)
-            # Behind everything else, so that what the backend saw is complete.
-            one((host, int(listen)), b"GET /end HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\n\r\n")
-            got = []
-            while (last := seen.get(timeout=10))["path"] != "/end":
-                got.append(last)
-            while not seen.empty() or last["path"] != "/marker":
-                last = seen.get(timeout=10)
-            call = {"method": "POST", "path": "/a", "body": "" if name in BOTH else "abc"}
-            paths = [g["path"] for g in got]
-            whole = bool(got) and got[0] == call
-            allowed = {"/a"} if name in BOTH else {"/a", "/marker"}
-            fine = set(paths) <= allowed and len(set(paths)) == len(paths)
-            fine = fine and ("/a" not in paths or whole) and wanted in (None, whole)
-            status = re.findall(rb"HTTP/1\.1 (\d+)", answers)
-            print("ok" if fine else "not ok", name, "-", "seen" if whole else "refused", status, got if not fine else "")
-            failed += not fine
-        return 1 if failed else 0
-    finally:
-        for process in filter(None, (proxy, node)):
-            process.kill()
-            process.wait()
+    program = pathlib.Path(sys.argv[1]).resolve()
+    backends = {
+        "uvicorn": [python(), HERE / "asgi.py"],
+        "node": ["node", HERE / "node.js"],
+        "hyper": [program.parent / "examples" / "framing_backend"],
+    }
+    marker = seen("", "GET", "/marker")
+    failed = 0
+    for backend, command in backends.items():
+        stage = Stage(str(program), command)
+        try:
+            for name, raw, reading, followed in CASES:
+                statuses, readings = stage.read(raw)
+                wanted = [reading] * (reading is not None) + [marker] * followed
+                # A broken body may end its connection without an answer, never with a good one.
+                good = readings == wanted and statuses.count(b"200") == len(wanted)
+                print("ok" if good else "not ok", f"{backend}: {name}", statuses, "" if good else readings)
+                failed += not good
+        finally:
+            stage.close()
+    return 1 if failed else 0
 
 
 sys.exit(main())
