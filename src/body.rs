@@ -5,7 +5,7 @@
 //! `upstream/endpoint.rs` sends it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub struct RequestBody {
 #[derive(Debug, Default)]
 pub struct Upload {
     bytes: AtomicU64,
+    broken: AtomicBool,
     start: Mutex<Option<Vec<Bytes>>>,
 }
 
@@ -47,7 +48,7 @@ impl RequestBody {
         let start = Mutex::new(remember.then(Vec::new));
         Self {
             incoming: Some(incoming),
-            upload: Arc::new(Upload { bytes: AtomicU64::new(0), start }),
+            upload: Arc::new(Upload { start, ..Upload::default() }),
             expects,
         }
     }
@@ -94,10 +95,12 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(incoming).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.upload.pass(data);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                frame.data_ref().map_or((), |data| self.upload.pass(data))
+            }
+            Poll::Ready(Some(Err(_))) => self.upload.broken.store(true, Ordering::Relaxed),
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }
@@ -117,6 +120,11 @@ impl Upload {
     /// Bytes that have passed.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client ended it by anything but its end, or wrote what cannot be read.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// The remembered bytes, which are forgotten by this.

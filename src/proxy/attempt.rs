@@ -320,6 +320,10 @@ fn broken(
     copy: Option<Box<request::Parts>>,
     upload: Arc<Upload>,
 ) -> Attempt {
+    if upload.is_broken() {
+        // The client's doing: it must not cost the endpoint its place.
+        return Attempt::Failed(Refusal::sent(ProxyError::BrokenBody(error), upload));
+    }
     // A reused connection that closes says nothing of the endpoint: its idle time was over.
     if !lease.reused && lease.endpoint().health.was_reset(Instant::now(), fastrand::u64(..)) {
         route.metrics.ejections.increment(1);

@@ -42,6 +42,9 @@ pub enum ProxyError {
     /// A head that software may read in two ways.
     #[error("the request's head is ambiguous: {0}")]
     BadRequest(&'static str),
+    /// A body that breaks off, or whose chunks cannot be read.
+    #[error("the request's body is broken: {0}")]
+    BrokenBody(hyper::Error),
     /// CONNECT.
     #[error("CONNECT is not served: this is a reverse proxy")]
     Connect,
@@ -127,7 +130,7 @@ impl ProxyError {
             Self::NotText | Self::BadTarget(..) | Self::TwoTargets | Self::WrongPort(_) => {
                 Reason::BadTarget
             }
-            Self::BadRequest(_) => Reason::BadRequest,
+            Self::BadRequest(_) | Self::BrokenBody(_) => Reason::BadRequest,
             Self::UnsafePath => Reason::BadPath,
             Self::Connect => Reason::MethodNotAllowed,
             Self::UnknownTarget(..) => Reason::UnknownTarget,

@@ -13,7 +13,7 @@ pub enum Reason {
     MissingTarget,
     /// `x-kagent-host` is no usable host name, or names a port the target does not have.
     BadTarget,
-    /// A head that could be read in two ways.
+    /// A head that could be read in two ways, or a body that is broken.
     BadRequest,
     /// A path that could be read in two ways, on a path-limited route.
     BadPath,
@@ -103,7 +103,7 @@ impl Reason {
             Self::MissingTarget => "send `x-kagent-host`; kagent does when `proxy.url` is set",
             Self::BadTarget => "one DNS name, no IP address, a port only if the target has it",
             Self::BadRequest => {
-                "send one Host, and one of Content-Length and `Transfer-Encoding: chunked`"
+                "send one Host, one of Content-Length and `Transfer-Encoding: chunked`, and a whole body"
             }
             Self::BadPath => {
                 "on a path-limited route: no dot segments, empty segments or encoded separators"

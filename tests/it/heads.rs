@@ -175,6 +175,24 @@ async fn a_get_keeps_its_chunked_body() {
     assert!(is_marker(&marker), "{marker}");
 }
 
+/// A client must not be able to have a healthy endpoint ejected, for others too.
+#[tokio::test]
+async fn broken_bodies_are_the_client_s_fault() {
+    let (proxy, backend) = start().await;
+    for _ in 0..5 {
+        let mut client = proxy.connect().await;
+        client.send(&post("transfer-encoding: chunked\r\n", "g\r\n")).await;
+        backend.accept().await.rest().await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 400 bad_request\r\n"), "{answer}");
+    }
+    let metrics = proxy.admin("/metrics").await;
+    let ejected = metrics.lines().find(|line| line.starts_with("kagent_proxy_ejections_total"));
+    assert!(ejected.is_some_and(|line| line.ends_with(" 0")), "{ejected:?}");
+    drop(backend);
+    proxy.stop().await;
+}
+
 /// The head is good and goes up; the body is not, and its end must reach nobody.
 #[tokio::test]
 async fn broken_chunks_never_end_a_message() {
