@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""The price of one exchange through the real program, in instructions and in allocations.
+
+Usage: gate.py PATH_OF_KAGENT_PROXY [--write] [--top]. Needs valgrind. The program serves twice under
+callgrind, many requests and few; the difference is what a request costs, without the start. Compares
+with baseline.json beside it and fails beyond 3 %; --write stores the new numbers, --top prints the
+functions that cost most. The program must be a release build: a debug build measures nothing.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+BASELINE = pathlib.Path(__file__).with_name("baseline.json")
+TOLERANCE = 0.03
+FEW, MANY = 300, 1500
+ANSWER = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"3 pods are ready"}]}}'
+BODY = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {
+    "name": "kubectl", "arguments": {"question": "which pods are not ready, and why? " * 17}}}).encode()
+POST = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
+        b"accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n"
+        b"user-agent: gate\r\nmcp-session-id: 0123456789abcdef\r\n"
+        b"content-length: %d\r\n\r\n" % len(BODY)) + BODY
+# jemalloc's entries: each call is one allocation or one that grows.
+ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
+
+
+def message(sock: socket.socket) -> bool:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = sock.recv(65536)
+        if not more:
+            return False
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
+    while len(body) < length:
+        body += sock.recv(65536)
+    return True
+
+
+def serve(program: str, requests: int, out: pathlib.Path, backend_port: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["valgrind", "--tool=callgrind", "--separate-threads=yes",
+               f"--callgrind-out-file={out}", program, "run", "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--workers", "1",
+               "--route", f"tools.team-a=127.0.0.1:{backend_port}"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KAGENT_PROXY")}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+    try:
+        until = time.monotonic() + 30
+        while True:
+            try:
+                client = socket.create_connection(("127.0.0.1", port))
+                break
+            except ConnectionRefusedError:
+                if process.poll() is not None or time.monotonic() > until:
+                    sys.exit(f"the program does not listen: {process.stderr.read().decode()}")
+                time.sleep(0.1)  # valgrind starts slowly; the port opens when it is ready
+        client.settimeout(30)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(requests):
+            client.sendall(POST)
+            assert message(client), "the proxy closed the connection"
+        client.close()
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def read(out: pathlib.Path) -> tuple[int, collections.Counter, collections.Counter]:
+    """Instructions in all, by function, and calls of each function.
+
+    Leaves the first thread out: what it does (start, upkeep, looking at files) goes by the clock.
+    """
+    own: collections.Counter = collections.Counter()
+    calls: collections.Counter = collections.Counter()
+    threads = [file for file in out.parent.glob(f"{out.name}-*") if not file.name.endswith("-01")]
+    assert threads, "callgrind wrote no thread but the first"
+    for thread in threads:
+        read_thread(thread, own, calls)
+    return sum(own.values()), own, calls
+
+
+def read_thread(out: pathlib.Path, own: collections.Counter, calls: collections.Counter) -> None:
+    names: dict = {}
+    function, callee, skip = "", "", False
+    for line in out.read_text(errors="replace").splitlines():
+        if match := re.match(r"(c?)fn=\((\d+)\)(?: (.*))?$", line):
+            if match[3]:
+                names[match[2]] = match[3]
+            if match[1]:
+                callee = names[match[2]]
+            else:
+                function = names[match[2]]
+        elif line.startswith("calls="):
+            calls[callee] += int(line[6:].split()[0])
+            skip = True  # the next line is the cost of the callee
+        elif re.match(r"[+\-*\d]", line):
+            if not skip:
+                own[function] += int(line.split()[1])
+            skip = False
+
+
+def main() -> None:
+    program = sys.argv[1]
+    if not shutil.which("valgrind"):
+        subprocess.run(["apt-get", "install", "-y", "-q", "valgrind"], check=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=backend, args=(listener,), daemon=True).start()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for requests in (FEW, MANY):
+            out = pathlib.Path(folder) / f"{requests}.out"
+            serve(program, requests, out, listener.getsockname()[1])
+            results.append(read(out))
+    (few, own_few, calls_few), (many, own_many, calls_many) = results
+    between = MANY - FEW
+    count = lambda calls: sum(n for name, n in calls.items() if ALLOCATION.match(name.split("'")[0]))
+    found = {
+        "instructions": round((many - few) / between),
+        "allocations": round((count(calls_many) - count(calls_few)) / between, 1),
+    }
+    assert found["instructions"] > 1000 and found["allocations"] > 1, f"measured nothing: {found}"
+    if "--top" in sys.argv:
+        own_many.subtract(own_few)
+        for name, cost in own_many.most_common(45):
+            print(f"{cost / between:9.0f}  {name[:150]}")
+    print(f"per request: {found}")
+    if "--write" in sys.argv:
+        BASELINE.write_text(json.dumps(found, indent=2) + "\n")
+        return
+    stored = json.loads(BASELINE.read_text())
+    worse = {k: v for k, v in found.items() if v > stored[k] * (1 + TOLERANCE)}
+    better = {k: v for k, v in found.items() if v < stored[k] * (1 - TOLERANCE)}
+    if better:
+        print(f"better than the baseline {stored}: store it with --write")
+    if worse:
+        sys.exit(f"a request costs more than the baseline {stored} allows: {worse}; "
+                 "see --top for where, or store it with --write and say why")
+
+
+def backend(listener: socket.socket) -> None:
+    """One thread for each connection of the proxy."""
+    while True:
+        sock, _ = listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=answer, args=(sock,), daemon=True).start()
+
+
+def answer(sock: socket.socket) -> None:
+    whole = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+             b"content-length: %d\r\n\r\n" % len(ANSWER)) + ANSWER
+    with sock:
+        while message(sock):
+            sock.sendall(whole)
+
+
+main()
