@@ -6,7 +6,11 @@
 //! Events are in lock-step: a stream's next one is sent when its client has read the last one, so that
 //! each costs the proxy a wake-up and none is merged with another.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has to stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement that fails has to stop"
+)]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -97,7 +101,8 @@ async fn serve(mut stream: TcpStream, steps: Steps) -> Option<()> {
 }
 
 async fn stream_events(stream: &mut TcpStream, step: &Notify, count: usize) -> Option<()> {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).await.ok()?;
     let chunk = format!("{:x}\r\n{EVENT}\r\n", EVENT.len());
     for _ in 0..count {
@@ -245,11 +250,7 @@ async fn events(port: u16, streams: usize, events: usize, steps: &Steps) {
         });
     }
     let kept = tokio::time::timeout(BOUND, running.join_all()).await.expect("events in time");
-    println!(
-        "{{\"done\":{},\"seconds\":{}}}",
-        each * kept.len(),
-        started.elapsed().as_secs_f64()
-    );
+    println!("{{\"done\":{},\"seconds\":{}}}", each * kept.len(), started.elapsed().as_secs_f64());
 }
 
 /// Opens streams, reads one event from each, and leaves them open.
