@@ -128,10 +128,16 @@ fn check_name(name: &str) -> Result<(), BadHost> {
     if !name.split('.').all(label_ok) {
         return Err(BadHost::Label);
     }
-    // The last label of a DNS name is never all digits; of 10.0.0.1 and 0x7f000001 it may be.
-    let last = name.rsplit('.').next().unwrap_or(name);
-    let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
-    if numeric { Err(BadHost::Address) } else { Ok(()) }
+    // Every form of an IPv4 address that resolvers take (inet_aton): 10.0.0.1, 0x7f000001, 127.1. A
+    // namespace may be called 3, so one number is not enough.
+    let number = |label: &str| {
+        let hex = label.strip_prefix("0x");
+        hex.map_or_else(
+            || label.bytes().all(|b| b.is_ascii_digit()),
+            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        )
+    };
+    if name.split('.').all(number) { Err(BadHost::Address) } else { Ok(()) }
 }
 
 // === impl Route ===
@@ -289,6 +295,7 @@ mod tests {
             assert_eq!(key(spelling).unwrap(), "helper.team-a", "{spelling}");
         }
         assert_eq!(key("x.svc").unwrap(), "x.svc", "a namespace may be called svc");
+        assert_eq!(key("x.3").unwrap(), "x.3", "or 3");
         assert_eq!(key("pod-0.db.team-a.svc.cluster.local").unwrap(), "pod-0.db.team-a");
     }
 
@@ -304,6 +311,8 @@ mod tests {
             ("a.localhost", BadHost::Address),
             ("0x7f000001", BadHost::Address),
             ("2130706433", BadHost::Address),
+            ("127.1", BadHost::Address),
+            ("0x7f.1", BadHost::Address),
             ("user@host.ns", BadHost::Label),
             ("a..b", BadHost::Label),
             ("a b.ns", BadHost::Label),
