@@ -215,15 +215,16 @@ impl Line<'_> {
             self.peer
         )?;
         for (name, value) in self.texts() {
-            write!(out, r#","{name}":"#)?;
+            member(out, name);
             serde_json::to_writer(&mut *out, value)?;
         }
         for (name, value) in self.counts() {
-            write!(out, r#","{name}":{value}"#)?;
+            member(out, name);
+            serde_json::to_writer(&mut *out, &value)?;
         }
         for (name, value) in self.times() {
             if let Some(time) = value {
-                write!(out, r#","{name}":"#)?;
+                member(out, name);
                 milliseconds(out, time)?;
             }
         }
@@ -249,10 +250,24 @@ impl Line<'_> {
     }
 }
 
+/// Starts a member that is not the first; without the formatter, which costs more than the bytes.
+fn member(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// Milliseconds with their thousandths.
 fn milliseconds(out: &mut Vec<u8>, time: Duration) -> std::io::Result<()> {
-    let micros = time.as_micros();
-    write!(out, "{}.{:03}", micros / 1000, micros % 1000)
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    serde_json::to_writer(&mut *out, &millis)?;
+    out.push(b'.');
+    let micros = time.subsec_micros();
+    for unit in [100, 10, 1] {
+        let digit = u8::try_from(micros / unit % 10).unwrap_or_default();
+        out.push(b'0' + digit);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
