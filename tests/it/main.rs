@@ -18,6 +18,7 @@ mod events;
 mod framing;
 mod golden;
 mod h2;
+mod h2c;
 mod heads;
 mod hold;
 mod layers;

@@ -1,0 +1,272 @@
+//! The two versions of HTTP on either side: bodies, events, trailers and every kind of end pass over.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, Version};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kagent_proxy::config::Scheme;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+
+/// What D13 allows between one side's end and the other's: an event, not a timing.
+const WAKE_UP: Duration = Duration::from_secs(1);
+
+/// A body that says what the scenario tells it to; [`Feed::closed`] tells that nobody reads it.
+struct Script(mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>);
+
+type Feed = mpsc::UnboundedSender<io::Result<Frame<Bytes>>>;
+
+fn script() -> (Feed, Script) {
+    let (feed, frames) = mpsc::unbounded_channel();
+    (feed, Script(frames))
+}
+
+fn data(feed: &Feed, text: &'static str) {
+    feed.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
+}
+
+fn trailer(feed: &Feed) {
+    let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "7".parse().unwrap())]);
+    feed.send(Ok(Frame::trailers(trailers))).unwrap();
+}
+
+impl Body for Script {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+type Call = (Request<Incoming>, oneshot::Sender<Response<Script>>);
+
+/// A backend that speaks HTTP/2 only, whose calls the scenario answers.
+struct H2cBackend(u16, mpsc::UnboundedReceiver<Call>);
+
+impl H2cBackend {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (calls, taken) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let calls = calls.clone();
+                let service = hyper::service::service_fn(move |request| {
+                    let (answer, answered) = oneshot::channel();
+                    let told = calls.send((request, answer));
+                    async move {
+                        told.map_err(|_| io::Error::other("the scenario is over"))?;
+                        answered.await.map_err(io::Error::other)
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self(port, taken)
+    }
+
+    async fn accept(&mut self) -> Call {
+        tokio::time::timeout(BOUND, self.1.recv()).await.expect("no call").unwrap()
+    }
+}
+
+async fn before_h2c() -> (TestProxy, H2cBackend) {
+    let backend = H2cBackend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::H2c, &[backend.0])];
+    (TestProxy::start(config(routes)).await, backend)
+}
+
+async fn before_h1() -> (TestProxy, Backend, SendRequest<Script>) {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let stream = TcpStream::connect(proxy.address).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    (proxy, backend, sender)
+}
+
+/// A POST over HTTP/2, and what feeds its body.
+fn post() -> (Feed, Request<Script>) {
+    let (feed, body) = script();
+    let request = Request::post("http://p/a?b")
+        .header("x-kagent-host", "s.ns")
+        .header("trailer", "x-sum")
+        .body(body);
+    (feed, request.unwrap())
+}
+
+fn events() -> (Feed, Response<Script>) {
+    let (feed, body) = script();
+    let response = Response::builder().header("content-type", "text/event-stream").body(body);
+    (feed, response.unwrap())
+}
+
+/// The next piece of a body, `None` at its clean end.
+async fn piece(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    tokio::time::timeout(BOUND, body.frame()).await.expect("no frame")
+}
+
+async fn text(body: &mut Incoming) -> String {
+    let frame = piece(body).await.expect("ended").expect("broken");
+    String::from_utf8(frame.into_data().expect("no data").to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn http1_to_h2c_carries_bodies_and_trailers_both_ways() {
+    let (proxy, mut backend) = before_h2c().await;
+    let mut client = proxy.connect().await;
+    client
+        .send(
+            "POST /a?b HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ntransfer-encoding: chunked\r\n\
+             te: trailers\r\nconnection: te, x-hop\r\nx-hop: 1\r\ntrailer: x-sum\r\n\r\n\
+             3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n",
+        )
+        .await;
+    let (request, answer) = backend.accept().await;
+    assert_eq!(request.version(), Version::HTTP_2);
+    assert_eq!(request.uri().to_string(), format!("http://127.0.0.1:{}/a?b", backend.0));
+    for absent in ["x-hop", "x-kagent-host", "connection", "transfer-encoding", "host"] {
+        assert!(!request.headers().contains_key(absent), "{absent} in {:?}", request.headers());
+    }
+    let body = request.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["x-sum"], "7");
+    assert_eq!(body.to_bytes(), "abc");
+    let (feed, body) = script();
+    data(&feed, "ok");
+    trailer(&feed);
+    drop(feed);
+    answer.send(Response::builder().header("trailer", "x-sum").body(body).unwrap()).ok().unwrap();
+    let seen = client.until("x-sum: 7\r\n\r\n").await;
+    assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+    assert!(seen.ends_with("2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"), "{seen}");
+    drop(client);
+    proxy.stop().await;
+}
+
+async fn events_over_h2c(proxy: &TestProxy, backend: &mut H2cBackend) -> (Client, Feed) {
+    let mut client = proxy.connect().await;
+    client.send("GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+    let (request, answer) = backend.accept().await;
+    assert!(request.into_body().is_end_stream(), "a GET without a body");
+    let (feed, response) = events();
+    answer.send(response).ok().unwrap();
+    for event in ["data: 1\n\n", "data: 2\n\n"] {
+        data(&feed, event);
+        client.until(event).await;
+    }
+    (client, feed)
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_resets_the_stream_of_an_h2c_backend_and_no_other() {
+    let (proxy, mut backend) = before_h2c().await;
+    let (client, feed) = events_over_h2c(&proxy, &mut backend).await;
+    let (mut other, other_feed) = events_over_h2c(&proxy, &mut backend).await;
+    drop(client);
+    tokio::time::timeout(WAKE_UP, feed.closed()).await.expect("no RST_STREAM within a second");
+    data(&other_feed, "data: 3\n\n");
+    other.until("data: 3\n\n").await;
+    drop(other_feed);
+    other.until("0\r\n\r\n").await;
+    drop(other);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_reset_of_an_h2c_backend_is_no_clean_end() {
+    let (proxy, mut backend) = before_h2c().await;
+    let (mut client, feed) = events_over_h2c(&proxy, &mut backend).await;
+    feed.send(Err(io::Error::other("broken"))).unwrap();
+    let seen = client.rest().await;
+    assert!(!seen.contains("0\r\n\r\n"), "{seen:?}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn h2c_to_http1_carries_bodies_and_trailers_both_ways() {
+    let (proxy, backend, mut sender) = before_h1().await;
+    let (feed, request) = post();
+    data(&feed, "abc");
+    trailer(&feed);
+    drop(feed);
+    let answer = async {
+        let mut call = backend.accept().await;
+        let seen = call.until("x-sum: 7\r\n\r\n").await;
+        call.send(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\
+             connection: close, x-hop\r\nx-hop: 1\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n",
+        )
+        .await;
+        seen
+    };
+    let (response, seen) = tokio::join!(sender.send_request(request), answer);
+    assert!(seen.starts_with("POST /a?b HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.ends_with("\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 7\r\n\r\n"), "{seen}");
+    assert_eq!(seen.matches("\r\nhost: ").count(), 1, "{seen}");
+    let response = response.unwrap();
+    assert!(!response.headers().contains_key("x-hop"), "{:?}", response.headers());
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["x-sum"], "7");
+    assert_eq!(body.to_bytes(), "ok");
+    drop(sender);
+    proxy.stop().await;
+}
+
+/// Two streams of one connection: one loses its backend, the other goes on, is left by the client, and
+/// its backend sees that.
+#[tokio::test]
+async fn over_h2c_each_stream_has_an_end_of_its_own() {
+    let (proxy, backend, mut sender) = before_h1().await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (feed, request) = post();
+        drop(feed);
+        let answer = async {
+            let mut call = backend.accept().await;
+            call.until("0\r\n\r\n").await;
+            call.send(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                 transfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n",
+            )
+            .await;
+            call
+        };
+        let (response, call) = tokio::join!(sender.send_request(request), answer);
+        let mut body = response.unwrap().into_body();
+        assert_eq!(text(&mut body).await, "data: 1\n\n");
+        open.push((body, call));
+    }
+    let (mut body, mut call) = open.pop().unwrap();
+    let (mut broken, lost) = open.pop().unwrap();
+    drop(lost);
+    let end = piece(&mut broken).await;
+    assert!(matches!(end, Some(Err(_))), "RST_STREAM, not a clean end: {end:?}");
+    call.send("9\r\ndata: 2\n\n\r\n").await;
+    assert_eq!(text(&mut body).await, "data: 2\n\n");
+    drop(body);
+    let end = tokio::time::timeout(WAKE_UP, call.rest()).await;
+    assert_eq!(end.expect("not within a second"), "", "the backend sees the client's reset");
+    drop(sender);
+    proxy.stop().await;
+}
