@@ -1,6 +1,6 @@
 //! The demo's A2A agent (protocol 0.3, JSON-RPC): says back what it hears, at once or word by word.
 //!
-//! Written by hand on hyper: the crates that speak A2A bring their own HTTP stack. Keeps no tasks, so
+//! Written by hand on hyper, because all it takes is a card and two methods. Keeps no tasks, so
 //! `tasks/get` and its like find none.
 
 use std::convert::Infallible;
