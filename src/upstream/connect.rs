@@ -2,9 +2,12 @@
 //!
 //! Knows nothing of pools or requests. `upstream/endpoint.rs` keeps what it opens.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +26,12 @@ use crate::tls::ClientConfigs;
 
 /// Bytes of an upstream answer's head.
 const MAX_HEAD: usize = 128 * 1024;
+/// Streams at once on one HTTP/2 connection.
+const MAX_STREAMS: usize = 100;
+/// Unread bytes of one stream, and of all of its connection: more than all streams together may have,
+/// so that a client that does not read stops its own stream only.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 
 /// A sender of either protocol.
 #[derive(Debug)]
@@ -30,7 +39,29 @@ pub enum Sender {
     /// One request at a time.
     Http1(Http1),
     /// Many streams.
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Http2),
+}
+
+/// A sender of HTTP/2; each clone counts as one stream.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// Hyper's.
+    pub sender: http2::SendRequest<RequestBody>,
+    /// Shared by all streams: how many the backend takes at once.
+    limit: Arc<AtomicUsize>,
+}
+
+// === impl Http2 ===
+
+impl Http2 {
+    /// Whether another stream fits: the backend's limit, and one of ours so that no slow reader holds
+    /// up the others of its connection.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        // The pool's own clone is none.
+        let streams = Arc::strong_count(&self.limit) - 1;
+        streams < self.limit.load(Ordering::Relaxed).min(MAX_STREAMS)
+    }
 }
 
 /// A sender of HTTP/1, and what its connection has brought.
@@ -143,19 +174,31 @@ where
 {
     let handshake = |error| ConnectError::Handshake(address, error);
     if http2 {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(handshake)?;
+        let limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        // Weak, for each strong one is a stream.
+        let told = Arc::downgrade(&limit);
+        let connection = poll_fn(move |cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            if let Some(limit) = told.upgrade() {
+                limit.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            }
+            polled
+        });
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%address, %error, "upstream connection ended");
             }
         });
-        return Ok(Sender::Http2(sender));
+        return Ok(Sender::Http2(Http2 { sender, limit }));
     }
     let ear = Ear::default();
     let io = TokioIo::new(Heard::new(stream, ear.clone()));

@@ -123,7 +123,7 @@ impl Lease {
     pub fn closed_silently(&self) -> bool {
         match &self.sender {
             Some(Sender::Http1(http1)) => !http1.ear.heard(),
-            Some(Sender::Http2(sender)) => sender.is_closed(),
+            Some(Sender::Http2(http2)) => http2.sender.is_closed(),
             None => false,
         }
     }
@@ -147,7 +147,7 @@ impl Lease {
                 http1.ear.forget();
                 http1.sender.try_send_request(request).await
             }
-            Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http2(http2)) => http2.sender.try_send_request(request).await,
             None => std::future::pending().await,
         }
     }

@@ -7,13 +7,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http2;
 use metrics::Counter;
 use tokio::time::Instant;
 
-use super::connect::{Http1, Sender};
+use super::connect::{Http1, Http2, Sender};
 use super::reuse::Reuse;
-use crate::body::RequestBody;
 
 /// How often idle connections are looked at.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -29,7 +27,8 @@ pub struct Pool {
 struct State {
     /// Oldest first.
     idle: Vec<Idle>,
-    shared: Option<http2::SendRequest<RequestBody>>,
+    /// Another one is opened when all have as many streams as they take.
+    shared: Vec<Http2>,
     reuse: Reuse,
 }
 
@@ -45,15 +44,18 @@ impl Pool {
     /// Empty; `discarded` counts what is closed unused or found closed.
     #[must_use]
     pub fn new(reuse: Reuse, discarded: Counter) -> Self {
-        let state = State { idle: Vec::new(), shared: None, reuse };
+        let state = State { idle: Vec::new(), shared: Vec::new(), reuse };
         Self { state: Mutex::new(state), discarded }
     }
 
     /// A connection that may be used; never HTTP/2 if `http1`.
     pub fn take(&self, http1: bool, now: Instant) -> Option<Sender> {
         let mut state = self.lock();
-        if !http1 && let Some(shared) = state.shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Some(Sender::Http2(shared.clone()));
+        if !http1 {
+            state.shared.retain(|http2| !http2.sender.is_closed());
+            if let Some(http2) = state.shared.iter().find(|http2| http2.has_room()) {
+                return Some(Sender::Http2(http2.clone()));
+            }
         }
         let limit = state.reuse.limit();
         let mut at = state.idle.len();
@@ -80,8 +82,8 @@ impl Pool {
     }
 
     /// Shares an HTTP/2 connection.
-    pub fn share(&self, sender: &http2::SendRequest<RequestBody>) {
-        self.lock().shared = Some(sender.clone());
+    pub fn share(&self, http2: &Http2) {
+        self.lock().shared.push(http2.clone());
     }
 
     /// The backend announced for how long it keeps idle connections.
@@ -110,9 +112,7 @@ impl Pool {
             }
             keep
         });
-        if shared.as_ref().is_some_and(http2::SendRequest::is_closed) {
-            *shared = None;
-        }
+        shared.retain(|http2| !http2.sender.is_closed());
     }
 
     /// For how long idle connections are used at the moment.

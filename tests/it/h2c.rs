@@ -59,6 +59,11 @@ struct H2cBackend(u16, mpsc::UnboundedReceiver<Call>);
 
 impl H2cBackend {
     async fn start() -> Self {
+        Self::limited(200).await
+    }
+
+    /// One that takes so many streams on a connection.
+    async fn limited(streams: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (calls, taken) = mpsc::unbounded_channel();
@@ -75,6 +80,7 @@ impl H2cBackend {
                 });
                 tokio::spawn(
                     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .max_concurrent_streams(streams)
                         .serve_connection(TokioIo::new(stream), service),
                 );
             }
@@ -268,5 +274,24 @@ async fn over_h2c_each_stream_has_an_end_of_its_own() {
     let end = tokio::time::timeout(WAKE_UP, call.rest()).await;
     assert_eq!(end.expect("not within a second"), "", "the backend sees the client's reset");
     drop(sender);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn more_streams_than_a_connection_takes_get_another_connection() {
+    let mut backend = H2cBackend::limited(2).await;
+    let proxy = TestProxy::start(config(vec![route("s.ns", "/", Scheme::H2c, &[backend.0])])).await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(events_over_h2c(&proxy, &mut backend).await);
+    }
+    for (client, feed) in &mut open {
+        data(feed, "data: here\n\n");
+        client.until("data: here\n\n").await;
+    }
+    let metrics = proxy.admin("/metrics").await;
+    let opened = "kagent_proxy_upstream_connections_total{route=\"s.ns\",event=\"opened\"} 3";
+    assert!(metrics.contains(opened), "{metrics}");
+    drop(open);
     proxy.stop().await;
 }
