@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     for bytes in stream.chunks(piece) {
         match open.then(|| event.feed(bytes, &|_| false)) {
             None => out.extend_from_slice(bytes),
-            Some(Held::Wait) => {}
+            Some(Held::Wait(comments)) => out.extend(comments),
             Some(Held::Release(bytes)) => {
                 out.extend(bytes);
                 open = false;

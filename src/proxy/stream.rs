@@ -268,7 +268,8 @@ impl Events {
             Some(first) => {
                 let (table, route) = (&first.table, &first.route);
                 match first.event.feed(&data, &|host| table.is_backend(host, route)) {
-                    Held::Wait => return None,
+                    Held::Wait(comments) if comments.is_empty() => return None,
+                    Held::Wait(comments) => Bytes::from(comments),
                     Held::Release(bytes) => {
                         self.first = None;
                         Bytes::from(bytes)

@@ -2,7 +2,7 @@
 //!
 //! kagent's Go runtime dials the URL of the card (`go/adk/pkg/tools/remote_a2a_tool.go`), a2a-go 0.3
 //! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. Knows JSON and host
-//! names only; `proxy/forward.rs` fetched the bytes, `proxy.rs` sends the result.
+//! names only; `proxy/card.rs` reads the bytes and sends the result.
 
 use serde_json::Value;
 

@@ -12,8 +12,8 @@ const MAX_EVENT: usize = 16 * 1024;
 /// What becomes of the bytes handed in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Held {
-    /// The first event is not whole yet.
-    Wait,
+    /// The first event is not whole yet; these bytes before it, comments, go out.
+    Wait(Vec<u8>),
     /// These go out, and all that follow as they are.
     Release(Vec<u8>),
 }
@@ -39,7 +39,10 @@ impl EndpointEvent {
                 Held::Release(out)
             }
             None if self.held.len() > MAX_EVENT => Held::Release(self.release()),
-            None => Held::Wait,
+            None => {
+                let rest = self.held.split_off(comments(&self.held));
+                Held::Wait(std::mem::replace(&mut self.held, rest))
+            }
         }
     }
 
@@ -47,6 +50,21 @@ impl EndpointEvent {
     pub fn release(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
+}
+
+/// Where the last comment block in front of the first event ends: servers that send comments to keep a
+/// stream alive must be heard.
+fn comments(bytes: &[u8]) -> usize {
+    let (mut at, mut whole) = (0, 0);
+    while let Some((line, end)) = next_line(bytes, at) {
+        match line.first() {
+            None => whole = end,
+            Some(b':') => {}
+            Some(_) => return whole,
+        }
+        at = end;
+    }
+    whole
 }
 
 /// Where the first event ends, comments and blank lines before it included.
@@ -119,9 +137,14 @@ mod tests {
         for piece in pieces {
             if !open {
                 out.extend_from_slice(piece.as_bytes());
-            } else if let Held::Release(bytes) = event.feed(piece.as_bytes(), &backend) {
-                out.extend(bytes);
-                open = false;
+            } else {
+                match event.feed(piece.as_bytes(), &backend) {
+                    Held::Wait(bytes) => out.extend(bytes),
+                    Held::Release(bytes) => {
+                        out.extend(bytes);
+                        open = false;
+                    }
+                }
             }
         }
         out.extend(event.release());
@@ -147,6 +170,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn comments_in_front_of_it_are_not_held() {
+        let mut event = EndpointEvent::default();
+        let feed = |event: &mut EndpointEvent, bytes: &[u8]| event.feed(bytes, &backend);
+        assert_eq!(feed(&mut event, b": ping\n\n"), Held::Wait(b": ping\n\n".to_vec()));
+        assert_eq!(feed(&mut event, b": pi"), Held::Wait(Vec::new()));
+        assert_eq!(feed(&mut event, b"ng\n\nevent: endp"), Held::Wait(b": ping\n\n".to_vec()));
+        let released = feed(&mut event, b"oint\ndata: http://tools.kagent/m\n\n");
+        assert_eq!(released, Held::Release(b"event: endpoint\ndata: /m\n\n".to_vec()));
     }
 
     #[test]

@@ -182,3 +182,15 @@ async fn a_total_limit_covers_the_wait_for_the_head_and_the_body() {
     assert!(answer.starts_with("HTTP/1.1 504 head_timeout"), "{answer}");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn comments_of_the_backend_pass_before_the_first_event() {
+    let (proxy, backend) = start(|_| {}).await;
+    let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
+    for _ in 0..3 {
+        call.send(&chunk(": ping\n\n")).await;
+        client.until(": ping\n\n").await;
+    }
+    drop(client);
+    proxy.stop().await;
+}
