@@ -29,6 +29,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::upstream::Cluster;
 
+/// How long the start waits for names: liveness is asked within seconds.
+const RESOLVE_AT_START: Duration = Duration::from_secs(3);
+
 /// Why the program cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -103,7 +106,11 @@ impl App {
         }
         let admin = config.admin.address;
         let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
-        join_all(built.fresh.iter().map(|cluster| cluster.refresh())).await;
+        // Names that take longer are looked up again by the first request that needs them.
+        let resolved = join_all(built.fresh.iter().map(|cluster| cluster.refresh()));
+        if tokio::time::timeout(RESOLVE_AT_START, resolved).await.is_err() {
+            tracing::warn!("some targets' names do not resolve in time, serving without them");
+        }
         let (trigger, watch) = drain::channel();
         let log = access_log(&config)?;
         let proxy =

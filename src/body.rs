@@ -5,7 +5,7 @@
 //! `upstream/endpoint.rs` sends it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use hyper::body::Incoming;
 
 /// Bytes of a body that are looked at for the request's id (D10).
 pub const MAX_PEEK: usize = 64 * 1024;
+/// Bytes behind a refused head that are read all the same, and for how long.
+const MAX_DISCARD: u64 = 16 * 1024 * 1024;
+const DISCARD_WAIT: Duration = Duration::from_secs(10);
 /// How long an error waits for those bytes (D10).
 const PEEK_WAIT: Duration = Duration::from_millis(100);
 
@@ -28,6 +31,18 @@ pub struct RequestBody {
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
     expects: bool,
+    /// What the connection reads belongs to this body, not to a next head.
+    _open: Option<Open>,
+}
+
+/// Counts while it lives.
+#[derive(Debug)]
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What has passed of a body; the exchange reads it at the end.
@@ -44,19 +59,24 @@ impl RequestBody {
     /// A body whose first bytes are remembered if `remember`; `expects` if the client waits for
     /// `100 Continue` (RFC 9110 section 10.1.1).
     #[must_use]
-    pub fn new(incoming: Incoming, remember: bool, expects: bool) -> Self {
+    pub fn new(incoming: Incoming, remember: bool, expects: bool, open: &Arc<AtomicUsize>) -> Self {
+        let open = (!incoming.is_end_stream()).then(|| {
+            open.fetch_add(1, Ordering::Relaxed);
+            Open(Arc::clone(open))
+        });
         let start = Mutex::new(remember.then(Vec::new));
         Self {
             incoming: Some(incoming),
             upload: Arc::new(Upload { start, ..Upload::default() }),
             expects,
+            _open: open,
         }
     }
 
     /// No body, for a request that is sent again; it counts where the first one did.
     #[must_use]
     pub fn empty(upload: Arc<Upload>) -> Self {
-        Self { incoming: None, upload, expects: false }
+        Self { incoming: None, upload, expects: false, _open: None }
     }
 
     /// What has passed.
@@ -66,9 +86,9 @@ impl RequestBody {
     }
 
     /// Reads on until [`MAX_PEEK`] bytes are remembered, for at most 100 ms; never behind an
-    /// unanswered `Expect`. The body is of no use afterwards.
-    pub async fn read_start(mut self) {
-        if self.expects && self.upload.bytes() == 0 {
+    /// unanswered `Expect`. The body is of no use afterwards but for [`RequestBody::discard`].
+    pub async fn read_start(&mut self) {
+        if self.unasked() {
             return;
         }
         let upload = Arc::clone(&self.upload);
@@ -82,6 +102,29 @@ impl RequestBody {
         };
         // Late bytes only mean an answer without an id.
         let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
+    }
+
+    /// Reads the rest and throws it away while the answer goes out: a connection that is closed with
+    /// unread bytes is reset, and the answer with it, before a client that is still sending has read
+    /// it. Bounded; behind an unanswered `Expect` nothing is on its way.
+    pub fn discard(mut self) {
+        if self.unasked() || self.is_end_stream() {
+            return;
+        }
+        let limit = self.upload.bytes() + MAX_DISCARD;
+        let rest = async move {
+            while self.upload.bytes() < limit {
+                match self.frame().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return,
+                }
+            }
+        };
+        tokio::spawn(tokio::time::timeout(DISCARD_WAIT, rest));
+    }
+
+    fn unasked(&self) -> bool {
+        self.expects && self.upload.bytes() == 0
     }
 }
 

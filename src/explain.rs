@@ -153,7 +153,7 @@ impl Question {
 
 fn conn(listener: &str) -> ConnInfo {
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    ConnInfo { peer, scheme: "http", listener: listener.into(), open: Arc::default() }
+    ConnInfo { peer, scheme: "http", listener: listener.into(), open: Arc::default(), permit: None }
 }
 
 fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {

@@ -17,7 +17,7 @@ pub const X_KAGENT_HOST: HeaderName = HeaderName::from_static("x-kagent-host");
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Why the proxy itself answered; the value is a reason of `proxy/error.rs`.
+/// Why the proxy itself answered; the value is a word of `proxy/reason.rs`.
 pub const X_KAGENT_PROXY_ERROR: HeaderName = HeaderName::from_static("x-kagent-proxy-error");
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -93,9 +93,11 @@ pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
 /// other, so that nobody can forge a past.
 pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, proto: &'static str, trusted: bool) {
     let peer = peer.to_canonical().to_string();
-    let chain = match headers.get(&FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) if trusted => format!("{before}, {peer}"),
-        _ => peer,
+    // Several fields are one list (RFC 9110 section 5.3).
+    let before = headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain = match trusted {
+        true => before.chain([peer.as_str()]).collect::<Vec<_>>().join(", "),
+        false => peer,
     };
     if let Ok(chain) = HeaderValue::try_from(chain) {
         headers.insert(FORWARDED_FOR, chain);
@@ -174,11 +176,12 @@ mod tests {
         let peer = "10.0.0.9".parse().unwrap();
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("1.2.3.4"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("5.6.7.8"));
         let mut trusted = headers.clone();
         forwarded(&mut headers, peer, "http", false);
         forwarded(&mut trusted, peer, "http", true);
         assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
-        assert_eq!(trusted["x-forwarded-for"], "1.2.3.4, 10.0.0.9");
+        assert_eq!(trusted["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
     }
 
     #[test]

@@ -105,15 +105,22 @@ pub async fn run(listener: Listener, shared: Shared) {
                     scheme: if tls.is_some() { "https" } else { "http" },
                     listener: Arc::clone(&name),
                     open: Arc::default(),
+                    permit: permit.ok().map(Arc::new),
                 };
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
                 let (watch, tls) = (watch.clone(), tls.clone());
                 connections.spawn(async move {
-                    match bytes(stream, tls.as_deref(), &limits).await {
+                    let mut closing = watch.clone();
+                    let io = tokio::select! {
+                        biased;
+                        io = bytes(stream, tls.as_deref(), &limits) => io,
+                        // Half a handshake must not hold up a drain.
+                        () = closing.reached(Phase::Closing) => return,
+                    };
+                    match io {
                         Ok(io) => conn::serve(io, info, proxy, &limits, watch).await,
                         Err(error) => tracing::debug!(%peer, %error, "no TLS handshake"),
                     }
-                    drop(permit);
                 });
             }
             Err(error) => {

@@ -27,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const FAULTY_CONFIGURATION: u8 = 64;
+/// What tasks may take to let go of the access log at the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -138,7 +140,11 @@ fn start<T>(
     match (traffic, beside) {
         (Ok(traffic), Ok(beside)) => {
             let (args, env) = (args.clone(), env.clone());
-            beside.block_on(serve(loaded, args, env, traffic.handle(), ready))
+            let code = beside.block_on(serve(loaded, args, env, traffic.handle(), ready));
+            // A name server that does not answer must not hold up the end.
+            traffic.shutdown_timeout(LAST_WORDS);
+            beside.shutdown_timeout(LAST_WORDS);
+            code
         }
         (Err(error), _) | (_, Err(error)) => complain(&format!("cannot start threads: {error}"), 1),
     }

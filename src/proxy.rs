@@ -136,7 +136,7 @@ impl Proxy {
         conn: &ConnInfo,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Unanswered> {
-        let request = facts::with_body(request);
+        let request = facts::with_body(conn, request);
         let mut exchange = Exchange::begin(conn, &self.open, &self.log, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
             Ok(Reply::Stream(response, plan)) => {

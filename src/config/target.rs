@@ -80,7 +80,18 @@ pub fn parse_route(text: &str) -> Result<RouteConfig, String> {
 pub fn parse_match(text: &str) -> Result<(String, String), String> {
     let at = text.find('/').unwrap_or(text.len());
     let (host, prefix) = text.split_at(at);
-    Ok((parse_host(host)?, parse_prefix(prefix)?))
+    let host = parse_host(host)?;
+    let number = |label: &str| label.bytes().all(|b| b.is_ascii_digit()) || label.starts_with("0x");
+    let unreachable = host == "localhost"
+        || host.ends_with(".localhost")
+        || host.contains('_')
+        || host.split('.').all(number);
+    if unreachable {
+        return Err(format!(
+            "host {host:?} is refused in x-kagent-host, so no request can reach this route; write a name of letters, digits and hyphens such as helper.team-a"
+        ));
+    }
+    Ok((host, parse_prefix(prefix)?))
 }
 
 /// Reads a DNS name as `x-kagent-host` carries it: lower-cased, without a trailing dot (D2).

@@ -36,7 +36,13 @@ pub async fn serve(
     watch: Watch,
 ) {
     let peer = info.peer;
-    let first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)).await;
+    let mut closing = watch.clone();
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)) => first,
+        // A connection that has said nothing must not hold up a drain.
+        () = closing.reached(Phase::Closing) => return,
+    };
     let Ok(Ok(first)) = first else {
         tracing::debug!(%peer, "no request within the detection deadline");
         return;
@@ -137,6 +143,8 @@ async fn serve_http2(
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
+        // No more is known of heads in HTTP/2 than that one came whole.
+        () = activity.without_request(limits.head_read) => return Ok(()),
         _ = activity.overdue(None, limits.idle) => connection.as_mut().graceful_shutdown(),
         () = watch.reached(Phase::Closing) => connection.as_mut().graceful_shutdown(),
     }
@@ -176,6 +184,14 @@ impl Activity {
     fn on_read(&self) {
         if self.open.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(self.now() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends if no head has come whole within `limit`; never once one has.
+    async fn without_request(&self, limit: Duration) {
+        tokio::time::sleep_until(self.born + limit).await;
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -1,7 +1,7 @@
 //! Follows a `text/event-stream` (WHATWG HTML, section 9.2.6) across any split of its bytes: how many
 //! events have ended, and whether the last byte was an event's end.
 //!
-//! Keeps a few bytes of state and none of the stream's. `proxy/reply.rs` feeds it and asks whether a
+//! Keeps a few bytes of state and none of the stream's. `proxy/stream.rs` feeds it and asks whether a
 //! comment may stand here.
 
 /// What has been seen of one stream.

@@ -220,8 +220,9 @@ impl Refusal {
     /// otherwise.
     pub async fn answer(self, mut exchange: Exchange) -> Response<ReplyBody> {
         let Self { error, body, upload, .. } = self;
-        if let Some(body) = body {
+        if let Some(mut body) = body {
             body.read_start().await;
+            body.discard();
         }
         let start = upload.take_start().unwrap_or_default();
         let reason = error.reason();

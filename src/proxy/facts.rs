@@ -10,6 +10,8 @@ use http::header::{ACCEPT, CONTENT_TYPE, EXPECT, HOST};
 use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::error::ProxyError;
 use super::framing;
 use crate::body::RequestBody;
@@ -27,8 +29,11 @@ pub struct ConnInfo {
     pub scheme: &'static str,
     /// Name of the listener it came on.
     pub listener: Arc<str>,
-    /// Requests of this connection whose answer has not ended; each exchange counts itself.
+    /// Requests of this connection whose body or answer has not ended; each exchange and each body
+    /// counts itself.
     pub open: Arc<AtomicUsize>,
+    /// Its place among the connections, which a tunnel keeps.
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What routing needs to know of a request.
@@ -167,7 +172,7 @@ fn wants_events(map: &HeaderMap) -> bool {
 
 /// The request with a body that is counted, and remembered where an error may need its id.
 #[must_use]
-pub fn with_body(request: Request<Incoming>) -> Request<RequestBody> {
+pub fn with_body(conn: &ConnInfo, request: Request<Incoming>) -> Request<RequestBody> {
     let map = request.headers();
     let json = map.get(CONTENT_TYPE).is_some_and(|value| {
         let start = value.as_bytes().get(..16);
@@ -175,7 +180,7 @@ pub fn with_body(request: Request<Incoming>) -> Request<RequestBody> {
     });
     let remember = json && request.method() == Method::POST;
     let expects = map.contains_key(EXPECT);
-    request.map(|incoming| RequestBody::new(incoming, remember, expects))
+    request.map(|incoming| RequestBody::new(incoming, remember, expects, &conn.open))
 }
 
 /// The Host of a request, from its field or from HTTP/2's `:authority`.

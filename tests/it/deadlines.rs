@@ -130,3 +130,43 @@ async fn one_listener_takes_both_families() {
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn an_upload_behind_an_early_answer_is_no_slow_head() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.listener.head_read = Duration::from_millis(100);
+    let proxy = TestProxy::start(config).await;
+    let mut client = proxy.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: 30\r\n\r\n")
+        .await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    client.until("ok").await;
+    for _ in 0..29 {
+        client.send("x").await;
+        call.until("x").await;
+        // The upload takes several times the limit of a head.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.send("y").await;
+    call.until("y").await;
+    drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_has_said_nothing_does_not_hold_up_a_drain() {
+    let mut config = config(Vec::new());
+    config.listener.detect = Duration::from_secs(3600);
+    let proxy = TestProxy::start(config).await;
+    let mut silent = proxy.connect().await;
+    // It is accepted when a later one has been answered.
+    let request = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: no.ns\r\nconnection: close\r\n\r\n";
+    assert!(proxy.ask(request).await.starts_with("HTTP/1.1 503 "));
+    proxy.drain();
+    assert_eq!(silent.rest().await, "");
+    proxy.stop().await;
+}

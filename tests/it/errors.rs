@@ -141,3 +141,20 @@ async fn an_error_does_not_wait_behind_an_unanswered_expect() {
     assert!(answer.starts_with("HTTP/1.1 503 unknown_target"), "no 100 before it: {answer}");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    let body = vec![b'x'; 5 * 1024 * 1024];
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: no.ns\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    for _ in 0..3 {
+        let mut client = proxy.connect().await;
+        client.send(&head).await;
+        client.send_bytes(&body).await;
+        client.until("HTTP/1.1 503 unknown_target").await;
+    }
+    proxy.stop().await;
+}

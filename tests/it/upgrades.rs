@@ -110,3 +110,23 @@ async fn other_upgrades_and_refused_ones_are_plain_requests() {
     assert!(answer.starts_with("HTTP/1.1 502 upstream_protocol"), "{answer}");
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_place_among_the_connections() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.listener.max_connections = 1;
+    let proxy = TestProxy::start(config).await;
+    let (client, call) = open(&proxy, &backend).await;
+    let mut waiting = proxy.connect().await;
+    waiting
+        .send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: no.ns\r\nconnection: close\r\n\r\n")
+        .await;
+    // An answer would come within microseconds; there must be none while the tunnel stands.
+    let early = tokio::time::timeout(Duration::from_millis(200), waiting.until("HTTP/1.1")).await;
+    assert!(early.is_err(), "{early:?}");
+    drop((client, call));
+    waiting.until("HTTP/1.1 503 unknown_target").await;
+    drop(waiting);
+    proxy.stop().await;
+}
