@@ -48,6 +48,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether the sender takes trailers (RFC 9110 section 10.1.4).
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// Says to the next hop, if it is HTTP/1.1, that we take trailers, which go on to who asked for them.
+pub fn ask_for_trailers(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+}
+
 /// Whether an HTTP/1.1 request asks to become a WebSocket (RFC 6455 section 4.1): `Connection` names
 /// `upgrade`, and the only protocol asked for is `websocket`.
 #[must_use]

@@ -2,7 +2,7 @@
 //!
 //! Changes heads only; never reads a body, opens no connection. `proxy/attempt.rs` sends the result.
 
-use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Request, Version};
 use http_body::Body;
@@ -30,9 +30,12 @@ pub fn rewrite(
     }
     let http2 = request.version() == Version::HTTP_2;
     let map = request.headers_mut();
+    let trailers = headers::takes_trailers(map);
     headers::strip_hop_by_hop(map);
     if websocket {
         headers::ask_for_websocket(map);
+    } else if trailers {
+        headers::ask_for_trailers(map);
     }
     if http2 {
         headers::join_cookies(map);
@@ -62,7 +65,11 @@ pub fn address(request: &mut Request<RequestBody>, route: &Route, lease: &Lease)
     if lease.is_http2() {
         request.headers_mut().remove(HOST);
         // A tunnel cannot begin there; the request goes on without it.
+        let trailers = headers::takes_trailers(request.headers());
         headers::strip_hop_by_hop(request.headers_mut());
+        if trailers {
+            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        }
         let scheme = if target.scheme == Scheme::Https { "https" } else { "http" };
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
         if let Ok(uri) = uri {

@@ -76,3 +76,22 @@ async fn an_answer_passes_before_the_request_s_body_has_ended() {
     drop(client);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn a_wish_for_trailers_goes_on_and_no_other_coding_does() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    for (te, goes_on) in [("te: gzip, Trailers\r\n", true), ("te: gzip\r\n", false), ("", false)] {
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{te}connection: close, te\r\n\r\n"
+        );
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        let (_, head) = tokio::join!(proxy.ask(&request), backend.answer(ok));
+        let head = head.to_ascii_lowercase();
+        assert_eq!(head.contains("te: trailers\r\n"), goes_on, "{head}");
+        assert_eq!(head.contains("connection: te\r\n"), goes_on, "{head}");
+        assert!(!head.contains("gzip"), "{head}");
+    }
+    proxy.stop().await;
+}
