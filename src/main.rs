@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
-#[cfg(feature = "demo")]
 use std::time::Duration;
 
 use clap::Parser;
