@@ -99,6 +99,8 @@ impl HostKey {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         check_name(&name)?;
         let bare = bare_host(&name, cluster_domain);
+        // A suffix must not hide what is refused without it: 2.3.svc.
+        check_name(bare)?;
         Ok((Self(bare.into()), port))
     }
 
@@ -313,6 +315,8 @@ mod tests {
             ("2130706433", BadHost::Address),
             ("127.1", BadHost::Address),
             ("0x7f.1", BadHost::Address),
+            ("2.3.svc", BadHost::Address),
+            ("a.localhost.svc", BadHost::Address),
             ("user@host.ns", BadHost::Label),
             ("a..b", BadHost::Label),
             ("a b.ns", BadHost::Label),
