@@ -20,7 +20,8 @@ pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Why the proxy itself answered; the value is a word of `proxy/reason.rs`.
 pub const X_KAGENT_PROXY_ERROR: HeaderName = HeaderName::from_static("x-kagent-proxy-error");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// How long a connection may idle (RFC 2068 section 19.7.1.1); concerns one connection only.
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::header::HeaderName;
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -365,9 +364,8 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Box<request::Parts>> {
 }
 
 fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     let (mut head, incoming) = response.into_parts();
-    if let Some(value) = head.headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok())
+    if let Some(value) = head.headers.get(headers::KEEP_ALIVE).and_then(|value| value.to_str().ok())
         && let Some(timeout) = keep_alive_timeout(value)
     {
         lease.endpoint().pool.announced(timeout);
