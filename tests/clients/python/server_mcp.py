@@ -30,9 +30,15 @@ def add(a: int, b: int) -> int:
 
 @server.tool()
 async def count(to: int, ctx: Context) -> str:
-    """Counts, with a progress notification for each number."""
+    """Counts, with a progress notification for each number, on the stream of the call.
+
+    `ctx.report_progress` of 1.x sends them on the standalone stream, where they race with the result.
+    """
+    call = ctx.request_context
     for number in range(1, to + 1):
-        await ctx.report_progress(number, to)
+        await call.session.send_progress_notification(
+            call.meta.progressToken, number, to, related_request_id=str(call.request_id)
+        )
     return "counted"
 
 
