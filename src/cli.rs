@@ -55,6 +55,15 @@ pub struct ConfigArgs {
     /// Where requests without x-kagent-host go (`KAGENT_PROXY_DEFAULT_ROUTE`).
     #[arg(long, value_name = "TARGET")]
     pub default_route: Option<String>,
+    /// Make routes from the objects of the Kubernetes cluster (`KAGENT_PROXY_DISCOVERY=true`).
+    #[arg(long)]
+    pub discovery: bool,
+    /// How to reach the cluster, instead of the pod's service account (`KAGENT_PROXY_KUBECONFIG`).
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Our zone, whose endpoints are preferred (`KAGENT_PROXY_ZONE`).
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
     /// json or text (`KAGENT_PROXY_LOG_FORMAT`).
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 mod check;
 mod defaults;
+mod discovery;
 mod file;
 mod kind;
 mod load;
@@ -24,6 +25,7 @@ pub mod target;
 pub mod units;
 mod view;
 
+pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use load::{Loaded, load};
 pub use schema::schema;
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
@@ -107,6 +109,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The DNS suffix of the cluster, without dots at its ends.
     pub cluster_domain: String,
+    /// Routes from the cluster's own objects.
+    pub discovery: DiscoveryConfig,
     /// How the program ends.
     pub drain: DrainConfig,
     /// What is logged and how.

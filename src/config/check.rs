@@ -55,6 +55,9 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
     }
     reader.routes(&mut map, config, &inherited);
     reader.default_routes(&mut map, config, &inherited);
+    reader.discovery(&mut map, config);
+    config.discovery.inherited =
+        RouteTarget { host_header: None, tls: ClientTls::default(), ..inherited };
     reader.upstream(&mut map, config);
     reader.top(&mut map, config);
     reader.end(&map);

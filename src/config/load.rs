@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::check::read_file;
+use super::discovery::pod_ip;
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{bare_host, parse_route, parse_targets};
 use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};
@@ -16,12 +17,16 @@ use crate::cli::ConfigArgs;
 
 /// The variables we read. None is called port or service-anything: a kubelet puts those into pods
 /// for a Service named `kagent-proxy` (D23).
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 12] = [
     "KAGENT_PROXY_CONFIG",
     "KAGENT_PROXY_LISTEN",
     "KAGENT_PROXY_ADMIN",
     "KAGENT_PROXY_ROUTES",
     "KAGENT_PROXY_DEFAULT_ROUTE",
+    "KAGENT_PROXY_DISCOVERY",
+    "KAGENT_PROXY_KUBECONFIG",
+    "KAGENT_PROXY_ZONE",
+    "KAGENT_PROXY_POD_IP",
     "KAGENT_PROXY_LOG_FORMAT",
     "KAGENT_PROXY_LOG_LEVEL",
     "KAGENT_PROXY_WORKERS",
@@ -61,6 +66,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     build.admin(given.one(given.args.admin.as_deref(), "--admin", "KAGENT_PROXY_ADMIN"));
     build.routes(&given.routes());
     build.default_route(given.default_route());
+    build.discovery(&given);
     build.log(
         given.one(given.args.log_format.as_deref(), "--log-format", "KAGENT_PROXY_LOG_FORMAT"),
         given.one(given.args.log_level.as_deref(), "--log-level", "KAGENT_PROXY_LOG_LEVEL"),
@@ -301,6 +307,46 @@ impl Build {
                 let reason =
                     format!("there is no listener {name:?}; write the name of one in listeners");
                 self.faults.add(&self.sources.of(&path), path, reason);
+            }
+        }
+    }
+
+    fn discovery(&mut self, given: &Given<'_>) {
+        let discovery = &mut self.config.discovery;
+        let switched = given.args.discovery.then_some((Source::Flag("--discovery"), "true"));
+        if let Some((source, text)) = given
+            .one(None, "", "KAGENT_PROXY_DISCOVERY")
+            .filter(|_| switched.is_none())
+            .or(switched)
+        {
+            match text.parse() {
+                Ok(enabled) => {
+                    discovery.enabled = enabled;
+                    self.sources.set("discovery.enabled", source);
+                }
+                Err(_) => {
+                    let reason = format!("{text:?} is not a switch; write true or false");
+                    self.faults.add(&source, "discovery.enabled", reason);
+                }
+            }
+        }
+        let flag = given.args.kubeconfig.as_ref().and_then(|path| path.to_str());
+        if let Some((source, text)) = given.one(flag, "--kubeconfig", "KAGENT_PROXY_KUBECONFIG") {
+            discovery.kubeconfig = Some(PathBuf::from(text));
+            self.sources.set("discovery.kubeconfig", source);
+        }
+        let zone = given.args.zone.as_deref();
+        if let Some((source, text)) = given.one(zone, "--zone", "KAGENT_PROXY_ZONE") {
+            discovery.zone = Some(text.to_owned());
+            self.sources.set("discovery.zone", source);
+        }
+        if let Some((source, text)) = given.one(None, "", "KAGENT_PROXY_POD_IP") {
+            match pod_ip(text) {
+                Ok(address) => {
+                    discovery.pod_ip = Some(address);
+                    self.sources.set("discovery.podIp", source);
+                }
+                Err(reason) => self.faults.add(&source, "discovery.podIp", reason),
             }
         }
     }

@@ -58,6 +58,7 @@ fn values(config: &Config) -> Value {
         "trustedProxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "publicUrl": config.public_url,
         "clusterDomain": config.cluster_domain,
+        "discovery": super::discovery::view(&config.discovery),
         "drain": { "lag": duration_text(config.drain.lag), "deadline": duration_text(config.drain.deadline) },
         "log": {
             "format": match config.log.format { LogFormat::Json => "json", LogFormat::Text => "text" },

@@ -1,0 +1,170 @@
+//! The section `discovery`: whether and how the cluster's own objects become routes.
+//!
+//! Plain data and its reading; knows nothing of Kubernetes clients. `discovery.rs` works by it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::file::{Map, Reader};
+use super::kind::{Kind, SWITCH};
+use super::target::parse_host;
+use super::{Config, RouteTarget};
+
+/// What is discovered, and whose word counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscoveryConfig {
+    /// Off unless asked for: a sidecar has no cluster to watch.
+    pub enabled: bool,
+    /// How to reach the API server; without it the pod's service account, else the user's kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
+    /// Only these namespaces, with namespaced Roles; empty is the whole cluster.
+    pub namespaces: Vec<String>,
+    /// Whose `RemoteMCPServer` objects count for Services of other namespaces (D5); `None` is the
+    /// controller's namespace, `*` is all.
+    pub trusted_namespaces: Option<Vec<String>>,
+    /// Service of the kagent controller, which is reachable on a few paths only (R27).
+    pub controller: ServiceName,
+    /// What is dialled.
+    pub endpoints: Endpoints,
+    /// Our own zone; without it that of our own address in our Service's `EndpointSlice` (D6).
+    pub zone: Option<String>,
+    /// Our own address: what has it among its endpoints is ourselves.
+    pub pod_ip: Option<IpAddr>,
+    /// Authorities for `https` tool servers whose CA Secret we may not read, PEM.
+    pub ca_bundle: Option<PathBuf>,
+    /// What discovered routes inherit from `routeDefaults`; its targets, Host and TLS have no meaning.
+    pub inherited: RouteTarget,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceName {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// What a discovered route dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Ready pods.
+    Pods,
+    /// The Service's `ClusterIP`.
+    Service,
+}
+
+// === impl DiscoveryConfig ===
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        let (name, namespace) = ("kagent-controller".to_owned(), "kagent".to_owned());
+        Self {
+            enabled: false,
+            kubeconfig: None,
+            namespaces: Vec::new(),
+            trusted_namespaces: None,
+            controller: ServiceName { name, namespace },
+            endpoints: Endpoints::Pods,
+            zone: None,
+            pod_ip: None,
+            ca_bundle: None,
+            inherited: RouteTarget::new(Vec::new()),
+        }
+    }
+}
+
+impl DiscoveryConfig {
+    /// Whether objects of this namespace count for everybody.
+    #[must_use]
+    pub fn trusts(&self, namespace: &str) -> bool {
+        match &self.trusted_namespaces {
+            None => namespace == self.controller.namespace,
+            Some(list) => list.iter().any(|trusted| trusted == "*" || trusted == namespace),
+        }
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn discovery(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        let Some(mut section) = self.section(map, "discovery") else { return };
+        let discovery = &mut config.discovery;
+        self.set(&mut section, "enabled", &mut discovery.enabled, SWITCH);
+        self.set(&mut section, "kubeconfig", &mut discovery.kubeconfig, FILE);
+        if let Some(items) = self.list(&mut section, "namespaces") {
+            let names = items.iter().filter_map(|(node, path)| self.scalar(node, path, NAMESPACE));
+            discovery.namespaces = names.collect();
+        }
+        if let Some(items) = self.list(&mut section, "trustedNamespaces") {
+            let names = items.iter().filter_map(|(node, path)| self.scalar(node, path, TRUSTED));
+            discovery.trusted_namespaces = Some(names.collect());
+        }
+        self.set(&mut section, "controller", &mut discovery.controller, SERVICE);
+        self.set(&mut section, "endpoints", &mut discovery.endpoints, ENDPOINTS);
+        self.set(&mut section, "zone", &mut discovery.zone, ZONE);
+        self.set(&mut section, "podIp", &mut discovery.pod_ip, POD_IP);
+        self.set(&mut section, "caBundleFile", &mut discovery.ca_bundle, FILE);
+        self.end(&section);
+    }
+}
+
+/// As `/config` shows it.
+pub(super) fn view(discovery: &DiscoveryConfig) -> Value {
+    let ServiceName { name, namespace } = &discovery.controller;
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    json!({
+        "enabled": discovery.enabled,
+        "kubeconfig": path(&discovery.kubeconfig),
+        "namespaces": discovery.namespaces,
+        "trustedNamespaces": match &discovery.trusted_namespaces {
+            Some(list) => json!(list),
+            None => json!([namespace]),
+        },
+        "controller": format!("{name}.{namespace}"),
+        "endpoints": match discovery.endpoints {
+            Endpoints::Pods => "pods",
+            Endpoints::Service => "service",
+        },
+        "zone": discovery.zone,
+        "podIp": discovery.pod_ip,
+        "caBundleFile": path(&discovery.ca_bundle),
+    })
+}
+
+const FILE: Kind<Option<PathBuf>> =
+    Kind::text(|text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
+const ZONE: Kind<Option<String>> =
+    Kind::text(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
+const POD_IP: Kind<Option<IpAddr>> = Kind::text(|text| pod_ip(text).map(Some));
+const NAMESPACE: Kind<String> = Kind::text(namespace);
+const TRUSTED: Kind<String> =
+    Kind::text(|text| if text == "*" { Ok(text.to_owned()) } else { namespace(text) });
+const SERVICE: Kind<ServiceName> = Kind::text(|text| {
+    let wrong = || format!("{text:?} is not a Service; write name.namespace");
+    let (name, space) = text.split_once('.').ok_or_else(wrong)?;
+    if parse_host(text).is_err() || space.contains('.') {
+        return Err(wrong());
+    }
+    Ok(ServiceName { name: name.to_owned(), namespace: space.to_owned() })
+});
+const ENDPOINTS: Kind<Endpoints> = Kind::words(&["pods", "service"], |text| match text {
+    "pods" => Ok(Endpoints::Pods),
+    "service" => Ok(Endpoints::Service),
+    _ => Err(format!("{text:?} is not known; write pods or service")),
+});
+
+fn namespace(text: &str) -> Result<String, String> {
+    match parse_host(text) {
+        Ok(name) if !name.contains('.') => Ok(name),
+        _ => Err(format!("{text:?} is not the name of a namespace")),
+    }
+}
+
+/// The address of a pod, as the downward API gives it.
+pub(super) fn pod_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an IP address; give the pod's own by the downward API")
+    })
+}
