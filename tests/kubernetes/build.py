@@ -1,0 +1,112 @@
+"""Builds the programs of the control plane from Go modules, or finds them built before.
+
+Versions are pinned by `plane/go.mod`, `plane/kmcp/go.mod` and the constants here. The programs go to
+`.work/kubernetes-<hash of all that>/bin` of the checkout, or come from the folder that the environment
+variable KAGENT_PROXY_PLANE_BIN names. Whoever calls `programs` gets paths, or a `Missing` that says in one
+sentence what to install. It does not know what the programs are for.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+KUBERNETES = "v1.36.3"
+HELM = "helm.sh/helm/v4/cmd/helm@v4.3.1"
+# Without it clients read v0.0.0.
+STAMP = " ".join(
+    f"-X k8s.io/component-base/version.{name}={value}"
+    for name, value in (
+        ("gitVersion", KUBERNETES),
+        ("gitMajor", "1"),
+        ("gitMinor", KUBERNETES.split(".")[1]),
+    )
+)
+# Program: the module it is built in, its package. Helm is built as `go install` builds it.
+PACKAGES = {
+    "etcd": ("plane", "./etcd"),
+    "kube-apiserver": ("plane", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("plane", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kubectl": ("plane", "k8s.io/kubernetes/cmd/kubectl"),
+    "kmcp": ("plane/kmcp", "github.com/kagent-dev/kmcp/cmd"),
+    "helm": (None, HELM),
+}
+PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kmcp", "kubectl")
+SECONDS = 3600
+
+
+class Missing(Exception):
+    """What this machine lacks, in one sentence."""
+
+
+def digest() -> str:
+    state = hashlib.sha256(f"{HELM} {STAMP}".encode())
+    for name in ("plane/go.mod", "plane/go.sum", "plane/etcd/main.go", "plane/kmcp/go.mod", "plane/kmcp/go.sum"):
+        state.update((HERE / name).read_bytes())
+    return state.hexdigest()[:12]
+
+
+def folder() -> pathlib.Path:
+    """Where the programs of these versions lie."""
+    return ROOT / ".work" / f"kubernetes-{digest()}" / "bin"
+
+
+def programs(*names: str) -> dict[str, pathlib.Path]:
+    """A path for each name, built if need be."""
+    return {name: found(name) or built(name) for name in names or PLANE}
+
+
+def found(name: str) -> pathlib.Path | None:
+    given = os.environ.get("KAGENT_PROXY_PLANE_BIN")
+    for place in ([pathlib.Path(given)] if given else []) + [folder()]:
+        if (place / name).is_file():
+            return place / name
+    # kubectl only talks to the server; any recent one will do.
+    if name == "kubectl" and (path := shutil.which(name)):
+        return pathlib.Path(path)
+    return None
+
+
+def built(name: str) -> pathlib.Path:
+    if not shutil.which("go"):
+        raise Missing(f"Go is missing, which builds {name}: install Go 1.26 or set KAGENT_PROXY_PLANE_BIN.")
+    module, package = PACKAGES[name]
+    place = folder()
+    place.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(place):
+        if (place / name).is_file():
+            return place / name
+        made = place / f"{name}.new"
+        env = {**os.environ, "CGO_ENABLED": "0"}
+        env["GOFLAGS"] = f"{env.get('GOFLAGS', '')} -p=2 -buildvcs=false".strip()
+        if module is None:
+            env["GOBIN"] = str(place / "new")
+            command, where = ["go", "install", "-ldflags=-s -w", package], place
+        else:
+            # kmcp's list of versions is not served, so nothing may ask for it: -mod=mod reads go.mod alone.
+            command = ["go", "build", "-mod=mod", f"-ldflags=-s -w {STAMP}", "-o", str(made), package]
+            where = HERE / module
+        done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, timeout=SECONDS)
+        if done.returncode != 0:
+            raise Missing(f"{name} does not build ({' '.join(command)}): {done.stderr[-2000:]}")
+        (place / "new" / name if module is None else made).rename(place / name)
+    return place / name
+
+
+@contextlib.contextmanager
+def one_at_a_time(place: pathlib.Path):
+    with open(place / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    import sys
+
+    for program, path in programs(*sys.argv[1:]).items():
+        print(f"{program} {path}")

@@ -1,0 +1,133 @@
+"""What a scenario is given: the plane, the kubelet, and short words for the objects it needs."""
+
+import http.client
+import json
+import pathlib
+import sys
+
+import crds
+from api import Api, until
+from kubelet import Kubelet, Pod
+from network import Network
+from plane import Plane
+
+HERE = pathlib.Path(__file__).resolve().parent
+SCENARIOS: list = []
+
+
+def scenario(test):
+    """Registers a scenario; its docstring's first line is its name."""
+    SCENARIOS.append(test)
+    return test
+
+
+class World:
+    """One run's control plane, network and pods."""
+
+    def __init__(self, program: str, plane: Plane, kubelet: Kubelet, network: Network) -> None:
+        self.program, self.plane, self.kubelet, self.network = program, plane, kubelet, network
+        self.api: Api = plane.api
+        self.notes: list[str] = []
+
+    def namespace(self, name: str) -> str:
+        self.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        return name
+
+    def apply(self, *things: dict) -> list[dict]:
+        return self.plane.apply(*things)
+
+    def definitions(self, version: str | None = None) -> None:
+        self.apply(*crds.definitions(version))
+
+    def ready_endpoints(self, namespace: str, service: str) -> list[dict]:
+        return [e for e in self.endpoints(namespace, service) if e["conditions"].get("ready")]
+
+    def endpoints(self, namespace: str, service: str) -> list[dict]:
+        label = f"kubernetes.io/service-name={service}"
+        slices = self.api.list("discovery.k8s.io/v1", "EndpointSlice", namespace, label)
+        return [endpoint for piece in slices for endpoint in piece.get("endpoints") or []]
+
+    def wait_ready(self, namespace: str, service: str, count: int = 1, seconds: float = 60) -> list[dict]:
+        return until(
+            lambda: len(self.ready_endpoints(namespace, service)) == count and self.ready_endpoints(namespace, service),
+            seconds,
+            lambda: f"{count} ready endpoints of {service}.{namespace}; {self.state(namespace)}",
+        )
+
+    def state(self, namespace: str) -> str:
+        pods = [p for p in list(self.kubelet.pods.values()) if p.namespace == namespace]
+        events = [e["message"] for e in self.api.list("v1", "Event", namespace) if e["type"] != "Normal"]
+        lines = [*self.kubelet.faults[-3:], *events[-5:], *(pod.logs() for pod in pods)]
+        return "\n".join(lines) + f"\n{self.plane.logs()}"
+
+
+def images(program: str):
+    """The programs that images stand for; `backend:8080-9090` listens on these ports."""
+
+    def command(image: str, _pod: dict, container: dict) -> list[str]:
+        name, _, tag = image.partition(":")
+        if name == "backend":
+            flags = container.get("args", []) if "--tls" in container.get("args", []) else []
+            return [sys.executable, "-I", str(HERE / "backend.py"), *tag.split("-"), *flags]
+        if name == "kagent-proxy":
+            return [program, *container.get("args", [])]
+        # kmcp has its adapter copied by an init container.
+        if name.endswith("/agentgateway"):
+            return ["true"]
+        raise KeyError(f"no program stands for the image {image}")
+
+    return command
+
+
+def deployment(namespace: str, name: str, image: str, replicas: int = 1, **spec) -> dict:
+    labels = {"app": name}
+    port = image.partition(":")[2].split("-")[0]
+    probe = {"httpGet": {"path": "/healthz", "port": int(port)}, "periodSeconds": 1}
+    container = {"name": "main", "image": image, "readinessProbe": probe}
+    pod = {"containers": [container], "terminationGracePeriodSeconds": 5, **spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def service(namespace: str, name: str, *ports: dict | int, app: str | None = None, **more) -> dict:
+    """A Service; a plain number is the only port, called http."""
+    listed = [{"name": "http", "port": port} if isinstance(port, int) else port for port in ports]
+    meta = {"name": name, "namespace": namespace, **more.pop("metadata", {})}
+    spec = {"selector": {"app": app or name}, "ports": listed, **more}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def kagent(kind: str, namespace: str, name: str, spec: dict) -> dict:
+    version = "v1alpha1" if kind == "MCPServer" else "v1alpha2"
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": f"kagent.dev/{version}", "kind": kind, "metadata": meta, "spec": spec}
+
+
+def ask(
+    address: str, port: int, path: str = "/", method: str = "GET", body: bytes | None = None,
+    pod: Pod | None = None, timeout: float = 30, **headers: str,
+) -> tuple[int, dict, dict]:  # fmt: skip
+    """Status, headers and parsed body of one request on a fresh connection, from `pod` if one is given."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        if pod is not None:
+            connection.sock = pod.place.socket((address, port), timeout)
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, fields)
+        answer = connection.getresponse()
+        text = answer.read()
+        names = {name.lower(): value for name, value in answer.getheaders()}
+        try:
+            return answer.status, names, json.loads(text)
+        except ValueError:
+            return answer.status, names, {"text": text.decode(errors="replace")}
+    finally:
+        connection.close()
