@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Target};
-use kagent_proxy::route::{HostKey, RouteTable};
+use kagent_proxy::route::{Ask, HostKey, RouteTable};
 use kagent_proxy::telemetry::metrics::Metrics;
 use kagent_proxy::{build, telemetry};
 
@@ -31,7 +31,15 @@ fn lookup(c: &mut Criterion) {
         group.bench_function(format!("{routes} routes"), |b| {
             b.iter(|| {
                 let (key, _) = HostKey::parse(black_box(&host), table.cluster_domain()).unwrap();
-                table.resolve(&key, black_box("/mcp")).unwrap()
+                let ask = Ask {
+                    host: &key,
+                    path: black_box("/mcp"),
+                    port: None,
+                    authority: None,
+                    caller: None,
+                    cluster_domain: table.cluster_domain(),
+                };
+                table.resolve(&ask, None).unwrap()
             });
         });
     }

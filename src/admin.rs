@@ -129,7 +129,7 @@ impl Admin {
     fn routes(&self) -> Value {
         let table = self.proxy.routes();
         let routes: Vec<Value> = table
-            .all()
+            .statics()
             .iter()
             .map(|route| {
                 let endpoints = route.cluster.endpoints();

@@ -4,10 +4,10 @@
 //! its cluster, so that pools, load and health live on. Reads TLS files, dials nothing. `app.rs` and
 //! `reload.rs` publish the result; `explain.rs` only asks it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::config::{Config, RouteConfig, RouteTarget, Scheme};
-use crate::route::{DefaultRoute, Route, RouteTable};
+use crate::route::{DefaultRoute, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
@@ -44,7 +44,7 @@ pub fn build(
     let mut build = Build {
         config,
         metrics,
-        before: before.map(RouteTable::all).unwrap_or_default(),
+        before: before.map(RouteTable::statics).unwrap_or_default(),
         fresh: Vec::new(),
         tls: Vec::new(),
     };
@@ -99,7 +99,7 @@ impl Build<'_> {
                 self.metrics.discarded(&label),
             ));
             self.fresh.push(Arc::clone(&cluster));
-            return Ok(Arc::new(Route { config, cluster, metrics: self.metrics.route(&label) }));
+            return Ok(self.finished(config, cluster, &label));
         };
         if let Some(configs) = configs {
             self.tls.push((Arc::clone(&kept.cluster), configs));
@@ -108,7 +108,14 @@ impl Build<'_> {
             return Ok(Arc::clone(kept));
         }
         let cluster = Arc::clone(&kept.cluster);
-        Ok(Arc::new(Route { config, cluster, metrics: self.metrics.route(&label) }))
+        Ok(self.finished(config, cluster, &label))
+    }
+
+    /// What somebody wrote down has its series from the start.
+    fn finished(&self, config: RouteConfig, cluster: Arc<Cluster>, label: &str) -> Arc<Route> {
+        let route = Route::new(config, cluster, self.metrics, label, Source::Static);
+        LazyLock::force(&route.metrics);
+        Arc::new(route)
     }
 }
 

@@ -110,7 +110,7 @@ pub struct Config {
     /// The DNS suffix of the cluster, without dots at its ends.
     pub cluster_domain: String,
     /// Routes from the cluster's own objects.
-    pub discovery: DiscoveryConfig,
+    pub discovery: Box<DiscoveryConfig>,
     /// How the program ends.
     pub drain: DrainConfig,
     /// What is logged and how.
@@ -413,9 +413,16 @@ impl Target {
     /// Host and port as a `Host` header carries them: brackets around IPv6, default port left out.
     #[must_use]
     pub fn authority(&self) -> String {
-        let bare = self.host.contains(':');
-        let host = if bare { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+        self.authority_of(&self.host)
+    }
+
+    /// The same for another name of it.
+    #[must_use]
+    pub fn authority_of(&self, host: &str) -> String {
+        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+        let default = self.port == self.scheme.default_port();
+        let port = if default { String::new() } else { format!(":{}", self.port) };
+        format!("{open}{host}{close}{port}")
     }
 }
 

@@ -13,10 +13,10 @@ use crate::build;
 use crate::config::units::duration_text;
 use crate::config::{self, Cards, Config, ListenerLimits, Sources};
 use crate::headers::X_KAGENT_HOST;
-use crate::proxy;
 use crate::proxy::error::ProxyError;
 use crate::proxy::facts::{ConnInfo, Facts, Kind};
-use crate::route::{Route, RouteTable};
+use crate::proxy::lookup;
+use crate::route::{Note, Route, RouteTable, Source};
 use crate::telemetry::{self, metrics::Metrics};
 
 mod ask;
@@ -54,13 +54,21 @@ pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
     };
     let first = view.pointer("/config/listeners/0/name").and_then(Value::as_str);
     let listener = question.listener.as_deref().or(first).unwrap_or("http");
+    let mut chain = Vec::new();
     let found = Facts::read(&request, table.cluster_domain(), &ListenerLimits::default(), "")
         .and_then(|facts| {
-            let route = proxy::route(table, &facts, &conn(listener), &request)?;
+            let route = lookup::route(table, &facts, &conn(listener), &request, Some(&mut chain))?;
             Ok((facts, route))
         });
     match found {
-        Ok((facts, route)) => chosen(&mut answer, &facts, &route, view),
+        Ok((facts, found)) => {
+            chosen(&mut answer, &facts, &found.route, view);
+            if let Some(query) = found.query {
+                answer.insert("query".to_owned(), json!(query));
+            }
+            let chain: Vec<_> = chain.iter().map(Note::to_json).collect();
+            answer.insert("chain".to_owned(), json!(chain));
+        }
         Err(error) => refused(&mut answer, &error),
     }
     Value::Object(answer)
@@ -162,14 +170,21 @@ fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {
     answer.insert("status".to_owned(), json!(reason.status().as_u16()));
     answer.insert("detail".to_owned(), json!(error.to_string()));
     answer.insert("candidates".to_owned(), json!(error.candidates()));
+    answer.insert("chain".to_owned(), json!(error.chain()));
     answer.insert("action".to_owned(), json!(reason.action()));
 }
 
 fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &Value) {
     let to = &route.config.to;
     let default = facts.target.is_none();
+    let kind = match (default, route.source) {
+        (true, _) => "default",
+        (false, Source::Static) => "static",
+        (false, Source::Cluster) => "discovered",
+    };
     let targets: Vec<String> = route.cluster.targets().iter().map(ToString::to_string).collect();
     let why = match &facts.target {
+        Some(_) if route.source == Source::Cluster => "the cluster has it; see chain".to_owned(),
         Some(_) if route.config.prefix == "/" => "the host has this route".to_owned(),
         Some(_) => format!("{} is the host's longest prefix of the path", route.config.prefix),
         None => "no x-kagent-host: the first default route that fits".to_owned(),
@@ -190,7 +205,7 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
         "route".to_owned(),
         json!({
             "host": route.config.host, "prefix": route.config.prefix,
-            "kind": if default { "default" } else { "static" }, "why": why,
+            "kind": kind, "why": why,
         }),
     );
     answer.insert("targets".to_owned(), json!(targets));
@@ -204,7 +219,9 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
             "keepAlive": duration_text(to.keep_alive),
         }),
     );
-    answer.insert("values".to_owned(), values(route, default, view));
+    if route.source == Source::Static {
+        answer.insert("values".to_owned(), values(route, default, view));
+    }
 }
 
 /// Every setting of the route, each with where it came from.

@@ -12,14 +12,15 @@ pub mod facts;
 pub mod forward;
 pub mod framing;
 pub mod hold;
+pub mod lookup;
 pub mod plan;
 pub mod reason;
 pub mod reply;
 pub mod stream;
 pub mod tunnel;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::header::LOCATION;
@@ -27,10 +28,11 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
-use crate::config::{Config, ListenerLimits};
+use crate::config::{Config, HoldTimes, ListenerLimits};
 use crate::drain::Watch;
 use crate::rewrite::origin::path_absolute;
 use crate::route::{Route, RouteTable};
@@ -41,8 +43,9 @@ use card::Card;
 use clock::ClockLimits;
 use error::{ProxyError, Refusal, Unanswered};
 use exchange::Exchange;
-use facts::{ConnInfo, Facts, Kind};
+use facts::{ConnInfo, Kind};
 use hold::Holds;
+use lookup::{Refusals, Routed};
 use plan::Plan;
 use reply::ReplyBody;
 
@@ -59,6 +62,12 @@ pub struct Proxy {
     watch: Watch,
     log: AccessLog,
     holds: Holds,
+    /// For hosts that are not known yet.
+    hold_times: HoldTimes,
+    table_changed: Notify,
+    /// Held by whoever makes the next table from the last one.
+    writing: Mutex<()>,
+    refusals: Refusals,
     /// Exchanges under way, all routes together.
     open: Arc<AtomicUsize>,
     /// Connections that became tunnels; the drain waits for them.
@@ -99,6 +108,10 @@ impl Proxy {
             watch,
             log,
             holds: Holds::new(config.hold.clone()),
+            hold_times: config.discovery.inherited.hold,
+            table_changed: Notify::new(),
+            writing: Mutex::new(()),
+            refusals: Refusals::default(),
             open: Arc::default(),
             tunnels: TaskTracker::new(),
         })
@@ -110,9 +123,12 @@ impl Proxy {
         self.routes.load_full()
     }
 
-    /// Puts another table in force, from the next request on.
-    pub fn publish(&self, table: RouteTable) {
-        self.routes.store(Arc::new(table));
+    /// Puts another table in force, from the next request on, made from the one before it: what
+    /// two writers change is never lost.
+    pub fn update(&self, change: impl FnOnce(&RouteTable) -> RouteTable) {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.routes.store(Arc::new(change(&self.routes.load_full())));
+        self.table_changed.notify_waiters();
     }
 
     /// Calls, streams and tunnels under way.
@@ -167,16 +183,15 @@ impl Proxy {
         mut request: Request<RequestBody>,
         exchange: &mut Exchange,
     ) -> Result<Reply, Refusal> {
-        let table = self.routes();
-        let facts =
-            match Facts::read(&request, table.cluster_domain(), &self.limits, &self.pseudonym) {
-                Ok(facts) => facts,
-                Err(error) => return Err(Refusal::new(error, request)),
-            };
-        let route = match route(&table, &facts, conn, &request) {
-            Ok(route) => route,
-            Err(error) => return Err(Refusal::new(error, request)),
+        let Routed { table, facts, route, query } = match self.routed(conn, &request) {
+            Ok(routed) => routed,
+            // Boxed, as waiting is.
+            Err(error) => match Box::pin(self.wait_for_route(error, conn, &request)).await {
+                Ok(routed) => *routed,
+                Err(error) => return Err(Refusal::unrouted(*error, request)),
+            },
         };
+        forward::restore_query(&mut request, query);
         exchange.on_route(&route, facts.kind);
         let card = Card::prepare(&mut request, &facts, conn, &route, self.public_url.as_deref());
         let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
@@ -218,29 +233,5 @@ fn stay_on_proxy<B>(response: &mut Response<B>, table: &RouteTable, route: &Rout
         .and_then(|url| path_absolute(url, &|host| table.is_backend(host, route)));
     if let Some(path) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
         response.headers_mut().insert(LOCATION, path);
-    }
-}
-
-/// The one place where a request finds its route: by `x-kagent-host`, or by a default route where that
-/// header is absent.
-///
-/// # Errors
-/// What the client is told; nothing has been dialled.
-pub fn route<B>(
-    table: &RouteTable,
-    facts: &Facts,
-    conn: &ConnInfo,
-    request: &Request<B>,
-) -> Result<Arc<Route>, ProxyError> {
-    let Some(target) = &facts.target else {
-        let host = facts::host_of(request);
-        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-        return table.resolve_default(host, &conn.listener).ok_or(ProxyError::MissingTarget);
-    };
-    let found = table.resolve(target, request.uri().path());
-    let route = found.map_err(|why| ProxyError::no_route(target, why))?;
-    match facts.port.filter(|port| !route.has_port(*port)) {
-        Some(port) => Err(ProxyError::WrongPort(port)),
-        None => Ok(route),
     }
 }

@@ -161,7 +161,7 @@ impl Reload {
         for ((_, acceptor), config) in self.acceptors.iter().zip(certificates) {
             acceptor.replace(config);
         }
-        self.proxy.publish(built.table);
+        self.proxy.update(|now| built.table.with_discovered_of(now));
         let mut config = self.config.clone();
         config.routes = loaded.config.routes.clone();
         config.default_routes = loaded.config.default_routes.clone();

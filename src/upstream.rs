@@ -34,7 +34,19 @@ use reuse::Reuse;
 /// Names are looked up no more often than this, however many requests wait.
 const RESOLVE_AGAIN: Duration = Duration::from_millis(500);
 
-/// The endpoints of one route, kept current by [`Cluster::refresh`].
+/// An endpoint as its finder knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What lives there; an address with another tenant is another endpoint.
+    pub uid: Option<Arc<str>>,
+    /// Known to be in another zone.
+    pub far: bool,
+}
+
+/// The endpoints of one route, kept current by [`Cluster::refresh`] or by whoever calls
+/// [`Cluster::place`].
 #[derive(Debug)]
 pub struct Cluster {
     /// How many requests may be sent again.
@@ -94,7 +106,7 @@ impl Cluster {
                             continue;
                         }
                         let known = before.get(&(target.clone(), address)).cloned();
-                        next.push(known.unwrap_or_else(|| self.endpoint(target, address)));
+                        next.push(known.unwrap_or_else(|| self.endpoint(target, address, None)));
                     }
                 }
                 Err(error) => {
@@ -104,16 +116,50 @@ impl Cluster {
             }
         }
         let new = next.iter().any(|e| !before.contains_key(&(e.target.clone(), e.address)));
+        self.put(next, new);
+    }
+
+    /// Puts other endpoints in force: those of the one target of a discovered route. What stays keeps
+    /// its connections, its load and its health; what goes lives until its last stream ends.
+    pub fn place(&self, places: &[Place]) {
+        let before = self.endpoints.load_full();
+        let Some(target) = self.targets.first() else { return };
+        let mut new = false;
+        let mut next: Vec<Arc<Endpoint>> = Vec::with_capacity(places.len());
+        for place in places {
+            let known = before.iter().find(|e| e.address == place.address && e.uid == place.uid);
+            let endpoint = known.cloned().unwrap_or_else(|| {
+                new = true;
+                self.endpoint(target, place.address, place.uid.clone())
+            });
+            endpoint.set_far(place.far);
+            next.push(endpoint);
+        }
+        self.put(next, new);
+    }
+
+    fn put(&self, next: Vec<Arc<Endpoint>>, new: bool) {
         self.endpoints.store(Arc::new(next));
         if new {
             self.changed.notify_waiters();
         }
     }
 
-    fn endpoint(&self, target: &Target, address: SocketAddr) -> Arc<Endpoint> {
+    /// Closes what has been idle for too long; [`Cluster::keep_current`] does it for itself.
+    pub fn sweep(&self, now: Instant) {
+        self.budget.settle(now);
+        self.endpoints.load().iter().for_each(|endpoint| endpoint.pool.sweep(now));
+    }
+
+    fn endpoint(
+        &self,
+        target: &Target,
+        address: SocketAddr,
+        uid: Option<Arc<str>>,
+    ) -> Arc<Endpoint> {
         let tls = self.tls.clone().filter(|_| target.scheme == Scheme::Https);
         let reuse = Reuse::new(self.config.idle, self.config.idle_max);
-        Arc::new(Endpoint::new(target.clone(), address, tls, reuse, self.discarded.clone()))
+        Arc::new(Endpoint::new(target.clone(), address, uid, tls, reuse, self.discarded.clone()))
     }
 
     /// New files for the dials to come.
@@ -149,9 +195,7 @@ impl Cluster {
                 resolve.reset();
                 resolved = Instant::now();
             } else {
-                let now = Instant::now();
-                cluster.budget.settle(now);
-                cluster.endpoints.load_full().iter().for_each(|e| e.pool.sweep(now));
+                cluster.sweep(Instant::now());
             }
         }
     }
@@ -167,6 +211,7 @@ impl Cluster {
         let now = Instant::now();
         let candidates = endpoints.iter().map(|endpoint| Candidate {
             load: endpoint.load(),
+            far: endpoint.is_far(),
             ejected: endpoint.health.is_ejected(now),
             tried: tried.contains(&endpoint.address),
         });
@@ -236,6 +281,25 @@ mod tests {
         assert!(Instant::now() < before + Duration::from_secs(600), "woken, not timed out");
         assert!(cluster.pick(&[]).is_some());
         current.abort();
+    }
+
+    #[tokio::test]
+    async fn an_address_with_another_tenant_is_another_endpoint() {
+        let cluster =
+            Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
+        let place = |uid: &str| Place {
+            address: ([10, 0, 0, 1], 8080).into(),
+            uid: Some(uid.into()),
+            far: false,
+        };
+        cluster.place(&[place("a")]);
+        let first = cluster.pick(&[]).unwrap();
+        cluster.place(&[place("a")]);
+        assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
+        cluster.place(&[place("b")]);
+        assert!(!Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
+        cluster.place(&[]);
+        assert!(cluster.pick(&[]).is_none());
     }
 
     #[tokio::test]

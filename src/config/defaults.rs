@@ -26,7 +26,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             public_url: None,
             cluster_domain: "cluster.local".to_owned(),
-            discovery: DiscoveryConfig::default(),
+            discovery: Box::default(),
             drain: DrainConfig { lag: DEFAULT_DRAIN_LAG, deadline: DEFAULT_DRAIN_DEADLINE },
             log: LogConfig { format: LogFormat::Json, level: "info".to_owned(), access: true },
             workers: None,

@@ -66,7 +66,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     build.admin(given.one(given.args.admin.as_deref(), "--admin", "KAGENT_PROXY_ADMIN"));
     build.routes(&given.routes());
     build.default_route(given.default_route());
-    build.discovery(&given);
+    build.discovery(given);
     build.log(
         given.one(given.args.log_format.as_deref(), "--log-format", "KAGENT_PROXY_LOG_FORMAT"),
         given.one(given.args.log_level.as_deref(), "--log-level", "KAGENT_PROXY_LOG_LEVEL"),

@@ -21,7 +21,7 @@ use super::forward::address;
 use super::hold::{Held, Holds};
 use crate::body::{RequestBody, Upload};
 use crate::headers;
-use crate::route::Route;
+use crate::route::{Route, Source};
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Endpoint, Lease};
 
@@ -280,7 +280,7 @@ async fn attempt(
     age: Duration,
     mut request: Request<RequestBody>,
 ) -> Result<Response<Sent>, Attempt> {
-    address(&mut request, route, &lease);
+    address(&mut request, route, facts.target.as_ref(), &lease);
     let upload = Arc::clone(request.body().upload());
     let copy = lease.reused.then(|| repeatable(&request)).flatten();
     let limits = facts.kind.limits(&route.config.to.timeouts);
@@ -381,7 +381,13 @@ fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
 fn unreachable(route: &Route, error: Option<ConnectError>) -> ProxyError {
     let host = route.config.host.clone();
     match error {
-        None => ProxyError::NoReadyEndpoint(host, "its name resolves to no address".to_owned()),
+        None => {
+            let why = match route.source {
+                Source::Static => "its name resolves to no address",
+                Source::Cluster => "its Service has no ready pod",
+            };
+            ProxyError::NoReadyEndpoint(host, why.to_owned())
+        }
         Some(error @ ConnectError::Io(..)) => ProxyError::NoReadyEndpoint(host, error.to_string()),
         Some(error @ ConnectError::Timeout(..)) => ProxyError::ConnectTimeout(error),
         Some(

@@ -10,12 +10,13 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
 use super::exchange::Exchange;
+use super::facts;
 use super::reason::Reason;
 use super::reply::ReplyBody;
 use crate::body::{RequestBody, Upload};
 use crate::headers::X_KAGENT_PROXY_ERROR;
 use crate::protocol::jsonrpc::request_id;
-use crate::route::{BadHost, HostKey, NoRoute};
+use crate::route::{BadHost, Note};
 use crate::upstream::ConnectError;
 
 /// Everything that ends a request inside the proxy.
@@ -33,12 +34,9 @@ pub enum ProxyError {
     /// Two values that differ: usually a `headersFrom` entry beside kagent's own.
     #[error("two x-kagent-host headers differ; send one")]
     TwoTargets,
-    /// A port that the target does not have.
-    #[error("port {0} in x-kagent-host is none of the target's ports; leave the port out")]
-    WrongPort(u16),
-    /// A path that software may read in two ways, on a path-limited route.
-    #[error("the path has dot segments, empty segments, backslashes or encoded separators")]
-    UnsafePath,
+    /// The table has no route for it.
+    #[error("{}", .0.detail)]
+    Misrouted(Box<Misrouted>),
     /// A head that software may read in two ways.
     #[error("the request's head is ambiguous: {0}")]
     BadRequest(&'static str),
@@ -48,9 +46,6 @@ pub enum ProxyError {
     /// CONNECT.
     #[error("CONNECT is not served: this is a reverse proxy")]
     Connect,
-    /// The host or the path is in no route.
-    #[error("{0}")]
-    UnknownTarget(String, Vec<String>),
     /// The request's head is beyond the limits.
     #[error("the request's head is larger than {0} bytes or {1} fields")]
     HeadTooLarge(usize, usize),
@@ -83,6 +78,23 @@ pub enum ProxyError {
     HeadTimeout(String, std::time::Duration),
 }
 
+/// Why the table has no route, and how it came to that.
+#[derive(Debug)]
+pub struct Misrouted {
+    /// The host asked for, normalised.
+    pub host: String,
+    /// The word.
+    pub reason: Reason,
+    /// What is wrong and what to do.
+    pub detail: String,
+    /// What would have fitted, or fits alike.
+    pub candidates: Vec<String>,
+    /// Every candidate with its verdict.
+    pub chain: Vec<Note>,
+    /// Hosts may still become known.
+    pub discovering: bool,
+}
+
 /// An error, and what is left of the request it ends.
 #[derive(Debug)]
 pub struct Refusal {
@@ -103,37 +115,15 @@ pub struct Unanswered;
 // === impl ProxyError ===
 
 impl ProxyError {
-    /// From the table's answer.
-    #[must_use]
-    pub fn no_route(target: &HostKey, why: NoRoute) -> Self {
-        let host = target.as_str();
-        match why {
-            NoRoute::UnsafePath => Self::UnsafePath,
-            NoRoute::Host(near) => {
-                let text = format!(
-                    "no route for host {host:?}; an operator may add one with --route {host}=HOST:PORT"
-                );
-                Self::UnknownTarget(text, near)
-            }
-            NoRoute::Path(prefixes) => {
-                let text = format!("host {host:?} has routes, none for this path");
-                Self::UnknownTarget(text, prefixes)
-            }
-        }
-    }
-
     /// Its reason.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
             Self::MissingTarget => Reason::MissingTarget,
-            Self::NotText | Self::BadTarget(..) | Self::TwoTargets | Self::WrongPort(_) => {
-                Reason::BadTarget
-            }
+            Self::NotText | Self::BadTarget(..) | Self::TwoTargets => Reason::BadTarget,
+            Self::Misrouted(misrouted) => misrouted.reason,
             Self::BadRequest(_) | Self::BrokenBody(_) => Reason::BadRequest,
-            Self::UnsafePath => Reason::BadPath,
             Self::Connect => Reason::MethodNotAllowed,
-            Self::UnknownTarget(..) => Reason::UnknownTarget,
             Self::HeadTooLarge(..) => Reason::HeaderTooLarge,
             Self::Loop(_) => Reason::Loop,
             Self::NoReadyEndpoint(..) => Reason::NoReadyEndpoint,
@@ -156,6 +146,7 @@ impl ProxyError {
                 "reason": reason.word(),
                 "target": target,
                 "candidates": self.candidates(),
+                "chain": self.chain(),
                 "action": reason.action(),
             },
         });
@@ -173,6 +164,7 @@ impl ProxyError {
             "reason": reason.word(),
             "target": target,
             "candidates": self.candidates(),
+            "chain": self.chain(),
             "action": reason.action(),
         })
         .to_string()
@@ -182,9 +174,18 @@ impl ProxyError {
     #[must_use]
     pub fn candidates(&self) -> &[String] {
         match self {
-            Self::UnknownTarget(_, candidates) => candidates,
+            Self::Misrouted(misrouted) => &misrouted.candidates,
             _ => &[],
         }
+    }
+}
+
+impl ProxyError {
+    /// Every candidate with its verdict.
+    #[must_use]
+    pub fn chain(&self) -> Vec<serde_json::Value> {
+        let Self::Misrouted(misrouted) = self else { return Vec::new() };
+        misrouted.chain.iter().map(Note::to_json).collect()
     }
 }
 
@@ -196,6 +197,16 @@ impl Refusal {
     pub fn new(error: ProxyError, request: Request<RequestBody>) -> Self {
         let body = request.into_body();
         Self { error, upload: Arc::clone(body.upload()), body: Some(body), closes: false }
+    }
+
+    /// Ends a request that found no route. A re-opened MCP event stream is closed without an answer
+    /// where the route may still come: an error would end its session (D12).
+    #[must_use]
+    pub fn unrouted(error: ProxyError, request: Request<RequestBody>) -> Self {
+        let waits = [Reason::UnknownTarget, Reason::NoReadyEndpoint].contains(&error.reason());
+        let waits = waits && matches!(&error, ProxyError::Misrouted(m) if m.discovering);
+        let closes = waits && facts::reopens_events(&request);
+        Self { closes, ..Self::new(error, request) }
     }
 
     /// Ends a request that is gone: it was handed to a connection.

@@ -43,9 +43,9 @@ pub struct Exchange {
     started: Instant,
     conn: ConnInfo,
     method: http::Method,
-    path: String,
-    target: String,
-    traceparent: String,
+    path: Box<str>,
+    target: Box<str>,
+    traceparent: Box<str>,
     kind: Kind,
     /// All exchanges of the proxy.
     open: Arc<AtomicUsize>,
@@ -96,13 +96,13 @@ impl Exchange {
         conn.open.fetch_add(1, Ordering::Relaxed);
         let text = |name: &str| {
             let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default().to_owned()
+            Box::from(value.unwrap_or_default())
         };
         Self {
             started: Instant::now(),
             conn: conn.clone(),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: request.uri().path().into(),
             target: text(X_KAGENT_HOST.as_str()),
             traceparent: text("traceparent"),
             kind: Kind::Unary,

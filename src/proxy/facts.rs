@@ -170,6 +170,16 @@ fn wants_events(map: &HeaderMap) -> bool {
         .any(|value| value.contains("text/event-stream"))
 }
 
+/// A re-opened MCP event stream (D12).
+#[must_use]
+pub fn reopens_events<B>(request: &Request<B>) -> bool {
+    let map = request.headers();
+    let again = [headers::MCP_SESSION_ID, headers::LAST_EVENT_ID];
+    request.method() == Method::GET
+        && wants_events(map)
+        && again.iter().any(|h| map.contains_key(h))
+}
+
 /// The request with a body that is counted, and remembered where an error may need its id.
 #[must_use]
 pub fn with_body(conn: &ConnInfo, request: Request<Incoming>) -> Request<RequestBody> {
@@ -181,6 +191,13 @@ pub fn with_body(conn: &ConnInfo, request: Request<Incoming>) -> Request<Request
     let remember = json && request.method() == Method::POST;
     let expects = map.contains_key(EXPECT);
     request.map(|incoming| RequestBody::new(incoming, remember, expects, &conn.open))
+}
+
+/// The Host of a request as text, without a copy.
+#[must_use]
+pub fn host_text<B>(request: &Request<B>) -> Option<&str> {
+    let field = request.headers().get(HOST).and_then(|value| value.to_str().ok());
+    field.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))
 }
 
 /// The Host of a request, from its field or from HTTP/2's `:authority`.

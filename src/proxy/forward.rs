@@ -2,6 +2,8 @@
 //!
 //! Changes heads only; never reads a body, opens no connection. `proxy/attempt.rs` sends the result.
 
+use std::sync::Arc;
+
 use http::header::{EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Request, Version};
@@ -12,7 +14,7 @@ use super::facts::{ConnInfo, host_of};
 use crate::body::RequestBody;
 use crate::config::Scheme;
 use crate::headers;
-use crate::route::Route;
+use crate::route::{HostKey, Route, Source};
 use crate::upstream::Lease;
 
 /// The request as the backend should see it, but for its Host, which depends on the endpoint.
@@ -53,12 +55,32 @@ pub fn rewrite(
     request
 }
 
+/// Gives a request the query of the tool server's URL back, which kagent drops (contract 1.1). A query
+/// of its own is left alone.
+pub fn restore_query(request: &mut Request<RequestBody>, query: Option<Arc<str>>) {
+    let (Some(query), None) = (query, request.uri().query()) else { return };
+    let path = format!("{}?{query}", request.uri().path());
+    let mut parts = request.uri().clone().into_parts();
+    if let Ok(path) = PathAndQuery::try_from(path) {
+        parts.path_and_query = Some(path);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+}
+
 /// The Host a direct client would have sent (D1), and a target in the form the protocol asks for.
-pub fn address(request: &mut Request<RequestBody>, route: &Route, lease: &Lease) {
+pub fn address(
+    request: &mut Request<RequestBody>,
+    route: &Route,
+    host: Option<&HostKey>,
+    lease: &Lease,
+) {
     let target = &lease.endpoint().target;
-    let authority = match &route.config.to.host_header {
-        Some(host) => host.clone(),
-        None => target.authority(),
+    let authority = match (&route.config.to.host_header, route.source, host) {
+        (Some(host), ..) => host.clone(),
+        (None, Source::Cluster, Some(host)) => target.authority_of(host.given()),
+        _ => target.authority(),
     };
     let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));

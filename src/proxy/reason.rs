@@ -23,6 +23,10 @@ pub enum Reason {
     HeaderTooLarge,
     /// Not in the table.
     UnknownTarget,
+    /// The cluster has it, and it must not be reached.
+    ForbiddenTarget,
+    /// Several places fit.
+    AmbiguousTarget,
     /// In the table, and nothing there can be reached.
     NoReadyEndpoint,
     /// Too many requests wait for a backend already.
@@ -53,6 +57,8 @@ impl Reason {
         Self::MethodNotAllowed,
         Self::HeaderTooLarge,
         Self::UnknownTarget,
+        Self::ForbiddenTarget,
+        Self::AmbiguousTarget,
         Self::NoReadyEndpoint,
         Self::Overloaded,
         Self::ConnectTimeout,
@@ -85,6 +91,8 @@ impl Reason {
             Self::MethodNotAllowed => ("method_not_allowed", S::METHOD_NOT_ALLOWED),
             Self::HeaderTooLarge => ("header_too_large", S::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::UnknownTarget => ("unknown_target", S::SERVICE_UNAVAILABLE),
+            Self::ForbiddenTarget => ("forbidden_target", S::FORBIDDEN),
+            Self::AmbiguousTarget => ("ambiguous_target", S::INTERNAL_SERVER_ERROR),
             Self::NoReadyEndpoint => ("no_ready_endpoint", S::SERVICE_UNAVAILABLE),
             Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE),
             Self::ConnectTimeout => ("connect_timeout", S::GATEWAY_TIMEOUT),
@@ -113,6 +121,12 @@ impl Reason {
                 "send fewer or shorter header fields: at most 64 KiB and 128 fields by default"
             }
             Self::UnknownTarget => "add a route; the candidates are near misses",
+            Self::ForbiddenTarget => {
+                "only agents and MCP servers are routable; the error says what would allow this one"
+            }
+            Self::AmbiguousTarget => {
+                "let one object name the port: the candidates are those that fit alike"
+            }
             Self::NoReadyEndpoint => {
                 "start the backend or wait for it: cards wait 20 s by default, others 2 s"
             }

@@ -7,23 +7,28 @@
 pub struct Candidate {
     /// Streams in flight.
     pub load: usize,
+    /// In another zone: left out as long as there is a healthy one in ours.
+    pub far: bool,
     /// Left out as long as there is any other.
     pub ejected: bool,
     /// Not to be taken again in this round.
     pub tried: bool,
 }
 
-/// The index of the less loaded of two random candidates. Ejected ones count only when no other is
-/// left, so the last endpoint is never ejected; tried ones never.
+/// The index of the less loaded of two random candidates. Those of another zone count only when none
+/// of ours is healthy, ejected ones only when no other is left, so the last endpoint is never ejected;
+/// tried ones never.
 ///
 /// `random` is any number; all of its bits are used.
 #[must_use]
 pub fn choose(candidates: impl Iterator<Item = Candidate> + Clone, random: u64) -> Option<usize> {
     let healthy = || candidates.clone().enumerate().filter(|(_, c)| !c.tried && !c.ejected);
     let any = || candidates.clone().enumerate().filter(|(_, c)| !c.tried);
-    match healthy().count() {
-        0 => better(any(), any().count(), random),
-        count => better(healthy(), count, random),
+    let near = || healthy().filter(|(_, c)| !c.far);
+    match (near().count(), healthy().count()) {
+        (0, 0) => better(any(), any().count(), random),
+        (0, count) => better(healthy(), count, random),
+        (count, _) => better(near(), count, random),
     }
 }
 
@@ -46,7 +51,7 @@ mod tests {
     use super::*;
 
     fn open(load: usize) -> Candidate {
-        Candidate { load, ejected: false, tried: false }
+        Candidate { load, far: false, ejected: false, tried: false }
     }
 
     /// A spread of numbers that is the same in every run.

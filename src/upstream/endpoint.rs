@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -28,12 +28,15 @@ pub struct Endpoint {
     pub target: Target,
     /// As resolved.
     pub address: SocketAddr,
+    /// What lives there, where that is known: an address that a new pod has taken is another endpoint.
+    pub uid: Option<Arc<str>>,
     /// How it has been doing.
     pub health: Health,
     /// What it has open and unused.
     pub pool: Pool,
     tls: Option<Arc<Tls>>,
     in_flight: AtomicUsize,
+    far: AtomicBool,
 }
 
 /// The right to one connection, or to one stream of a shared one, until dropped.
@@ -54,6 +57,7 @@ impl Endpoint {
     pub(super) fn new(
         target: Target,
         address: SocketAddr,
+        uid: Option<Arc<str>>,
         tls: Option<Arc<Tls>>,
         reuse: Reuse,
         discarded: Counter,
@@ -61,10 +65,12 @@ impl Endpoint {
         Self {
             target,
             address,
+            uid,
             health: Health::new(Instant::now()),
             pool: Pool::new(reuse, discarded),
             tls,
             in_flight: AtomicUsize::new(0),
+            far: AtomicBool::new(false),
         }
     }
 
@@ -72,6 +78,16 @@ impl Endpoint {
     #[must_use]
     pub fn load(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is known to be in another zone than ours.
+    #[must_use]
+    pub fn is_far(&self) -> bool {
+        self.far.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_far(&self, far: bool) {
+        self.far.store(far, Ordering::Relaxed);
     }
 
     /// A connection that is open already; never HTTP/2 if `http1`.

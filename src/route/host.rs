@@ -1,0 +1,182 @@
+//! Host names as `x-kagent-host` carries them, in the one form in which they are compared (D2).
+//!
+//! Pure text; knows no table. `route.rs` looks names up.
+
+use std::hash::{Hash, Hasher};
+
+use crate::config::target::bare_host;
+
+/// A host name in the one form in which names are compared: lower case, no trailing dot, no cluster
+/// suffix. Keeps the name as given besides.
+#[derive(Clone, Debug)]
+pub struct HostKey {
+    /// As given, in lower case and without the last dot.
+    given: Box<str>,
+    /// Bytes of it that are compared.
+    bare: usize,
+}
+
+/// Why a header value is no host name; the sentence ends up in the error body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadHost {
+    /// Nothing in it.
+    #[error("the value is empty")]
+    Empty,
+    /// Longer than DNS allows (RFC 1035 section 2.3.4).
+    #[error("the value is longer than 253 bytes")]
+    TooLong,
+    /// An IP literal or `localhost`: never a Service.
+    #[error("IP addresses and localhost are not routable; use the Service's name.namespace")]
+    Address,
+    /// A label that RFC 1123 section 2.1 does not allow.
+    #[error("a label has characters other than letters, digits and '-'")]
+    Label,
+    /// The part after the colon is no port.
+    #[error("the part after ':' is not a port")]
+    Port,
+}
+
+// === impl HostKey ===
+
+impl HostKey {
+    /// Reads a header value (D2): `Helper.Team-A.svc.cluster.local.` becomes `helper.team-a`. The
+    /// suffix goes only from three or more labels, so that a namespace may be called `svc`.
+    ///
+    /// # Errors
+    /// [`BadHost`] for anything that is not a DNS name, with an optional port.
+    pub fn parse(value: &str, cluster_domain: &str) -> Result<(Self, Option<u16>), BadHost> {
+        let (name, port) = match value.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => return Err(BadHost::Address),
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
+                (name, Some(port.parse().map_err(|_| BadHost::Port)?))
+            }
+            Some(_) => return Err(BadHost::Port),
+            None => (value, None),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        check_name(&name)?;
+        let bare = bare_host(&name, cluster_domain);
+        // A suffix must not hide what is refused without it: 2.3.svc.
+        check_name(bare)?;
+        let bare = bare.len();
+        Ok((Self { given: name.into(), bare }, port))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.given.get(..self.bare).unwrap_or(&self.given)
+    }
+
+    /// The name as given, in lower case and without its last dot: what a direct client would have
+    /// dialled (D1).
+    #[must_use]
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+}
+
+impl From<&str> for HostKey {
+    /// A name that is bare and in lower case already.
+    fn from(bare: &str) -> Self {
+        Self { given: bare.into(), bare: bare.len() }
+    }
+}
+
+impl PartialEq for HostKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for HostKey {}
+
+impl Hash for HostKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+fn check_name(name: &str) -> Result<(), BadHost> {
+    if name.is_empty() {
+        return Err(BadHost::Empty);
+    }
+    if name.len() > 253 {
+        return Err(BadHost::TooLong);
+    }
+    if name.starts_with('[') || name == "localhost" || name.ends_with(".localhost") {
+        return Err(BadHost::Address);
+    }
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if !name.split('.').all(label_ok) {
+        return Err(BadHost::Label);
+    }
+    // Every form of an IPv4 address that resolvers take (inet_aton): 10.0.0.1, 0x7f000001, 127.1. A
+    // namespace may be called 3, so one number is not enough.
+    let number = |label: &str| {
+        let hex = label.strip_prefix("0x");
+        hex.map_or_else(
+            || label.bytes().all(|b| b.is_ascii_digit()),
+            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        )
+    };
+    if name.split('.').all(number) { Err(BadHost::Address) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(value: &str) -> Result<String, BadHost> {
+        HostKey::parse(value, "cluster.local").map(|(key, _)| key.as_str().to_owned())
+    }
+
+    #[test]
+    fn every_spelling_of_a_service_is_one_key() {
+        for spelling in [
+            "helper.team-a",
+            "Helper.Team-A.svc.cluster.local",
+            "helper.team-a.",
+            "helper.team-a.svc",
+            "helper.team-a:8080",
+        ] {
+            assert_eq!(key(spelling).unwrap(), "helper.team-a", "{spelling}");
+        }
+        assert_eq!(key("x.svc").unwrap(), "x.svc", "a namespace may be called svc");
+        assert_eq!(key("x.3").unwrap(), "x.3", "or 3");
+        assert_eq!(key("pod-0.db.team-a.svc.cluster.local").unwrap(), "pod-0.db.team-a");
+    }
+
+    #[test]
+    fn what_is_no_service_name_is_refused_with_its_reason() {
+        for (value, why) in [
+            ("", BadHost::Empty),
+            (".", BadHost::Empty),
+            ("169.254.169.254", BadHost::Address),
+            ("[::1]", BadHost::Address),
+            ("::1", BadHost::Address),
+            ("localhost", BadHost::Address),
+            ("a.localhost", BadHost::Address),
+            ("0x7f000001", BadHost::Address),
+            ("2130706433", BadHost::Address),
+            ("127.1", BadHost::Address),
+            ("0x7f.1", BadHost::Address),
+            ("2.3.svc", BadHost::Address),
+            ("a.localhost.svc", BadHost::Address),
+            ("user@host.ns", BadHost::Label),
+            ("a..b", BadHost::Label),
+            ("a b.ns", BadHost::Label),
+            ("helper.ns:http", BadHost::Port),
+            ("helper.ns:99999", BadHost::Port),
+            ("-a.ns", BadHost::Label),
+        ] {
+            assert_eq!(key(value).unwrap_err(), why, "{value:?}");
+        }
+        assert_eq!(key(&"a.".repeat(200)).unwrap_err(), BadHost::TooLong);
+    }
+}
