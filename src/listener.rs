@@ -20,6 +20,7 @@ use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
+use crate::proxy::backstop::Carrier;
 use crate::proxy::facts::ConnInfo;
 use crate::upstream::connect::tune;
 use tls::Acceptor;
@@ -105,11 +106,13 @@ pub async fn run(listener: Listener, shared: Shared) {
                     scheme: if tls.is_some() { "https" } else { "http" },
                     listener: Arc::clone(&name),
                     open: Arc::default(),
-                    permit: permit.ok().map(Arc::new),
+                    permit: permit.ok(),
                 };
+                let carrier = Carrier::default();
+                let carried = carrier.clone();
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
                 let (watch, tls) = (watch.clone(), tls.clone());
-                connections.spawn(async move {
+                let task = connections.spawn(async move {
                     let mut closing = watch.clone();
                     let io = tokio::select! {
                         biased;
@@ -118,10 +121,11 @@ pub async fn run(listener: Listener, shared: Shared) {
                         () = closing.reached(Phase::Closing) => return,
                     };
                     match io {
-                        Ok(io) => conn::serve(io, info, proxy, &limits, watch).await,
+                        Ok(io) => conn::serve(io, (info, carried), proxy, &limits, watch).await,
                         Err(error) => tracing::debug!(%peer, %error, "no TLS handshake"),
                     }
                 });
+                carrier.is(task);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept, pausing");

@@ -4,6 +4,7 @@
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
 pub mod attempt;
+pub mod backstop;
 pub mod card;
 pub mod clock;
 pub mod error;
@@ -39,6 +40,7 @@ use crate::route::{Route, RouteTable};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use attempt::Sent;
+use backstop::Carrier;
 use card::Card;
 use clock::ClockLimits;
 use error::{ProxyError, Refusal, Unanswered};
@@ -143,17 +145,18 @@ impl Proxy {
         self.tunnels.wait().await;
     }
 
-    /// Answers one request, whatever happens.
+    /// Answers one request, whatever happens; `carrier` is the task that reads the answer's body.
     ///
     /// # Errors
     /// [`Unanswered`] makes hyper close the connection, or reset the stream, without an answer.
     pub async fn handle(
         &self,
-        conn: &ConnInfo,
+        conn: &Arc<ConnInfo>,
+        carrier: Carrier,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Unanswered> {
         let request = facts::with_body(conn, request);
-        let mut exchange = Exchange::begin(conn, &self.open, &self.log, &request);
+        let mut exchange = Exchange::begin((conn, carrier), &self.open, &self.log, &request);
         Ok(match self.forward(conn, request, &mut exchange).await {
             Ok(Reply::Stream(response, plan)) => {
                 response.map(|sent| ReplyBody::stream(sent, plan, exchange))

@@ -3,16 +3,18 @@
 //! The version is told by the first bytes, under a deadline of our own: hyper's automatic detection
 //! has none. Knows the proxy as a function from request to answer.
 
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -20,6 +22,7 @@ use super::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
+use crate::proxy::backstop::Carrier;
 use crate::proxy::facts::ConnInfo;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
@@ -30,7 +33,7 @@ const LOOKS: u32 = 8;
 /// Serves one connection to its end.
 pub async fn serve(
     mut stream: Io,
-    info: ConnInfo,
+    (info, carrier): (ConnInfo, Carrier),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     watch: Watch,
@@ -49,11 +52,13 @@ pub async fn serve(
     };
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
     let http2 = first == PREFACE;
+    let info = Arc::new(info);
     let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity) };
     let ended = if http2 {
+        // Its streams are tasks of their own.
         serve_http2(io, info, proxy, limits, watch, &activity).await
     } else {
-        serve_http1(io, info, proxy, limits, watch, &activity).await
+        serve_http1(io, (info, carrier), proxy, limits, watch, &activity).await
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "client connection ended");
@@ -77,7 +82,7 @@ async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
 
 async fn serve_http1(
     io: Watched,
-    info: ConnInfo,
+    (info, carrier): (Arc<ConnInfo>, Carrier),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     mut watch: Watch,
@@ -85,7 +90,7 @@ async fn serve_http1(
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
         activity.on_request();
-        proxy.handle(&info, request)
+        proxy.handle(&info, carrier.clone(), request)
     });
     let mut builder = http1::Builder::new();
     // Twice the limits: what lies between is answered by us, with a reason.
@@ -119,18 +124,20 @@ async fn serve_http1(
 
 async fn serve_http2(
     io: Watched,
-    info: ConnInfo,
+    info: Arc<ConnInfo>,
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     mut watch: Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
-    let service = service_fn(|request| {
+    let streams = Streams::default();
+    let next = streams.clone();
+    let service = service_fn(move |request| {
         activity.on_request();
-        let (info, proxy) = (info.clone(), Arc::clone(&proxy));
-        async move { proxy.handle(&info, request).await }
+        let (info, proxy, carrier) = (Arc::clone(&info), Arc::clone(&proxy), next.next());
+        async move { proxy.handle(&info, carrier, request).await }
     });
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(streams);
     builder
         .max_concurrent_streams(limits.max_h2_streams)
         .max_pending_accept_reset_streams(limits.max_h2_resets)
@@ -149,6 +156,34 @@ async fn serve_http2(
         () = watch.reached(Phase::Closing) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+/// Spawns the streams of one HTTP/2 connection. hyper makes a stream's task right after it has called
+/// the service for it, so the carrier handed out last is the one of the task that comes next.
+#[derive(Clone, Default)]
+struct Streams(Arc<Mutex<Option<Carrier>>>);
+
+// === impl Streams ===
+
+impl Streams {
+    /// The carrier of the next stream.
+    fn next(&self) -> Carrier {
+        let carrier = Carrier::default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(carrier.clone());
+        carrier
+    }
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let task = tokio::spawn(stream);
+        if let Some(carrier) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            carrier.is(task.abort_handle());
+        }
+    }
 }
 
 /// What a connection is doing, so that a slow head and a forgotten connection can be told from a

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use tokio::time::Instant;
 
+use super::backstop::Carrier;
 use super::facts::{ConnInfo, Kind};
 use super::reason::Reason;
 use crate::body::{RequestBody, Upload};
@@ -41,7 +42,8 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Exchange {
     started: Instant,
-    conn: ConnInfo,
+    conn: Arc<ConnInfo>,
+    carrier: Carrier,
     method: http::Method,
     path: Box<str>,
     target: Box<str>,
@@ -87,7 +89,7 @@ impl Exchange {
     /// Opens the record.
     #[must_use]
     pub fn begin(
-        conn: &ConnInfo,
+        (conn, carrier): (&Arc<ConnInfo>, Carrier),
         open: &Arc<AtomicUsize>,
         log: &AccessLog,
         request: &Request<RequestBody>,
@@ -100,7 +102,8 @@ impl Exchange {
         };
         Self {
             started: Instant::now(),
-            conn: conn.clone(),
+            conn: Arc::clone(conn),
+            carrier,
             method: request.method().clone(),
             path: request.uri().path().into(),
             target: text(X_KAGENT_HOST.as_str()),
@@ -197,6 +200,12 @@ impl Exchange {
         if !matches!(self.outcome, Outcome::Refused(_)) {
             self.outcome = outcome;
         }
+    }
+
+    /// What to end when it must end although its client does not read.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 
     /// When the request arrived.

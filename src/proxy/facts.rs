@@ -21,7 +21,7 @@ use crate::rewrite::card::is_card_path;
 use crate::route::HostKey;
 
 /// One client connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ConnInfo {
     /// The client's address.
     pub peer: SocketAddr,
@@ -33,7 +33,7 @@ pub struct ConnInfo {
     /// counts itself.
     pub open: Arc<AtomicUsize>,
     /// Its place among the connections, which a tunnel keeps.
-    pub permit: Option<Arc<OwnedSemaphorePermit>>,
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What routing needs to know of a request.

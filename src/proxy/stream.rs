@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::attempt::Sent;
+use super::backstop::Backstop;
 use super::clock::{Clock, Due};
 use super::exchange::{Exchange, Outcome};
 use super::plan::{EventPlan, Plan};
@@ -50,6 +51,7 @@ pub struct Stream {
     exchange: Exchange,
     ending: Option<Ending>,
     clock: Option<Clock>,
+    backstop: Option<Backstop>,
     events: Option<Box<Events>>,
 }
 
@@ -91,13 +93,19 @@ impl Stream {
     pub(super) fn new(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
         let Sent { incoming, lease } = sent;
         let ended = start.is_empty() && incoming.is_end_stream();
+        let (mut clock, mut backstop) = (None, None);
+        if !ended {
+            clock = Clock::start(plan.limits);
+            backstop = Backstop::start(plan.limits, exchange.carrier());
+        }
         let mut stream = Self {
             start,
             incoming,
             lease: Some(lease),
             exchange,
             ending: None,
-            clock: if ended { None } else { Clock::start(plan.limits) },
+            clock,
+            backstop,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
         };
         if ended {
@@ -154,6 +162,9 @@ impl Stream {
     fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         if let Some(clock) = &mut self.clock {
             clock.passed();
+        }
+        if let Some(backstop) = &self.backstop {
+            backstop.passed();
         }
         // hyper does not poll again after the last byte of a sized body.
         let last = self.incoming.is_end_stream();
@@ -231,10 +242,21 @@ impl Stream {
         self.exchange.ended(outcome);
         self.ending = Some(Ending::Clean);
         self.clock = None;
+        self.backstop = None;
         if let Some(lease) = self.lease.take()
             && outcome == Outcome::Complete
         {
             lease.give_back();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        match self.backstop.as_ref().and_then(Backstop::due) {
+            Some(Due::Total) => self.exchange.ended(Outcome::TotalTimeout),
+            Some(Due::Idle | Due::Comment) => self.exchange.ended(Outcome::IdleTimeout),
+            None => {}
         }
     }
 }
@@ -296,7 +318,8 @@ impl Events {
         self.standalone.is_some() && self.scanner.is_between()
     }
 
-    /// Whether the program drains and this stream can go without loss.
+    /// Whether the program drains and this stream can go without loss. A client that does not read
+    /// cannot be told of an end: its stream stays until it reads again or the drain's deadline cuts it.
     fn may_leave(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(Standalone::Serving(drain)) = &mut self.standalone
             && drain.as_mut().poll(cx).is_ready()

@@ -28,5 +28,6 @@ mod relay;
 mod reload;
 mod retry;
 mod runtimes;
+mod stalled;
 mod tls;
 mod upgrades;
