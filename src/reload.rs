@@ -101,7 +101,7 @@ impl Reload {
                     watched = secret_files(&self.config);
                     watched.extend(secret_files(&loaded.config));
                     prints.1 = fingerprint(&watched);
-                    self.reload(loaded).await
+                    Box::pin(self.reload(loaded)).await
                 }
                 Err(faults) => Err(faults.into()),
             };

@@ -42,7 +42,7 @@ fn to(host: &str, backend: &Backend) -> String {
 async fn start(file: &Path) -> TestProxy {
     let args = ConfigArgs { config: Some(file.to_owned()), ..ConfigArgs::default() };
     let loaded = config::load(&args, &BTreeMap::new()).unwrap();
-    let bound = App::build(loaded.config, &loaded.sources).await.unwrap();
+    let bound = Box::pin(App::build(loaded.config, &loaded.sources)).await.unwrap();
     let load = move || config::load(&args, &BTreeMap::new());
     TestProxy::run(bound.following(loaded.file, Box::new(load)))
 }

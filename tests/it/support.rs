@@ -44,7 +44,8 @@ pub(crate) fn config(routes: Vec<RouteConfig>) -> Config {
 
 impl TestProxy {
     pub(crate) async fn start(config: Config) -> Self {
-        Self::run(App::build(config, &Sources::default()).await.unwrap())
+        // Boxed: a configuration is large, and every scenario would carry it.
+        Self::run(Box::pin(App::build(config, &Sources::default())).await.unwrap())
     }
 
     pub(crate) fn run(bound: Bound) -> Self {
@@ -56,7 +57,7 @@ impl TestProxy {
 
     /// What the program says of a configuration it cannot start with.
     pub(crate) async fn refused(config: Config) -> String {
-        let built = App::build(config, &Sources::default()).await;
+        let built = Box::pin(App::build(config, &Sources::default())).await;
         built.err().expect("it must not start").to_string()
     }
 
