@@ -17,6 +17,8 @@ TOOLS = ROOT / ".work" / "bin"
 PYYAML = "PyYAML==6.0.2"
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.5.0"
 HELM = "helm.sh/helm/v4/cmd/helm@v4.3.1"
+# Programs that whoever imports this has already: kubectl, helm.
+GIVEN: dict[str, str] = {}
 
 
 def with_yaml() -> None:
@@ -47,16 +49,16 @@ def built(package: str) -> str:
 def kustomized(folder: str) -> list[dict]:
     """The objects of a folder below `deploy/`."""
     path = str(ROOT / "deploy" / folder)
-    if shutil.which("kubectl"):
-        return documents(["kubectl", "kustomize", path])
+    if kubectl := GIVEN.get("kubectl") or shutil.which("kubectl"):
+        return documents([kubectl, "kustomize", path])
     return documents([built(KUSTOMIZE), "build", path])
 
 
-def helm(*arguments: str, values: dict | None = None) -> subprocess.CompletedProcess:
+def helm(*arguments: str, values: dict | None = None, kubeconfig=os.devnull) -> subprocess.CompletedProcess:
     """Helm with these arguments and values; how it ended is the caller's to judge."""
     import yaml
 
-    command = [built(HELM), *arguments]
+    command = [GIVEN.get("helm") or built(HELM), *arguments]
     if values is not None:
         command += ["--values", "-"]
     # No plugin, repository or cluster of the one who runs the tests.
@@ -67,7 +69,7 @@ def helm(*arguments: str, values: dict | None = None) -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, **home, "KUBECONFIG": os.devnull},
+        env={**os.environ, **home, "KUBECONFIG": str(kubeconfig)},
     )
 
 

@@ -71,7 +71,7 @@ def main() -> int:
     try:
         import build
 
-        build.programs()
+        build.programs(*build.PLANE, "helm")
         ground.with_yaml()
         ground.enter()
         passed, failed = run(program, sys.argv[2:])
