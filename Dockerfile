@@ -7,7 +7,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 # The demo stays out of production.
-RUN cargo build --release --locked --no-default-features --features jemalloc
+RUN cargo build --release --locked --no-default-features --features kube,jemalloc
 
 # glibc of the same Debian as the builder's; carries the system's certificate authorities.
 FROM gcr.io/distroless/cc-debian12:nonroot
