@@ -94,6 +94,7 @@ def chart(binary: str) -> None:
     names(binary)
     rollouts()
     notes()
+    guide(binary)
     for values, reason in REFUSED:
         done = helm("template", "kagent-proxy", str(CHART), "--namespace", "kagent", values=values)
         assert done.returncode != 0 and reason in done.stderr, (values, done.stderr)
@@ -294,3 +295,21 @@ def notes() -> None:
         assert done.returncode == 0, done.stderr
         said = done.stdout.partition("NOTES:")[2]
         assert all(text in said for text in wanted), said
+
+
+def guide(binary: str) -> None:
+    """The values that deploy/README.md shows are values of the chart."""
+    import yaml
+
+    text = (ROOT / "deploy" / "README.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    shown = [block for block in blocks if isinstance(block, dict) and "kind" not in block]
+    assert len(shown) >= 4, "the guide shows values"
+    for values in shown:
+        promises(charted(values), binary, [], values.get("rbac", {}).get("secrets"))
+    flags = [flag.strip("'") for flag in re.findall(r"--set ('[^']+'|[^'\s`]+)", text)]
+    ours = [flag for flag in flags if not flag.startswith("proxy.") and "RELEASE" not in flag]
+    assert len(ours) >= 3, flags
+    for flag in ours:
+        done = helm("template", "kagent-proxy", str(CHART), "--namespace", "kagent", "--set", flag, values={})
+        assert done.returncode == 0, (flag, done.stderr)
