@@ -1,7 +1,8 @@
 //! The admin listener.
 //!
 //! - `GET /livez`: the process runs.
-//! - `GET /readyz`: 200 while serving, 503 from the first moment of a drain.
+//! - `GET /readyz`: 200 while serving; 503 until the cluster is known, and from the first moment of a
+//!   drain.
 //! - `GET /metrics`: Prometheus text.
 //! - `GET /routes`: every route with its endpoints and their load, JSON.
 //! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
@@ -33,6 +34,9 @@ use crate::config::Expose;
 use crate::drain::{Phase, Trigger, Watch};
 use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
+use crate::readiness::Readiness;
+use crate::route::discovered::State;
+use crate::route::{Discovered, Route};
 use crate::upstream::Endpoint;
 
 /// After an accept error, usually too many open files: long enough for some to close.
@@ -47,6 +51,8 @@ pub struct Admin {
     pub metrics: PrometheusHandle,
     /// For `/readyz`.
     pub watch: Watch,
+    /// For `/readyz`.
+    pub readiness: Readiness,
     /// For `/drain`.
     pub trigger: Trigger,
     /// For `/config` and `/explain`.
@@ -95,8 +101,7 @@ impl Admin {
         }
         match path {
             "/livez" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.watch.phase() == Phase::Serving => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            "/readyz" => self.ready(),
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
             "/routes" if inside => json_text(&self.routes()),
             "/config" if inside => json_text(&self.config.load()),
@@ -116,6 +121,16 @@ impl Admin {
         }
     }
 
+    fn ready(&self) -> Response<Full<Bytes>> {
+        if self.watch.phase() != Phase::Serving {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        }
+        match self.readiness.waiting() {
+            Some(what) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{what}\n")),
+            None => text(StatusCode::OK, "ready\n"),
+        }
+    }
+
     fn explain(&self, query: &str) -> Response<Full<Bytes>> {
         match Question::from_query(query) {
             Ok(question) => {
@@ -128,25 +143,44 @@ impl Admin {
 
     fn routes(&self) -> Value {
         let table = self.proxy.routes();
-        let routes: Vec<Value> = table
-            .statics()
-            .iter()
-            .map(|route| {
-                let endpoints = route.cluster.endpoints();
-                let endpoints = endpoints.iter().map(|e| endpoint(e)).collect::<Vec<_>>();
-                let targets: Vec<String> =
-                    route.cluster.targets().iter().map(ToString::to_string).collect();
-                json!({
-                    "host": route.config.host,
-                    "prefix": route.config.prefix,
-                    "source": "static",
-                    "targets": targets,
-                    "endpoints": endpoints,
-                })
-            })
-            .collect();
-        json!({ "routes": routes })
+        let mut routes: Vec<Value> =
+            table.statics().iter().map(|r| shown(r, "static", &r.config.host)).collect();
+        let mut refused = Vec::new();
+        for (discovered, overridden) in table.all_discovered() {
+            let source =
+                if overridden { "discovered, and a static route wins" } else { "discovered" };
+            routes.extend(discovered.routes().map(|route| shown(route, source, &discovered.host)));
+            refused.extend(why_not(&discovered));
+        }
+        json!({ "routes": routes, "refused": refused })
     }
+}
+
+/// A route with its endpoints.
+fn shown(route: &Route, source: &str, host: &str) -> Value {
+    let endpoints = route.cluster.endpoints();
+    let endpoints = endpoints.iter().map(|e| endpoint(e)).collect::<Vec<_>>();
+    let targets: Vec<String> = route.cluster.targets().iter().map(ToString::to_string).collect();
+    json!({
+        "host": host,
+        "prefix": route.config.prefix,
+        "source": source,
+        "targets": targets,
+        "endpoints": endpoints,
+    })
+}
+
+/// A host that the cluster has and that cannot be reached. Services without any mark are most of a
+/// cluster, and are left to `/explain`.
+fn why_not(discovered: &Discovered) -> Option<Value> {
+    let (state, why) = match &discovered.state {
+        State::Open(_) => return None,
+        State::Refused(_) if discovered.notes.is_empty() => return None,
+        State::Refused(why) => ("refused", why),
+        State::Pending(why) => ("pending", why),
+        State::Missing(why) => ("missing", why),
+    };
+    Some(json!({ "host": discovered.host, "state": state, "why": why }))
 }
 
 fn not_allowed(asks: &[Method]) -> Response<Full<Bytes>> {

@@ -18,10 +18,15 @@ use tokio::task::JoinSet;
 use crate::admin::Admin;
 use crate::build::{self, RouteFault};
 use crate::config::{self, Config, ListenerConfig, Sources};
+#[cfg(feature = "kube")]
+use crate::discovery::publish::Changes;
+#[cfg(feature = "kube")]
+use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener::tls::Acceptor;
 use crate::listener::{self, Listener, Shared};
 use crate::proxy::Proxy;
+use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
@@ -65,6 +70,7 @@ pub struct Bound {
     trigger: Trigger,
     watch: Watch,
     reload: Option<Reload>,
+    readiness: Readiness,
     traffic: Handle,
 }
 
@@ -129,6 +135,7 @@ impl App {
             trigger,
             watch,
             reload: None,
+            readiness: Readiness::default(),
             traffic: traffic.clone(),
         })
     }
@@ -199,10 +206,15 @@ impl Bound {
         if let Some(reload) = self.reload {
             background.spawn(reload.run());
         }
+        let readiness = self.readiness;
+        if config.discovery.enabled {
+            background.spawn(discover(&config, &proxy, &self.metrics, readiness.clone()));
+        }
         let admin = Admin {
             proxy: Arc::clone(&proxy),
             metrics: handle,
             watch: watch.clone(),
+            readiness,
             trigger: trigger.clone(),
             config: view,
             expose: config.admin.expose,
@@ -221,6 +233,33 @@ impl Bound {
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
     }
+}
+
+/// Follows the cluster; what it says goes into the proxy's table.
+#[cfg(feature = "kube")]
+fn discover(
+    config: &Config,
+    proxy: &Arc<Proxy>,
+    metrics: &Metrics,
+    readiness: Readiness,
+) -> impl Future<Output = ()> + Send + 'static {
+    // Hosts may become known from the first moment.
+    proxy.update(|table| Changes::default().applied(table));
+    let proxy = Arc::clone(proxy);
+    let publish: Publish = Box::new(move |changes| proxy.update(|table| changes.applied(table)));
+    let (domain, upstream) = (&config.cluster_domain, &config.upstream);
+    Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish).run()
+}
+
+/// Without the feature there is nothing to follow with; the configuration has been refused before.
+#[cfg(not(feature = "kube"))]
+fn discover(
+    _config: &Config,
+    _proxy: &Arc<Proxy>,
+    _metrics: &Metrics,
+    _readiness: Readiness,
+) -> impl Future<Output = ()> + Send + 'static {
+    std::future::pending()
 }
 
 /// Every listener, and what came out of them, to the end.

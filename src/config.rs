@@ -267,6 +267,8 @@ pub enum Scheme {
 pub struct ClientTls {
     /// Authorities instead of the system's store, PEM.
     pub ca: Option<Secret>,
+    /// The system's store besides these authorities: what a `RemoteMCPServer` asks for.
+    pub system_too: bool,
     /// Our certificate chain, PEM.
     pub cert: Option<Secret>,
     /// Our private key, PEM.

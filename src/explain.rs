@@ -64,7 +64,7 @@ pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
         Ok((facts, found)) => {
             chosen(&mut answer, &facts, &found.route, view);
             if let Some(query) = found.query {
-                answer.insert("query".to_owned(), json!(query));
+                answer.insert("query".to_owned(), json!(&*query));
             }
             let chain: Vec<_> = chain.iter().map(Note::to_json).collect();
             answer.insert("chain".to_owned(), json!(chain));

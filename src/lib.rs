@@ -23,6 +23,8 @@ pub mod explain;
 pub mod proxy;
 
 pub mod build;
+#[cfg(feature = "kube")]
+pub mod discovery;
 
 pub mod route;
 
@@ -43,4 +45,5 @@ pub mod demo;
 pub mod drain;
 pub mod headers;
 pub mod protocol;
+pub mod readiness;
 pub mod rewrite;

@@ -74,6 +74,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     build.workers(given.one(given.args.workers.as_deref(), "--workers", "KAGENT_PROXY_WORKERS"));
     build.default_listeners();
     build.unreachable_defaults();
+    build.unbuilt();
     build.spellings();
     build.addresses();
     if !build.faults.0.is_empty() {
@@ -259,6 +260,15 @@ impl Build {
             } else {
                 taken.push((listener.name.clone(), address));
             }
+        }
+    }
+
+    /// A program without a client of Kubernetes cannot discover.
+    fn unbuilt(&mut self) {
+        if self.config.discovery.enabled && cfg!(not(feature = "kube")) {
+            let path = "discovery.enabled";
+            let reason = "is not in this program; build it with the feature kube";
+            self.faults.add(&self.sources.of(path), path, reason);
         }
     }
 

@@ -4,10 +4,12 @@
 //! series. Handles are resolved when a route is built; a request only adds to them. `/metrics` in
 //! `admin.rs` prints them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit,
+};
 
 /// Bucket bounds of every duration, in seconds: from loopback calls to agents that think for minutes.
 pub const SECONDS: &[f64] = &[
@@ -51,6 +53,16 @@ pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
 pub const RETRIES: &str = "kagent_proxy_retries_total";
 /// Changed configurations, by what became of them.
 pub const RELOADS: &str = "kagent_proxy_config_reloads_total";
+/// Whether the watch of a kind of object works.
+pub const DISCOVERY_UP: &str = "kagent_proxy_discovery_up";
+/// Objects known, by kind.
+pub const DISCOVERY_OBJECTS: &str = "kagent_proxy_discovery_objects";
+/// Changes of objects seen, by kind.
+pub const DISCOVERY_EVENTS: &str = "kagent_proxy_discovery_events_total";
+/// Failures of watches, by kind.
+pub const DISCOVERY_ERRORS: &str = "kagent_proxy_discovery_errors_total";
+/// Whether every object of the cluster has been seen once.
+pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
 /// Always 1; the version is a label.
 pub const BUILD: &str = "kagent_proxy_build_info";
 
@@ -77,12 +89,40 @@ pub const HELP: &[(&str, &str)] = &[
     (EJECTIONS, "Endpoints left out for a while because they failed"),
     (RETRIES, "Requests sent again on another connection"),
     (RELOADS, "Changed configurations: applied or refused"),
+    (
+        DISCOVERY_UP,
+        "Whether the watch of a kind of object works; 0 too where RBAC or the API lack it",
+    ),
+    (DISCOVERY_OBJECTS, "Objects of the cluster that are known, by kind"),
+    (DISCOVERY_EVENTS, "Changes of the cluster's objects, by kind"),
+    (DISCOVERY_ERRORS, "Failures of watches, by kind; the last known table stays in force"),
+    (DISCOVERY_SYNCED, "Whether all objects of the cluster have been listed once"),
     (BUILD, "Always 1, with the version as a label"),
 ];
 
 /// The shared recorder: cheap to clone, one for each running proxy.
 #[derive(Clone)]
 pub struct Metrics(Arc<metrics_exporter_prometheus::PrometheusRecorder>);
+
+/// The handles of one kind of discovered object.
+#[derive(Clone, Debug)]
+pub struct KindMetrics {
+    /// Whether its watch works.
+    pub up: Gauge,
+    /// Objects known.
+    pub objects: Gauge,
+    /// Changes seen.
+    pub events: Counter,
+    /// Failures.
+    pub errors: Counter,
+}
+
+/// Registered at the first increment: most discovered routes never need it.
+struct Later {
+    metrics: Metrics,
+    route: String,
+    counter: OnceLock<Counter>,
+}
 
 /// The handles of one route.
 #[derive(Debug)]
@@ -189,6 +229,29 @@ impl Metrics {
         self.counter(POOL, labels)
     }
 
+    /// The same, with a series only once there is something to count.
+    pub fn discarded_later(&self, route: &str) -> Counter {
+        let (metrics, route) = (self.clone(), route.to_owned());
+        Counter::from_arc(Arc::new(Later { metrics, route, counter: OnceLock::new() }))
+    }
+
+    /// The handles of a kind of discovered object.
+    #[must_use]
+    pub fn kind(&self, kind: &str) -> KindMetrics {
+        let labels = || vec![("kind", kind.to_owned())];
+        KindMetrics {
+            up: self.0.register_gauge(&key(DISCOVERY_UP, labels()), &METADATA),
+            objects: self.0.register_gauge(&key(DISCOVERY_OBJECTS, labels()), &METADATA),
+            events: self.counter(DISCOVERY_EVENTS, labels()),
+            errors: self.counter(DISCOVERY_ERRORS, labels()),
+        }
+    }
+
+    /// Whether all objects have been listed once.
+    pub fn synced(&self) -> Gauge {
+        self.0.register_gauge(&key(DISCOVERY_SYNCED, Vec::new()), &METADATA)
+    }
+
     /// Counts changed configurations.
     pub fn reloads(&self, result: &str) -> Counter {
         self.counter(RELOADS, vec![("result", result.to_owned())])
@@ -238,6 +301,24 @@ fn key(name: &'static str, labels: Vec<(&'static str, String)>) -> Key {
         name,
         labels.into_iter().map(|(name, value)| Label::new(name, value)).collect::<Vec<_>>(),
     )
+}
+
+// === impl Later ===
+
+impl Later {
+    fn counter(&self) -> &Counter {
+        self.counter.get_or_init(|| self.metrics.discarded(&self.route))
+    }
+}
+
+impl CounterFn for Later {
+    fn increment(&self, value: u64) {
+        self.counter().increment(value);
+    }
+
+    fn absolute(&self, value: u64) {
+        self.counter().absolute(value);
+    }
 }
 
 // === impl RouteMetrics ===

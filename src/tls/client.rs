@@ -6,7 +6,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::{ALPN, TlsError, authorities, certificates, fault, private_key, system_authorities};
 use crate::config::ClientTls;
@@ -26,6 +26,11 @@ pub struct ClientConfigs {
 /// Names the file that cannot be used.
 pub fn client_config(tls: &ClientTls) -> Result<ClientConfigs, TlsError> {
     let trust = match &tls.ca {
+        Some(ca) if tls.system_too => {
+            let mut both = RootCertStore::clone(&*authorities(ca, "ca")?);
+            both.extend(system_authorities().roots.iter().cloned());
+            Arc::new(both)
+        }
         Some(ca) => authorities(ca, "ca")?,
         None => system_authorities(),
     };

@@ -9,14 +9,14 @@ const LAYERS: &[&[&str]] = &[
     &["reload"],
     &["listener", "admin"],
     &["explain", "check"],
-    &["proxy", "build"],
+    &["proxy", "build", "discovery"],
     &["route"],
     &["upstream"],
     &["body", "tls"],
     &["telemetry"],
     &["config"],
     &["cli"],
-    &["protocol", "rewrite", "drain", "headers", "demo"],
+    &["protocol", "rewrite", "drain", "headers", "readiness", "demo"],
 ];
 
 fn layer(module: &str) -> usize {

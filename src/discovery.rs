@@ -1,0 +1,289 @@
+//! Routes from the cluster's own objects: watches feed an index, what changes there is decided anew and
+//! published.
+//!
+//! One task owns it all, beside the traffic; it never touches a request. Watch, index, decision, routes:
+//! `watch.rs`, `index.rs`, `decide.rs`, `publish.rs`. Readiness opens when every watch that exists has
+//! told all there is. What comes out goes to the proxy's table.
+
+pub mod decide;
+pub mod endpoints;
+pub mod index;
+pub mod object;
+pub mod publish;
+pub mod secrets;
+pub mod watch;
+
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::config::{DiscoveryConfig, UpstreamConfig};
+use crate::readiness::Readiness;
+use crate::telemetry::metrics::{KindMetrics, Metrics};
+use crate::upstream::pool::SWEEP_EVERY;
+use index::Index;
+use object::Kind;
+use publish::{Changes, Publisher};
+use watch::{Told, Watch};
+
+/// Changes that are taken over together; an update alone does not wait for others.
+const BATCH: usize = 512;
+/// How often Secrets are read again: they are not watched.
+const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
+/// Takes changes of the table over.
+pub type Publish = Box<dyn Fn(Changes) + Send>;
+
+/// Discovery, about to run.
+pub struct Discovery {
+    config: DiscoveryConfig,
+    index: Index,
+    publisher: Publisher,
+    publish: Publish,
+    watches: Vec<Watch>,
+    states: Vec<State>,
+    kinds: Vec<(Kind, KindMetrics)>,
+    synced: metrics::Gauge,
+    is_synced: bool,
+    readiness: Readiness,
+}
+
+/// How a watch is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// It has not told everything yet.
+    Listing,
+    /// It has, and follows.
+    Up,
+    /// There is no such resource.
+    Absent,
+    /// We may not see it.
+    Forbidden(String),
+    /// It does not work at the moment; whether it has told everything before.
+    Failed(String, bool),
+}
+
+// === impl Discovery ===
+
+impl Discovery {
+    /// Not ready until everything has been listed; `publish` takes what the table is to change.
+    #[must_use]
+    pub fn new(
+        config: &DiscoveryConfig,
+        cluster_domain: &str,
+        upstream: &UpstreamConfig,
+        metrics: &Metrics,
+        readiness: Readiness,
+        publish: Publish,
+    ) -> Self {
+        let watches = Watch::all(config);
+        readiness.wait_for("the first lists of the cluster's objects");
+        let kinds = Kind::ALL.map(|kind| (kind, metrics.kind(kind.plural())));
+        Self {
+            config: config.clone(),
+            index: Index::new(cluster_domain, config.pod_ip),
+            publisher: Publisher::new(config.clone(), upstream.clone(), metrics.clone()),
+            publish,
+            states: vec![State::Listing; watches.len()],
+            watches,
+            kinds: kinds.into_iter().collect(),
+            synced: metrics.synced(),
+            is_synced: false,
+            readiness,
+        }
+    }
+
+    /// Follows the cluster until dropped. A client that cannot be made is tried again: the token of a
+    /// pod may come late.
+    pub async fn run(mut self) {
+        self.synced.set(0.0);
+        let mut pause = Duration::from_millis(500);
+        let client = loop {
+            match watch::client(&self.config).await {
+                Ok(client) => break client,
+                Err(error) => {
+                    tracing::error!(error, "discovery cannot start, trying again");
+                    self.readiness.wait_for(error);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                }
+            }
+        };
+        let (to, from) = channel(BATCH * 2);
+        let mut tasks = JoinSet::new();
+        for watch in &self.watches {
+            tasks.spawn(watch.clone().run(client.clone(), to.clone()));
+        }
+        self.follow(client, to, from, &mut tasks).await;
+    }
+
+    async fn follow(
+        &mut self,
+        client: Client,
+        to: Sender<Told>,
+        mut from: Receiver<Told>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut secrets = tokio::time::interval(SECRETS_EVERY);
+        let mut batch = Vec::new();
+        loop {
+            let mut all = false;
+            tokio::select! {
+                count = from.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for told in batch.drain(..) {
+                        self.take(told);
+                    }
+                    self.take_over();
+                }
+                _ = sweep.tick() => {
+                    self.publisher.sweep(Instant::now());
+                    while tasks.try_join_next().is_some() {}
+                    continue;
+                }
+                _ = secrets.tick() => all = true,
+            }
+            for key in self.publisher.secrets.wanted(all) {
+                let (client, to) = (client.clone(), to.clone());
+                tasks.spawn(async move {
+                    let read = watch::read_secret(client, &key).await;
+                    let _ended = to.send(Told::Secret(key, read)).await;
+                });
+            }
+        }
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Object(kind, id, object) => {
+                if let Some(metrics) = self.metrics(kind) {
+                    metrics.events.increment(1);
+                }
+                self.index.apply(kind, id, object);
+            }
+            Told::Listed(number) => self.set(number, State::Up),
+            Told::Absent(number) => self.set(number, State::Absent),
+            Told::Forbidden(number, why) => self.set(number, State::Forbidden(why)),
+            Told::Failed(number, why) => {
+                let listed = self.states.get(number).is_some_and(State::has_listed);
+                self.set(number, State::Failed(why, listed));
+            }
+            Told::Expired(number) => {
+                if let Some(watch) = self.watches.get(number) {
+                    tracing::debug!(
+                        watch = watch.place(),
+                        "the watch is out of date, listing anew"
+                    );
+                }
+            }
+            Told::Secret(key, read) => {
+                if let Err(why) = &read {
+                    tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read");
+                }
+                for service in self.publisher.secrets.learn(key, read) {
+                    self.index.touch(&service);
+                }
+            }
+        }
+    }
+
+    fn metrics(&self, kind: Kind) -> Option<&KindMetrics> {
+        self.kinds.iter().find(|(known, _)| *known == kind).map(|(_, metrics)| metrics)
+    }
+
+    /// A watch does otherwise than before: gauges and the log say so.
+    fn set(&mut self, number: usize, state: State) {
+        let (Some(watch), Some(slot)) = (self.watches.get(number), self.states.get_mut(number))
+        else {
+            return;
+        };
+        let before = std::mem::replace(slot, state.clone());
+        let place = watch.place();
+        let kind = watch.kind;
+        match &state {
+            State::Up if matches!(before, State::Listing | State::Up) => {}
+            State::Up => tracing::info!(watch = place, "the watch works"),
+            State::Absent if before != state => {
+                tracing::info!(watch = place, "there is no such resource; it is looked for again");
+            }
+            State::Forbidden(why) if !matches!(before, State::Forbidden(_)) => {
+                let rule = format!("allow get, list and watch on {}", kind.plural());
+                tracing::error!(watch = place, why, rule, "RBAC forbids a watch");
+            }
+            State::Failed(why, _) if !matches!(before, State::Failed(..)) => {
+                tracing::warn!(watch = place, why, "a watch fails; what is known stays in force");
+            }
+            _ => {}
+        }
+        if let (State::Forbidden(_) | State::Failed(..), Some(metrics)) =
+            (&state, self.metrics(kind))
+        {
+            metrics.errors.increment(1);
+        }
+        let of_kind = self.watches.iter().zip(&self.states).filter(|(w, _)| w.kind == kind);
+        let up = of_kind.map(|(_, state)| state).all(|state| *state == State::Up);
+        if let Some(metrics) = self.metrics(kind) {
+            metrics.up.set(if up { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Publishes what has changed, once everything is known.
+    fn take_over(&mut self) {
+        if !self.is_synced {
+            let missing = self.missing();
+            if !missing.is_empty() {
+                self.readiness.wait_for(format!("waiting for {}", missing.join("; ")));
+                return;
+            }
+        }
+        let touched = self.index.take_changes();
+        let changes = self.publisher.apply(&self.index, touched);
+        for (kind, metrics) in &self.kinds {
+            #[expect(clippy::cast_precision_loss, reason = "counts of objects are far below 2^52")]
+            metrics.objects.set(self.index.count(*kind) as f64);
+        }
+        if !changes.is_empty() {
+            (self.publish)(changes);
+        }
+        if !self.is_synced {
+            self.is_synced = true;
+            self.synced.set(1.0);
+            self.readiness.open();
+            tracing::info!(services = self.index.count(Kind::Service), "the cluster is known");
+        }
+    }
+
+    /// What keeps us from knowing the cluster.
+    fn missing(&self) -> Vec<String> {
+        let watches = self.watches.iter().zip(&self.states);
+        let waits = watches.filter_map(|(watch, state)| match state {
+            State::Listing => Some(watch.place()),
+            State::Failed(why, false) => Some(format!("{} ({why})", watch.place())),
+            State::Forbidden(_) if watch.kind.is_required() => Some(format!(
+                "{}: RBAC forbids it, allow get, list and watch on {}",
+                watch.place(),
+                watch.kind.plural()
+            )),
+            _ => None,
+        });
+        waits.collect()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn has_listed(&self) -> bool {
+        matches!(self, Self::Up | Self::Absent | Self::Failed(_, true))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! From what the cluster says of one Service to how it is reached: the contract's algorithm (2.3, 2.4)
+//! with decisions D4, D5 and D7.
+//!
+//! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`.
+//! `discovery/publish.rs` turns the result into routes.
+
+use super::index::Index;
+use super::object::{Port, Remote, RemoteTls, Service};
+use crate::config::{DiscoveryConfig, Scheme};
+use crate::route::discovered::Standing;
+use crate::route::{Note, ObjectId};
+
+mod marks;
+mod ports;
+
+use marks::Marks;
+
+/// Where agents may reach the controller (R27).
+pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp"];
+
+/// What is to become of one Service's host, and of its pods' hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether and how it can be reached.
+    pub state: PlanState,
+    /// What was considered.
+    pub notes: Vec<Note>,
+}
+
+/// Whether a host can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanState {
+    /// Yes.
+    Open(Box<OpenPlan>),
+    /// Never as things stand.
+    Refused(String),
+    /// Something of this name exists, without a Service.
+    Pending(String),
+    /// Only named by somebody.
+    Missing(String),
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPlan {
+    /// What tool servers' objects say.
+    pub rules: Vec<RulePlan>,
+    /// The Service's ports.
+    pub ports: Vec<Lead>,
+    /// Where no rule holds: the port and why, or why none.
+    pub fallback: Result<(Lead, String), String>,
+    /// Owned by an Agent.
+    pub agent: bool,
+    /// Only these paths; empty is every path.
+    pub paths: &'static [&'static str],
+    /// Only these callers.
+    pub callers: Option<Vec<ObjectId>>,
+}
+
+/// What one object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulePlan {
+    /// The object.
+    pub object: ObjectId,
+    /// Whom it binds.
+    pub standing: Standing,
+    /// The path of its URL.
+    pub path: String,
+    /// Legacy SSE.
+    pub sse: bool,
+    /// The query of its URL.
+    pub query: Option<String>,
+    /// Where it leads.
+    pub lead: Lead,
+    /// Agents that use it.
+    pub callers: Vec<ObjectId>,
+    /// Its URL names one pod.
+    pub pod: Option<Box<str>>,
+}
+
+/// A way to the backends of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lead {
+    /// The Service's port: what a direct client would dial.
+    pub port: u16,
+    /// Which port of the pods that is.
+    pub to: To,
+    /// How they are spoken to.
+    pub scheme: Scheme,
+    /// For `https`.
+    pub trust: Option<Trust>,
+}
+
+/// A port of pods.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum To {
+    /// The one that stands in the slices under this name of a Service's port.
+    Named(Box<str>),
+    /// The number itself, for headless Services.
+    Number,
+}
+
+/// Whom we trust behind a lead.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Trust {
+    /// The name in its certificate.
+    pub server_name: String,
+    /// The object's own word.
+    pub tls: RemoteTls,
+    /// Where its Secret is.
+    pub namespace: Option<String>,
+}
+
+/// Decides for one Service; `None` if nothing is known of it.
+#[must_use]
+pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<Plan> {
+    let Some(service) = index.service(id) else { return without_service(index, id) };
+    let mut notes = Vec::new();
+    if let Some(why) = forbidden(index, id, service) {
+        return Some(Plan { state: PlanState::Refused(why), notes });
+    }
+    let controller = is_controller(config, id);
+    let marks = Marks::of(index, config, id, service, controller, &mut notes);
+    let callers = match marks {
+        Marks::Everyone => None,
+        Marks::Callers(callers) => Some(callers),
+        Marks::None => {
+            let why = format!(
+                "Service {id} is not marked as an agent or MCP server, so it is not routable; to allow \
+                 it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
+                id.namespace, id.name
+            );
+            return Some(Plan { state: PlanState::Refused(why), notes });
+        }
+    };
+    let agent = is_agent(index, id, service);
+    let rules = index
+        .remotes_at(id)
+        .filter_map(|(object, remote)| {
+            rule(index, config, id, service, (object, remote), &mut notes)
+        })
+        .collect();
+    let ports: Vec<Lead> = service.ports.iter().map(|port| Lead::of(id, port)).collect();
+    let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
+        .map(|(port, why)| (Lead::of(id, port), why));
+    let paths = if controller { CONTROLLER_PATHS } else { &[] };
+    let open = OpenPlan { rules, ports, fallback, agent, paths, callers };
+    Some(Plan { state: PlanState::Open(Box::new(open)), notes })
+}
+
+/// Whether a Service is an Agent's: the live owner decides, and its name where it has none
+/// (contract 2.4(6)).
+pub(super) fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool {
+    if service.owners.is_empty() {
+        return index.has_agent(id) && index.mcp_server(id).is_none();
+    }
+    service.owners.iter().any(|(kind, _)| kind == "Agent")
+}
+
+/// The Agent behind the endpoints of a Service (D6).
+pub(super) fn agent_of(index: &Index, id: &ObjectId) -> Option<ObjectId> {
+    let service = index.service(id)?;
+    if !is_agent(index, id, service) {
+        return None;
+    }
+    let owner = service.owners.iter().find(|(kind, _)| kind == "Agent");
+    Some(owner.map_or_else(|| id.clone(), |(_, name)| ObjectId::new(&id.namespace, name)))
+}
+
+fn is_controller(config: &DiscoveryConfig, id: &ObjectId) -> bool {
+    config.controller.name == *id.name && config.controller.namespace == *id.namespace
+}
+
+/// Services that no mark opens (trap 24).
+fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> {
+    if let Some(name) = &service.external_name {
+        return Some(format!(
+            "Service {id} is an ExternalName for {name:?}, which may be anywhere; a static route allows \
+             it: {}.{}=http://{name}:PORT",
+            id.name, id.namespace
+        ));
+    }
+    if &*id.namespace == "kube-system" {
+        return Some(format!("Service {id} belongs to the cluster itself and is never routable"));
+    }
+    if &*id.namespace == "default" && &*id.name == "kubernetes" {
+        return Some("default/kubernetes is the API server and is never routable".to_owned());
+    }
+    if index.is_ourselves(id) {
+        return Some(format!(
+            "Service {id} is this proxy itself. A RemoteMCPServer that goes through it on purpose needs \
+             the three-label form in its url, {}.{}.svc, which kagent leaves alone, and x-kagent-host in \
+             its headersFrom",
+            id.name, id.namespace
+        ));
+    }
+    if service.ports.is_empty() {
+        return Some(format!("Service {id} has no TCP port"));
+    }
+    None
+}
+
+/// Nothing of this name is a Service; somebody may still speak of it.
+fn without_service(index: &Index, id: &ObjectId) -> Option<Plan> {
+    let plan = |state| Some(Plan { state, notes: Vec::new() });
+    if index.has_agent(id) {
+        return plan(PlanState::Pending(format!("Agent {id} exists, its Service does not yet")));
+    }
+    if index.mcp_server(id).is_some() {
+        return plan(PlanState::Pending(format!(
+            "MCPServer {id} exists, its Service does not yet"
+        )));
+    }
+    if index.has_sandbox(id) {
+        return plan(PlanState::Refused(format!(
+            "SandboxAgent {id} has no Service of its own: it is reached through the kagent controller, \
+             on /api/a2a-sandboxes/{}/{}",
+            id.namespace, id.name
+        )));
+    }
+    let (object, remote) = index.remotes_at(id).next()?;
+    let scheme = if remote.https { "https" } else { "http" };
+    let space =
+        if index.lacks_namespace(&id.namespace) { "there is no such namespace" } else { "yet" };
+    plan(PlanState::Missing(format!(
+        "there is no Service {} in namespace {} ({space}); RemoteMCPServer {object} names {scheme}://{}:{}. \
+         If that is a host outside the cluster, an operator may allow it with a static route: \
+         {}.{}={scheme}://{}:{}",
+        id.name,
+        id.namespace,
+        remote.host,
+        remote.port,
+        id.name,
+        id.namespace,
+        remote.host,
+        remote.port
+    )))
+}
+
+/// Whom an object in this namespace binds for a Service in that one (D5).
+pub(super) fn standing(
+    config: &DiscoveryConfig,
+    object: &ObjectId,
+    service: &ObjectId,
+) -> Standing {
+    if object.namespace == service.namespace {
+        Standing::Own
+    } else if config.trusts(&object.namespace) {
+        Standing::Trusted
+    } else {
+        Standing::Callers
+    }
+}
+
+fn rule(
+    index: &Index,
+    config: &DiscoveryConfig,
+    id: &ObjectId,
+    service: &Service,
+    (object, remote): (&ObjectId, &Remote),
+    notes: &mut Vec<Note>,
+) -> Option<RulePlan> {
+    let host = index.host(&remote.host)?;
+    let port = service.ports.iter().find(|port| port.number == remote.port);
+    let to = match port {
+        Some(port) => To::Named(port.name.clone()),
+        // Where DNS gives the pods' own addresses, a direct client dials the number itself.
+        None if service.headless || host.pod.is_some() => To::Number,
+        None => {
+            let candidate = format!("RemoteMCPServer {object} (port {})", remote.port);
+            notes.push(Note::new(
+                candidate,
+                "the Service has no such port, so nothing would answer",
+            ));
+            return None;
+        }
+    };
+    let app = port.and_then(|port| port.app_protocol.as_deref());
+    let scheme = match (remote.https, app) {
+        (true, _) => Scheme::Https,
+        (false, Some(H2C)) => Scheme::H2c,
+        (false, _) => Scheme::Http,
+    };
+    let trust = remote.https.then(|| Trust {
+        server_name: remote.host.to_ascii_lowercase(),
+        tls: remote.tls.clone(),
+        namespace: Some(object.namespace.to_string()),
+    });
+    Some(RulePlan {
+        object: object.clone(),
+        standing: standing(config, object, id),
+        path: remote.path.clone(),
+        sse: remote.sse,
+        query: remote.query.clone(),
+        lead: Lead { port: remote.port, to, scheme, trust },
+        callers: index.users_of_remote(object),
+        pod: host.pod,
+    })
+}
+
+/// The `appProtocol` of HTTP/2 by prior knowledge (KEP-3726).
+const H2C: &str = "kubernetes.io/h2c";
+
+// === impl Lead ===
+
+impl Lead {
+    /// By the Service's own word: `appProtocol` tells HTTP/2 and TLS.
+    fn of(id: &ObjectId, port: &Port) -> Self {
+        let scheme = match port.app_protocol.as_deref() {
+            Some(H2C) => Scheme::H2c,
+            Some("https") => Scheme::Https,
+            _ => Scheme::Http,
+        };
+        let trust = (scheme == Scheme::Https).then(|| Trust {
+            server_name: format!("{}.{}", id.name, id.namespace),
+            tls: RemoteTls::default(),
+            namespace: None,
+        });
+        Self { port: port.number, to: To::Named(port.name.clone()), scheme, trust }
+    }
+}

@@ -1,0 +1,104 @@
+//! Which Services are agents or MCP servers, and for whom (D4, D5).
+//!
+//! Pure. Each mark that is found, and each that does not count, is noted.
+
+use std::collections::BTreeSet;
+
+use super::standing;
+use crate::config::DiscoveryConfig;
+use crate::discovery::index::Index;
+use crate::discovery::object::Service;
+use crate::route::discovered::Standing;
+use crate::route::{Note, ObjectId};
+
+/// The `appProtocol` values of MCP and A2A backends, in lower case.
+pub(super) const APP_PROTOCOLS: [&str; 3] = ["mcp", "kgateway.dev/mcp", "kgateway.dev/a2a"];
+
+/// For whom a Service is routable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// It is marked.
+    Everyone,
+    /// Only objects that these Agents use name it.
+    Callers(Vec<ObjectId>),
+    /// No mark.
+    None,
+}
+
+// === impl Marks ===
+
+impl Marks {
+    pub(super) fn of(
+        index: &Index,
+        config: &DiscoveryConfig,
+        id: &ObjectId,
+        service: &Service,
+        controller: bool,
+        notes: &mut Vec<Note>,
+    ) -> Self {
+        let mut marks = own_marks(index, id, service, controller);
+        for agent in index.users_of_service(id) {
+            if standing(config, agent, id) != Standing::Callers {
+                marks.push(format!("Agent {agent} has it among its tools"));
+            }
+        }
+        let urls = index.remotes_at(id).map(|(object, _)| (object, "url"));
+        let literals = index.literals_at(id).map(|object| (object, "x-kagent-host"));
+        let mut callers = BTreeSet::new();
+        let mut others = Vec::new();
+        for (object, place) in urls.chain(literals) {
+            let mark = format!("RemoteMCPServer {object} names it in its {place}");
+            if standing(config, object, id) == Standing::Callers {
+                callers.extend(index.users_of_remote(object));
+                others.push(mark);
+            } else {
+                marks.push(mark);
+            }
+        }
+        let counts = !marks.is_empty();
+        notes
+            .extend(marks.into_iter().map(|mark| Note::new(mark, "marks the Service as routable")));
+        let verdict = "its namespace is not trusted: it counts for the Agents that use it alone";
+        notes.extend(others.iter().map(|mark| Note::new(mark, verdict)));
+        match (counts, others.is_empty()) {
+            (true, _) => Self::Everyone,
+            (false, false) => Self::Callers(callers.into_iter().collect()),
+            (false, true) => Self::None,
+        }
+    }
+}
+
+/// What stands in the Service itself, or beside it under its name.
+fn own_marks(index: &Index, id: &ObjectId, service: &Service, controller: bool) -> Vec<String> {
+    let mut marks = Vec::new();
+    let kinds = ["Agent", "SandboxAgent", "MCPServer"];
+    for (kind, name) in service.owners.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())) {
+        marks.push(format!("{kind} {name} owns it"));
+    }
+    if index.has_agent(id) {
+        marks.push("an Agent has its name".to_owned());
+    }
+    if index.has_sandbox(id) {
+        marks.push("a SandboxAgent has its name".to_owned());
+    }
+    if index.mcp_server(id).is_some() {
+        marks.push("an MCPServer has its name".to_owned());
+    }
+    if controller {
+        marks.push("it is the kagent controller".to_owned());
+    }
+    if service.mcp_label {
+        marks.push("label kagent.dev/mcp-service=true".to_owned());
+    }
+    if service.mcp_annotation {
+        marks.push("an annotation kagent.dev/mcp-service-*".to_owned());
+    }
+    if service.allowed {
+        marks.push("annotation kagent-proxy.dev/route=true".to_owned());
+    }
+    let apps = service.ports.iter().filter_map(|port| port.app_protocol.as_deref());
+    if let Some(app) = apps.into_iter().find(|app| APP_PROTOCOLS.contains(app)) {
+        marks.push(format!("appProtocol {app}"));
+    }
+    marks
+}

@@ -1,0 +1,331 @@
+//! What the watches have told, and which hosts a change touches.
+//!
+//! Owned by one task, without locks. An update costs what it touches: every object knows by reverse
+//! look-up the Services it speaks of. Pure; knows no client and no route. `discovery/decide.rs` and
+//! `discovery/endpoints.rs` read it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice};
+use crate::route::{HostKey, ObjectId};
+
+/// Ids in the order of their names, so that every run decides alike.
+pub type Ids = BTreeSet<ObjectId>;
+
+/// A host of the cluster: a Service, or one pod of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterHost {
+    /// The Service.
+    pub service: ObjectId,
+    /// The pod's name in DNS.
+    pub pod: Option<Box<str>>,
+}
+
+/// Everything known.
+#[derive(Debug, Default)]
+pub struct Index {
+    cluster_domain: Box<str>,
+    own_address: Option<IpAddr>,
+    services: HashMap<ObjectId, Service>,
+    slices: HashMap<ObjectId, Slice>,
+    slices_of: HashMap<ObjectId, Ids>,
+    namespaces: HashSet<Arc<str>>,
+    agents: HashMap<ObjectId, Agent>,
+    sandboxes: HashSet<ObjectId>,
+    remotes: HashMap<ObjectId, Remote>,
+    mcp_servers: HashMap<ObjectId, McpServer>,
+    /// By the Service of the URL.
+    remotes_at: HashMap<ObjectId, Ids>,
+    /// By the Service of a literal `x-kagent-host`.
+    literals_at: HashMap<ObjectId, Ids>,
+    users_of_remote: HashMap<ObjectId, Ids>,
+    users_of_service: HashMap<ObjectId, Ids>,
+    /// To be decided anew.
+    dirty: Ids,
+    /// With other endpoints than before.
+    moved: Ids,
+}
+
+// === impl ClusterHost ===
+
+impl ClusterHost {
+    /// Reads a host name. `pod.name.ns` only with the cluster's suffix, as DNS has it.
+    #[must_use]
+    pub fn parse(host: &str, cluster_domain: &str) -> Option<Self> {
+        let (key, _) = HostKey::parse(host, cluster_domain).ok()?;
+        let labels: Vec<&str> = key.as_str().split('.').collect();
+        match labels.as_slice() {
+            [name, space] => Some(Self { service: ObjectId::new(space, name), pod: None }),
+            [pod, name, space] if key.given() != key.as_str() => {
+                Some(Self { service: ObjectId::new(space, name), pod: Some((*pod).into()) })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ClusterHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(pod) = &self.pod {
+            write!(f, "{pod}.")?;
+        }
+        write!(f, "{}.{}", self.service.name, self.service.namespace)
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    /// Nothing is known. `own_address` is ours: a Service with it is ourselves.
+    #[must_use]
+    pub fn new(cluster_domain: &str, own_address: Option<IpAddr>) -> Self {
+        Self { cluster_domain: cluster_domain.into(), own_address, ..Self::default() }
+    }
+
+    /// An object as it is now; `None` if it is gone.
+    pub fn apply(&mut self, kind: Kind, id: ObjectId, object: Option<Object>) {
+        match (kind, object) {
+            (Kind::Service, Some(Object::Service(new))) => {
+                if self.services.get(&id) != Some(&new) {
+                    self.services.insert(id.clone(), new);
+                    self.touch(&id);
+                }
+            }
+            (Kind::Service, _) => {
+                if self.services.remove(&id).is_some() {
+                    self.touch(&id);
+                }
+            }
+            (Kind::EndpointSlice, Some(Object::Slice(new))) => self.set_slice(id, Some(new)),
+            (Kind::EndpointSlice, _) => self.set_slice(id, None),
+            (Kind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
+            (Kind::Agent, _) => self.set_agent(id, None),
+            (Kind::RemoteMcpServer, Some(Object::Remote(new))) => self.set_remote(id, new),
+            (Kind::RemoteMcpServer, _) => self.set_remote(id, None),
+            (Kind::McpServer, Some(Object::McpServer(new))) => {
+                self.mcp_servers.insert(id.clone(), new);
+                self.touch(&id);
+            }
+            (Kind::McpServer, _) => {
+                self.mcp_servers.remove(&id);
+                self.touch(&id);
+            }
+            (Kind::SandboxAgent, Some(_)) => {
+                self.sandboxes.insert(id.clone());
+                self.touch(&id);
+            }
+            (Kind::SandboxAgent, None) => {
+                self.sandboxes.remove(&id);
+                self.touch(&id);
+            }
+            (Kind::Namespace, Some(_)) => {
+                self.namespaces.insert(id.name);
+            }
+            (Kind::Namespace, None) => {
+                self.namespaces.remove(&id.name);
+            }
+        }
+    }
+
+    /// Services to be decided anew, and those with other endpoints; both are forgotten here.
+    pub fn take_changes(&mut self) -> (Ids, Ids) {
+        (std::mem::take(&mut self.dirty), std::mem::take(&mut self.moved))
+    }
+
+    /// Decide this Service anew.
+    pub fn touch(&mut self, service: &ObjectId) {
+        self.dirty.insert(service.clone());
+        self.moved.insert(service.clone());
+    }
+
+    fn touch_all<'a>(&mut self, services: impl IntoIterator<Item = &'a ObjectId>) {
+        for service in services {
+            self.touch(service);
+        }
+    }
+
+    fn set_slice(&mut self, id: ObjectId, new: Option<Slice>) {
+        if self.slices.get(&id) == new.as_ref() {
+            return;
+        }
+        let old = self.slices.remove(&id);
+        for slice in [old.as_ref(), new.as_ref()].into_iter().flatten() {
+            let Some(service) = &slice.service else { continue };
+            self.moved.insert(service.clone());
+            let ours = slice.endpoints.iter().any(|e| Some(e.address) == self.own_address);
+            // Names of pods, and whether the Service is ourselves, are part of the decision.
+            if ours || slice.endpoints.iter().any(|e| e.hostname.is_some()) {
+                self.dirty.insert(service.clone());
+            }
+        }
+        if let Some(service) = old.and_then(|old| old.service) {
+            unlink(&mut self.slices_of, &service, &id);
+        }
+        if let Some(new) = new {
+            if let Some(service) = &new.service {
+                link(&mut self.slices_of, service, &id);
+            }
+            self.slices.insert(id, new);
+        }
+    }
+
+    fn set_agent(&mut self, id: ObjectId, new: Option<Agent>) {
+        self.touch(&id);
+        let old = self.agents.remove(&id).unwrap_or_default();
+        let now = new.clone().unwrap_or_default();
+        for (before, after, users) in [
+            (&old.remotes, &now.remotes, &mut self.users_of_remote),
+            (&old.services, &now.services, &mut self.users_of_service),
+        ] {
+            before.iter().for_each(|used| unlink(users, used, &id));
+            after.iter().for_each(|used| link(users, used, &id));
+        }
+        if old != now {
+            let remotes = old.remotes.iter().chain(&now.remotes);
+            let mut hosts: Ids = remotes.flat_map(|remote| self.spoken_of(remote)).collect();
+            hosts.extend(old.services.iter().chain(&now.services).cloned());
+            self.touch_all(&hosts);
+        }
+        if let Some(new) = new {
+            self.agents.insert(id, new);
+        }
+    }
+
+    fn set_remote(&mut self, id: ObjectId, new: Option<Remote>) {
+        if self.remotes.get(&id) == new.as_ref() {
+            return;
+        }
+        let mut hosts = self.spoken_of(&id);
+        for service in &hosts {
+            unlink(&mut self.remotes_at, service, &id);
+            unlink(&mut self.literals_at, service, &id);
+        }
+        self.remotes.remove(&id);
+        if let Some(new) = new {
+            if let Some(host) = self.host(&new.host) {
+                link(&mut self.remotes_at, &host.service, &id);
+            }
+            if let Some(host) = new.literal_host.as_deref().and_then(|host| self.host(host)) {
+                link(&mut self.literals_at, &host.service, &id);
+            }
+            self.remotes.insert(id.clone(), new);
+            hosts.extend(self.spoken_of(&id));
+        }
+        self.touch_all(&hosts);
+    }
+
+    /// The Services that a tool server's object names.
+    fn spoken_of(&self, remote: &ObjectId) -> Ids {
+        let Some(remote) = self.remotes.get(remote) else { return Ids::new() };
+        let hosts = [Some(remote.host.as_str()), remote.literal_host.as_deref()];
+        hosts.into_iter().flatten().filter_map(|host| self.host(host)).map(|h| h.service).collect()
+    }
+
+    /// A host name as a host of this cluster.
+    #[must_use]
+    pub fn host(&self, host: &str) -> Option<ClusterHost> {
+        ClusterHost::parse(host, &self.cluster_domain)
+    }
+
+    /// A Service.
+    #[must_use]
+    pub fn service(&self, id: &ObjectId) -> Option<&Service> {
+        self.services.get(id)
+    }
+
+    /// Whether an Agent of this name exists.
+    #[must_use]
+    pub fn has_agent(&self, id: &ObjectId) -> bool {
+        self.agents.contains_key(id)
+    }
+
+    /// Whether a `SandboxAgent` of this name exists.
+    #[must_use]
+    pub fn has_sandbox(&self, id: &ObjectId) -> bool {
+        self.sandboxes.contains(id)
+    }
+
+    /// An `MCPServer`.
+    #[must_use]
+    pub fn mcp_server(&self, id: &ObjectId) -> Option<&McpServer> {
+        self.mcp_servers.get(id)
+    }
+
+    /// Whether namespaces are known and this one is not among them.
+    #[must_use]
+    pub fn lacks_namespace(&self, name: &str) -> bool {
+        !self.namespaces.is_empty() && !self.namespaces.contains(name)
+    }
+
+    /// Tool servers whose URL names a Service, in the order of their names.
+    pub fn remotes_at(&self, service: &ObjectId) -> impl Iterator<Item = (&ObjectId, &Remote)> {
+        let ids = self.remotes_at.get(service).into_iter().flatten();
+        ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
+    }
+
+    /// Tool servers with a literal `x-kagent-host` of a Service.
+    pub fn literals_at(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
+        self.literals_at.get(service).into_iter().flatten()
+    }
+
+    /// Agents that have a tool server among their tools.
+    #[must_use]
+    pub fn users_of_remote(&self, remote: &ObjectId) -> Vec<ObjectId> {
+        self.users_of_remote.get(remote).into_iter().flatten().cloned().collect()
+    }
+
+    /// Agents that have a Service among their tools.
+    pub fn users_of_service(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
+        self.users_of_service.get(service).into_iter().flatten()
+    }
+
+    /// The slices of a Service.
+    pub fn slices(&self, service: &ObjectId) -> impl Iterator<Item = &Slice> {
+        let ids = self.slices_of.get(service).into_iter().flatten();
+        ids.filter_map(|id| self.slices.get(id))
+    }
+
+    /// Whether a Service leads to ourselves.
+    #[must_use]
+    pub fn is_ourselves(&self, service: &ObjectId) -> bool {
+        let Some(own) = self.own_address else { return false };
+        self.slices(service).any(|slice| slice.endpoints.iter().any(|e| e.address == own))
+    }
+
+    /// The zone that our own endpoint stands in (D6).
+    #[must_use]
+    pub fn own_zone(&self, service: &ObjectId) -> Option<&str> {
+        let own = self.own_address?;
+        let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        endpoints.find(|e| e.address == own)?.zone.as_deref()
+    }
+
+    /// How many objects of a kind are known.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Agent => self.agents.len(),
+            Kind::SandboxAgent => self.sandboxes.len(),
+            Kind::RemoteMcpServer => self.remotes.len(),
+            Kind::McpServer => self.mcp_servers.len(),
+        }
+    }
+}
+
+fn link(map: &mut HashMap<ObjectId, Ids>, key: &ObjectId, id: &ObjectId) {
+    map.entry(key.clone()).or_default().insert(id.clone());
+}
+
+fn unlink(map: &mut HashMap<ObjectId, Ids>, key: &ObjectId, id: &ObjectId) {
+    if let Some(ids) = map.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            map.remove(key);
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The few fields that we read of the cluster's objects, from their JSON.
+//!
+//! Lenient on purpose: a field that is missing or of another type counts as absent, so that no single
+//! object and no later version of a resource breaks a watch. Pure; knows no client. `discovery/index.rs`
+//! keeps what comes out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::route::ObjectId;
+
+/// The kinds that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Core.
+    Service,
+    /// `discovery.k8s.io`.
+    EndpointSlice,
+    /// Core; only where all namespaces are watched.
+    Namespace,
+    /// `kagent.dev`.
+    Agent,
+    /// `kagent.dev`.
+    SandboxAgent,
+    /// `kagent.dev`.
+    RemoteMcpServer,
+    /// `kagent.dev`, of kmcp.
+    McpServer,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// An alias of a name elsewhere.
+    pub external_name: Option<String>,
+    /// Without an address of its own.
+    pub headless: bool,
+    /// Its addresses, the primary family first.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Whether its primary family is IPv6.
+    pub ipv6: bool,
+    /// Its TCP ports.
+    pub ports: Vec<Port>,
+    /// Owners of `kagent.dev`: kind and name.
+    pub owners: Vec<(String, String)>,
+    /// `kagent.dev/mcp-service=true`.
+    pub mcp_label: bool,
+    /// Any annotation `kagent.dev/mcp-service-*`.
+    pub mcp_annotation: bool,
+    /// `kagent.dev/mcp-service-port`.
+    pub annotated_port: Option<u16>,
+    /// `kagent-proxy.dev/route: "true"`.
+    pub allowed: bool,
+}
+
+/// A TCP port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name; empty if it has none.
+    pub name: Box<str>,
+    /// The Service's port.
+    pub number: u16,
+    /// `appProtocol`, in lower case.
+    pub app_protocol: Option<Box<str>>,
+}
+
+/// A part of a Service's endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// The Service it belongs to.
+    pub service: Option<ObjectId>,
+    /// Of IPv6 addresses.
+    pub ipv6: bool,
+    /// TCP ports of the pods, by the name of the Service's port.
+    pub ports: Vec<(Box<str>, u16)>,
+    /// The endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+}
+
+/// One pod, or whatever stands behind an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Takes new work.
+    pub ready: bool,
+    /// The pod's UID.
+    pub uid: Option<Arc<str>>,
+    /// Its name in DNS, below the Service's.
+    pub hostname: Option<Box<str>>,
+    /// Where it runs.
+    pub zone: Option<Box<str>>,
+}
+
+/// An Agent: what it uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agent {
+    /// `RemoteMCPServer` objects among its tools.
+    pub remotes: Vec<ObjectId>,
+    /// Services among its tools.
+    pub services: Vec<ObjectId>,
+}
+
+/// A `RemoteMCPServer`: its URL, taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Scheme, `http` or `https`.
+    pub https: bool,
+    /// Host as written.
+    pub host: String,
+    /// Port, the scheme's own if none is written.
+    pub port: u16,
+    /// Path, `/` at least.
+    pub path: String,
+    /// Query without `?`.
+    pub query: Option<String>,
+    /// Legacy SSE.
+    pub sse: bool,
+    /// A literal `x-kagent-host` of its own (R30).
+    pub literal_host: Option<String>,
+    /// Trust toward the backend.
+    pub tls: RemoteTls,
+}
+
+/// `spec.tls` of a `RemoteMCPServer`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RemoteTls {
+    /// `disableVerify`.
+    pub disable_verify: bool,
+    /// `caCertSecretRef` and `caCertSecretKey`.
+    pub ca_secret: Option<(String, String)>,
+    /// `disableSystemCAs`.
+    pub disable_system_cas: bool,
+}
+
+/// An `MCPServer`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct McpServer {
+    /// `spec.deployment.port`.
+    pub port: Option<u16>,
+}
+
+/// What an object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// A slice.
+    Slice(Slice),
+    /// A namespace: only that it exists.
+    Namespace,
+    /// An Agent.
+    Agent(Agent),
+    /// A `SandboxAgent`: only that it exists.
+    SandboxAgent,
+    /// A tool server by URL; `None` if its URL cannot be used.
+    Remote(Option<Remote>),
+    /// A tool server of kmcp.
+    McpServer(McpServer),
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// All of them; those that must be there first.
+    pub const ALL: [Self; 7] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Namespace,
+        Self::Agent,
+        Self::SandboxAgent,
+        Self::RemoteMcpServer,
+        Self::McpServer,
+    ];
+
+    /// The word in labels and logs: the resource's plural name.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
+            Self::Namespace => "namespaces",
+            Self::Agent => "agents",
+            Self::SandboxAgent => "sandboxagents",
+            Self::RemoteMcpServer => "remotemcpservers",
+            Self::McpServer => "mcpservers",
+        }
+    }
+
+    /// Without these nothing can be routed.
+    #[must_use]
+    pub const fn is_required(self) -> bool {
+        matches!(self, Self::Service | Self::EndpointSlice)
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// Reads an object of this kind in this namespace.
+    #[must_use]
+    pub fn read(kind: Kind, namespace: &str, json: &Value) -> Self {
+        match kind {
+            Kind::Service => Self::Service(service(json)),
+            Kind::EndpointSlice => Self::Slice(slice(namespace, json)),
+            Kind::Namespace => Self::Namespace,
+            Kind::Agent => Self::Agent(agent(namespace, json)),
+            Kind::SandboxAgent => Self::SandboxAgent,
+            Kind::RemoteMcpServer => Self::Remote(remote(json)),
+            Kind::McpServer => {
+                Self::McpServer(McpServer { port: port_at(json, "/spec/deployment/port") })
+            }
+        }
+    }
+}
+
+fn text<'v>(json: &'v Value, at: &str) -> Option<&'v str> {
+    json.pointer(at).and_then(Value::as_str)
+}
+
+fn switch(json: &Value, at: &str) -> bool {
+    json.pointer(at).and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn items<'v>(json: &'v Value, at: &str) -> impl Iterator<Item = &'v Value> {
+    json.pointer(at).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn port_at(json: &Value, at: &str) -> Option<u16> {
+    let number = json.pointer(at)?.as_u64()?;
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+fn is_tcp(port: &Value) -> bool {
+    text(port, "/protocol").is_none_or(|protocol| protocol == "TCP")
+}
+
+fn service(json: &Value) -> Service {
+    let annotation = |name: &str| {
+        let annotations = json.pointer("/metadata/annotations").and_then(Value::as_object);
+        annotations.and_then(|map| map.get(name)).and_then(Value::as_str)
+    };
+    let annotations = json.pointer("/metadata/annotations").and_then(Value::as_object);
+    let labels = json.pointer("/metadata/labels").and_then(Value::as_object);
+    let owners = items(json, "/metadata/ownerReferences").filter_map(|owner| {
+        let ours = text(owner, "/apiVersion").is_some_and(|api| api.starts_with("kagent.dev/"));
+        let (kind, name) = (text(owner, "/kind")?, text(owner, "/name")?);
+        ours.then(|| (kind.to_owned(), name.to_owned()))
+    });
+    let ports = items(json, "/spec/ports").filter(|port| is_tcp(port)).filter_map(|port| {
+        let app = text(port, "/appProtocol").map(|app| app.to_ascii_lowercase().into());
+        let name = text(port, "/name").unwrap_or_default().into();
+        Some(Port { name, number: port_at(port, "/port")?, app_protocol: app })
+    });
+    let mut ips: Vec<&str> = items(json, "/spec/clusterIPs").filter_map(Value::as_str).collect();
+    if ips.is_empty() {
+        ips.extend(text(json, "/spec/clusterIP"));
+    }
+    let cluster_ips: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+    let primary = text(json, "/spec/ipFamilies/0").map(|family| family == "IPv6");
+    let external = text(json, "/spec/type") == Some("ExternalName");
+    Service {
+        external_name: external
+            .then(|| text(json, "/spec/externalName").unwrap_or_default().to_owned()),
+        headless: ips.contains(&"None"),
+        ipv6: primary.unwrap_or_else(|| cluster_ips.first().is_some_and(IpAddr::is_ipv6)),
+        cluster_ips,
+        ports: ports.collect(),
+        owners: owners.collect(),
+        mcp_label: labels
+            .and_then(|map| map.get("kagent.dev/mcp-service"))
+            .is_some_and(|value| value == "true"),
+        mcp_annotation: annotations
+            .is_some_and(|map| map.keys().any(|key| key.starts_with("kagent.dev/mcp-service-"))),
+        annotated_port: annotation("kagent.dev/mcp-service-port")
+            .and_then(|port| port.trim().parse().ok()),
+        allowed: annotation("kagent-proxy.dev/route") == Some("true"),
+    }
+}
+
+fn slice(namespace: &str, json: &Value) -> Slice {
+    let labels = json.pointer("/metadata/labels").and_then(Value::as_object);
+    let service = labels.and_then(|map| map.get("kubernetes.io/service-name"));
+    let service = service.and_then(Value::as_str).map(|name| ObjectId::new(namespace, name));
+    let ports = items(json, "/ports").filter(|port| is_tcp(port)).filter_map(|port| {
+        Some((text(port, "/name").unwrap_or_default().into(), port_at(port, "/port")?))
+    });
+    let endpoints = items(json, "/endpoints").filter_map(|endpoint| {
+        // All addresses of one endpoint are the same pod; consumers use the first
+        // (discovery.k8s.io/v1, Endpoint.addresses).
+        let address: IpAddr = text(endpoint, "/addresses/0")?.parse().ok()?;
+        let condition =
+            |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
+        // An unknown condition counts as ready (EndpointConditions.ready).
+        let ready = condition("ready").unwrap_or(true);
+        Some(SliceEndpoint {
+            address,
+            ready,
+            uid: text(endpoint, "/targetRef/uid").map(Arc::from),
+            hostname: text(endpoint, "/hostname").map(Box::from),
+            zone: text(endpoint, "/zone").map(Box::from),
+        })
+    });
+    Slice {
+        service,
+        ipv6: text(json, "/addressType") == Some("IPv6"),
+        ports: ports.collect(),
+        endpoints: endpoints.filter(|endpoint| is_dialled(endpoint.address)).collect(),
+    }
+}
+
+/// Addresses that no pod has: whoever may write slices must not lead us to ourselves or to the
+/// metadata service of a cloud.
+fn is_dialled(address: IpAddr) -> bool {
+    let link_local = match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let address = address.to_canonical();
+    !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+}
+
+fn agent(namespace: &str, json: &Value) -> Agent {
+    let mut agent = Agent::default();
+    for tool in items(json, "/spec/declarative/tools") {
+        let Some(name) = text(tool, "/mcpServer/name") else { continue };
+        // Older kagent wrote namespace/name.
+        let (space, name) = name.split_once('/').unwrap_or((namespace, name));
+        let space = text(tool, "/mcpServer/namespace").unwrap_or(space);
+        let id = ObjectId::new(space, name);
+        match text(tool, "/mcpServer/kind").unwrap_or_default() {
+            "RemoteMCPServer" => agent.remotes.push(id),
+            "Service" => agent.services.push(id),
+            _ => {}
+        }
+    }
+    agent
+}
+
+fn remote(json: &Value) -> Option<Remote> {
+    let (scheme, rest) = text(json, "/spec/url")?.split_once("://")?;
+    let https = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(at);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+        _ => (host, if https { 443 } else { 80 }),
+    };
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    let literal = items(json, "/spec/headersFrom").find_map(|header| {
+        let ours = text(header, "/name")?.eq_ignore_ascii_case("x-kagent-host");
+        text(header, "/value").filter(|_| ours)
+    });
+    let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
+    let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
+    Some(Remote {
+        https,
+        host: host.to_owned(),
+        port,
+        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+        query: query.filter(|query| !query.is_empty()).map(ToOwned::to_owned),
+        sse: text(json, "/spec/protocol") == Some("SSE"),
+        literal_host: literal.map(ToOwned::to_owned),
+        tls: RemoteTls {
+            disable_verify: switch(json, "/spec/tls/disableVerify"),
+            ca_secret: ca.map(|name| (name.to_owned(), key.unwrap_or("ca.crt").to_owned())),
+            disable_system_cas: switch(json, "/spec/tls/disableSystemCAs"),
+        },
+    })
+}

@@ -1,0 +1,331 @@
+//! From decisions to routes: what has not changed stays the same route, with its connections and series.
+//!
+//! Costs what changed, not the whole table. Opens nothing. The table it changes is the proxy's;
+//! `discovery.rs` publishes the result.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::decide::{self, Lead, OpenPlan, Plan, PlanState, RulePlan, Trust};
+use super::endpoints::View;
+use super::index::{ClusterHost, Ids, Index};
+use super::secrets::Secrets;
+use crate::config::{
+    ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Secret, Target, UpstreamConfig,
+};
+use crate::route::discovered::{Fallback, Open, Rule, State};
+use crate::route::{Discovered, HostKey, ObjectId, Route, RouteTable, Source};
+use crate::telemetry::metrics::Metrics;
+use crate::tls;
+use crate::upstream::{Cluster, Tls};
+
+/// What of the table is about to change.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Hosts with what is known of them now.
+    pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
+    /// Addresses with the Agent behind them.
+    pub callers: Vec<(IpAddr, Option<ObjectId>)>,
+}
+
+/// Makes routes, and remembers those in force.
+pub struct Publisher {
+    config: DiscoveryConfig,
+    upstream: UpstreamConfig,
+    metrics: Metrics,
+    view: View,
+    /// Trust in tool servers' authorities.
+    pub secrets: Secrets,
+    live: HashMap<ObjectId, Live>,
+    callers: HashMap<IpAddr, BTreeSet<ObjectId>>,
+}
+
+/// What is in force for one Service.
+#[derive(Default)]
+struct Live {
+    plan: Option<Plan>,
+    pods: BTreeSet<Box<str>>,
+    routes: Vec<LiveRoute>,
+    addresses: BTreeSet<IpAddr>,
+    agent: Option<ObjectId>,
+}
+
+struct LiveRoute {
+    host: ClusterHost,
+    lead: Lead,
+    tls: Option<ClientTls>,
+    route: Arc<Route>,
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Whether there are any.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.callers.is_empty()
+    }
+
+    /// The table with them.
+    #[must_use]
+    pub fn applied(self, table: &RouteTable) -> RouteTable {
+        let mut table = table.clone();
+        table.set_discovering();
+        for (host, discovered) in self.hosts {
+            table.set_discovered(host, discovered);
+        }
+        for (address, caller) in self.callers {
+            table.set_caller(address, caller);
+        }
+        table
+    }
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    /// Nothing is in force.
+    #[must_use]
+    pub fn new(config: DiscoveryConfig, upstream: UpstreamConfig, metrics: Metrics) -> Self {
+        let view = View::new(config.endpoints, config.zone.clone(), config.pod_ip);
+        let secrets = Secrets::new(config.ca_bundle.clone());
+        let (live, callers) = (HashMap::new(), HashMap::new());
+        Self { config, upstream, metrics, view, secrets, live, callers }
+    }
+
+    /// Takes over what has changed: plans of the dirty ones, endpoints of those that moved.
+    pub fn apply(&mut self, index: &Index, (dirty, mut moved): (Ids, Ids)) -> Changes {
+        let mut changes = Changes::default();
+        if self.look_for_zone(index, &moved) {
+            moved.extend(self.live.keys().cloned());
+        }
+        for id in &dirty {
+            self.decide(index, id, &mut changes);
+        }
+        for id in &moved {
+            if let Some(live) = self.live.get(id) {
+                for route in &live.routes {
+                    let places = self.view.places(index, &route.host, &route.lead);
+                    route.route.cluster.place(&places);
+                }
+            }
+            self.find_callers(index, id, &mut changes);
+        }
+        changes
+    }
+
+    /// Closes idle connections of every route.
+    pub fn sweep(&self, now: Instant) {
+        let routes = self.live.values().flat_map(|live| &live.routes);
+        routes.for_each(|route| route.route.cluster.sweep(now));
+    }
+
+    /// Whether our zone has become known, or another one.
+    fn look_for_zone(&mut self, index: &Index, moved: &Ids) -> bool {
+        if self.config.zone.is_some() {
+            return false;
+        }
+        let found = moved.iter().find_map(|id| index.own_zone(id)).map(ToOwned::to_owned);
+        let other = found.is_some() && found != self.view.zone;
+        if other {
+            tracing::info!(zone = found, "our own zone, from our own endpoint");
+            self.view.zone = found;
+        }
+        other
+    }
+
+    fn decide(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
+        let plan = decide::decide(index, &self.config, id);
+        let pods: BTreeSet<Box<str>> = match &plan {
+            Some(Plan { state: PlanState::Open(_), .. }) => {
+                let slices = index.slices(id).flat_map(|slice| &slice.endpoints);
+                slices.filter_map(|endpoint| endpoint.hostname.clone()).collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let mut live = self.live.remove(id).unwrap_or_default();
+        let unchanged = live.plan == plan && live.pods == pods && !self.secrets.concern(id);
+        if !unchanged {
+            let mut kept = Vec::new();
+            for pod in live.pods.difference(&pods) {
+                let host = ClusterHost { service: id.clone(), pod: Some(pod.clone()) };
+                changes.hosts.push((key(&host), None));
+            }
+            let pod_hosts = pods.iter().cloned().map(Some);
+            for pod in std::iter::once(None).chain(pod_hosts) {
+                let host = ClusterHost { service: id.clone(), pod };
+                let discovered = plan.as_ref().map(|plan| {
+                    let mut build =
+                        Build { publisher: self, index, old: &live.routes, kept: &mut kept };
+                    Arc::new(build.discovered(&host, plan))
+                });
+                changes.hosts.push((key(&host), discovered));
+            }
+            live.routes = kept;
+        }
+        (live.plan, live.pods) = (plan, pods);
+        if live.plan.is_some() || !live.addresses.is_empty() {
+            self.live.insert(id.clone(), live);
+        }
+    }
+
+    /// Whose pods stand behind the addresses of a Service (D6). An address of two Agents is nobody's.
+    fn find_callers(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
+        let agent = decide::agent_of(index, id);
+        let addresses: BTreeSet<IpAddr> = match &agent {
+            Some(_) => {
+                let endpoints = index.slices(id).flat_map(|slice| &slice.endpoints);
+                endpoints.map(|endpoint| endpoint.address.to_canonical()).collect()
+            }
+            None => BTreeSet::new(),
+        };
+        let live = self.live.entry(id.clone()).or_default();
+        let before = std::mem::replace(&mut live.addresses, addresses.clone());
+        let was = std::mem::replace(&mut live.agent, agent.clone());
+        if live.plan.is_none() && addresses.is_empty() {
+            self.live.remove(id);
+        }
+        if before == addresses && was == agent {
+            return;
+        }
+        for address in before.union(&addresses) {
+            let known = self.callers.entry(*address).or_default();
+            if let Some(was) = &was {
+                known.remove(was);
+            }
+            if let Some(agent) = agent.as_ref().filter(|_| addresses.contains(address)) {
+                known.insert(agent.clone());
+            }
+            let only = (known.len() == 1).then(|| known.first().cloned()).flatten();
+            if known.is_empty() {
+                self.callers.remove(address);
+            }
+            changes.callers.push((*address, only));
+        }
+    }
+}
+
+/// The making of one host's routes.
+struct Build<'a> {
+    publisher: &'a Publisher,
+    index: &'a Index,
+    old: &'a [LiveRoute],
+    kept: &'a mut Vec<LiveRoute>,
+}
+
+// === impl Build ===
+
+impl Build<'_> {
+    fn discovered(&mut self, host: &ClusterHost, plan: &Plan) -> Discovered {
+        let state = match &plan.state {
+            PlanState::Open(open) => State::Open(self.open(host, open)),
+            PlanState::Refused(why) => State::Refused(why.as_str().into()),
+            PlanState::Pending(why) => State::Pending(why.as_str().into()),
+            PlanState::Missing(why) => State::Missing(why.as_str().into()),
+        };
+        Discovered { host: host.to_string().into(), state, notes: plan.notes.clone() }
+    }
+
+    fn open(&mut self, host: &ClusterHost, plan: &OpenPlan) -> Open {
+        let mine = plan.rules.iter().filter(|rule| rule.pod == host.pod);
+        let rules: Vec<Rule> = mine.map(|rule| self.rule(host, rule)).collect();
+        let mut ports = Vec::new();
+        for lead in &plan.ports {
+            // A lead of the Service's own word has no Secret that could be missing.
+            if let Ok(route) = self.route(host, lead) {
+                ports.push((lead.port, route));
+            }
+        }
+        let fallback = match &plan.fallback {
+            Ok((lead, why)) => match self.route(host, lead) {
+                Ok(route) => Fallback::Port(route, why.as_str().into()),
+                Err(why) => Fallback::Undecided(why.into()),
+            },
+            Err(why) => Fallback::Undecided(why.as_str().into()),
+        };
+        let (agent, paths, callers) = (plan.agent, plan.paths, plan.callers.clone());
+        Open { rules, ports, fallback, agent, paths, callers }
+    }
+
+    fn rule(&mut self, host: &ClusterHost, plan: &RulePlan) -> Rule {
+        Rule {
+            object: plan.object.clone(),
+            standing: plan.standing,
+            path: plan.path.as_str().into(),
+            sse: plan.sse,
+            query: plan.query.as_deref().map(Arc::from),
+            route: self.route(host, &plan.lead).map_err(Into::into),
+            port: plan.lead.port,
+            callers: plan.callers.clone(),
+        }
+    }
+
+    /// The route of a lead: one that is being made, the one that was, or a new one.
+    fn route(&mut self, host: &ClusterHost, lead: &Lead) -> Result<Arc<Route>, String> {
+        let tls = lead.trust.as_ref().map(|trust| self.trust(host, trust)).transpose()?;
+        let same = |live: &&LiveRoute| live.host == *host && live.lead == *lead && live.tls == tls;
+        if let Some(live) = self.kept.iter().find(same) {
+            return Ok(Arc::clone(&live.route));
+        }
+        let route = match self.old.iter().find(same) {
+            Some(live) => Arc::clone(&live.route),
+            None => Arc::new(self.new_route(host, lead, tls.as_ref())?),
+        };
+        let kept = Arc::clone(&route);
+        self.kept.push(LiveRoute { host: host.clone(), lead: lead.clone(), tls, route: kept });
+        Ok(route)
+    }
+
+    fn new_route(
+        &self,
+        host: &ClusterHost,
+        lead: &Lead,
+        tls: Option<&ClientTls>,
+    ) -> Result<Route, String> {
+        let name = host.to_string();
+        let label = format!("{name}:{}", lead.port);
+        let configs = tls.map(tls::client_config).transpose();
+        let configs = configs.map_err(|error| format!("TLS toward {name}: {error}"))?;
+        let server_name = tls.and_then(|tls| tls.server_name.clone());
+        let secure = configs.map(|configs| Arc::new(Tls::new(configs, server_name)));
+        let target = Target { scheme: lead.scheme, host: name.clone(), port: lead.port };
+        let Publisher { config, upstream, metrics, view, .. } = self.publisher;
+        let discarded = metrics.discarded_later(&label);
+        let cluster = Cluster::new(vec![target.clone()], upstream.clone(), secure, discarded);
+        cluster.place(&view.places(self.index, host, lead));
+        let to = RouteTarget {
+            targets: vec![target],
+            tls: tls.cloned().unwrap_or_default(),
+            ..config.inherited.clone()
+        };
+        let config = RouteConfig { host: name, prefix: "/".to_owned(), to };
+        Ok(Route::new(config, Arc::new(cluster), metrics, &label, Source::Cluster))
+    }
+
+    /// The client's side of TLS as the tool server's object wants it.
+    fn trust(&self, host: &ClusterHost, trust: &Trust) -> Result<ClientTls, String> {
+        let tls = &trust.tls;
+        let mut client = ClientTls {
+            server_name: Some(trust.server_name.clone()),
+            insecure_skip_verify: tls.disable_verify,
+            system_too: !tls.disable_system_cas,
+            ..ClientTls::default()
+        };
+        if let (Some((name, key)), Some(namespace), false) =
+            (&tls.ca_secret, &trust.namespace, tls.disable_verify)
+        {
+            let pem = self.publisher.secrets.pem(&host.service, (namespace, name, key))?;
+            client.ca = Some(pem);
+        } else if let Some(bundle) = &self.publisher.config.ca_bundle {
+            client.ca = Some(Secret::File(bundle.clone()));
+        }
+        Ok(client)
+    }
+}
+
+fn key(host: &ClusterHost) -> HostKey {
+    HostKey::from(host.to_string().as_str())
+}

@@ -1,0 +1,96 @@
+//! Authorities of tool servers, from Secrets that are read by name.
+//!
+//! Never lists or watches Secrets (trap 26): each is asked for by its name, where RBAC allows that.
+//! Where it does not, a mounted bundle takes its place. Pure but for the bundle's path; the reading is
+//! `discovery/watch.rs`'s.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::index::Ids;
+use crate::config::Secret;
+use crate::route::ObjectId;
+
+/// Namespace and name of a Secret, and the key in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SecretKey {
+    /// The Secret.
+    pub secret: ObjectId,
+    /// The key in its data.
+    pub key: Box<str>,
+}
+
+/// What became of reading a Secret.
+pub type Read = Result<Secret, String>;
+
+/// What is known of Secrets, and who needs them.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    bundle: Option<PathBuf>,
+    known: HashMap<SecretKey, Read>,
+    users: Mutex<HashMap<SecretKey, Ids>>,
+    /// Those that are being read.
+    asked: HashSet<SecretKey>,
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Nothing is known; `bundle` stands in for what may not be read.
+    #[must_use]
+    pub fn new(bundle: Option<PathBuf>) -> Self {
+        Self { bundle, ..Self::default() }
+    }
+
+    /// The authorities in a Secret; `service` is told when they change.
+    ///
+    /// # Errors
+    /// Says what would let us have them.
+    pub fn pem(&self, service: &ObjectId, (namespace, name, key): (&str, &str, &str)) -> Read {
+        let key = SecretKey { secret: ObjectId::new(namespace, name), key: key.into() };
+        let found = self.known.get(&key).cloned();
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.entry(key).or_default().insert(service.clone());
+        drop(users);
+        match (found, &self.bundle) {
+            (Some(Ok(pem)), _) => Ok(pem),
+            (_, Some(bundle)) => Ok(Secret::File(bundle.clone())),
+            (Some(Err(why)), None) => Err(format!(
+                "the authorities of {service} stand in Secret {namespace}/{name}, which cannot be read: \
+                 {why}; allow get on this one name by a Role, or mount a bundle and name it in \
+                 discovery.caBundleFile"
+            )),
+            (None, None) => Err(format!("Secret {namespace}/{name} is being read")),
+        }
+    }
+
+    /// Whether a Service needs any.
+    #[must_use]
+    pub fn concern(&self, service: &ObjectId) -> bool {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.values().any(|services| services.contains(service))
+    }
+
+    /// Those that somebody needs; with `all`, also those that have been read. Each is handed out once
+    /// until it is learnt.
+    pub fn wanted(&mut self, all: bool) -> Vec<SecretKey> {
+        let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let keys = users.keys().filter(|key| all || !self.known.contains_key(*key));
+        let wanted: Vec<_> = keys.filter(|key| !self.asked.contains(*key)).cloned().collect();
+        self.asked.extend(wanted.iter().cloned());
+        wanted
+    }
+
+    /// What a Secret holds now, and the Services that this changes.
+    pub fn learn(&mut self, key: SecretKey, read: Read) -> Ids {
+        self.asked.remove(&key);
+        if self.known.get(&key) == Some(&read) {
+            return Ids::new();
+        }
+        let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let services = users.get(&key).cloned().unwrap_or_default();
+        self.known.insert(key, read);
+        services
+    }
+}

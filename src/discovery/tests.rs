@@ -1,0 +1,207 @@
+//! The algorithm by table: objects in, host and path and caller asked, target out.
+//!
+//! Objects are the JSON that an API server sends; everything but the watches is the real code.
+
+use serde_json::{Value, json};
+
+use super::index::Index;
+use super::object::{Kind, Object};
+use super::publish::{Changes, Publisher};
+use crate::config::{DiscoveryConfig, UpstreamConfig};
+use crate::route::{Ask, HostKey, NoRoute, Note, ObjectId, RouteTable};
+use crate::telemetry::{self, metrics::Metrics};
+
+mod cases;
+mod updates;
+
+/// A cluster, and the table made of it.
+struct World {
+    index: Index,
+    publisher: Publisher,
+    table: RouteTable,
+}
+
+impl World {
+    fn new(config: DiscoveryConfig) -> Self {
+        let metrics = Metrics::new(telemetry::recorder().unwrap());
+        Self {
+            index: Index::new("cluster.local", config.pod_ip),
+            publisher: Publisher::new(config, UpstreamConfig::default(), metrics),
+            table: RouteTable::new(Vec::new(), Vec::new(), "cluster.local"),
+        }
+    }
+
+    /// kagent in `kagent`, whose objects count for everybody.
+    fn of(objects: &[(Kind, Value)]) -> Self {
+        let mut world = Self::new(DiscoveryConfig::default());
+        world.apply(objects);
+        world
+    }
+
+    fn apply(&mut self, objects: &[(Kind, Value)]) {
+        for (kind, json) in objects {
+            let (id, namespace) = named(json);
+            self.index.apply(*kind, id, Some(Object::read(*kind, &namespace, json)));
+        }
+        self.publish();
+    }
+
+    fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+        self.index.apply(kind, ObjectId::new(namespace, name), None);
+        self.publish();
+    }
+
+    fn publish(&mut self) -> usize {
+        let touched = self.index.take_changes();
+        let changes: Changes = self.publisher.apply(&self.index, touched);
+        let count = changes.hosts.len();
+        self.table = changes.applied(&self.table);
+        count
+    }
+
+    /// `http://host:port?query`, or the word of what went wrong.
+    fn ask(&self, host: &str, path: &str, caller: Option<&str>) -> String {
+        self.chain(host, path, caller, None).0
+    }
+
+    fn chain(
+        &self,
+        host: &str,
+        path: &str,
+        caller: Option<&str>,
+        authority: Option<&str>,
+    ) -> (String, Vec<Note>) {
+        let (host, port) = HostKey::parse(host, "cluster.local").unwrap();
+        let caller = caller.and_then(|name| name.split_once('/'));
+        let caller = caller.map(|(space, name)| ObjectId::new(space, name));
+        let ask = Ask {
+            host: &host,
+            path,
+            port,
+            authority,
+            caller: caller.as_ref(),
+            cluster_domain: "cluster.local",
+        };
+        let mut chain = Vec::new();
+        let answer = match self.table.resolve(&ask, Some(&mut chain)) {
+            Ok(chosen) => {
+                let target = chosen.route.cluster.targets()[0].to_string();
+                match chosen.query {
+                    Some(query) => format!("{target}?{query}"),
+                    None => target,
+                }
+            }
+            Err(NoRoute::Host(_)) => "unknown".to_owned(),
+            Err(NoRoute::Port(port)) => format!("no port {port}"),
+            Err(NoRoute::UnsafePath) => "unsafe path".to_owned(),
+            Err(NoRoute::Forbidden(why)) => format!("forbidden: {why}"),
+            Err(NoRoute::Ambiguous(_, which)) => format!("ambiguous: {}", which.join(", ")),
+            Err(NoRoute::Pending(why)) => format!("pending: {why}"),
+            Err(NoRoute::Missing(why)) => format!("missing: {why}"),
+            Err(other) => format!("{other:?}"),
+        };
+        (answer, chain)
+    }
+
+    /// The addresses behind a host.
+    fn endpoints(&self, host: &str, path: &str) -> Vec<String> {
+        let (host, port) = HostKey::parse(host, "cluster.local").unwrap();
+        let domain = "cluster.local";
+        let ask =
+            Ask { host: &host, path, port, authority: None, caller: None, cluster_domain: domain };
+        let chosen = self.table.resolve(&ask, None).unwrap();
+        chosen.route.cluster.endpoints().iter().map(|e| e.address.to_string()).collect()
+    }
+}
+
+fn named(json: &Value) -> (ObjectId, String) {
+    let text = |at: &str| json.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let namespace = text("/metadata/namespace");
+    (ObjectId::new(namespace, text("/metadata/name")), namespace.to_owned())
+}
+
+/// `ports` as `name:number` or `name:number:appProtocol`.
+fn service(namespace: &str, name: &str, ports: &[&str]) -> (Kind, Value) {
+    service_with(namespace, name, ports, json!({}))
+}
+
+/// With more metadata: `labels`, `annotations`, `ownerReferences`.
+fn service_with(namespace: &str, name: &str, ports: &[&str], more: Value) -> (Kind, Value) {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|port| {
+            let parts: Vec<&str> = port.splitn(3, ':').collect();
+            let number: u16 = parts[1].parse().unwrap();
+            json!({ "name": parts[0], "port": number, "protocol": "TCP", "appProtocol": parts.get(2) })
+        })
+        .collect();
+    let mut metadata = json!({ "namespace": namespace, "name": name });
+    metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    (
+        Kind::Service,
+        json!({ "metadata": metadata, "spec": { "clusterIP": "10.96.0.7", "ports": ports } }),
+    )
+}
+
+fn owner(kind: &str, name: &str) -> Value {
+    let api = if kind == "MCPServer" { "kagent.dev/v1alpha1" } else { "kagent.dev/v1alpha2" };
+    json!({ "ownerReferences": [{ "apiVersion": api, "kind": kind, "name": name }] })
+}
+
+fn agent(namespace: &str, name: &str, tools: &[(&str, &str)]) -> (Kind, Value) {
+    let tools: Vec<Value> = tools
+        .iter()
+        .map(|(kind, name)| {
+            let (space, name) = name.split_once('/').unwrap_or((namespace, name));
+            json!({ "type": "McpServer", "mcpServer": { "kind": kind, "name": name, "namespace": space } })
+        })
+        .collect();
+    let metadata = json!({ "namespace": namespace, "name": name });
+    (Kind::Agent, json!({ "metadata": metadata, "spec": { "declarative": { "tools": tools } } }))
+}
+
+fn remote(namespace: &str, name: &str, url: &str) -> (Kind, Value) {
+    remote_with(namespace, name, url, json!({}))
+}
+
+fn remote_with(namespace: &str, name: &str, url: &str, more: Value) -> (Kind, Value) {
+    let mut spec = json!({ "url": url, "description": "x" });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let metadata = json!({ "namespace": namespace, "name": name });
+    (Kind::RemoteMcpServer, json!({ "metadata": metadata, "spec": spec }))
+}
+
+fn mcp_server(namespace: &str, name: &str, port: u16) -> (Kind, Value) {
+    let metadata = json!({ "namespace": namespace, "name": name });
+    (Kind::McpServer, json!({ "metadata": metadata, "spec": { "deployment": { "port": port } } }))
+}
+
+/// `endpoints` as `address`, with `!` in front if not ready; their UID is the address.
+fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) -> (Kind, Value) {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|endpoint| {
+            let ready = !endpoint.starts_with('!');
+            let address = endpoint.trim_start_matches('!');
+            json!({
+                "addresses": [address],
+                "conditions": { "ready": ready, "serving": true, "terminating": !ready },
+                "targetRef": { "kind": "Pod", "uid": address },
+            })
+        })
+        .collect();
+    let ipv6 = endpoints.iter().any(|e| e["addresses"][0].as_str().unwrap().contains(':'));
+    let name = format!("{service}-{}", if ipv6 { "v6" } else { "v4" });
+    (
+        Kind::EndpointSlice,
+        json!({
+            "metadata": {
+                "namespace": namespace, "name": name,
+                "labels": { "kubernetes.io/service-name": service },
+            },
+            "addressType": if ipv6 { "IPv6" } else { "IPv4" },
+            "ports": [{ "name": port.0, "port": port.1, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        }),
+    )
+}

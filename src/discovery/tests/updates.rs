@@ -1,0 +1,152 @@
+//! What a change does: to endpoints, to identity, to callers, and how much it touches.
+
+use std::sync::Arc;
+
+use super::*;
+
+fn helper(endpoints: &[&str]) -> [(Kind, Value); 3] {
+    [
+        agent("a", "helper", &[]),
+        service_with("a", "helper", &["http:8080"], owner("Agent", "helper")),
+        slice("a", "helper", ("http", 8080), endpoints),
+    ]
+}
+
+#[test]
+fn pods_leave_when_they_end_and_no_host_is_decided_anew_for_it() {
+    let mut world = World::of(&helper(&["10.0.0.1", "10.0.0.2"]));
+    assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.1:8080", "10.0.0.2:8080"]);
+    let (_, json) = slice("a", "helper", ("http", 8080), &["!10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    let (id, namespace) = named(&json);
+    let kind = Kind::EndpointSlice;
+    world.index.apply(kind, id, Some(Object::read(kind, &namespace, &json)));
+    assert_eq!(world.publish(), 0, "only endpoints changed");
+    assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.2:8080", "10.0.0.3:8080"]);
+}
+
+#[test]
+fn a_dual_stack_pod_is_one_endpoint_of_the_family_that_we_have() {
+    let mut v6 = slice("a", "helper", ("http", 8080), &["fd00::1"]);
+    v6.1["endpoints"][0]["targetRef"]["uid"] = json!("10.0.0.1");
+    for (own, expected) in [("10.9.9.9", "10.0.0.1:8080"), ("fd00::9", "[fd00::1]:8080")] {
+        let pod_ip = Some(own.parse().unwrap());
+        let mut world = World::new(DiscoveryConfig { pod_ip, ..DiscoveryConfig::default() });
+        world.apply(&helper(&["10.0.0.1"]));
+        world.apply(std::slice::from_ref(&v6));
+        assert_eq!(world.endpoints("helper.a", "/"), [expected]);
+    }
+}
+
+#[test]
+fn addresses_that_no_pod_has_are_never_dialled() {
+    let world = World::of(&helper(&["127.0.0.1", "169.254.169.254", "0.0.0.0", "10.0.0.1"]));
+    assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.1:8080"]);
+}
+
+#[test]
+fn the_services_own_address_is_dialled_where_that_is_configured() {
+    let endpoints = crate::config::Endpoints::Service;
+    let mut world = World::new(DiscoveryConfig { endpoints, ..DiscoveryConfig::default() });
+    world.apply(&helper(&["10.0.0.1"]));
+    assert_eq!(world.endpoints("helper.a", "/"), ["10.96.0.7:8080"]);
+}
+
+#[test]
+fn a_change_beside_it_leaves_a_route_the_same_one() {
+    let mut world = World::of(&helper(&["10.0.0.1"]));
+    let route = |world: &World| {
+        let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
+        Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap())
+    };
+    let before = route(&world);
+    world.apply(&[remote("a", "r", "http://helper.a:8080/mcp")]);
+    assert!(Arc::ptr_eq(&before, &route(&world)));
+    world.apply(&[service_with("a", "helper", &["http:8081"], owner("Agent", "helper"))]);
+    assert!(!Arc::ptr_eq(&before, &route(&world)), "another port is another route");
+}
+
+#[test]
+fn objects_that_go_take_their_words_with_them() {
+    let mut world =
+        World::of(&[service("a", "t", &["x:1", "y:2"]), remote("a", "r", "http://t.a:2/mcp")]);
+    assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:2");
+    world.apply(&[remote("a", "r", "http://t.a:1/mcp")]);
+    assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:1");
+    world.delete(Kind::RemoteMcpServer, "a", "r");
+    assert!(world.ask("t.a", "/mcp", None).starts_with("forbidden: "));
+    world.delete(Kind::Service, "a", "t");
+    assert_eq!(world.ask("t.a", "/mcp", None), "unknown");
+}
+
+#[test]
+fn the_agent_behind_an_address_is_known_while_only_one_has_it() {
+    let mut world = World::of(&helper(&["10.0.0.1", "!10.0.0.2"]));
+    let caller = |world: &World, address: &str| {
+        world.table.caller(address.parse().unwrap()).map(ToString::to_string)
+    };
+    assert_eq!(caller(&world, "10.0.0.1").unwrap(), "a/helper");
+    assert_eq!(caller(&world, "::ffff:10.0.0.2").unwrap(), "a/helper", "until it is gone");
+    assert_eq!(caller(&world, "10.0.0.3"), None);
+    world.apply(&[
+        agent("b", "twin", &[]),
+        service_with("b", "twin", &["http:8080"], owner("Agent", "twin")),
+        slice("b", "twin", ("http", 8080), &["10.0.0.1"]),
+    ]);
+    assert_eq!(caller(&world, "10.0.0.1"), None, "two Agents have it");
+    world.delete(Kind::EndpointSlice, "b", "twin-v4");
+    assert_eq!(caller(&world, "10.0.0.1").unwrap(), "a/helper");
+    world.delete(Kind::Service, "a", "helper");
+    assert_eq!(caller(&world, "10.0.0.1"), None);
+}
+
+#[test]
+fn our_own_zone_is_found_in_our_own_slice_and_preferred() {
+    let pod_ip = Some([10, 0, 0, 9].into());
+    let mut world = World::new(DiscoveryConfig { pod_ip, ..DiscoveryConfig::default() });
+    let mut slices = slice("a", "helper", ("http", 8080), &["10.0.0.1", "10.0.0.2"]);
+    slices.1["endpoints"][0]["zone"] = json!("east");
+    slices.1["endpoints"][1]["zone"] = json!("west");
+    let [agent, service_of_agent, _] = helper(&[]);
+    world.apply(&[agent, service_of_agent, slices]);
+    let far = |world: &World| {
+        let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
+        let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
+        route.cluster.endpoints().iter().map(|e| e.is_far()).collect::<Vec<_>>()
+    };
+    assert_eq!(far(&world), [false, false]);
+    let mut ours = slice("kagent", "kagent-proxy", ("http", 8080), &["10.0.0.9"]);
+    ours.1["endpoints"][0]["zone"] = json!("west");
+    world.apply(&[service("kagent", "kagent-proxy", &["http:8080"]), ours]);
+    assert_eq!(far(&world), [true, false]);
+}
+
+#[test]
+fn a_secret_that_may_not_be_read_says_what_would_help() {
+    let tls = json!({ "tls": { "caCertSecretRef": "ca", "caCertSecretKey": "ca.crt" } });
+    let objects = [service("a", "t", &["x:443"]), remote_with("a", "r", "https://t.a/mcp", tls)];
+    let mut world = World::of(&objects);
+    assert!(world.ask("t.a", "/mcp", None).contains("is being read"));
+    let wanted = world.publisher.secrets.wanted(false);
+    assert_eq!(wanted.len(), 1);
+    assert!(world.publisher.secrets.wanted(false).is_empty(), "asked once");
+    let services =
+        world.publisher.secrets.learn(wanted[0].clone(), Err("RBAC forbids it".to_owned()));
+    services.iter().for_each(|service| world.index.touch(service));
+    world.publish();
+    let refused = world.ask("t.a", "/mcp", None);
+    assert!(refused.contains("RBAC forbids it") && refused.contains("caBundleFile"), "{refused}");
+}
+
+#[test]
+fn odd_objects_break_nothing() {
+    for odd in
+        [json!({}), json!(null), json!({ "spec": 3 }), json!({ "spec": { "url": 1, "ports": {} } })]
+    {
+        for kind in Kind::ALL {
+            let mut world = World::of(&helper(&["10.0.0.1"]));
+            world.index.apply(kind, ObjectId::new("a", "odd"), Some(Object::read(kind, "a", &odd)));
+            world.publish();
+            assert_eq!(world.ask("helper.a", "/", None), "http://helper.a:8080");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The watches: one for each kind and namespace, each a task that tells the index what it saw.
+//!
+//! kube lists in pages, follows bookmarks and lists anew after 410. Read-only. Knows no route; what it
+//! sees goes to `discovery.rs` over a channel.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Secret as KubeSecret;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client};
+use tokio::sync::mpsc::Sender;
+
+use super::object::{Kind, Object};
+use super::secrets::{Read, SecretKey};
+use crate::config::{DiscoveryConfig, Secret};
+use crate::route::ObjectId;
+
+/// The server ends a watch after this many seconds and we go on from where it was: a connection that
+/// died silently is noticed little later.
+const WATCH_SECONDS: u32 = 60;
+/// Longest silence of the API server.
+const READ: Duration = Duration::from_secs(75);
+/// For a connection to the API server.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Pauses after failures; also how soon a resource definition is noticed that was not there.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum Told {
+    /// An object as it is now; `None` if it is gone.
+    Object(Kind, ObjectId, Option<Object>),
+    /// Everything there is has been told.
+    Listed(usize),
+    /// There is no such resource, so there are no objects.
+    Absent(usize),
+    /// We may not see it.
+    Forbidden(usize, String),
+    /// It does not work at the moment.
+    Failed(usize, String),
+    /// The list is out of date and is read again; nothing is wrong.
+    Expired(usize),
+    /// A Secret was read.
+    Secret(SecretKey, Read),
+}
+
+/// One kind, in one namespace or in all.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Its place among all watches.
+    pub number: usize,
+    /// What it watches.
+    pub kind: Kind,
+    /// Where; `None` is everywhere.
+    pub namespace: Option<String>,
+}
+
+/// Doubling pauses with jitter: kube's own grow to half a minute, which is long for a resource
+/// definition that was just installed.
+struct Pauses(Duration);
+
+// === impl Pauses ===
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = FIRST_PAUSE;
+    }
+}
+
+/// The client of the API server: the kubeconfig that is named, else the pod's service account, else
+/// what kubectl would take.
+///
+/// # Errors
+/// Says what is missing.
+pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let found = match &config.kubeconfig {
+        Some(path) => {
+            let named = |error| format!("kubeconfig {}: {error}", path.display());
+            let file = Kubeconfig::read_from(path).map_err(|error| named(error.to_string()))?;
+            let options = KubeConfigOptions::default();
+            let read = kube::Config::from_custom_kubeconfig(file, &options).await;
+            read.map_err(|error| named(error.to_string()))
+        }
+        None if in_cluster => kube::Config::incluster().map_err(|error| {
+            format!(
+                "the pod's service account cannot be used: {error}; set automountServiceAccountToken: true"
+            )
+        }),
+        None => kube::Config::infer().await.map_err(|error| {
+            format!("no way to the API server: {error}; run in a pod or name a file with --kubeconfig")
+        }),
+    };
+    let mut found = found?;
+    found.connect_timeout = Some(CONNECT);
+    found.read_timeout = Some(READ);
+    Client::try_from(found).map_err(|error| format!("cannot talk to the API server: {error}"))
+}
+
+/// Reads one Secret by its name.
+pub async fn read_secret(client: Client, key: &SecretKey) -> Read {
+    let api: Api<KubeSecret> = Api::namespaced(client, &key.secret.namespace);
+    let secret = match api.get(&key.secret.name).await {
+        Ok(secret) => secret,
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Err("RBAC forbids it".to_owned());
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Err("it does not exist".to_owned());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let data = secret.data.unwrap_or_default();
+    let value = data.get(&*key.key).ok_or_else(|| format!("it has no key {:?}", key.key))?;
+    let text = String::from_utf8(value.0.clone()).map_err(|_| "it is not PEM text".to_owned())?;
+    Ok(Secret::Inline(text.into()))
+}
+
+// === impl Watch ===
+
+impl Watch {
+    /// All watches of a configuration. Namespaces can only be seen as a whole.
+    #[must_use]
+    pub fn all(config: &DiscoveryConfig) -> Vec<Self> {
+        let everywhere = config.namespaces.is_empty();
+        let mut watches = Vec::new();
+        for kind in Kind::ALL {
+            if everywhere {
+                watches.push((kind, None));
+            } else if kind != Kind::Namespace {
+                watches.extend(config.namespaces.iter().map(|name| (kind, Some(name.clone()))));
+            }
+        }
+        let numbered = watches.into_iter().enumerate();
+        numbered.map(|(number, (kind, namespace))| Self { number, kind, namespace }).collect()
+    }
+
+    /// As logs name it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.namespace {
+            Some(name) => format!("{} in namespace {name}", self.kind.plural()),
+            None => format!("{} in the cluster", self.kind.plural()),
+        }
+    }
+
+    /// Tells until nobody listens.
+    pub async fn run(self, client: Client, to: Sender<Told>) {
+        let resource = resource(self.kind);
+        let api: Api<DynamicObject> = match &self.namespace {
+            Some(name) => Api::namespaced_with(client, name, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut events = std::pin::pin!(watch(api, config).backoff(Pauses(FIRST_PAUSE)));
+        let mut known: HashSet<ObjectId> = HashSet::new();
+        let mut listed: HashSet<ObjectId> = HashSet::new();
+        while let Some(event) = events.next().await {
+            let told = match event {
+                Ok(Event::Init) => {
+                    listed.clear();
+                    continue;
+                }
+                Ok(Event::InitApply(object)) => {
+                    let (id, object) = self.read(object);
+                    listed.insert(id.clone());
+                    known.insert(id.clone());
+                    Told::Object(self.kind, id, Some(object))
+                }
+                Ok(Event::InitDone) => {
+                    let gone: Vec<_> = known.difference(&listed).cloned().collect();
+                    known = std::mem::take(&mut listed);
+                    if self.forget(gone, &to).await.is_err() {
+                        return;
+                    }
+                    Told::Listed(self.number)
+                }
+                Ok(Event::Apply(object)) => {
+                    let (id, object) = self.read(object);
+                    known.insert(id.clone());
+                    Told::Object(self.kind, id, Some(object))
+                }
+                Ok(Event::Delete(object)) => {
+                    let (id, _) = self.read(object);
+                    known.remove(&id);
+                    Told::Object(self.kind, id, None)
+                }
+                Err(error) => {
+                    let told = self.failed(&error);
+                    if matches!(told, Told::Absent(_))
+                        && self.forget(known.drain().collect(), &to).await.is_err()
+                    {
+                        return;
+                    }
+                    told
+                }
+            };
+            if to.send(told).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), ()> {
+        for id in gone {
+            to.send(Told::Object(self.kind, id, None)).await.map_err(|_| ())?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, object: DynamicObject) -> (ObjectId, Object) {
+        let namespace = object.metadata.namespace.clone().unwrap_or_default();
+        let name = object.metadata.name.clone().unwrap_or_default();
+        // Labels, annotations and owners are part of what is read.
+        let mut json = object.data;
+        if let (Some(map), Ok(metadata)) =
+            (json.as_object_mut(), serde_json::to_value(object.metadata))
+        {
+            map.insert("metadata".to_owned(), metadata);
+        }
+        (ObjectId::new(&namespace, &name), Object::read(self.kind, &namespace, &json))
+    }
+
+    fn failed(&self, error: &watcher::Error) -> Told {
+        let code = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::WatchFailed(kube::Error::Api(status))
+            | watcher::Error::WatchError(status) => status.code,
+            _ => 0,
+        };
+        match code {
+            404 if !self.kind.is_required() => Told::Absent(self.number),
+            410 => Told::Expired(self.number),
+            403 => Told::Forbidden(self.number, error.to_string()),
+            _ => Told::Failed(self.number, error.to_string()),
+        }
+    }
+}
+
+fn resource(kind: Kind) -> ApiResource {
+    let (group, version, name) = match kind {
+        Kind::Service => ("", "v1", "Service"),
+        Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
+        Kind::Namespace => ("", "v1", "Namespace"),
+        Kind::Agent => ("kagent.dev", "v1alpha2", "Agent"),
+        Kind::SandboxAgent => ("kagent.dev", "v1alpha2", "SandboxAgent"),
+        Kind::RemoteMcpServer => ("kagent.dev", "v1alpha2", "RemoteMCPServer"),
+        Kind::McpServer => ("kagent.dev", "v1alpha1", "MCPServer"),
+    };
+    let kind_and_version = GroupVersionKind::gvk(group, version, name);
+    ApiResource::from_gvk_with_plural(&kind_and_version, kind.plural())
+}

@@ -1,0 +1,31 @@
+//! Whether the program may be called: open once nothing is waited for.
+//!
+//! Knows no reason of its own; `discovery.rs` says what is missing, `admin.rs` shows it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+/// What readiness waits for; ready while there is nothing. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<ArcSwapOption<String>>);
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Not ready, for this reason.
+    pub fn wait_for(&self, what: impl Into<String>) {
+        self.0.store(Some(Arc::new(what.into())));
+    }
+
+    /// Ready.
+    pub fn open(&self) {
+        self.0.store(None);
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Arc<String>> {
+        self.0.load_full()
+    }
+}
