@@ -56,7 +56,10 @@ EVERYTHING = {
     "volumes": [{"name": "tls", "secret": {"secretName": "kagent-proxy-tls"}}],
     "volumeMounts": [{"name": "tls", "mountPath": "/etc/tls", "readOnly": True}],
     "service": {"type": "LoadBalancer", "ports": {"port": 80}, "annotations": {"example.com/lb": "internal"}},
-    "metrics": {"port": 9091, "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"}},
+    "metrics": {
+        "port": 9091,
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"},
+    },
     "pdb": {"minAvailable": "50%"},
     "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"kagent": "yes"}}}]},
 }
@@ -278,7 +281,13 @@ def rollouts() -> None:
 def notes() -> None:
     """What Helm says after an installation names the Service that was made."""
     for values, wanted in (
-        ({}, ["proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080", "port-forward deployment/kagent-proxy 9090"]),
+        (
+            {},
+            [
+                "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080",
+                "port-forward deployment/kagent-proxy 9090",
+            ],
+        ),
         (
             {"config": {"clusterDomain": "corp.example"}, "service": {"ports": {"port": 80}}},
             ["proxy.url=http://kagent-proxy.kagent.svc.corp.example:80"],

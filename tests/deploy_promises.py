@@ -151,15 +151,13 @@ def configuration(deployed: Deployed, binary: str) -> None:
     assert volume["configMap"]["name"] == deployed.one("ConfigMap")["metadata"]["name"]
     (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config"]
     assert container["args"] == ["run", "--config", f"{mount}/config.yaml"]
-    listening = [address.rpartition(":")[2] for address in (l["address"] for l in config["listeners"])]
+    listening = [listener["address"].rpartition(":")[2] for listener in config["listeners"]]
     assert listening == [str(port) for name, port in ports.items() if name != "admin"]
     assert config["admin"]["address"].endswith(f":{ports['admin']}")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.yaml"
         file.write_text(deployed.file)
-        checked = subprocess.run(
-            [binary, "check", "--config", file], capture_output=True, text=True, timeout=30
-        )
+        checked = subprocess.run([binary, "check", "--config", file], capture_output=True, text=True, timeout=30)
     # Files of other volumes exist in the pod only; everything else must be right here.
     elsewhere = [m["mountPath"] + "/" for m in container["volumeMounts"] if m["name"] != "config"]
     faults = [

@@ -1,0 +1,238 @@
+"""The deployed proxy, from chart and kustomize base: permitted, routing, trusting, and installed by Helm.
+
+Each scenario deploys as users do and takes everything away again. What the API server says to the objects
+themselves is in `chart.py`; what is routed where, in the scenarios of `kubernetes`.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import subprocess
+import tempfile
+
+from api import until
+from chart import RENDERED, deploy_tools
+from world import World, ask, deployment, kagent, scenario, service
+
+
+def agents(world: World, *spaces: str) -> None:
+    """An agent called chart-helper in each."""
+    world.definitions()
+    for space in map(world.namespace, spaces):
+        world.apply(
+            kagent("Agent", space, "chart-helper", {"type": "BYO", "byo": {"deployment": {"image": "backend:8080"}}}),
+            deployment(space, "chart-helper", "backend:8080"),
+            service(space, "chart-helper", 8080),
+        )
+        world.wait_ready(space, "chart-helper")
+
+
+@contextlib.contextmanager
+def running(world: World, things: list[dict]):
+    """The objects, applied, the rollout over, until the block ends."""
+    world.namespace("kagent")
+    world.apply(*things)
+    try:
+        yield settled(world)[1]
+    finally:
+        for thing in things:
+            world.api.delete(thing, propagationPolicy="Background")
+        gone(world)
+
+
+def gone(world: World) -> None:
+    """Nothing makes pods any more, and they are gone; what they would drain is no matter here."""
+    label = "app.kubernetes.io/name=kagent-proxy"
+
+    def ended() -> bool:
+        sets = world.api.list("apps/v1", "ReplicaSet", "kagent", label)
+        pods = world.api.list("v1", "Pod", "kagent", label)
+        for pod in pods:
+            world.api.delete({"apiVersion": "v1", "kind": "Pod", **pod}, gracePeriodSeconds=0)
+        return not sets and not pods
+
+    until(ended, 60, lambda: world.state("kagent"))
+
+
+@scenario
+def agents_are_routed(world: World) -> None:
+    """chart: with its own permissions the proxy routes agents of the whole cluster, or of its namespaces only"""
+    agents(world, "team-a", "team-b")
+    for name in ("chart", "chart, namespaced", "kubernetes", "kubernetes-namespaced"):
+        things = RENDERED[name]()
+        with running(world, things) as pods:
+            for pod in map(world.kubelet.pod, pods):
+                status, _, body = ask(pod.address, 8080, "/task", x_kagent_host="chart-helper.team-a")
+                assert (status, body.get("path")) == (200, "/task"), (name, status, body, pod.logs())
+                status, fields, body = ask(pod.address, 8080, "/task", x_kagent_host="chart-helper.team-b")
+                if "namespaced" in name:
+                    reason = fields.get("x-kagent-proxy-error")
+                    assert (status, reason) == (503, "unknown_target"), (name, status, body, pod.logs())
+                else:
+                    assert status == 200, (name, status, body, pod.logs())
+
+
+def told(pod, path: str) -> tuple[int, str]:
+    """What the admin port says to a port-forward."""
+    status, _, body = ask("127.0.0.1", 9090, path, pod=pod)
+    return status, body.get("text", "")
+
+
+@scenario
+def missing_rules_are_named(world: World) -> None:
+    """chart: without its rules the proxy is not ready and names them; with the two that it needs it is"""
+    agents(world, "team-a")
+    things = RENDERED["chart"]()
+    role = next(thing for thing in things if thing["kind"] == "ClusterRole")
+    bare = [thing for thing in things if thing is not role]
+    world.namespace("kagent")
+    world.apply(*bare)
+    try:
+        pod = until(lambda: started(world), 60, lambda: world.state("kagent"))
+        log = pod.containers[0].log
+        for kind in ("services", "endpointslices"):
+            rule = f"allow get, list and watch on {kind}"
+            until(lambda r=rule: r in log.read_text(), 30, pod.logs)
+        status, text = told(pod, "/readyz")
+        assert status == 503, text
+        needed = [rule for rule in role["rules"] if rule["resources"] in (["services"], ["endpointslices"])]
+        world.apply(role | {"rules": needed})
+        settled(world)
+        _, text = told(pod, "/metrics")
+        ups = dict(re.findall(r'^kagent_proxy_discovery_up{kind="(\w+)"} (\d)$', text, re.MULTILINE))
+        assert {kind for kind, up in ups.items() if up == "1"} == {"services", "endpointslices"}, ups
+        assert "allow get, list and watch on agents" in log.read_text(), pod.logs()
+        # All of it, in the same pods.
+        world.apply(role)
+        route = lambda: ask(pod.address, 8080, "/task", x_kagent_host="chart-helper.team-a")  # noqa: E731
+        until(lambda: route()[0] == 200, 30, route)
+    finally:
+        for thing in things:
+            world.api.delete(thing, propagationPolicy="Background")
+        gone(world)
+
+
+def started(world: World):
+    """A pod of the proxy whose admin port answers, ready or not."""
+    for pod in list(world.kubelet.pods.values()):
+        if pod.pod_name.startswith("kagent-proxy-") and pod.containers and pod.containers[0].started:
+            return pod
+    return None
+
+
+def authority(folder: pathlib.Path, name: str) -> dict[str, str]:
+    """A certificate authority, and a certificate of its own for `name`."""
+
+    def openssl(*arguments: str) -> None:
+        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-subj", "/CN=test", "-days", "2", "-keyout", "ca.key", "-out", "ca.crt")
+    (folder / "names").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE\n")
+    openssl("req", *key, "-subj", f"/CN={name}", "-keyout", "tls.key", "-out", "tls.csr")
+    signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2")
+    openssl("x509", "-req", "-in", "tls.csr", *signer, "-out", "tls.crt")
+    return {file: (folder / file).read_text() for file in ("ca.crt", "tls.crt", "tls.key")}
+
+
+def tool_server_with_tls(world: World, space: str, files: dict[str, str]) -> None:
+    """One called chart-secure, whose RemoteMCPServer names a Secret with its authority."""
+    for name, keys in (("chart-secure-tls", ("tls.crt", "tls.key")), ("chart-ca", ("ca.crt",))):
+        meta = {"name": name, "namespace": space}
+        data = {key: files[key] for key in keys}
+        world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data})
+    served = deployment(space, "chart-secure", "backend:8443")
+    pod = served["spec"]["template"]["spec"]
+    pod["volumes"] = [{"name": "tls", "secret": {"secretName": "chart-secure-tls"}}]
+    container = pod["containers"][0]
+    container["volumeMounts"] = [{"name": "tls", "mountPath": "/etc/secure"}]
+    container["args"] = ["--tls", "/etc/secure/tls.crt", "/etc/secure/tls.key"]
+    container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
+    spec = {"description": "d", "protocol": "STREAMABLE_HTTP", "url": f"https://chart-secure.{space}:8443/mcp"}
+    spec["tls"] = {"caCertSecretRef": "chart-ca", "caCertSecretKey": "ca.crt"}
+    world.apply(served, service(space, "chart-secure", 8443), kagent("RemoteMCPServer", space, "chart-secure", spec))
+    world.wait_ready(space, "chart-secure")
+
+
+@scenario
+def authorities_are_found(world: World) -> None:
+    """chart: a tool server with TLS is trusted by its CA Secret or a mounted bundle; without both the error says so"""
+    world.definitions()
+    world.namespace("kagent")
+    space = world.namespace("team-a")
+    with tempfile.TemporaryDirectory() as folder:
+        files = authority(pathlib.Path(folder), f"chart-secure.{space}")
+    tool_server_with_tls(world, space, files)
+    meta = {"name": "authorities", "namespace": "kagent"}
+    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": files["ca.crt"]}})
+    bundle = {
+        "volumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
+        "volumeMounts": [{"name": "authorities", "mountPath": "/etc/authorities", "readOnly": True}],
+        "config": {"discovery": {"caBundleFile": "/etc/authorities/ca.crt"}},
+    }
+    for values, well in (({}, False), ({"rbac": {"secrets": {space: ["chart-ca"]}}}, True), (bundle, True)):
+        with running(world, deploy_tools.charted(values)) as pods:
+            for pod in map(world.kubelet.pod, pods):
+
+                def call(pod=pod):
+                    return ask(pod.address, 8080, "/mcp", "POST", b"{}", x_kagent_host=f"chart-secure.{space}")
+
+                if well:
+                    until(lambda: call()[0] == 200, 30, lambda: (call(), pod.logs()))
+                    assert call()[2]["tls"] is True, call()
+                else:
+                    status, _, body = call()
+                    assert status >= 500 and f"Secret {space}/chart-ca" in json.dumps(body), (status, body)
+
+
+def release(world: World, *arguments: str, values: dict | None = None) -> str:
+    """Helm on this server; waits until what it did is in force."""
+    arguments = (*arguments, "--namespace", "kagent", "--wait", "--timeout", "90s")
+    done = deploy_tools.helm(*arguments, values=values, kubeconfig=world.plane.kubeconfig)
+    assert done.returncode == 0, f"helm {arguments}: {done.stderr or done.stdout}\n{world.state('kagent')}"
+    return done.stdout
+
+
+def settled(world: World) -> tuple[int, set[str]]:
+    """The Deployment's generation and its pods, once the rollout is over."""
+    world.plane.kubectl("-n", "kagent", "rollout", "status", "deployment/kagent-proxy", "--timeout=90s")
+    # Two pods with two addresses each, one of each family.
+    found = world.wait_ready("kagent", "kagent-proxy", 4)
+    made = world.api.get("apps/v1", "Deployment", "kagent", "kagent-proxy")
+    return made["metadata"]["generation"], {endpoint["targetRef"]["name"] for endpoint in found}
+
+
+@scenario
+def helm_installs(world: World) -> None:
+    """chart: Helm installs it, it is ready; new routes roll nothing, new settings do; nothing stays."""
+    world.definitions()
+    world.namespace("kagent")
+    chart = str(deploy_tools.CHART)
+    said = release(world, "install", "kagent-proxy", chart)
+    assert "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080" in said, said
+    try:
+        first, pods = settled(world)
+        for name in pods:
+            pod = world.kubelet.pod(name)
+            # The admin port tells others than loopback nothing but its state.
+            assert ask(pod.address, 9090, "/routes")[0] == 403
+            assert ask("127.0.0.1", 9090, "/routes", pod=pod)[0] == 200
+        routes = [{"match": "foo.dev", "targets": ["https://foo.dev"]}]
+        release(world, "upgrade", "kagent-proxy", chart, values={"config": {"routes": routes}})
+        assert settled(world) == (first, pods), "a route rolled the pods"
+        file = world.api.get("v1", "ConfigMap", "kagent", "kagent-proxy")["data"]["config.yaml"]
+        assert "foo.dev" in file, file
+        release(world, "upgrade", "kagent-proxy", chart, values={"config": {"log": {"level": "debug"}}})
+        later, others = settled(world)
+        assert later > first and not pods & others, (later, first, pods, others)
+    finally:
+        release(world, "uninstall", "kagent-proxy")
+    kinds = (
+        "deployment,replicaset,pod,service,configmap,serviceaccount,pdb,networkpolicy,clusterrole,clusterrolebinding"
+    )
+    label = "app.kubernetes.io/instance=kagent-proxy"
+    gone(world)
+    left = world.plane.kubectl("-n", "kagent", "get", kinds, "-l", label, "-o", "name")
+    assert not left, left
