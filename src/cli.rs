@@ -93,6 +93,9 @@ pub struct ExplainArgs {
     /// Listener of the request, for default routes; the first one if not given.
     #[arg(long, value_name = "NAME")]
     pub listener: Option<String>,
+    /// Address that the request comes from: the Agent behind it may decide.
+    #[arg(long, value_name = "IP")]
+    pub from: Option<std::net::IpAddr>,
     /// Ask the running proxy with this admin listener, such as http://127.0.0.1:9090.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "route", "default_route"])]
     pub admin: Option<String>,

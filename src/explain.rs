@@ -3,7 +3,7 @@
 //! Dials nothing and resolves no name. `main.rs` prints what [`explain`] returns, and `admin.rs` answers
 //! `/explain` with it; `explain/ask.rs` is the client of the latter.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, header};
@@ -35,6 +35,8 @@ pub struct Question {
     pub authority: Option<String>,
     /// The name of the listener it comes on, which only default routes look at.
     pub listener: Option<String>,
+    /// The address it comes from: which Agent calls.
+    pub from: Option<IpAddr>,
 }
 
 /// The decision for a request. `view` is the configuration with its sources, as `/config` shows it.
@@ -54,10 +56,14 @@ pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
     };
     let first = view.pointer("/config/listeners/0/name").and_then(Value::as_str);
     let listener = question.listener.as_deref().or(first).unwrap_or("http");
+    let conn = conn(listener, question.from);
+    if let Some(caller) = table.caller(conn.peer.ip()) {
+        answer.insert("caller".to_owned(), json!(caller.to_string()));
+    }
     let mut chain = Vec::new();
     let found = Facts::read(&request, table.cluster_domain(), &ListenerLimits::default(), "")
         .and_then(|facts| {
-            let route = lookup::route(table, &facts, &conn(listener), &request, Some(&mut chain))?;
+            let route = lookup::route(table, &facts, &conn, &request, Some(&mut chain))?;
             Ok((facts, route))
         });
     match found {
@@ -85,13 +91,18 @@ pub fn explain_config(
 ) -> Result<Value, String> {
     let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
     let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
-    Ok(explain(&built.table, &config::view(config, sources), question))
+    let mut answer = explain(&built.table, &config::view(config, sources), question);
+    if let (true, Some(answer)) = (config.discovery.enabled, answer.as_object_mut()) {
+        let note = "discovery is on, and this answer knows static routes only; ask a running proxy with --admin";
+        answer.insert("note".to_owned(), json!(note));
+    }
+    Ok(answer)
 }
 
 // === impl Question ===
 
 impl Question {
-    /// Reads the query of `/explain`: `host`, `path`, `method`, `authority`, `listener`.
+    /// Reads the query of `/explain`: `host`, `path`, `method`, `authority`, `listener`, `from`.
     ///
     /// # Errors
     /// Names what is not known.
@@ -102,6 +113,7 @@ impl Question {
             method: "POST".to_owned(),
             authority: None,
             listener: None,
+            from: None,
         };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
@@ -111,9 +123,14 @@ impl Question {
                 "method" => question.method = value,
                 "authority" => question.authority = Some(value),
                 "listener" => question.listener = Some(value),
+                "from" => {
+                    let address = value.parse();
+                    question.from =
+                        Some(address.map_err(|_| format!("{value:?} is not an IP address"))?);
+                }
                 _ => {
                     return Err(format!(
-                        "{name:?} is not known; write host, path, method, authority or listener"
+                        "{name:?} is not known; write host, path, method, authority, listener or from"
                     ));
                 }
             }
@@ -126,6 +143,9 @@ impl Question {
     pub fn to_query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("path", &self.path).append_pair("method", &self.method);
+        if let Some(from) = self.from {
+            query.append_pair("from", &from.to_string());
+        }
         let optional =
             [("host", &self.host), ("authority", &self.authority), ("listener", &self.listener)];
         for (name, value) in optional {
@@ -159,8 +179,8 @@ impl Question {
     }
 }
 
-fn conn(listener: &str) -> ConnInfo {
-    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+fn conn(listener: &str, from: Option<IpAddr>) -> ConnInfo {
+    let peer = SocketAddr::new(from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
     ConnInfo { peer, scheme: "http", listener: listener.into(), open: Arc::default(), permit: None }
 }
 

@@ -59,6 +59,7 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
         method: args.method.clone(),
         authority: args.authority.clone(),
         listener: args.listener.clone(),
+        from: args.from,
     };
     let answer = match &args.admin {
         Some(admin) => {

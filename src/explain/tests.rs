@@ -105,6 +105,7 @@ fn questions_survive_the_query() {
         method: "GET".to_owned(),
         authority: None,
         listener: Some("http".to_owned()),
+        from: Some("10.0.0.1".parse().unwrap()),
     };
     assert_eq!(Question::from_query(&question.to_query()).as_ref(), Ok(&question));
     assert!(Question::from_query("hots=a").unwrap_err().contains("hots"));
