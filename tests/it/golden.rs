@@ -216,7 +216,8 @@ fn every_recorded_entry_resolves_to_the_target_of_its_resource() {
                 let path = requests(entry)[0].1.clone();
                 let method = requests(entry)[0].0.to_owned();
                 let host = Some(host);
-                let question = Question { host, path, method, authority: None, listener: None };
+                let (authority, listener, from) = (None, None, None);
+                let question = Question { host, path, method, authority, listener, from };
                 explain_config(&config, &Sources::default(), &question).unwrap()
             };
             let answer = explain(header.clone());
