@@ -239,18 +239,18 @@ impl Watch {
     }
 
     fn failed(&self, error: &watcher::Error) -> Told {
-        let code = match error {
+        let (code, why) = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
             | watcher::Error::WatchFailed(kube::Error::Api(status))
-            | watcher::Error::WatchError(status) => status.code,
-            _ => 0,
+            | watcher::Error::WatchError(status) => (status.code, status.message.clone()),
+            _ => (0, error.to_string()),
         };
         match code {
             404 if !self.kind.is_required() => Told::Absent(self.number),
             410 => Told::Expired(self.number),
-            403 => Told::Forbidden(self.number, error.to_string()),
-            _ => Told::Failed(self.number, error.to_string()),
+            403 => Told::Forbidden(self.number, why),
+            _ => Told::Failed(self.number, why),
         }
     }
 }

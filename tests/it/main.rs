@@ -9,9 +9,13 @@
 
 mod support;
 
+#[cfg(feature = "kube")]
+mod api;
 mod balance;
 mod cards;
 mod deadlines;
+#[cfg(feature = "kube")]
+mod discovery;
 mod ends;
 mod errors;
 mod events;

@@ -1,0 +1,283 @@
+//! Discovery end to end against a scripted API server: what is held, refused, kept and caught up.
+//!
+//! Backends are dialled through the Service's address, because pods never have loopback ones.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use kagent_proxy::config::{Config, DiscoveryConfig, Endpoints, Scheme};
+use serde_json::{Value, json};
+
+use crate::api::{Api, OURS};
+use crate::support::{BOUND, Backend, TestProxy, config, route};
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+
+fn discovering(api: &Api) -> Config {
+    let mut config = config(Vec::new());
+    *config.discovery = DiscoveryConfig {
+        enabled: true,
+        kubeconfig: Some(api.kubeconfig()),
+        endpoints: Endpoints::Service,
+        ..DiscoveryConfig::default()
+    };
+    config
+}
+
+fn service(namespace: &str, name: &str, port: u16, metadata: Value) -> Value {
+    let mut object = json!({
+        "metadata": metadata,
+        "spec": {
+            "clusterIP": Ipv4Addr::LOCALHOST.to_string(),
+            "ports": [{ "name": "http", "port": port, "protocol": "TCP" }],
+        },
+    });
+    object["metadata"]["namespace"] = json!(namespace);
+    object["metadata"]["name"] = json!(name);
+    object
+}
+
+fn marked() -> Value {
+    json!({ "labels": { "kagent.dev/mcp-service": "true" } })
+}
+
+fn plain(namespace: &str, name: &str) -> Value {
+    json!({ "metadata": { "namespace": namespace, "name": name }, "spec": {} })
+}
+
+fn get(host: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: p\r\nx-kagent-host: {host}\r\nconnection: close\r\n\r\n")
+}
+
+async fn ask(proxy: &TestProxy, host: &str, path: &str) -> String {
+    proxy.ask(&get(host, path)).await
+}
+
+/// Waits until the admin listener answers a path with this text.
+async fn shows(proxy: &TestProxy, path: &str, text: &str) -> String {
+    let shown = async {
+        loop {
+            let answer = proxy.admin(path).await;
+            if answer.contains(text) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
+        }
+    };
+    let found = tokio::time::timeout(BOUND, shown).await;
+    match found {
+        Ok(answer) => answer,
+        Err(_) => panic!("{path} never shows {text:?}: {}", proxy.admin(path).await),
+    }
+}
+
+async fn ready(proxy: &TestProxy) {
+    shows(proxy, "/readyz", "200 OK").await;
+}
+
+#[tokio::test]
+async fn readiness_opens_with_the_last_list_and_absent_resources_do_not_hold_it_up() {
+    let api = Api::start().await;
+    api.fail("endpointslices", 403);
+    let proxy = TestProxy::start(discovering(&api)).await;
+    let waiting = shows(&proxy, "/readyz", "allow get, list and watch on endpointslices").await;
+    assert!(waiting.starts_with("HTTP/1.1 503 "), "{waiting}");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_discovery_up{kind=\"services\"} 1"), "{metrics}");
+    assert!(metrics.contains("kagent_proxy_discovery_up{kind=\"endpointslices\"} 0"), "{metrics}");
+    assert!(metrics.contains("kagent_proxy_discovery_synced 0"), "{metrics}");
+    api.fail("endpointslices", 0);
+    ready(&proxy).await;
+    assert!(proxy.admin("/metrics").await.contains("kagent_proxy_discovery_synced 1"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_is_served_the_moment_it_becomes_known() {
+    let api = Api::start().await;
+    let proxy = TestProxy::start(discovering(&api)).await;
+    ready(&proxy).await;
+    let backend = Backend::start().await;
+    let mut client = proxy.connect().await;
+    client.send(&get("tools.kagent", "/mcp")).await;
+    // The request is here and waits: nothing but the Service's arrival ends that.
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_synced 1").await;
+    api.put("services", service("kagent", "tools", backend.port(), marked()));
+    let head = backend.answer(ANSWER).await;
+    assert!(head.contains(&format!("host: tools.kagent:{}\r\n", backend.port())), "{head}");
+    assert!(client.rest().await.ends_with("hi"));
+    // The long spelling reaches the same backend under the name that it was called by (D1).
+    let (answer, head) =
+        tokio::join!(ask(&proxy, "Tools.kagent.svc.cluster.local", "/mcp"), backend.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    let host = format!("host: tools.kagent.svc.cluster.local:{}\r\n", backend.port());
+    assert!(head.contains(&host), "{head}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_card_of_an_agent_waits_for_its_service() {
+    let api = Api::start().await;
+    api.fail("agents", 0);
+    api.put("agents", plain("a", "helper"));
+    let mut config = discovering(&api);
+    config.discovery.inherited.hold.request = Duration::from_millis(20);
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    let refused = ask(&proxy, "helper.a", "/").await;
+    assert!(refused.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{refused}");
+    assert!(refused.contains("Agent a/helper exists, its Service does not yet"), "{refused}");
+    let backend = Backend::start().await;
+    let mut client = proxy.connect().await;
+    client.send(&get("helper.a", "/.well-known/agent-card.json")).await;
+    let seen = shows(&proxy, "/routes", "\"state\":\"pending\"").await;
+    assert!(seen.contains("helper.a"), "{seen}");
+    api.put("services", service("a", "helper", backend.port(), json!({})));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn refusals_say_what_was_considered_and_what_would_help() {
+    let api = Api::start().await;
+    api.fail("remotemcpservers", 0);
+    api.put("services", service("a", "db", 5432, json!({})));
+    let mut two = service("a", "two", 1, marked());
+    two["spec"]["ports"].as_array_mut().unwrap().push(json!({ "name": "x", "port": 2 }));
+    api.put("services", two);
+    let mut foreign = plain("a", "foreign");
+    foreign["spec"]["url"] = json!("https://foo.dev/mcp");
+    api.put("remotemcpservers", foreign);
+    let mut config = discovering(&api);
+    config.discovery.inherited.hold.request = Duration::from_millis(20);
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    for (host, line, says) in [
+        (
+            "db.a",
+            "403 forbidden_target",
+            "kubectl annotate service -n a db kagent-proxy.dev/route=true",
+        ),
+        ("two.a", "500 ambiguous_target", "\"candidates\":[\"1\",\"2\"]"),
+        ("two.a", "500 ambiguous_target", "\"candidate\":\"label kagent.dev/mcp-service=true\""),
+        ("foo.dev", "503 unknown_target", "foo.dev=https://foo.dev:443"),
+        ("none.a", "503 unknown_target", "there is no Service none in namespace a"),
+        ("two.b", "503 unknown_target", "\"candidates\":[\"two.a\"]"),
+        ("two.a:9", "400 bad_target", "none of the target's ports"),
+    ] {
+        let answer = ask(&proxy, host, "/mcp").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{host}: {answer}");
+        assert!(answer.contains(says), "{host}: {answer}");
+    }
+    let explained = proxy.admin("/explain?host=two.a&path=/mcp").await;
+    assert!(explained.contains("\"reason\":\"ambiguous_target\""), "{explained}");
+    assert!(explained.contains("marks the Service as routable"), "{explained}");
+    // A re-opened event stream of a host that may still come is closed without an answer (D12).
+    let mut client = proxy.connect().await;
+    client.send("GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: none.a\r\naccept: text/event-stream\r\nmcp-session-id: 1\r\n\r\n").await;
+    assert_eq!(client.rest().await, "");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_happened_while_a_watch_was_away_is_caught_up() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "old", backend.port(), marked()));
+    let mut config = discovering(&api);
+    config.discovery.inherited.hold.request = Duration::from_millis(20);
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    shows(&proxy, "/routes", "\"old.a\"").await;
+    api.listed("services", 1).await;
+    // Out of date: 410 in the stream. One Service has gone unseen meanwhile, another one has come.
+    api.lose("services", "a", "old");
+    api.end_watches("services", "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old\"}}\n");
+    api.put("services", service("a", "new", backend.port(), marked()));
+    let routes = shows(&proxy, "/routes", "\"new.a\"").await;
+    assert!(!routes.contains("\"old.a\""), "{routes}");
+    // Cut in the middle of an event: nothing is half applied, and the watch goes on.
+    api.end_watches("services", "{\"type\":\"ADDED\",\"obj");
+    api.put("services", service("a", "third", backend.port(), marked()));
+    shows(&proxy, "/routes", "\"third.a\"").await;
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_resource_that_is_installed_later_is_picked_up() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "kmcp", backend.port(), json!({})));
+    let proxy = TestProxy::start(discovering(&api)).await;
+    ready(&proxy).await;
+    let refused = ask(&proxy, "kmcp.a", "/mcp").await;
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    OURS.iter().for_each(|resource| api.fail(resource, 0));
+    api.put("mcpservers", plain("a", "kmcp"));
+    shows(&proxy, "/routes", "\"kmcp.a\"").await;
+    let (answer, _) = tokio::join!(ask(&proxy, "kmcp.a", "/mcp"), backend.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    // The definition goes, and its objects with it.
+    api.fail("mcpservers", 404);
+    api.end_watches("mcpservers", "");
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"mcpservers\"} 0").await;
+    assert!(ask(&proxy, "kmcp.a", "/mcp").await.starts_with("HTTP/1.1 403 "));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_last_table_stays_while_the_api_server_is_away() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "s", backend.port(), marked()));
+    let proxy = TestProxy::start(discovering(&api)).await;
+    ready(&proxy).await;
+    api.stop();
+    let down = "kagent_proxy_discovery_up{kind=\"services\"} 0";
+    shows(&proxy, "/metrics", down).await;
+    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/"), backend.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 200 "));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_static_route_wins_on_the_paths_of_its_prefix() {
+    let api = Api::start().await;
+    let (discovered, written) = (Backend::start().await, Backend::start().await);
+    api.put("services", service("a", "s", discovered.port(), marked()));
+    let mut config = discovering(&api);
+    config.routes = vec![route("s.a", "/docs", Scheme::Http, &[written.port()])];
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    let routes = shows(&proxy, "/routes", "\"discovered\"").await;
+    assert!(routes.contains("\"static\""), "{routes}");
+    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/docs/x"), written.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/other"), discovered.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_query_that_kagent_drops_comes_back() {
+    let api = Api::start().await;
+    api.fail("remotemcpservers", 0);
+    let backend = Backend::start().await;
+    api.put("services", service("a", "t", backend.port(), json!({})));
+    let mut remote = plain("a", "r");
+    remote["spec"]["url"] = json!(format!("http://t.a:{}/mcp?tenant=x%20y", backend.port()));
+    api.put("remotemcpservers", remote);
+    let proxy = TestProxy::start(discovering(&api)).await;
+    ready(&proxy).await;
+    for (path, line) in [
+        ("/mcp", "GET /mcp?tenant=x%20y HTTP/1.1"),
+        ("/mcp?own=1", "GET /mcp?own=1 HTTP/1.1"),
+        ("/mcp/below", "GET /mcp/below HTTP/1.1"),
+    ] {
+        let (_, head) = tokio::join!(ask(&proxy, "t.a", path), backend.answer(ANSWER));
+        assert!(head.starts_with(&format!("{line}\r\n")), "{head}");
+    }
+    proxy.stop().await;
+}
