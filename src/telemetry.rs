@@ -21,7 +21,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// When the level is no filter; the text says which directive.
 pub fn start_logging(config: &LogConfig) -> Result<(), String> {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(&config.level)
+        .parse(format!("{QUIET},{}", config.level))
         .map_err(|error| format!("log.level {:?}: {error}", config.level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _already_started = match config.format {
@@ -30,6 +30,9 @@ pub fn start_logging(config: &LogConfig) -> Result<(), String> {
     };
     Ok(())
 }
+
+/// kube warns at every attempt of a watch that fails; discovery says it once. Later directives win.
+const QUIET: &str = "kube_runtime=error,kube_client=error";
 
 /// The recorder of one running proxy, with the buckets of `metrics.rs`.
 ///
