@@ -236,7 +236,8 @@ impl RouteTable {
         ask: &Ask<'_>,
         mut chain: Option<&mut Vec<Note>>,
     ) -> Result<Chosen, NoRoute> {
-        let discovered = self.discovered.get(ask.host);
+        // pod.name.namespace is a name of the cluster's DNS only with its suffix.
+        let discovered = self.discovered.get(ask.host).filter(|_| ask.host.may_be_discovered());
         if let Some(routes) = self.statics.hosts.get(ask.host) {
             match resolve_static(routes, ask, chain.as_deref_mut()) {
                 Err(NoRoute::Path(_)) if discovered.is_some() => {}

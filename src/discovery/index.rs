@@ -105,20 +105,25 @@ impl Index {
             (Kind::RemoteMcpServer, Some(Object::Remote(new))) => self.set_remote(id, new),
             (Kind::RemoteMcpServer, _) => self.set_remote(id, None),
             (Kind::McpServer, Some(Object::McpServer(new))) => {
-                self.mcp_servers.insert(id.clone(), new);
-                self.touch(&id);
+                if self.mcp_servers.get(&id) != Some(&new) {
+                    self.mcp_servers.insert(id.clone(), new);
+                    self.touch(&id);
+                }
             }
             (Kind::McpServer, _) => {
-                self.mcp_servers.remove(&id);
-                self.touch(&id);
+                if self.mcp_servers.remove(&id).is_some() {
+                    self.touch(&id);
+                }
             }
             (Kind::SandboxAgent, Some(_)) => {
-                self.sandboxes.insert(id.clone());
-                self.touch(&id);
+                if self.sandboxes.insert(id.clone()) {
+                    self.touch(&id);
+                }
             }
             (Kind::SandboxAgent, None) => {
-                self.sandboxes.remove(&id);
-                self.touch(&id);
+                if self.sandboxes.remove(&id) {
+                    self.touch(&id);
+                }
             }
             (Kind::Namespace, Some(_)) => {
                 self.namespaces.insert(id.name);
@@ -172,6 +177,10 @@ impl Index {
     }
 
     fn set_agent(&mut self, id: ObjectId, new: Option<Agent>) {
+        // Its status changes often, and says nothing that we read.
+        if self.agents.get(&id) == new.as_ref() {
+            return;
+        }
         self.touch(&id);
         let old = self.agents.remove(&id).unwrap_or_default();
         let now = new.clone().unwrap_or_default();
@@ -182,12 +191,10 @@ impl Index {
             before.iter().for_each(|used| unlink(users, used, &id));
             after.iter().for_each(|used| link(users, used, &id));
         }
-        if old != now {
-            let remotes = old.remotes.iter().chain(&now.remotes);
-            let mut hosts: Ids = remotes.flat_map(|remote| self.spoken_of(remote)).collect();
-            hosts.extend(old.services.iter().chain(&now.services).cloned());
-            self.touch_all(&hosts);
-        }
+        let remotes = old.remotes.iter().chain(&now.remotes);
+        let mut hosts: Ids = remotes.flat_map(|remote| self.spoken_of(remote)).collect();
+        hosts.extend(old.services.iter().chain(&now.services).cloned());
+        self.touch_all(&hosts);
         if let Some(new) = new {
             self.agents.insert(id, new);
         }

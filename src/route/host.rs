@@ -68,6 +68,12 @@ impl HostKey {
         self.given.get(..self.bare).unwrap_or(&self.given)
     }
 
+    /// Whether the cluster's DNS may have it: `name.namespace`, or more labels and the suffix.
+    #[must_use]
+    pub fn may_be_discovered(&self) -> bool {
+        self.bare < self.given.len() || self.as_str().bytes().filter(|b| *b == b'.').count() == 1
+    }
+
     /// The name as given, in lower case and without its last dot: what a direct client would have
     /// dialled (D1).
     #[must_use]

@@ -323,6 +323,7 @@ fn one_pod_of_a_headless_service_by_its_name() {
     assert_eq!(world.endpoints("db-1.db.a.svc", "/mcp"), ["10.0.0.2:1"]);
     assert_eq!(world.endpoints("db.a", "/mcp").len(), 2);
     assert_eq!(world.ask("db-2.db.a.svc", "/mcp", None), "unknown");
+    assert_eq!(world.ask("db-1.db.a", "/mcp", None), "unknown", "not without the suffix");
 }
 
 #[test]
