@@ -28,6 +28,7 @@ use crate::listener::{self, Listener, Shared};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
+use crate::socket;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -203,6 +204,7 @@ impl Bound {
         }
         drop(self.clusters);
         background.spawn(telemetry::upkeep(handle.clone()));
+        background.spawn(socket::watch());
         if let Some(reload) = self.reload {
             background.spawn(reload.run());
         }

@@ -47,3 +47,4 @@ pub mod headers;
 pub mod protocol;
 pub mod readiness;
 pub mod rewrite;
+pub mod socket;

@@ -22,7 +22,7 @@ use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::backstop::Carrier;
 use crate::proxy::facts::ConnInfo;
-use crate::upstream::connect::tune;
+use crate::socket::Tcp;
 use tls::Acceptor;
 
 /// Connections the kernel keeps for us between two accepts.
@@ -139,7 +139,7 @@ pub async fn run(listener: Listener, shared: Shared) {
 
 /// The connection as bytes, behind its handshake if there is one.
 async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
-    tune(&stream)?;
+    let stream = Tcp::new(stream)?;
     Ok(match tls {
         None => Io::Plain(stream),
         Some(tls) => Io::Tls(Box::new(tls.accept(stream, limits.handshake).await?)),

@@ -1,10 +1,17 @@
 #!/usr/bin/env python3
-"""Peers that die without a word (D16): no FIN, no RST, packets simply stop.
+"""Peers that die without a word (D16): no FIN, no RST, packets simply stop. And one that lives and does not read.
 
-Usage: dead_peers.py PATH_OF_KAGENT_PROXY backend|client. Makes three network namespaces (client, proxy, backend), opens
-event streams through the proxy, takes the far end of a cable down, and waits until the other side hears of
-it: 30 s until the first probe and three probes of 10 s, so about a minute. Needs root and iproute2. Stops
-by itself and takes the namespaces away.
+Usage: dead_peers.py PATH_OF_KAGENT_PROXY backend|client|stalled|reader. Makes three network namespaces (client, proxy,
+backend), opens a stream through the proxy, takes the far end of a cable down, and waits until the other side
+hears of it:
+
+- backend: it is idle, so keepalive finds it: 30 s until the first probe and three of 10 s;
+- client: it owes an acknowledgement for a keep-alive comment, so the proxy's own watch finds it;
+- stalled: it had stopped reading before it died, and answers no probe of its window any more;
+- reader: nothing is taken down; the client does not read for longer than all of these limits, then reads on
+  and must get everything.
+
+Needs root and iproute2. Stops by itself and takes the namespaces away.
 """
 
 import os
@@ -20,8 +27,13 @@ PROGRAM = str(pathlib.Path(sys.argv[1]).resolve())
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TAG = f"kp{os.getpid() % 10000}"
 CLIENT, PROXY, BACKEND = (f"{TAG}-{name}" for name in ("client", "proxy", "backend"))
-# A minute by D16, and room for a busy machine; far below any other limit.
-HEARD = 100
+# A minute by D16, and room for a busy machine; far below any other limit. Probes of a window that has been
+# closed for a while are a minute or two apart.
+HEARD = {"backend": 100, "client": 100, "stalled": 180}
+# More than all buffers on the way hold together.
+LARGE = 96 << 20
+# Longer than a dead peer would be given.
+PAUSE = 90
 
 BACKEND_CODE = """
 import socket, threading
@@ -54,6 +66,44 @@ try:
 except OSError:
     pass
 print("clean" if seen.endswith(b"0\\r\\n\\r\\n") else "abort", flush=True)
+"""
+
+
+FLOOD_CODE = f"""
+import socket, threading
+server = socket.create_server(("10.98.2.2", 8080))
+def serve(call):
+    call.recv(65536)
+    try:
+        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: {LARGE}\\r\\n\\r\\n")
+        for _ in range({LARGE} >> 20):
+            call.sendall(bytes(1 << 20))
+        call.recv(1)
+    except OSError:
+        pass
+    print("gone", flush=True)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+READER_CODE = f"""
+import socket, time
+call = socket.create_connection(("10.98.1.1", 8080))
+call.sendall(b"GET / HTTP/1.1\\r\\nhost: p\\r\\nx-kagent-host: s.ns\\r\\n\\r\\n")
+seen = b""
+while b"\\r\\n\\r\\n" not in seen:
+    seen += call.recv(4096)
+print("open", flush=True)
+# The pause is what is tested.
+time.sleep({PAUSE})
+rest = {LARGE} - len(seen.split(b"\\r\\n\\r\\n", 1)[1])
+try:
+    while rest and (more := call.recv(1 << 20)):
+        rest -= len(more)
+except OSError:
+    pass
+print("abort" if rest else "whole", flush=True)
 """
 
 
@@ -105,6 +155,18 @@ def expect(stream, word: str, within: float) -> None:
     assert found, f"no {word!r} within {within} s"
 
 
+def stalled() -> None:
+    """Until the client's window is closed: the proxy probes it (timer 04 in /proc/net/tcp)."""
+    for _ in range(300):
+        table = subprocess.run(
+            ["ip", "netns", "exec", PROXY, "cat", "/proc/net/tcp"], capture_output=True, text=True, check=True
+        ).stdout
+        if any(line.split()[5].startswith("04:") for line in table.splitlines()[1:]):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the client's window never closed")
+
+
 def scenario(dead: str) -> None:
     started: list[subprocess.Popen] = []
     try:
@@ -113,7 +175,8 @@ def scenario(dead: str) -> None:
             ip("-n", namespace, "link", "set", "lo", "up")
         cable(PROXY, CLIENT, "10.98.1")
         cable(PROXY, BACKEND, "10.98.2")
-        backend = start(BACKEND, sys.executable, "-c", BACKEND_CODE)
+        flooded = dead in ("stalled", "reader")
+        backend = start(BACKEND, sys.executable, "-c", FLOOD_CODE if flooded else BACKEND_CODE)
         started.append(backend)
         expect(backend.stdout, "ready", 20)
         flags = ["--listen", "10.98.1.1:8080", "--admin", "127.0.0.1:9090"]
@@ -121,19 +184,24 @@ def scenario(dead: str) -> None:
         proxy = start(PROXY, PROGRAM, "run", *flags)
         started.append(proxy)
         expect(proxy.stderr, "serving", 20)
-        client = start(CLIENT, sys.executable, "-c", CLIENT_CODE)
+        client = start(CLIENT, sys.executable, "-c", READER_CODE if flooded else CLIENT_CODE)
         started.append(client)
         expect(client.stdout, "open", 20)
         before = time.monotonic()
         if dead == "backend":
             ip("-n", BACKEND, "link", "set", f"{TAG}2b", "down")
-            expect(client.stdout, "abort", HEARD)
+            expect(client.stdout, "abort", HEARD[dead])
             expect(proxy.stderr, '"outcome":"upstream_broke"', 20)
+        elif dead == "reader":
+            expect(client.stdout, "whole", PAUSE + 60)
+            expect(proxy.stderr, '"outcome":"complete"', 20)
         else:
+            if dead == "stalled":
+                stalled()
             ip("-n", CLIENT, "link", "set", f"{TAG}1b", "down")
-            expect(backend.stdout, "gone", HEARD)
+            expect(backend.stdout, "gone", HEARD[dead])
             expect(proxy.stderr, '"outcome":"client_gone"', 20)
-        print(f"ok a dead {dead} was noticed after {time.monotonic() - before:.0f} s", flush=True)
+        print(f"ok {dead}: after {time.monotonic() - before:.0f} s", flush=True)
     finally:
         for process in reversed(started):
             process.send_signal(signal.SIGKILL)

@@ -7,16 +7,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use crate::socket::Tcp;
 
 /// A client's bytes, in plain text or behind TLS.
 #[derive(Debug)]
 pub enum Io {
     /// As they come.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// Boxed: a TLS connection is ten times as large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 // === impl Io ===

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::socket::Tcp;
 
 /// Shakes hands.
 #[derive(Debug)]
@@ -35,11 +36,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the client is too slow, speaks no TLS, or brings a certificate that is not trusted.
-    pub async fn accept(
-        &self,
-        stream: TcpStream,
-        deadline: Duration,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn accept(&self, stream: Tcp, deadline: Duration) -> io::Result<TlsStream<Tcp>> {
         let acceptor = TlsAcceptor::from(self.0.load_full());
         let handshake = tokio::time::timeout(deadline, acceptor.accept(stream));
         handshake.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

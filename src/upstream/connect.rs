@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -22,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use super::heard::{Ear, Heard};
 use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
+use crate::socket::Tcp;
 use crate::tls::ClientConfigs;
 
 /// Bytes of an upstream answer's head.
@@ -142,7 +142,7 @@ pub async fn open(dial: Dial<'_>, deadline: Duration) -> Result<Sender, ConnectE
 async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
     let address = dial.address;
     let stream = TcpStream::connect(address).await.map_err(|e| ConnectError::Io(address, e))?;
-    tune(&stream).map_err(|e| ConnectError::Io(address, e))?;
+    let stream = Tcp::new(stream).map_err(|e| ConnectError::Io(address, e))?;
     match dial.tls {
         Some(tls) => Box::pin(secure(dial, tls, stream)).await,
         None => {
@@ -152,7 +152,7 @@ async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
     }
 }
 
-async fn secure(dial: Dial<'_>, tls: &Tls, stream: TcpStream) -> Result<Sender, ConnectError> {
+async fn secure(dial: Dial<'_>, tls: &Tls, stream: Tcp) -> Result<Sender, ConnectError> {
     let address = dial.address;
     let name = tls.server_name.as_ref().unwrap_or(&dial.target.host);
     let configs = tls.configs.load_full();
@@ -210,19 +210,4 @@ where
         }
     });
     Ok(Sender::Http1(Http1 { sender, ear }))
-}
-
-/// No Nagle delay; dead peers found by keepalive probes and the user timeout (D16).
-///
-/// # Errors
-/// When the kernel refuses an option, which means the socket is gone.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))
 }

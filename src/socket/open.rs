@@ -1,0 +1,95 @@
+//! Which sockets are open, and what the kernel knows of each.
+//!
+//! The only unsafe code of the program: a descriptor is looked at that its owner has lent out, and
+//! `TCP_INFO` is read, for which no library has a safe call. Judges nothing; `socket.rs` does.
+
+#![allow(unsafe_code, reason = "getsockopt(TCP_INFO) has no safe wrapper")]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Info;
+
+/// Descriptors whose [`Tcp`](super::Tcp) lives.
+static OPEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+fn lock() -> MutexGuard<'static, BTreeSet<RawFd>> {
+    // Poisoned only by a panic between two whole changes.
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An open stream that can be found by [`each`] until dropped.
+#[derive(Debug)]
+pub(super) struct Open(TcpStream);
+
+// === impl Open ===
+
+impl Open {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        lock().insert(stream.as_raw_fd());
+        Self(stream)
+    }
+
+    /// To read and write; never to be exchanged for another one, which this module alone could do wrong.
+    pub(super) fn stream(&mut self) -> std::pin::Pin<&mut TcpStream> {
+        std::pin::Pin::new(&mut self.0)
+    }
+
+    pub(super) fn peek(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        lock().remove(&self.0.as_raw_fd());
+    }
+}
+
+/// Shows every open socket, one after another; one that is opened or closed meanwhile may be missed.
+pub(super) fn each(look: impl Fn(BorrowedFd<'_>)) {
+    let all: Vec<RawFd> = lock().iter().copied().collect();
+    for fd in all {
+        // Locked for one look only, so that nobody who opens or closes waits for all of them.
+        let open = lock();
+        if open.contains(&fd) {
+            // SAFETY: a number is in the set while its `Open` owns the descriptor, and is taken out
+            // under this lock before that is closed.
+            look(unsafe { BorrowedFd::borrow_raw(fd) });
+        }
+        drop(open);
+    }
+}
+
+/// What the kernel knows of a connection.
+pub(super) fn info(socket: BorrowedFd<'_>) -> io::Result<Info> {
+    // SAFETY: a plain C structure of integers, of which all zeros is a value.
+    let mut raw: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut size = libc::socklen_t::try_from(size_of_val(&raw)).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `size` bytes into `raw`, which both outlive the call; older
+    // kernels write less, and the rest stays zero.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut raw).cast(),
+            &raw mut size,
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Info {
+        in_flight: raw.tcpi_unacked,
+        unsent: raw.tcpi_notsent_bytes,
+        timeout: Duration::from_micros(raw.tcpi_rto.into()),
+        backoff: raw.tcpi_backoff.into(),
+        silent: Duration::from_millis(raw.tcpi_last_ack_recv.into()),
+    })
+}
