@@ -1,6 +1,8 @@
 //! Protocol sight: sans-I/O scanners that take bytes and return facts.
 //!
-//! Never a socket, a clock, a header map or `async`. The bodies in `proxy/` feed them.
+//! Never a socket, a clock, a header map or `async`. The bodies in `proxy/` and the connections in
+//! `listener/` feed them.
 
+pub mod h2_heads;
 pub mod jsonrpc;
 pub mod sse;

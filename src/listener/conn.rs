@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
+use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
 use crate::proxy::backstop::Carrier;
 use crate::proxy::facts::ConnInfo;
@@ -53,7 +54,8 @@ pub async fn serve(
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
     let http2 = first == PREFACE;
     let info = Arc::new(info);
-    let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity) };
+    let heads = http2.then(HeadScanner::default);
+    let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity), heads };
     let ended = if http2 {
         // Its streams are tasks of their own.
         serve_http2(io, info, proxy, limits, watch, &activity).await
@@ -85,10 +87,11 @@ async fn serve_http1(
     (info, carrier): (Arc<ConnInfo>, Carrier),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
-    mut watch: Watch,
+    watch: Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
+        activity.on_head(false);
         activity.on_request();
         proxy.handle(&info, carrier.clone(), request)
     });
@@ -99,27 +102,8 @@ async fn serve_http1(
         .max_headers(limits.max_head_fields * 2)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
-    let (mut draining, mut idle) = (false, false);
-    let mut silent = pin!(activity.overdue(Some(limits.head_read), limits.idle));
-    loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return ended,
-            // Also during a drain, which half a head must not hold up.
-            overdue = silent.as_mut(), if !idle => match overdue {
-                Overdue::Head => return Ok(()),
-                Overdue::Idle => {
-                    idle = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-            },
-            () = watch.reached(Phase::Closing), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
+    let connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+    drive(connection, |connection| connection.graceful_shutdown(), limits, watch, activity).await
 }
 
 async fn serve_http2(
@@ -127,7 +111,7 @@ async fn serve_http2(
     info: Arc<ConnInfo>,
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
-    mut watch: Watch,
+    watch: Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
     let streams = Streams::default();
@@ -146,16 +130,48 @@ async fn serve_http2(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let served =
+        drive(connection, |connection| connection.graceful_shutdown(), limits, watch, activity);
     tokio::select! {
         biased;
-        ended = connection.as_mut() => return ended,
-        // No more is known of heads in HTTP/2 than that one came whole.
-        () = activity.without_request(limits.head_read) => return Ok(()),
-        _ = activity.overdue(None, limits.idle) => connection.as_mut().graceful_shutdown(),
-        () = watch.reached(Phase::Closing) => connection.as_mut().graceful_shutdown(),
+        ended = served => ended,
+        // A client that shakes hands and asks for nothing has begun no head.
+        () = activity.without_request(limits.head_read) => Ok(()),
     }
-    connection.await
+}
+
+/// Serves until the connection ends by itself, a head is overdue, or `shut` has let it end.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    shut: impl Fn(Pin<&mut C>),
+    limits: &ListenerLimits,
+    mut watch: Watch,
+    activity: &Activity,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let (mut draining, mut idle) = (false, false);
+    let mut silent = pin!(activity.overdue(limits.head_read, limits.idle));
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            // Also during a drain, which half a head must not hold up.
+            overdue = silent.as_mut(), if !idle => match overdue {
+                Overdue::Head => return Ok(()),
+                Overdue::Idle => {
+                    idle = true;
+                    shut(connection.as_mut());
+                }
+            },
+            () = watch.reached(Phase::Closing), if !draining => {
+                draining = true;
+                shut(connection.as_mut());
+            }
+        }
+    }
 }
 
 /// Spawns the streams of one HTTP/2 connection. hyper makes a stream's task right after it has called
@@ -205,9 +221,8 @@ impl Activity {
         Self { born: Instant::now(), open, head: AtomicU64::new(1), requests: AtomicU64::new(0) }
     }
 
-    /// A head is complete.
+    /// A head is complete; another one may have begun behind it in HTTP/2.
     fn on_request(&self) {
-        self.head.store(0, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -216,6 +231,17 @@ impl Activity {
         u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Bytes came of which it is known whether they leave a head unfinished.
+    fn on_head(&self, inside: bool) {
+        let since = self.head.load(Ordering::Relaxed);
+        if inside && since == 0 {
+            self.head.store(self.now() + 1, Ordering::Relaxed);
+        } else if !inside && since != 0 {
+            self.head.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes came: in HTTP/1, with no request open, those of a head.
     fn on_read(&self) {
         if self.open.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(self.now() + 1, Ordering::Relaxed);
@@ -231,19 +257,16 @@ impl Activity {
     }
 
     /// Ends when a head took too long, or when no request has been open for `idle` (zero is without
-    /// limit): never early, and late by at most the time between two looks. Without `head`, in
-    /// HTTP/2, reads say nothing of heads: pings are read too.
-    async fn overdue(&self, head: Option<Duration>, idle: Duration) -> Overdue {
-        let looks = [head, Some(idle / LOOKS).filter(|idle| !idle.is_zero())];
-        let Some(look) = looks.into_iter().flatten().min() else {
-            return std::future::pending().await;
-        };
+    /// limit): never early, and late by at most the time between two looks.
+    async fn overdue(&self, head: Duration, idle: Duration) -> Overdue {
+        let look = Some(idle / LOOKS).filter(|idle| !idle.is_zero());
+        let look = look.map_or(head, |look| look.min(head));
         let (mut idle_since, mut requests) = (Instant::now(), 0);
         loop {
-            let started = head.map_or(0, |_| self.head.load(Ordering::Relaxed));
-            let head_due = head
-                .filter(|_| started != 0)
-                .map(|limit| self.born + Duration::from_millis(started - 1) + limit);
+            let started = self.head.load(Ordering::Relaxed);
+            let head_due = started
+                .checked_sub(1)
+                .map(|started| self.born + Duration::from_millis(started) + head);
             let now = Instant::now();
             if head_due.is_some_and(|due| due <= now) {
                 return Overdue::Head;
@@ -274,6 +297,8 @@ struct Watched {
     read: usize,
     stream: Io,
     activity: Arc<Activity>,
+    /// In HTTP/2.
+    heads: Option<HeadScanner>,
 }
 
 // === impl Watched ===
@@ -292,8 +317,15 @@ impl AsyncRead for Watched {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.activity.on_read();
+        let this = &mut *self;
+        let new = buf.filled().get(before..).unwrap_or_default();
+        match &mut this.heads {
+            _ if new.is_empty() => {}
+            None => this.activity.on_read(),
+            Some(heads) => {
+                heads.feed(new);
+                this.activity.on_head(heads.is_inside());
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -337,7 +369,9 @@ mod tests {
 
     fn activity() -> (Activity, Arc<AtomicUsize>) {
         let open = Arc::new(AtomicUsize::new(0));
-        (Activity::new(Arc::clone(&open)), open)
+        let activity = Activity::new(Arc::clone(&open));
+        activity.on_head(false);
+        (activity, open)
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,7 +385,7 @@ mod tests {
             Instant::now()
         };
         let (overdue, last) = tokio::join!(
-            async { (activity.overdue(None, 80 * SECOND).await, Instant::now()) },
+            async { (activity.overdue(10 * SECOND, 80 * SECOND).await, Instant::now()) },
             busy
         );
         assert!(matches!(overdue.0, Overdue::Idle));
@@ -366,10 +400,11 @@ mod tests {
         let pings = async {
             loop {
                 tokio::time::sleep(SECOND).await;
-                activity.on_read();
+                activity.on_head(false);
             }
         };
-        let overdue = tokio::time::timeout(200 * SECOND, activity.overdue(None, 80 * SECOND));
+        let overdue =
+            tokio::time::timeout(200 * SECOND, activity.overdue(10 * SECOND, 80 * SECOND));
         tokio::select! {
             overdue = overdue => assert!(matches!(overdue, Ok(Overdue::Idle))),
             () = pings => {}
@@ -382,7 +417,7 @@ mod tests {
         activity.on_request();
         open.store(1, Ordering::Relaxed);
         activity.on_read();
-        let overdue = activity.overdue(Some(10 * SECOND), 80 * SECOND);
+        let overdue = activity.overdue(10 * SECOND, 80 * SECOND);
         assert!(tokio::time::timeout(3600 * SECOND, overdue).await.is_err());
     }
 
@@ -395,7 +430,7 @@ mod tests {
         tokio::time::advance(3 * SECOND).await;
         activity.on_read();
         let start = Instant::now();
-        let overdue = activity.overdue(Some(10 * SECOND), 900 * SECOND).await;
+        let overdue = activity.overdue(10 * SECOND, 900 * SECOND).await;
         assert!(matches!(overdue, Overdue::Head));
         assert_eq!(Instant::now() - start, 7 * SECOND);
     }

@@ -206,3 +206,47 @@ async fn a_connection_without_a_request_ends_with_goaway_although_pings_are_answ
     }
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn every_head_must_come_whole_in_time() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.listener.head_read = Duration::from_millis(200);
+    let proxy = TestProxy::start(config).await;
+    let block = get();
+    let (start, _rest) = block.split_at(block.len() / 2);
+    // Without its last frame, and with half a frame; the second head of a connection, and right behind
+    // the first one.
+    let unfinished = frame(HEADERS, END_STREAM, 3, start);
+    let whole = frame(HEADERS, END_STREAM | END_HEADERS, 3, &block);
+    for half in [&unfinished[..], &whole[..whole.len() / 2]] {
+        for at_once in [false, true] {
+            let mut client = connect(&proxy).await;
+            let mut first = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+            if at_once {
+                first.extend(half);
+            }
+            client.send_bytes(&first).await;
+            let mut call = backend.accept().await;
+            call.until("\r\n\r\n").await;
+            if !at_once {
+                client.send_bytes(half).await;
+            }
+            // Nothing of the connection can go on behind such a head, so all of it ends.
+            assert_eq!(call.rest().await, "");
+            client.rest().await;
+        }
+    }
+    // Slow, and in time.
+    let mut client = connect(&proxy).await;
+    for piece in frame(HEADERS, END_STREAM | END_HEADERS, 1, &block).chunks(4) {
+        client.send_bytes(piece).await;
+    }
+    let ((), head) = tokio::join!(
+        async { drop(backend.answer("HTTP/1.1 204 No Content\r\n\r\n").await) },
+        until(&mut client, HEADERS)
+    );
+    assert_eq!(head.payload[0], 0x89, ":status 204");
+    drop(client);
+    proxy.stop().await;
+}
