@@ -162,10 +162,13 @@ impl Cluster {
         Arc::new(Endpoint::new(target.clone(), address, uid, tls, reuse, self.discarded.clone()))
     }
 
-    /// New files for the dials to come.
+    /// New files for the dials to come. If they changed, connections of before take no new request: an
+    /// authority or an identity that was withdrawn must not live on in them.
     pub fn replace_tls(&self, configs: ClientConfigs) {
-        if let Some(tls) = &self.tls {
-            tls.replace(configs);
+        if let Some(tls) = &self.tls
+            && tls.replace(configs)
+        {
+            self.endpoints.load_full().iter().for_each(|endpoint| endpoint.pool.renew());
         }
     }
 

@@ -1,5 +1,6 @@
 //! The client's side: whom we trust, and who we are.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -8,7 +9,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{ALPN, TlsError, authorities, certificates, fault, private_key, system_authorities};
+use super::{
+    ALPN, TlsError, authorities, certificates, fault, private_key, read, system_authorities,
+};
 use crate::config::ClientTls;
 
 /// The configurations of one route.
@@ -18,6 +21,8 @@ pub struct ClientConfigs {
     pub any: Arc<ClientConfig>,
     /// Offers HTTP/1.1 only, for what HTTP/2 cannot carry: upgrades.
     pub http1: Arc<ClientConfig>,
+    /// Of the files' contents: equal for equal trust and identity.
+    pub print: u64,
 }
 
 /// Configurations from what stands in the files now.
@@ -58,7 +63,15 @@ pub fn client_config(tls: &ClientTls) -> Result<ClientConfigs, TlsError> {
     let mut http1 = config.clone();
     http1.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    Ok(ClientConfigs { any: Arc::new(config), http1: Arc::new(http1) })
+    Ok(ClientConfigs { any: Arc::new(config), http1: Arc::new(http1), print: print(tls)? })
+}
+
+fn print(tls: &ClientTls) -> Result<u64, TlsError> {
+    let mut hasher = DefaultHasher::new();
+    for (secret, key) in [(&tls.ca, "ca"), (&tls.cert, "cert"), (&tls.key, "key")] {
+        secret.as_ref().map(|secret| read(secret, key)).transpose()?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
 }
 
 /// Takes any certificate (`insecureSkipVerify`); the signatures of the handshake are still checked.

@@ -110,9 +110,10 @@ impl Tls {
         Self { configs: ArcSwap::from_pointee(configs), server_name }
     }
 
-    /// With others, from the next dial on.
-    pub fn replace(&self, configs: ClientConfigs) {
-        self.configs.store(Arc::new(configs));
+    /// With others, from the next dial on; whether they differ from those before.
+    pub fn replace(&self, configs: ClientConfigs) -> bool {
+        let print = configs.print;
+        self.configs.swap(Arc::new(configs)).print != print
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Endpoint {
 pub struct Lease {
     endpoint: Arc<Endpoint>,
     sender: Option<Sender>,
+    /// Of the pool, when the connection was taken from it or dialled.
+    epoch: u64,
     /// Whether the connection has carried a request before.
     pub reused: bool,
 }
@@ -93,8 +95,8 @@ impl Endpoint {
     /// A connection that is open already; never HTTP/2 if `http1`.
     #[must_use]
     pub fn warm(self: &Arc<Self>, http1: bool) -> Option<Lease> {
-        let sender = self.pool.take(http1, Instant::now())?;
-        Some(self.lease(Some(sender), true))
+        let (sender, epoch) = self.pool.take(http1, Instant::now())?;
+        Some(self.lease(Some(sender), epoch, true))
     }
 
     /// A new connection within `deadline`. The dial counts as load: an endpoint that does not answer
@@ -109,18 +111,18 @@ impl Endpoint {
     ) -> Result<Lease, ConnectError> {
         let tls = self.tls.as_deref();
         let dial = Dial { address: self.address, target: &self.target, tls, http1 };
-        let mut lease = self.lease(None, false);
+        let mut lease = self.lease(None, self.pool.epoch(), false);
         let sender = connect::open(dial, deadline).await?;
         if let Sender::Http2(shared) = &sender {
-            self.pool.share(shared);
+            self.pool.share(shared, lease.epoch);
         }
         lease.sender = Some(sender);
         Ok(lease)
     }
 
-    fn lease(self: &Arc<Self>, sender: Option<Sender>, reused: bool) -> Lease {
+    fn lease(self: &Arc<Self>, sender: Option<Sender>, epoch: u64, reused: bool) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { endpoint: Arc::clone(self), sender, reused }
+        Lease { endpoint: Arc::clone(self), sender, epoch, reused }
     }
 }
 
@@ -174,7 +176,7 @@ impl Lease {
         if let Some(Sender::Http1(http1)) = self.sender.take()
             && !http1.sender.is_closed()
         {
-            self.endpoint.pool.put(http1, Instant::now());
+            self.endpoint.pool.put(http1, self.epoch, Instant::now());
         }
     }
 }

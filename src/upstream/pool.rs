@@ -25,6 +25,8 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct State {
+    /// Connections of an earlier one are not kept.
+    epoch: u64,
     /// Oldest first.
     idle: Vec<Idle>,
     /// Another one is opened when all have as many streams as they take.
@@ -44,17 +46,18 @@ impl Pool {
     /// Empty; `discarded` counts what is closed unused or found closed.
     #[must_use]
     pub fn new(reuse: Reuse, discarded: Counter) -> Self {
-        let state = State { idle: Vec::new(), shared: Vec::new(), reuse };
+        let state = State { epoch: 0, idle: Vec::new(), shared: Vec::new(), reuse };
         Self { state: Mutex::new(state), discarded }
     }
 
-    /// A connection that may be used; never HTTP/2 if `http1`.
-    pub fn take(&self, http1: bool, now: Instant) -> Option<Sender> {
+    /// A connection that may be used, and its epoch; never HTTP/2 if `http1`.
+    pub fn take(&self, http1: bool, now: Instant) -> Option<(Sender, u64)> {
         let mut state = self.lock();
+        let epoch = state.epoch;
         if !http1 {
             state.shared.retain(|http2| !http2.sender.is_closed());
             if let Some(http2) = state.shared.iter().find(|http2| http2.has_room()) {
-                return Some(Sender::Http2(http2.clone()));
+                return Some((Sender::Http2(http2.clone()), epoch));
             }
         }
         let limit = state.reuse.limit();
@@ -69,21 +72,41 @@ impl Pool {
                 // Everything below it is older still; it stays to be watched.
                 return None;
             } else if idle.http1.sender.is_ready() {
-                return Some(Sender::Http1(state.idle.remove(at).http1));
+                return Some((Sender::Http1(state.idle.remove(at).http1), epoch));
             }
             // Not ready: its answer has ended and its task has not noticed yet. The next one.
         }
         None
     }
 
+    /// For [`Pool::put`] and [`Pool::share`]: when a connection was taken or its dial began.
+    pub fn epoch(&self) -> u64 {
+        self.lock().epoch
+    }
+
     /// Keeps a connection whose answer has been read to its end.
-    pub fn put(&self, http1: Http1, now: Instant) {
-        self.lock().idle.push(Idle { http1, since: now });
+    pub fn put(&self, http1: Http1, epoch: u64, now: Instant) {
+        let mut state = self.lock();
+        if state.epoch == epoch {
+            state.idle.push(Idle { http1, since: now });
+        }
     }
 
     /// Shares an HTTP/2 connection.
-    pub fn share(&self, http2: &Http2) {
-        self.lock().shared.push(http2.clone());
+    pub fn share(&self, http2: &Http2, epoch: u64) {
+        let mut state = self.lock();
+        if state.epoch == epoch {
+            state.shared.push(http2.clone());
+        }
+    }
+
+    /// Lets go of every connection there is; what they carry at the moment goes on.
+    pub fn renew(&self) {
+        let mut state = self.lock();
+        state.epoch += 1;
+        self.discarded.increment(state.idle.len() as u64);
+        state.idle.clear();
+        state.shared.clear();
     }
 
     /// The backend announced for how long it keeps idle connections.
@@ -94,7 +117,7 @@ impl Pool {
     /// Looks at what is idle: learns from it, and closes what is of no use any more.
     pub fn sweep(&self, now: Instant) {
         let mut state = self.lock();
-        let State { idle, shared, reuse } = &mut *state;
+        let State { idle, shared, reuse, .. } = &mut *state;
         let mut watched = false;
         // The oldest of those that are too old to be used stays to be watched, no more.
         idle.retain(|idle| {

@@ -10,7 +10,7 @@ use kagent_proxy::config;
 use tokio::net::TcpStream;
 
 use crate::support::{Backend, TestProxy};
-use crate::tls::{Authority, chain, connector};
+use crate::tls::{Authority, chain, connector, tls_backend};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -161,6 +161,48 @@ async fn a_refused_file_is_taken_when_the_secret_it_names_arrives() {
     let trusted = connector(&authority.pem(), None, b"http/1.1");
     shown(&proxy, &trusted, &renewed.cert).await;
     proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_withdrawn_authority_is_not_trusted_by_connections_of_before() {
+    let folder = folder("withdrawn");
+    let file = folder.join("config.yaml");
+    let (authority, other) = (Authority::new(), Authority::new());
+    let identity = authority.issue("proxy.kagent");
+    replace(&folder.join("tls.crt"), &identity.cert);
+    replace(&folder.join("tls.key"), &identity.key);
+    for (alpn, version) in [(&b"h2"[..], "HTTP/2.0"), (b"http/1.1", "HTTP/1.1")] {
+        let port = tls_backend(&authority.issue("tools.kagent"), alpn).await;
+        let ca = folder.join("upstream.ca");
+        replace(&ca, &authority.pem());
+        let routes = format!(
+            "- {{match: s.ns, targets: [\"https://127.0.0.1:{port}\"], \
+             tls: {{caFile: {}, serverName: tools.kagent}}}}\n",
+            ca.display()
+        );
+        replace(&file, &yaml(&folder, &routes));
+        let proxy = start(&file).await;
+        let ask =
+            || async { proxy.ask(&GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await };
+        for _ in 0..2 {
+            let answer = ask().await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(version), "{answer}");
+        }
+        let reused = "kagent_proxy_upstream_connections_total{route=\"s.ns\",event=\"reused\"} 1";
+        until(&proxy, "/metrics", reused).await;
+        // A reload that leaves the files as they are leaves the connections too.
+        let more = routes.clone() + "- {match: t.ns, targets: [\"http://127.0.0.1:1\"]}\n";
+        replace(&file, &yaml(&folder, &more));
+        until(&proxy, "/routes", "t.ns").await;
+        assert!(ask().await.starts_with("HTTP/1.1 200 "));
+        until(&proxy, "/metrics", &reused.replace("} 1", "} 2")).await;
+        replace(&ca, &other.pem());
+        until(&proxy, "/metrics", "kagent_proxy_config_reloads_total{result=\"applied\"} 2").await;
+        let answer = ask().await;
+        assert!(answer.starts_with("HTTP/1.1 502 connect_failed"), "{version}: {answer}");
+        proxy.stop().await;
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

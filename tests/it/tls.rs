@@ -87,23 +87,23 @@ pub(crate) fn listener(name: &str, tls: Option<ServerTls>) -> ListenerConfig {
     ListenerConfig { name: name.to_owned(), address: ([127, 0, 0, 1], 0).into(), tls }
 }
 
+fn server_tls(identity: &Identity, clients: Option<&Authority>, required: bool) -> ServerTls {
+    ServerTls {
+        cert: inline(&identity.cert),
+        key: inline(&identity.key),
+        client_ca: clients.map(|authority| inline(&authority.pem())),
+        require_client_cert: required,
+    }
+}
+
 #[tokio::test]
 async fn a_tls_listener_stands_beside_a_plain_one_and_may_ask_for_certificates() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.issue("proxy.kagent");
     let backend = Backend::start().await;
     let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
-    let tls = ServerTls {
-        cert: inline(&server.cert),
-        key: inline(&server.key),
-        client_ca: None,
-        require_client_cert: false,
-    };
-    let asking = ServerTls {
-        client_ca: Some(inline(&authority.pem())),
-        require_client_cert: true,
-        ..tls.clone()
-    };
+    let tls = server_tls(&server, None, false);
+    let asking = server_tls(&server, Some(&authority), true);
     config.listeners =
         vec![listener("plain", None), listener("tls", Some(tls)), listener("mutual", Some(asking))];
     let proxy = TestProxy::start(config).await;
@@ -130,13 +130,26 @@ async fn a_tls_listener_stands_beside_a_plain_one_and_may_ask_for_certificates()
 }
 
 /// A TLS backend that answers every request on its first connections with `OK`.
-async fn tls_backend(identity: &Identity, alpn: &[u8]) -> u16 {
+pub(crate) async fn tls_backend(identity: &Identity, alpn: &[u8]) -> u16 {
+    tls_backend_for(identity, alpn, None).await
+}
+
+/// As [`tls_backend`], for clients with a certificate of this authority only.
+async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Authority>) -> u16 {
     kagent_proxy::tls::install_provider();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain(&identity.cert), key)
-        .unwrap();
+    let builder = rustls::ServerConfig::builder();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(chain(&authority.pem()).remove(0)).unwrap();
+            builder.with_client_cert_verifier(
+                rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap(),
+            )
+        }
+    };
+    let mut config = builder.with_single_cert(chain(&identity.cert), key).unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -210,6 +223,96 @@ async fn an_https_target_is_trusted_by_its_authority_and_name_only() {
         }
         proxy.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_https_target_that_asks_for_a_certificate_gets_the_route_s() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let shows = |identity: Option<&Identity>| ClientTls {
+        ca: Some(inline(&authority.pem())),
+        server_name: Some("tools.kagent".to_owned()),
+        cert: identity.map(|identity| inline(&identity.cert)),
+        key: identity.map(|identity| inline(&identity.key)),
+        ..ClientTls::default()
+    };
+    for alpn in [&b"h2"[..], b"http/1.1"] {
+        let server = authority.issue("tools.kagent");
+        let port = tls_backend_for(&server, alpn, Some(&authority)).await;
+        let proxy = TestProxy::start(config(vec![
+            https("known.ns", port, shows(Some(&authority.issue("proxy")))),
+            https("foreign.ns", port, shows(Some(&stranger.issue("proxy")))),
+            https("nobody.ns", port, shows(None)),
+        ]))
+        .await;
+        let ask = |host: &str| {
+            let request = GET.replace("s.ns", host);
+            let proxy = &proxy;
+            async move { proxy.ask(&request).await }
+        };
+        let answer = ask("known.ns").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        for refused in ["foreign.ns", "nobody.ns"] {
+            // In TLS 1.3 the backend's refusal comes behind the handshake.
+            let answer = ask(refused).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{refused}: {answer}");
+        }
+        proxy.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tls_listener_speaks_http_2_to_who_negotiates_it() {
+    let authority = Authority::new();
+    let server = authority.issue("proxy.kagent");
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.listeners = vec![listener("tls", Some(server_tls(&server, None, false)))];
+    let proxy = TestProxy::start(config).await;
+    let connector = connector(&authority.pem(), None, b"h2");
+    let tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let tls = connector.connect("proxy.kagent".try_into().unwrap(), tcp).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let io = hyper_util::rt::TokioIo::new(tls);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = Box::pin(hyper::client::conn::http2::handshake(executor, io));
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for path in ["/a", "/b"] {
+        let request = http::Request::get(format!("https://proxy.kagent{path}"))
+            .header("x-kagent-host", "s.ns")
+            .body(String::new())
+            .unwrap();
+        let (answer, head) = tokio::join!(sender.send_request(request), backend.answer(OK));
+        let answer = answer.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+        assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+        assert!(head.contains("x-forwarded-host: proxy.kagent\r\n"), "{head}");
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_listener_may_take_clients_with_and_without_a_certificate_but_no_foreign_one() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let server = authority.issue("proxy.kagent");
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let tls = server_tls(&server, Some(&authority), false);
+    config.listeners = vec![listener("tls", Some(tls))];
+    let proxy = TestProxy::start(config).await;
+    let known = authority.issue("client");
+    for identity in [Some(&known), None] {
+        let client = connector(&authority.pem(), identity, b"http/1.1");
+        let (answer, _) = tokio::join!(ask(proxy.address, &client, GET), backend.answer(OK));
+        assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
+    }
+    let foreign = connector(&authority.pem(), Some(&stranger.issue("client")), b"http/1.1");
+    let refused = ask(proxy.address, &foreign, GET).await;
+    assert!(!refused.as_ref().is_ok_and(|text| !text.is_empty()), "{refused:?}");
+    proxy.stop().await;
 }
 
 #[tokio::test]
