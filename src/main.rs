@@ -17,6 +17,7 @@ use kagent_proxy::config::{LogFormat, Source};
 use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
+use kagent_proxy::reload::Load;
 use kagent_proxy::{check, telemetry, tls};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -85,10 +86,8 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
 }
 
 fn run(args: &ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
-    match config::load(args, env) {
-        Ok(loaded) => start(loaded, args, env, |_| Ok(())),
-        Err(faults) => complain(&faults.to_string(), FAULTY_CONFIGURATION),
-    }
+    let (args, env) = (args.clone(), env.clone());
+    start(Box::new(move || config::load(&args, &env)), |_| Ok(()))
 }
 
 /// As [`run`], with backends of our own, and without the lag of a drain: no cluster has to learn that
@@ -101,17 +100,19 @@ fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode
         Err(error) => return complain(&format!("no port on loopback: {error}"), 1),
     };
     args.route.extend(routes);
-    let mut loaded = match config::load(&args, env) {
-        Ok(loaded) => loaded,
-        Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
+    let env = env.clone();
+    // At each reload too, or the difference would look like a change.
+    let load = move || {
+        let mut loaded = config::load(&args, &env)?;
+        if loaded.sources.of("drain.lag") == Source::Default {
+            loaded.config.drain.lag = Duration::ZERO;
+        }
+        if loaded.sources.of("log.format") == Source::Default {
+            loaded.config.log.format = LogFormat::Text;
+        }
+        Ok(loaded)
     };
-    if loaded.sources.of("drain.lag") == Source::Default {
-        loaded.config.drain.lag = Duration::ZERO;
-    }
-    if loaded.sources.of("log.format") == Source::Default {
-        loaded.config.log.format = LogFormat::Text;
-    }
-    start(loaded, &args, env, |bound| {
+    start(Box::new(load), |bound| {
         let servers = backends.serve()?;
         if let Some(listen) = bound.addresses.first() {
             say(&demo::guide(*listen, bound.admin_address));
@@ -121,12 +122,11 @@ fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode
 }
 
 /// Serves until the drain is over. What `ready` returns, given the open ports, lives as long.
-fn start<T>(
-    loaded: Loaded,
-    args: &ConfigArgs,
-    env: &BTreeMap<String, String>,
-    ready: impl FnOnce(&Bound) -> io::Result<T>,
-) -> ExitCode {
+fn start<T>(load: Load, ready: impl FnOnce(&Bound) -> io::Result<T>) -> ExitCode {
+    let loaded = match load() {
+        Ok(loaded) => loaded,
+        Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
+    };
     if let Err(fault) = telemetry::start_logging(&loaded.config.log) {
         return complain(&fault, FAULTY_CONFIGURATION);
     }
@@ -139,8 +139,7 @@ fn start<T>(
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match (traffic, beside) {
         (Ok(traffic), Ok(beside)) => {
-            let (args, env) = (args.clone(), env.clone());
-            let code = beside.block_on(serve(loaded, args, env, traffic.handle(), ready));
+            let code = beside.block_on(serve(loaded, load, traffic.handle(), ready));
             // A name server that does not answer must not hold up the end.
             traffic.shutdown_timeout(LAST_WORDS);
             beside.shutdown_timeout(LAST_WORDS);
@@ -152,8 +151,7 @@ fn start<T>(
 
 async fn serve<T>(
     loaded: Loaded,
-    args: ConfigArgs,
-    env: BTreeMap<String, String>,
+    load: Load,
     traffic: &Handle,
     ready: impl FnOnce(&Bound) -> io::Result<T>,
 ) -> ExitCode {
@@ -167,7 +165,7 @@ async fn serve<T>(
         Ok(bound) => bound,
         Err(error) => return complain(&error.to_string(), 1),
     };
-    let bound = bound.following(loaded.file, Box::new(move || config::load(&args, &env)));
+    let bound = bound.following(loaded.file, load);
     let listen: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
     tracing::info!(listen = listen.join(" "), admin = %bound.admin_address, "serving");
     let _beside = match ready(&bound) {

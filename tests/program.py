@@ -167,9 +167,18 @@ def precedence() -> None:
 
 
 def demo() -> None:
-    args = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    folder = tempfile.TemporaryDirectory()
+    file = os.path.join(folder.name, "config.yaml")
+
+    def write(routes: str) -> None:
+        with open(file + ".new", "w") as new:
+            new.write(f"reloadEvery: 20ms\nroutes: [{routes}]\n")
+        os.rename(file + ".new", file)
+
+    write("")
+    args = ["demo", "--config", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     proxy = subprocess.Popen(
-        [PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [PROGRAM, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         lines = []
@@ -191,11 +200,20 @@ def demo() -> None:
         for route in ("tools.demo", "agent.demo"):
             counted = rf'kagent_proxy_requests_total{{[^}}]*"{route}"[^}}]*}} 1'
             assert re.search(counted, metrics.stdout), (route, metrics.stdout)
+        # What the demo sets itself is no change.
+        write("{match: a.b, targets: ['127.0.0.1:9']}")
+        lines = []
+        while "configuration is reloaded" not in (line := proxy.stderr.readline()):
+            assert line, lines
+            lines.append(line)
+        assert not any("other settings" in line for line in lines), lines
         proxy.send_signal(signal.SIGINT)
-        assert proxy.wait(timeout=10) == 0
+        proxy.communicate(timeout=10)
+        assert proxy.returncode == 0
     finally:
         proxy.kill()
         proxy.wait()
+        folder.cleanup()
 
 
 commands()
