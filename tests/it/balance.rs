@@ -1,6 +1,8 @@
 //! Which of several endpoints a call goes to.
 
-use kagent_proxy::config::Scheme;
+use std::net::SocketAddr;
+
+use kagent_proxy::config::{Scheme, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
@@ -38,6 +40,14 @@ async fn open_streams_spread_over_two_endpoints_one_by_one() {
 async fn black_hole() -> (u16, tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (address, listener, queued) = fill(socket).await;
+    (address.port(), listener, queued)
+}
+
+/// Connects to this socket, which accepts nobody, until the kernel answers no more.
+async fn fill(
+    socket: tokio::net::TcpSocket,
+) -> (SocketAddr, tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
     let listener = socket.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
     let mut queued = Vec::new();
@@ -47,14 +57,31 @@ async fn black_hole() -> (u16, tokio::net::TcpListener, Vec<tokio::net::TcpStrea
     {
         queued.push(stream.unwrap());
     }
-    (address.port(), listener, queued)
+    (address, listener, queued)
 }
 
 #[tokio::test]
 async fn an_endpoint_that_swallows_connections_is_overtaken_and_left_out() {
-    let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (dead, _listener, _queued) = black_hole().await;
-    let ports = [dead, alive.local_addr().unwrap().port()];
+    overtaken(("127.0.0.1", dead)).await;
+}
+
+#[tokio::test]
+async fn a_dead_ipv6_address_is_overtaken_by_a_live_ipv4_one() {
+    let socket = tokio::net::TcpSocket::new_v6().unwrap();
+    // A machine without IPv6 has no such address to be wrong about.
+    if socket.bind("[::1]:0".parse().unwrap()).is_err() {
+        return;
+    }
+    let (dead, _listener, _queued) = fill(socket).await;
+    overtaken(("::1", dead.port())).await;
+}
+
+/// Calls go through beside an address that swallows connections, also those that tried it first, and it
+/// is left out in the end.
+async fn overtaken((dead, port): (&str, u16)) {
+    let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let live = alive.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
         loop {
             let mut stream = alive.accept().await.unwrap().0;
@@ -64,7 +91,12 @@ async fn an_endpoint_that_swallows_connections_is_overtaken_and_left_out() {
             stream.write_all(close).await.unwrap();
         }
     });
-    let proxy = TestProxy::start(config(vec![route("s.ns", "/", Scheme::Http, &ports)])).await;
+    let mut route = route("s.ns", "/", Scheme::Http, &[]);
+    let target = |host: &str, port| Target { scheme: Scheme::Http, host: host.to_owned(), port };
+    route.to.targets = vec![target(dead, port), target("127.0.0.1", live)];
+    // What waited for it would fail.
+    route.to.timeouts.connect = BOUND;
+    let proxy = TestProxy::start(config(vec![route])).await;
     let ejected = async {
         loop {
             let mut client: Client = proxy.connect().await;

@@ -33,6 +33,7 @@ mod properties;
 mod relay;
 mod reload;
 mod retry;
+mod reuse;
 mod runtimes;
 mod stalled;
 mod tls;

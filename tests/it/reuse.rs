@@ -1,0 +1,74 @@
+//! For how long idle connections to a backend are used again: learned from what it does.
+
+use std::time::Duration;
+
+use kagent_proxy::config::Scheme;
+
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const START: Duration = Duration::from_millis(200);
+
+/// A call that the proxy sends on this connection.
+async fn on(proxy: &TestProxy, call: &mut Client) {
+    let backend = async {
+        call.until("\r\n\r\n").await;
+        call.send(OK).await;
+    };
+    let (answer, ()) = tokio::join!(proxy.ask(GET), backend);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+/// A call that the proxy opens a connection for, which stays open.
+async fn anew(proxy: &TestProxy, backend: &Backend) -> Client {
+    let call = async {
+        let mut call = backend.accept().await;
+        call.until("\r\n\r\n").await;
+        call.send(OK).await;
+        call
+    };
+    let (answer, call) = tokio::join!(proxy.ask(GET), call);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    call
+}
+
+/// What the proxy has learned so far, in seconds.
+async fn learned(proxy: &TestProxy) -> f64 {
+    let routes = proxy.admin("/routes").await;
+    let value = routes.split("\"reuseIdleSeconds\":").nth(1).unwrap();
+    value.split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn connections_are_used_longer_where_the_endpoint_was_seen_to_keep_them() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.upstream.idle = START;
+    let proxy = TestProxy::start(config).await;
+    let mut first = anew(&proxy, &backend).await;
+    on(&proxy, &mut first).await;
+    // Longer than an unknown endpoint is trusted with: the pause is what is tested.
+    tokio::time::sleep(2 * START).await;
+    let _second = anew(&proxy, &backend).await;
+    // Both stay open, and the proxy looks.
+    let seen = async {
+        while learned(&proxy).await < 2.5 {
+            tokio::time::sleep(START).await;
+        }
+    };
+    tokio::time::timeout(BOUND, seen).await.expect("nothing is learned");
+    let mut third = anew(&proxy, &backend).await;
+    tokio::time::sleep(2 * START).await;
+    on(&proxy, &mut third).await;
+    // It closes one: less again.
+    let before = learned(&proxy).await;
+    drop((first, third));
+    let seen = async {
+        while learned(&proxy).await >= before {
+            tokio::time::sleep(START).await;
+        }
+    };
+    tokio::time::timeout(BOUND, seen).await.expect("a close teaches nothing");
+    proxy.stop().await;
+}
