@@ -135,7 +135,7 @@ impl Admin {
         match Question::from_query(query) {
             Ok(question) => {
                 let view = self.config.load();
-                json_text(&explain(&self.proxy.routes(), &view, &question))
+                json_text(&explain(&self.proxy.routes(), self.proxy.limits(), &view, &question))
             }
             Err(wrong) => text(StatusCode::BAD_REQUEST, format!("{wrong}\n")),
         }

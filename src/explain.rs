@@ -39,9 +39,15 @@ pub struct Question {
     pub from: Option<IpAddr>,
 }
 
-/// The decision for a request. `view` is the configuration with its sources, as `/config` shows it.
+/// The decision for a request within these limits. `view` is the configuration with its sources, as
+/// `/config` shows it.
 #[must_use]
-pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
+pub fn explain(
+    table: &RouteTable,
+    limits: &ListenerLimits,
+    view: &Value,
+    question: &Question,
+) -> Value {
     let asked = json!({ "host": question.host, "path": question.path, "method": question.method });
     let mut answer = match asked {
         Value::Object(map) => map,
@@ -61,11 +67,10 @@ pub fn explain(table: &RouteTable, view: &Value, question: &Question) -> Value {
         answer.insert("caller".to_owned(), json!(caller.to_string()));
     }
     let mut chain = Vec::new();
-    let found = Facts::read(&request, table.cluster_domain(), &ListenerLimits::default(), "")
-        .and_then(|facts| {
-            let route = lookup::route(table, &facts, &conn, &request, Some(&mut chain))?;
-            Ok((facts, route))
-        });
+    let found = Facts::read(&request, table.cluster_domain(), limits, "").and_then(|facts| {
+        let route = lookup::route(table, &facts, &conn, &request, Some(&mut chain))?;
+        Ok((facts, route))
+    });
     match found {
         Ok((facts, found)) => {
             chosen(&mut answer, &facts, &found.route, view);
@@ -91,7 +96,8 @@ pub fn explain_config(
 ) -> Result<Value, String> {
     let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
     let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
-    let mut answer = explain(&built.table, &config::view(config, sources), question);
+    let mut answer =
+        explain(&built.table, &config.listener, &config::view(config, sources), question);
     if let (true, Some(answer)) = (config.discovery.enabled, answer.as_object_mut()) {
         let note = "discovery is on, and this answer knows static routes only; ask a running proxy with --admin";
         answer.insert("note".to_owned(), json!(note));

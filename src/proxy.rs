@@ -125,6 +125,12 @@ impl Proxy {
         self.routes.load_full()
     }
 
+    /// What a head may have.
+    #[must_use]
+    pub fn limits(&self) -> &ListenerLimits {
+        &self.limits
+    }
+
     /// Puts another table in force, from the next request on, made from the one before it: what
     /// two writers change is never lost.
     pub fn update(&self, change: impl FnOnce(&RouteTable) -> RouteTable) {

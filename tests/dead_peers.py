@@ -8,7 +8,7 @@ hears of it:
 - backend: it is idle, so keepalive finds it: 30 s until the first probe and three of 10 s;
 - client: it owes an acknowledgement for a keep-alive comment, so the proxy's own watch finds it;
 - stalled: it had stopped reading before it died, and answers no probe of its window any more;
-- reader: nothing is taken down; the client does not read for longer than all of these limits, then reads on
+- reader: nothing is taken down (and the admin listener is asked from outside, since there is one here); the client does not read for longer than all of these limits, then reads on
   and must get everything.
 
 Needs root and iproute2. Stops by itself and takes the namespaces away.
@@ -155,6 +155,28 @@ def expect(stream, word: str, within: float) -> None:
     assert found, f"no {word!r} within {within} s"
 
 
+def outside() -> None:
+    """Who asks from outside the pod is told readiness and numbers, and nothing of routes (D24)."""
+    code = "import http.client; c = http.client.HTTPConnection('{}:9090', timeout=20); c.request('{}', '{}'); "
+    code += "print(c.getresponse().status)"
+    for namespace, host in ((CLIENT, "10.98.1.1"), (PROXY, "127.0.0.1")):
+        for method, path, closed in (
+            ("GET", "/livez", False),
+            ("GET", "/readyz", False),
+            ("GET", "/metrics", False),
+            ("GET", "/routes", True),
+            ("GET", "/config", True),
+            ("GET", "/explain?host=s.ns", True),
+            ("POST", "/drain", True),
+        ):
+            if path == "/drain" and namespace == PROXY:
+                continue
+            command = ["ip", "netns", "exec", namespace, sys.executable, "-c", code.format(host, method, path)]
+            status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            expected = "403" if closed and namespace == CLIENT else "200"
+            assert status == expected, f"{method} {path} from {namespace}: {status}, not {expected}"
+
+
 def stalled() -> None:
     """Until the client's window is closed: the proxy probes it (timer 04 in /proc/net/tcp)."""
     for _ in range(300):
@@ -179,7 +201,7 @@ def scenario(dead: str) -> None:
         backend = start(BACKEND, sys.executable, "-c", FLOOD_CODE if flooded else BACKEND_CODE)
         started.append(backend)
         expect(backend.stdout, "ready", 20)
-        flags = ["--listen", "10.98.1.1:8080", "--admin", "127.0.0.1:9090"]
+        flags = ["--listen", "10.98.1.1:8080", "--admin", "0.0.0.0:9090"]
         flags += ["--route", "s.ns=10.98.2.2:8080", "--log-format", "json"]
         proxy = start(PROXY, PROGRAM, "run", *flags)
         started.append(proxy)
@@ -193,6 +215,7 @@ def scenario(dead: str) -> None:
             expect(client.stdout, "abort", HEARD[dead])
             expect(proxy.stderr, '"outcome":"upstream_broke"', 20)
         elif dead == "reader":
+            outside()
             expect(client.stdout, "whole", PAUSE + 60)
             expect(proxy.stderr, '"outcome":"complete"', 20)
         else:

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod admin;
 #[cfg(feature = "kube")]
 mod api;
 mod balance;
