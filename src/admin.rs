@@ -16,7 +16,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -37,10 +36,8 @@ use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::route::discovered::State;
 use crate::route::{Discovered, Route};
+use crate::socket::ACCEPT_PAUSE;
 use crate::upstream::Endpoint;
-
-/// After an accept error, usually too many open files: long enough for some to close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the admin listener shows.
 #[derive(Clone)]

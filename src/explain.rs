@@ -174,6 +174,8 @@ impl Question {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
+        // Every client sends one.
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
         let texts = [(X_KAGENT_HOST, &self.host), (header::HOST, &self.authority)];
         for (name, value) in texts {
             let Some(value) = value else { continue };

@@ -9,7 +9,6 @@ pub mod tls;
 use std::io::Result;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,13 +21,11 @@ use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::backstop::Carrier;
 use crate::proxy::facts::ConnInfo;
-use crate::socket::Tcp;
+use crate::socket::{ACCEPT_PAUSE, Tcp};
 use tls::Acceptor;
 
 /// Connections the kernel keeps for us between two accepts.
 const BACKLOG: i32 = 4096;
-/// After an accept error, usually too many open files: long enough for some to close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds; `[::]` takes IPv4 too, and falls back to `0.0.0.0` on a machine without IPv6.
 ///

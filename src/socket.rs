@@ -22,6 +22,8 @@ use tokio::net::TcpStream;
 
 use open::Open;
 
+/// After an error of a listener's accept, usually too many open files: long enough for some to close.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often every connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// A peer that owes an acknowledgement and has been silent for so long is dead.

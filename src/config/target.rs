@@ -81,12 +81,7 @@ pub fn parse_match(text: &str) -> Result<(String, String), String> {
     let at = text.find('/').unwrap_or(text.len());
     let (host, prefix) = text.split_at(at);
     let host = parse_host(host)?;
-    let number = |label: &str| label.bytes().all(|b| b.is_ascii_digit()) || label.starts_with("0x");
-    let unreachable = host == "localhost"
-        || host.ends_with(".localhost")
-        || host.contains('_')
-        || host.split('.').all(number);
-    if unreachable {
+    if host.contains('_') || is_like_address(&host) {
         return Err(format!(
             "host {host:?} is refused in x-kagent-host, so no request can reach this route; write a name of letters, digits and hyphens such as helper.team-a"
         ));
@@ -188,6 +183,21 @@ fn parse_address(host: &str) -> Option<String> {
     }
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     is_dns_name(&host).then_some(host)
+}
+
+/// Whether a name in lower case leads to an address without asking a name server: `localhost`, or any form
+/// of an IPv4 address that resolvers take (inet_aton): 10.0.0.1, 0x7f000001, 127.1. A namespace may be
+/// called 3, so one number is not enough.
+#[must_use]
+pub fn is_like_address(name: &str) -> bool {
+    let number = |label: &str| {
+        let hex = label.strip_prefix("0x");
+        hex.map_or_else(
+            || label.bytes().all(|b| b.is_ascii_digit()),
+            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        )
+    };
+    name == "localhost" || name.ends_with(".localhost") || name.split('.').all(number)
 }
 
 /// RFC 1123 labels; the underscore is let through because Docker Compose names carry it.

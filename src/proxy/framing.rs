@@ -15,15 +15,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let map = request.headers();
     host(map)?;
-    if request.version() == Version::HTTP_2 {
-        return Ok(());
-    }
     let uri = request.uri();
     let asterisk = uri.path() == "*" && request.method() == Method::OPTIONS;
     if !asterisk && !uri.path().starts_with('/') {
         return Err("its target is neither a path nor an absolute URL");
     }
-    transfer_encoding(map)
+    match request.version() {
+        Version::HTTP_2 => Ok(()),
+        // RFC 9112 section 3.2; HTTP/1.0 has none.
+        Version::HTTP_11 if !map.contains_key(HOST) => Err("it has no Host field; send one"),
+        _ => transfer_encoding(map),
+    }
 }
 
 /// One at most (RFC 9112 section 3.2), which names a host.
@@ -71,8 +73,7 @@ mod tests {
     #[test]
     fn what_reads_in_one_way_passes() {
         for fields in [
-            &[][..],
-            &[("host", "")],
+            &[("host", "")][..],
             &[("host", "a_b.ns:80"), ("content-length", "3")],
             &[("host", "[::1]:80"), ("transfer-encoding", "Chunked")],
         ] {
@@ -84,18 +85,43 @@ mod tests {
     #[test]
     fn what_reads_in_two_ways_does_not() {
         for (fields, part) in [
-            (&[("host", "a"), ("host", "a")][..], "several Host"),
+            (&[][..], "no Host"),
+            (&[("host", "a"), ("host", "a")], "several Host"),
             (&[("host", "u@a")], "no host name"),
             (&[("host", "a b")], "no host name"),
-            (&[("content-length", "3"), ("transfer-encoding", "chunked")], "both"),
-            (&[("transfer-encoding", "gzip, chunked")], "not just"),
-            (&[("transfer-encoding", "chunked, chunked")], "not just"),
-            (&[("transfer-encoding", "identity"), ("transfer-encoding", "chunked")], "not just"),
+            (&[("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")], "both"),
+            (&[("host", "a"), ("transfer-encoding", "gzip, chunked")], "not just"),
+            (&[("host", "a"), ("transfer-encoding", "chunked, chunked")], "not just"),
+            (
+                &[
+                    ("host", "a"),
+                    ("transfer-encoding", "identity"),
+                    ("transfer-encoding", "chunked"),
+                ],
+                "not just",
+            ),
         ] {
             let said = says("/", fields).unwrap_or_default();
             assert!(said.contains(part), "{fields:?}: {said:?}");
         }
         assert!(says("a.ns:80", &[]).is_some_and(|said| said.contains("target")));
-        assert!(says("*", &[]).is_some_and(|said| said.contains("target")), "only for OPTIONS");
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let asterisk = |method| {
+                let request = Request::builder().uri("*").method(method).version(version);
+                check(&request.header(HOST, "a").body(()).unwrap())
+            };
+            assert!(asterisk("OPTIONS").is_ok());
+            assert!(asterisk("GET").is_err_and(|said| said.contains("target")), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn only_http_1_1_needs_a_host() {
+        for (version, passes) in
+            [(Version::HTTP_10, true), (Version::HTTP_11, false), (Version::HTTP_2, true)]
+        {
+            let request = Request::builder().uri("/").version(version).body(()).unwrap();
+            assert_eq!(check(&request).is_ok(), passes, "{version:?}");
+        }
     }
 }

@@ -102,6 +102,22 @@ mod tests {
     }
 
     #[test]
+    fn numbers_keep_their_value() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..10_000 {
+            let number = f64::from_bits(random.u64(..));
+            if !number.is_finite() {
+                continue;
+            }
+            let card = format!("{{\"x\":{number:e}}}");
+            let done = rewrite_card(card.as_bytes(), ORIGIN, &|_| true).unwrap();
+            let text = std::str::from_utf8(&done.body).unwrap();
+            let seen = text.strip_prefix("{\"x\":").and_then(|text| text.strip_suffix('}'));
+            assert_eq!(seen.unwrap().parse::<f64>().unwrap().to_bits(), number.to_bits(), "{card}");
+        }
+    }
+
+    #[test]
     fn what_is_no_object_is_not_touched() {
         for body in ["", "[1]", "{", "<html>"] {
             assert_eq!(rewrite_card(body.as_bytes(), ORIGIN, &|_| true), None, "{body}");

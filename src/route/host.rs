@@ -4,7 +4,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use crate::config::target::bare_host;
+use crate::config::target::{bare_host, is_like_address};
 
 /// A host name in the one form in which names are compared: lower case, no trailing dot, no cluster
 /// suffix. Keeps the name as given besides.
@@ -110,7 +110,7 @@ fn check_name(name: &str) -> Result<(), BadHost> {
     if name.len() > 253 {
         return Err(BadHost::TooLong);
     }
-    if name.starts_with('[') || name == "localhost" || name.ends_with(".localhost") {
+    if name.starts_with('[') || is_like_address(name) {
         return Err(BadHost::Address);
     }
     let label_ok = |label: &str| {
@@ -119,19 +119,7 @@ fn check_name(name: &str) -> Result<(), BadHost> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if !name.split('.').all(label_ok) {
-        return Err(BadHost::Label);
-    }
-    // Every form of an IPv4 address that resolvers take (inet_aton): 10.0.0.1, 0x7f000001, 127.1. A
-    // namespace may be called 3, so one number is not enough.
-    let number = |label: &str| {
-        let hex = label.strip_prefix("0x");
-        hex.map_or_else(
-            || label.bytes().all(|b| b.is_ascii_digit()),
-            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
-        )
-    };
-    if name.split('.').all(number) { Err(BadHost::Address) } else { Ok(()) }
+    if name.split('.').all(label_ok) { Ok(()) } else { Err(BadHost::Label) }
 }
 
 #[cfg(test)]

@@ -41,8 +41,14 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// GET / to `s.ns`, in HPACK without tables.
 fn get() -> Vec<u8> {
-    // :method GET, :scheme http, :path /, then :authority.
-    let mut block = vec![0x82, 0x86, 0x84, 0x01, 1, b'p'];
+    // :method GET, :scheme http, :path /.
+    request(&[0x82, 0x86, 0x84])
+}
+
+/// A request to `s.ns` that begins so.
+fn request(start: &[u8]) -> Vec<u8> {
+    // :authority.
+    let mut block = [start, &[0x01, 1, b'p']].concat();
     for text in ["x-kagent-host", "s.ns"] {
         if text.starts_with('x') {
             block.push(0);
@@ -204,6 +210,29 @@ async fn a_connection_without_a_request_ends_with_goaway_although_pings_are_answ
     while let Ok(frame) = next(&mut client).await {
         answer(&mut client, &frame).await;
     }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_asterisk_reaches_an_http_1_backend_with_options_only() {
+    let (proxy, backend) = start().await;
+    let mut client = connect(&proxy).await;
+    // :method GET, then :path as text.
+    let asterisk = request(&[0x82, 0x86, 0x04, 1, b'*']);
+    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &asterisk)).await;
+    let head = until(&mut client, HEADERS).await;
+    assert_eq!(head.payload[0], 0x8c, ":status 400");
+    // :method OPTIONS as text.
+    let method = [&[0x02, 7][..], b"OPTIONS"].concat();
+    let options = request(&[&method[..], &[0x86, 0x04, 1, b'*']].concat());
+    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &options)).await;
+    let (seen, head) = tokio::join!(
+        backend.answer("HTTP/1.1 204 No Content\r\n\r\n"),
+        until(&mut client, HEADERS)
+    );
+    assert!(seen.starts_with("OPTIONS * HTTP/1.1\r\n"), "{seen}");
+    assert_eq!((head.stream, head.payload[0]), (3, 0x89), ":status 204");
+    drop(client);
     proxy.stop().await;
 }
 

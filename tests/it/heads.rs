@@ -164,6 +164,7 @@ async fn broken_heads_are_refused() {
         let request = format!("{line}\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n");
         is_refused(request.as_bytes(), "400 ").await;
     }
+    is_refused(b"GET / HTTP/1.1\r\nx-kagent-host: s.ns\r\n\r\n", "400 ").await;
 }
 
 #[tokio::test]
