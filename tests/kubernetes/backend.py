@@ -2,14 +2,16 @@
 """A backend for pods: answers every request with what it saw and who it is.
 
 Usage: backend.py PORT... [--tls CERTIFICATE KEY]. Paths: `/healthz`; `/.well-known/agent-card.json`, whose URL
-is the request's Host; any path that ends in `/stream` is an endless event stream; all
-others get JSON. On SIGTERM it does as uvicorn does: listens no more, closes idle connections, ends streams and
-finishes running requests. It knows nothing of Kubernetes but its host name.
+is the request's Host; any path that ends in `/stream` is an endless event stream, and `/linger/stream` one that
+SIGTERM does not end; all others get JSON, after `?delay=` milliseconds if asked. On SIGTERM it does as uvicorn
+does: listens no more, closes idle connections, ends streams and finishes running requests. It knows nothing of
+Kubernetes but its host name.
 """
 
 import asyncio
 import json
 import os
+import re
 import signal
 import ssl
 import sys
@@ -51,13 +53,15 @@ class Backend:
         body = await read_body(names, reader)
         port = writer.get_extra_info("sockname")[1]
         if path.split("?")[0].endswith("/stream"):
-            return await self.stream(writer)
+            return await self.stream(writer, path.startswith("/linger/"))
         saw = {"pod": NAME, "port": port, "method": method, "path": path, "headers": headers, "bytes": len(body)}
         saw["tls"] = writer.get_extra_info("ssl_object") is not None
         if path == "/healthz":
             saw = {"ok": True}
         elif path.endswith("/.well-known/agent-card.json"):
             saw = card(names.get("host", NAME), saw)
+        if delay := re.search(r"[?&]delay=(\d+)", path):
+            await asyncio.sleep(int(delay[1]) / 1000)
         text = json.dumps(saw).encode()
         close = "Connection: close\r\n" if self.ending.is_set() else ""
         writer.write(
@@ -66,16 +70,16 @@ class Backend:
         )
         await writer.drain()
 
-    async def stream(self, writer: asyncio.StreamWriter) -> None:
+    async def stream(self, writer: asyncio.StreamWriter, linger: bool) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         number = 0
-        while not self.ending.is_set():
+        while linger or not self.ending.is_set():
             event = f"data: {json.dumps({'pod': NAME, 'number': number})}\n\n".encode()
             writer.write(b"%x\r\n%s\r\n" % (len(event), event))
             await writer.drain()
             number += 1
             try:
-                await asyncio.wait_for(self.ending.wait(), 0.2)
+                await asyncio.wait_for(asyncio.Event().wait() if linger else self.ending.wait(), 0.2)
             except TimeoutError:
                 continue
         writer.write(b"0\r\n\r\n")

@@ -10,7 +10,6 @@ import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
 OWN = "own"
-NEWEST = "kagent-0.10.0-rc3"
 
 
 def shared(name: str) -> pathlib.Path | None:
@@ -31,10 +30,13 @@ def versions() -> list[str]:
     return [OWN] + (sorted(p.name for p in place.glob("kagent-*")) if place else [])
 
 
-def definitions(version: str | None = None) -> list[dict]:
-    """The definitions of one kagent version (the newest release by default) and kmcp's."""
+# The newest release, where its definitions are at hand.
+DEFAULT = "kagent-0.10.0-rc3" if shared("crds") else OWN
+
+
+def definitions(version: str = DEFAULT) -> list[dict]:
+    """The definitions of one kagent version and kmcp's."""
     place = shared("crds")
-    version = version or (NEWEST if place else OWN)
     if version == OWN:
         return documents(HERE / "crds" / "kagent.yaml")
     files = sorted((place / version).glob("*.yaml")) + sorted((place).glob("kmcp-*/*.yaml"))

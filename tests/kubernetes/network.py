@@ -43,6 +43,12 @@ class Network:
             number = self.free.pop(0)
         return Place(self, number)
 
+    def prefer(self, number: int) -> None:
+        """Makes a free address the next one that is given."""
+        with self.lock:
+            self.free.remove(number)
+            self.free.insert(0, number)
+
     def left(self, number: int) -> None:
         with self.lock:
             self.free.append(number)

@@ -7,6 +7,7 @@ one after another. Prints `ok NAME` and `not ok NAME: why` lines and, last, `N p
 machine lacks is a failure, said in one sentence.
 """
 
+import contextlib
 import importlib
 import pathlib
 import signal
@@ -37,6 +38,7 @@ def run(program: str, wanted: list[str]) -> tuple[int, int]:
     from kubelet import Kubelet
     from network import GATEWAY, Network
     from plane import Plane
+    from relay import Relay
     from world import World, images
 
     tests = chosen(wanted)
@@ -44,13 +46,22 @@ def run(program: str, wanted: list[str]) -> tuple[int, int]:
         raise ground.Missing(f"No scenario is called {' or '.join(wanted)}.")
     passed = failed = 0
     network = Network()
-    with Plane(GATEWAY) as plane, Kubelet(plane.api, network, images(program)) as kubelet:
-        world = World(program, plane, kubelet, network)
+    with (
+        Plane(GATEWAY) as plane,
+        contextlib.closing(Relay(GATEWAY, (GATEWAY, plane.port))) as relay,
+        Kubelet(plane.api, network, images(program), relay.port) as kubelet,
+    ):
+        world = World(program, plane, kubelet, network, relay)
+        place = ""
         for test in tests:
             name = (test.__doc__ or test.__name__).splitlines()[0].rstrip(".")
             began = time.monotonic()
             world.notes.clear()
             try:
+                if test.__module__ != place:
+                    # Each file starts without a proxy.
+                    place = test.__module__
+                    world.end_proxy()
                 test(world)
                 line = f"ok {name}"
                 passed += 1
@@ -64,17 +75,17 @@ def run(program: str, wanted: list[str]) -> tuple[int, int]:
     return passed, failed
 
 
-def main() -> int:
+def main(program: str, wanted: list[str]) -> int:
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    program = str(pathlib.Path(sys.argv[1]).resolve())
+    program = str(pathlib.Path(program).resolve())
     try:
         import build
 
         build.programs(*build.PLANE, "helm")
         ground.with_yaml()
         ground.enter()
-        passed, failed = run(program, sys.argv[2:])
+        passed, failed = run(program, wanted)
     except (ground.Missing, build.Missing) as lack:
         print(f"not ok kubernetes: {lack}")
         passed, failed = 0, 1
@@ -83,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -10,6 +10,7 @@ from api import Api, until
 from kubelet import Kubelet, Pod
 from network import Network
 from plane import Plane
+from relay import Relay
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCENARIOS: list = []
@@ -24,10 +25,13 @@ def scenario(test):
 class World:
     """One run's control plane, network and pods."""
 
-    def __init__(self, program: str, plane: Plane, kubelet: Kubelet, network: Network) -> None:
-        self.program, self.plane, self.kubelet, self.network = program, plane, kubelet, network
+    def __init__(self, program: str, plane: Plane, kubelet: Kubelet, network: Network, relay: Relay) -> None:
+        self.program, self.plane, self.kubelet, self.network, self.relay = program, plane, kubelet, network, relay
         self.api: Api = plane.api
         self.notes: list[str] = []
+        self.defined: str | None = None
+        self.kept = None
+        self.kept_options: dict = {}
 
     def namespace(self, name: str) -> str:
         self.plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -36,8 +40,26 @@ class World:
     def apply(self, *things: dict) -> list[dict]:
         return self.plane.apply(*things)
 
-    def definitions(self, version: str | None = None) -> None:
-        self.apply(*crds.definitions(version))
+    def definitions(self, version: str = crds.DEFAULT) -> None:
+        """Applies the custom resource definitions, unless they are there."""
+        if self.defined != version:
+            self.apply(*crds.definitions(version))
+            self.defined = version
+
+    def proxy(self, **options):
+        """The running proxy with these options; one scenario after another may use it."""
+        from proxy import Proxy
+
+        if self.kept is None or self.kept_options != options:
+            self.end_proxy()
+            self.kept, self.kept_options = Proxy(self, **options), options
+            self.kept.__enter__()
+        return self.kept
+
+    def end_proxy(self) -> None:
+        if self.kept is not None:
+            kept, self.kept = self.kept, None
+            kept.__exit__()
 
     def ready_endpoints(self, namespace: str, service: str) -> list[dict]:
         return [e for e in self.endpoints(namespace, service) if e["conditions"].get("ready")]
@@ -48,8 +70,14 @@ class World:
         return [endpoint for piece in slices for endpoint in piece.get("endpoints") or []]
 
     def wait_ready(self, namespace: str, service: str, count: int = 1, seconds: float = 60) -> list[dict]:
+        """The ready endpoints, once they are of `count` pods; a pod has one for each family of the Service."""
+
+        def there() -> list[dict] | None:
+            found = self.ready_endpoints(namespace, service)
+            return found if len({e["targetRef"]["name"] for e in found}) == count else None
+
         return until(
-            lambda: len(self.ready_endpoints(namespace, service)) == count and self.ready_endpoints(namespace, service),
+            there,
             seconds,
             lambda: f"{count} ready endpoints of {service}.{namespace}; {self.state(namespace)}",
         )
@@ -58,7 +86,7 @@ class World:
         pods = [p for p in list(self.kubelet.pods.values()) if p.namespace == namespace]
         events = [e["message"] for e in self.api.list("v1", "Event", namespace) if e["type"] != "Normal"]
         lines = [*self.kubelet.faults[-3:], *events[-5:], *(pod.logs() for pod in pods)]
-        return "\n".join(lines) + f"\n{self.plane.logs()}"
+        return "\n".join(lines)
 
 
 def images(program: str):

@@ -3,9 +3,8 @@
 import signal
 import subprocess
 
-import crds
 from api import until
-from world import World, ask, deployment, kagent, scenario, service
+from world import World, ask, deployment, scenario, service
 
 
 @scenario
@@ -62,9 +61,12 @@ def dual_stack(world: World) -> None:
         deployment(space, "dual", "backend:8080"),
         service(space, "dual", 8080, ipFamilyPolicy="RequireDualStack", ipFamilies=["IPv6", "IPv4"]),
     )
-    found = world.wait_ready(space, "dual", 2)
-    addresses = {e["addresses"][0] for e in found}
-    assert {":" in address for address in addresses} == {True, False}, found
+
+    def both() -> set[str]:
+        found = {e["addresses"][0] for e in world.wait_ready(space, "dual")}
+        return found if {":" in address for address in found} == {True, False} else set()
+
+    addresses = until(both, 30, lambda: world.endpoints(space, "dual"))
     for address in addresses:
         assert ask(address, 8080)[2]["port"] == 8080
 
@@ -86,51 +88,6 @@ def service_account_token(world: World) -> None:
     done = subprocess.run(enter, capture_output=True, text=True, timeout=30, env=container.env)
     assert f"system:serviceaccount:{space}:default" in done.stdout, (done.stdout, done.stderr)
     assert '"code": 403' in done.stdout, done.stdout
-
-
-@scenario
-def definitions_of_every_version(world: World) -> None:
-    """kubernetes: the custom resource definitions of every kagent version are served, and ours."""
-    space = world.namespace("definitions")
-    spec = {"description": "d", "url": "http://a.b:1/mcp", "protocol": "STREAMABLE_HTTP"}
-    for version in crds.versions():
-        world.definitions(version)
-        made = kagent("RemoteMCPServer", space, f"r-{version}", spec)
-        world.apply(made)
-        assert world.api.get("kagent.dev/v1alpha2", "RemoteMCPServer", space, f"r-{version}")
-        for kind in ("Agent", "SandboxAgent"):
-            until(lambda k=kind: world.api.list("kagent.dev/v1alpha2", k, space) == [], 30, f"{kind} of {version}")
-    world.definitions()
-
-
-@scenario
-def kmcp_makes_services(world: World) -> None:
-    """kubernetes: kmcp's controller makes the Service and Deployment of an MCPServer, as recorded."""
-    world.definitions()
-    if "kmcp" not in world.plane.running:
-        world.plane.start_kmcp()
-    space = world.namespace("kmcp")
-    deploy = {"image": "backend:3001", "port": 3001, "cmd": "run"}
-    stdio = {"image": "backend:3002", "port": 3002, "cmd": "run"}
-    http = {"transportType": "http", "deployment": deploy, "httpTransport": {"targetPort": 3001}}
-    world.apply(
-        kagent("MCPServer", space, "kmcp-one", http),
-        kagent("MCPServer", space, "kmcp-stdio", {"transportType": "stdio", "deployment": stdio, "stdioTransport": {}}),
-    )
-    for name, port in (("kmcp-one", 3001), ("kmcp-stdio", 3002)):
-        found = world.wait_ready(space, name)
-        # kmcp writes no readiness probe, so a ready pod may not listen yet.
-        until(lambda f=found, p=port: ask(f[0]["addresses"][0], p)[2]["port"] == p, 30, f"{name} answers")
-        made = world.api.get("v1", "Service", space, name)
-        record = {"appProtocol": "kgateway.dev/mcp", "name": "http", "protocol": "TCP"}
-        record |= {"port": port, "targetPort": port}
-        assert made["spec"]["ports"] == [record], made
-        [owner] = made["metadata"]["ownerReferences"]
-        assert (owner["kind"], owner["name"], owner.get("controller")) == ("MCPServer", name, None), owner
-        for golden in crds.golden("kmcp-0.3.0/created.json") or []:
-            if golden["kind"] == "Service" and golden["metadata"]["name"] == name:
-                assert golden["spec"]["ports"] == made["spec"]["ports"], (golden, made)
-                assert golden["spec"]["selector"] == made["spec"]["selector"], (golden, made)
 
 
 @scenario

@@ -1,0 +1,195 @@
+"""The API server cut off, frozen, killed and compacted; pods that come late and go early."""
+
+import http.client
+import json
+import threading
+
+from api import ApiError, until
+from proxy import PORT
+from world import World, ask, deployment, kagent, scenario, service
+
+BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
+SPACE = "faults"
+
+
+def stage(world: World, name: str, replicas: int = 2, image: str = "backend:8080", **spec) -> None:
+    """An agent with pods."""
+    world.definitions()
+    world.namespace("kagent")
+    world.namespace(SPACE)
+    world.apply(
+        kagent("Agent", SPACE, name, BYO),
+        deployment(SPACE, name, image, replicas, **spec),
+        service(SPACE, name, 8080),
+    )
+    world.wait_ready(SPACE, name, replicas)
+
+
+def newcomer(world: World, name: str, of: str) -> None:
+    """A Service and its Agent that nobody knew before, on the pods of another one."""
+    world.apply(kagent("Agent", SPACE, name, BYO), service(SPACE, name, 8080, app=of))
+
+
+@scenario
+def watch_cut(world: World) -> None:
+    """kubernetes: watches that are cut are resumed, and what changed meanwhile is caught up"""
+    stage(world, "cut")
+    proxy = world.proxy()
+    proxy.routed(f"cut.{SPACE}", "/", "cut", 8080)
+    for turn in range(3):
+        assert world.relay.cut() > 0
+        newcomer(world, f"after-cut-{turn}", "cut")
+        proxy.routed(f"after-cut-{turn}.{SPACE}", "/", "cut", 8080, seconds=60)
+    with world.relay.refused():
+        newcomer(world, "while-refused", "cut")
+        # Known hosts are served from the last table.
+        for _ in range(10):
+            proxy.routed(f"cut.{SPACE}", "/", "cut", 8080)
+        until(lambda: proxy.metric("kagent_proxy_discovery_errors_total"), 60, proxy.discovery)
+        until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="services") == 0, 60, proxy.discovery)
+        assert proxy.admin("/readyz")[0] == 200, "an outage of the API server is no reason to lose readiness"
+    proxy.routed(f"while-refused.{SPACE}", "/", "cut", 8080, seconds=60)
+    until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="services") == 1, 60, proxy.discovery)
+
+
+@scenario
+def server_killed(world: World) -> None:
+    """kubernetes: while the API server is down requests go on by the last table, and after it all is caught up"""
+    stage(world, "killed")
+    proxy = world.proxy()
+    proxy.routed(f"killed.{SPACE}", "/", "killed", 8080)
+
+    def meanwhile() -> None:
+        for _ in range(20):
+            status, _, body = proxy.ask(f"killed.{SPACE}", "/", "POST", body=b"{}")
+            assert status == 200, body
+
+    world.plane.restart_server(meanwhile)
+    world.plane.kubectl("-n", SPACE, "rollout", "restart", "deployment/killed")
+    world.plane.kubectl("-n", SPACE, "rollout", "status", "deployment/killed", "--timeout=90s")
+    names = {e["targetRef"]["name"] for e in world.wait_ready(SPACE, "killed", 2)}
+    newcomer(world, "after-kill", "killed")
+    assert proxy.routed(f"after-kill.{SPACE}", "/", "killed", 8080, seconds=60)["pod"] in names
+    assert proxy.routed(f"killed.{SPACE}", "/", "killed", 8080, seconds=60)["pod"] in names
+
+
+@scenario
+def version_is_gone(world: World) -> None:
+    """kubernetes: a watch whose version is compacted away (410) lists anew and catches up"""
+    stage(world, "gone")
+    proxy = world.proxy()
+    proxy.routed(f"gone.{SPACE}", "/", "gone", 8080)
+    path = "/api/v1/services"
+    old = world.api.request("GET", path)["metadata"]["resourceVersion"]
+    with world.relay.refused():
+        for turn in range(20):
+            newcomer(world, f"unseen-{turn}", "gone")
+        world.api.delete(service(SPACE, "unseen-0", 8080))
+        world.plane.compact()
+        # The new server's cache begins after the old version, as after a long outage.
+        world.plane.restart_server()
+        until(lambda: expired(world, path, old), 60, "the old version is expired")
+    proxy.routed(f"unseen-19.{SPACE}", "/", "gone", 8080, seconds=60)
+    proxy.routed(f"unseen-7.{SPACE}", "/", "gone", 8080, seconds=60)
+    # What was deleted while nobody looked is gone too: the Agent is there, its Service is not.
+    status, headers, body = proxy.ask(f"unseen-0.{SPACE}", "/", "POST", body=b"{}")
+    assert status == 503, (headers, body)
+
+
+def expired(world: World, path: str, version: str) -> bool:
+    try:
+        for kind, thing in world.api.watch(path, version, threading.Event()):
+            return kind == "ERROR" and thing.get("code") == 410
+    except ApiError as error:
+        return error.code == 410
+    return False
+
+
+@scenario
+def card_is_held(world: World) -> None:
+    """kubernetes: a card request for an agent without a ready pod waits for it, others are told to come again"""
+    stage(world, "held", 1)
+    proxy = world.proxy()
+    proxy.routed(f"held.{SPACE}", "/", "held", 8080)
+    world.plane.kubectl("-n", SPACE, "scale", "deployment/held", "--replicas=0")
+    until(lambda: not world.endpoints(SPACE, "held"), 60, "no endpoints")
+    text = proxy.refused(f"held.{SPACE}", "/", 503, "no_ready_endpoint", method="POST", body=b"{}")
+    status, headers, _ = proxy.ask(f"held.{SPACE}", "/", "POST", body=b"{}")
+    assert headers.get("retry-after"), (headers, text)
+    got: list = []
+    client = threading.Thread(
+        target=lambda: got.append(proxy.ask(f"held.{SPACE}", "/.well-known/agent-card.json", timeout=60))
+    )
+    client.start()
+    until(lambda: proxy.metric("kagent_proxy_held_requests") or client.is_alive(), 10, "the request waits")
+    world.plane.kubectl("-n", SPACE, "scale", "deployment/held", "--replicas=1")
+    client.join(60)
+    assert got and got[0][0] == 200, got
+
+
+@scenario
+def unknown_is_held(world: World) -> None:
+    """kubernetes: a request for an agent that is made this moment is answered by it"""
+    stage(world, "base")
+    proxy = world.proxy()
+    for turn in range(5):
+        got: list = []
+        host = f"instant-{turn}.{SPACE}"
+        client = threading.Thread(target=lambda h=host, g=got: g.append(proxy.ask(h, "/", "POST", body=b"{}")))
+        client.start()
+        newcomer(world, f"instant-{turn}", "base")
+        client.join(60)
+        assert got and got[0][0] == 200, got
+
+
+@scenario
+def terminating(world: World) -> None:
+    """kubernetes: a terminating pod gets no new work, and its running stream goes on"""
+    stage(world, "leaving", 2, terminationGracePeriodSeconds=60)
+    proxy = world.proxy()
+    proxy.routed(f"leaving.{SPACE}", "/", "leaving", 8080)
+    stream = http.client.HTTPConnection(proxy.address, PORT, timeout=30)
+    stream.request("GET", "/linger/stream", headers={"x-kagent-host": f"leaving.{SPACE}"})
+    answer = stream.getresponse()
+    first = json.loads(answer.readline()[5:])
+    pod = world.kubelet.pod(first["pod"])
+    world.api.delete(pod.reference())
+
+    def state() -> dict | None:
+        found = [e for e in world.endpoints(SPACE, "leaving") if e["targetRef"]["name"] == pod.pod_name]
+        return found[0]["conditions"] if found else None
+
+    until(lambda: (state() or {}).get("terminating"), 30, state)
+    seen: list[set] = []
+
+    def left() -> bool:
+        seen.append({proxy.routed(f"leaving.{SPACE}", "/", "leaving", 8080)["pod"] for _ in range(10)})
+        return pod.pod_name not in seen[-1]
+
+    until(left, 10, lambda: seen)
+    for _ in range(3):
+        assert left(), seen
+    # The stream still brings events, all from the pod that leaves.
+    for _ in range(6):
+        line = answer.readline()
+        assert not line.startswith(b"data:") or json.loads(line[5:])["pod"] == pod.pod_name, line
+    assert not pod.containers[0].ended()
+    stream.close()
+    until(lambda: state() is None, 30, state)
+
+
+@scenario
+def address_comes_again(world: World) -> None:
+    """kubernetes: a pod address that another agent's pod gets later leads to that agent only"""
+    stage(world, "former", 1)
+    proxy = world.proxy()
+    proxy.routed(f"former.{SPACE}", "/", "former", 8080)
+    number = world.kubelet.pod("former").place.number
+    world.plane.kubectl("-n", SPACE, "scale", "deployment/former", "--replicas=0")
+    until(lambda: number in world.network.free, 60, "the address is free")
+    world.network.prefer(number)
+    stage(world, "latter", 1)
+    assert world.kubelet.pod("latter").place.number == number
+    proxy.routed(f"latter.{SPACE}", "/", "latter", 8080)
+    proxy.refused(f"former.{SPACE}", "/", 503, "no_ready_endpoint", method="POST", body=b"{}")
+    assert ask(world.kubelet.pod("latter").address, 8080)[0] == 200
