@@ -8,9 +8,8 @@ import json
 import re
 import time
 
-import yaml
-
 import build
+import yaml
 from api import LOST, until
 from world import World, ask
 

@@ -4,10 +4,8 @@ The first scenario removes the definitions if another one applied them, with all
 """
 
 import crds
-from api import ApiError, until
+from api import until
 from world import World, ask, deployment, kagent, scenario, service
-
-KINDS = ("agents", "sandboxagents", "remotemcpservers", "mcpservers")
 
 
 @scenario
@@ -45,18 +43,16 @@ def agents(world: World, proxy) -> None:
 
 
 def remove(world: World) -> None:
-    version = "apiextensions.k8s.io/v1"
-    for name in (f"{kind}.kagent.dev" for kind in KINDS):
-        world.api.delete({"apiVersion": version, "kind": "CustomResourceDefinition", "metadata": {"name": name}})
+    """Takes away kagent's definitions, and so all their objects."""
+    version, kind = "apiextensions.k8s.io/v1", "CustomResourceDefinition"
 
     def gone() -> bool:
-        try:
-            world.api.request("GET", "/apis/kagent.dev")
-        except ApiError as error:
-            return error.code == 404
-        return False
+        found = world.api.list(version, kind)
+        for thing in found:
+            world.api.delete({"apiVersion": version, "kind": kind, **thing})
+        return not found
 
-    until(gone, 60, "kagent's definitions are gone")
+    until(gone, 60, lambda: world.plane.kubectl("get", "crd"))
     world.defined = None
     world.api.kinds.clear()
 
@@ -65,14 +61,23 @@ def remove(world: World) -> None:
 def definitions_of_every_version(world: World) -> None:
     """kubernetes: the custom resource definitions of every kagent version are served, and ours."""
     space = world.namespace("definitions")
-    spec = {"description": "d", "url": "http://a.b:1/mcp", "protocol": "STREAMABLE_HTTP"}
-    for version in crds.versions():
+    world.apply(deployment(space, "echo", "backend:8084-8085"))
+    proxy = world.proxy()
+    ports = [{"name": "a", "port": 8084}, {"name": "b", "port": 8085}]
+    for number, version in enumerate(crds.versions()):
         world.definitions(version)
-        made = kagent("RemoteMCPServer", space, f"r-{version}", spec)
-        world.apply(made)
-        assert world.api.get("kagent.dev/v1alpha2", "RemoteMCPServer", space, f"r-{version}")
-        for kind in ("Agent", "SandboxAgent"):
-            until(lambda k=kind: world.api.list("kagent.dev/v1alpha2", k, space) == [], 30, f"{kind} of {version}")
+        name = f"of-{number}"
+        spec = {"description": "d", "url": f"http://{name}.{space}:8085/mcp", "protocol": "STREAMABLE_HTTP"}
+        byo = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
+        world.apply(
+            service(space, name, *ports, app="echo"),
+            service(space, f"agent-{number}", 8084, app="echo"),
+            kagent("Agent", space, f"agent-{number}", byo),
+            kagent("RemoteMCPServer", space, name, spec),
+        )
+        proxy.routed(f"{name}.{space}", "/mcp", "echo", 8085, seconds=60)
+        proxy.routed(f"agent-{number}.{space}", "/", "echo", 8084, seconds=60)
+        until(lambda: world.api.list("kagent.dev/v1alpha2", "SandboxAgent", space) == [], 30, version)
     world.definitions()
 
 
@@ -104,3 +109,41 @@ def kmcp_makes_services(world: World) -> None:
             if golden["kind"] == "Service" and golden["metadata"]["name"] == name:
                 assert golden["spec"]["ports"] == made["spec"]["ports"], (golden, made)
                 assert golden["spec"]["selector"] == made["spec"]["selector"], (golden, made)
+
+
+@scenario
+def malformed_objects(world: World) -> None:
+    """kubernetes: objects of shapes that nobody expects break nothing, and count once they are mended"""
+    remove(world)
+    world.definitions(crds.OWN)
+    space = world.namespace("odd")
+    world.apply(deployment(space, "odd", "backend:8084-8085"))
+    ports = [{"name": "a", "port": 8084}, {"name": "b", "port": 8085}]
+    shapes = {
+        "RemoteMCPServer": ({"url": 7}, {"url": "://"}, {"url": None, "tls": 1}, {"headersFrom": {"a": 1}}, {}),
+        "Agent": ({"type": 1}, {"declarative": []}, {"declarative": {"tools": [None, 1, {"mcpServer": "x"}]}}, {}),
+        "SandboxAgent": ({"x": "y"}, {}),
+        "MCPServer": ({"deployment": {"port": "http"}}, {"deployment": 3}, {"deployment": {"port": 99999999}}, {}),
+    }
+    proxy = world.proxy()
+    for kind, specs in shapes.items():
+        for number, spec in enumerate(specs):
+            world.apply(kagent(kind, space, f"odd-{number}", spec | {"fromTheFuture": {"a": [1]}}))
+        without = kagent(kind, space, "nothing", {})
+        del without["spec"]
+        world.apply(without)
+    world.apply(service(space, "mended", *ports, app="odd"), service(space, "well", 8084, app="odd"))
+    world.apply(kagent("Agent", space, "well", {}))
+    proxy.routed(f"well.{space}", "/", "odd", 8084)
+    url = f"http://mended.{space}:8085/mcp"
+    world.apply(kagent("RemoteMCPServer", space, "odd-0", {"url": url}))
+    proxy.routed(f"mended.{space}", "/mcp", "odd", 8085)
+    assert proxy.pod.containers[0].restarts == 0, proxy.log()
+    # What comes first to a proxy that starts now is all of them.
+    world.end_proxy()
+    proxy = world.proxy()
+    proxy.routed(f"mended.{space}", "/mcp", "odd", 8085)
+    remove(world)
+    # With their definition the objects are gone, and with them their marks.
+    proxy.refused(f"mended.{space}", "/mcp", 403, "forbidden_target", seconds=60)
+    world.definitions()

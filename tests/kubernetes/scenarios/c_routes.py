@@ -262,6 +262,14 @@ def pods_of_a_service(world: World) -> None:
         return {proxy.routed("many.team-a", "/", "many", 8080)["pod"] for _ in range(20)}
 
     until(lambda: asked() == expected, 20, lambda: f"{asked()} are {expected} of {zones}, we are in {own}")
+    # Without a ready pod in our zone the others are as good.
+    other = next(zone for zone in ("zone-a", "zone-b") if zone != own)
+    moved = deployment("team-a", "many-pod", "backend:8080", 3)
+    moved["spec"]["template"]["spec"]["nodeSelector"] = {"topology.kubernetes.io/zone": other}
+    world.apply(moved)
+    until(lambda: {e["zone"] for e in world.endpoints("team-a", "many")} == {other}, 60, "all pods moved")
+    expected = {e["targetRef"]["name"] for e in world.wait_ready("team-a", "many", 3)}
+    until(lambda: asked() == expected, 20, lambda: f"{asked()} are {expected}")
 
 
 @scenario

@@ -1,8 +1,9 @@
 """What the proxy may read: exactly the manifests' rights, fewer, and only some namespaces."""
 
 from api import until
-from proxy import Proxy, rendered
 from world import World, deployment, kagent, scenario, service
+
+from proxy import Proxy, rendered
 
 KUBE = "rbac.authorization.k8s.io/v1"
 BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}

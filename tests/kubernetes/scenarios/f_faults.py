@@ -5,8 +5,9 @@ import json
 import threading
 
 from api import ApiError, until
-from proxy import PORT
 from world import World, ask, deployment, kagent, scenario, service
+
+from proxy import PORT
 
 BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
 SPACE = "faults"

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 
-from proxy import PORT
 from world import World, deployment, kagent, scenario, service
+
+from proxy import PORT
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 SPACE = "rolling"
