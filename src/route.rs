@@ -302,20 +302,25 @@ impl RouteTable {
         all
     }
 
-    /// Known hosts that share the first label or begin alike; at most three.
+    /// Known hosts that share the first label, contain it, or are spelt alike; at most three, the nearest
+    /// first.
     fn near(&self, host: &HostKey) -> Vec<String> {
-        let label = host.as_str().split('.').next().unwrap_or_default();
-        let alike = |known: &&HostKey| {
-            let first = known.as_str().split('.').next().unwrap_or_default();
-            first == label || (label.len() > 3 && (first.contains(label) || label.contains(first)))
+        let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+        let label = first(host.as_str());
+        let distance = |known: &str| {
+            let its = first(known);
+            let alike =
+                its == label || (label.len() > 3 && (its.contains(&label) || label.contains(&its)));
+            let typos = strsim::damerau_levenshtein(host.as_str(), known);
+            (alike || typos <= 1 + label.len() / 5).then_some(typos)
         };
         let known = self.statics.hosts.keys().chain(self.discovered.keys());
-        let mut near: Vec<String> =
-            known.filter(alike).map(|known| known.as_str().to_owned()).collect();
+        let mut near: Vec<_> = known
+            .filter_map(|known| Some((distance(known.as_str())?, known.as_str().to_owned())))
+            .collect();
         near.sort();
         near.dedup();
-        near.truncate(3);
-        near
+        near.into_iter().take(3).map(|(_, known)| known).collect()
     }
 }
 

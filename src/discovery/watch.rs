@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::SendError;
 
 use super::object::{Kind, Object};
 use super::secrets::{Read, SecretKey};
@@ -60,6 +61,18 @@ pub struct Watch {
     pub kind: Kind,
     /// Where; `None` is everywhere.
     pub namespace: Option<String>,
+}
+
+/// What one watch has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    known: HashSet<ObjectId>,
+    /// So far in the list that is being read.
+    listed: HashSet<ObjectId>,
+    /// A whole list has been read.
+    complete: bool,
+    /// The watch broke since.
+    broken: bool,
 }
 
 /// Doubling pauses with jitter: kube's own grow to half a minute, which is long for a resource
@@ -169,58 +182,79 @@ impl Watch {
             None => Api::all_with(client, &resource),
         };
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let mut events = std::pin::pin!(watch(api, config).backoff(Pauses(FIRST_PAUSE)));
-        let mut known: HashSet<ObjectId> = HashSet::new();
-        let mut listed: HashSet<ObjectId> = HashSet::new();
-        while let Some(event) = events.next().await {
-            let told = match event {
-                Ok(Event::Init) => {
-                    listed.clear();
+        let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Pauses(FIRST_PAUSE)));
+        let mut seen = Seen::default();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = answers(&api), if seen.complete && seen.broken => {
+                    // kube resumes a watch without a word.
+                    seen.broken = false;
+                    if to.send(Told::Listed(self.number)).await.is_err() {
+                        return;
+                    }
                     continue;
                 }
-                Ok(Event::InitApply(object)) => {
-                    let (id, object) = self.read(object);
-                    listed.insert(id.clone());
-                    known.insert(id.clone());
-                    Told::Object(self.kind, id, Some(object))
-                }
-                Ok(Event::InitDone) => {
-                    let gone: Vec<_> = known.difference(&listed).cloned().collect();
-                    known = std::mem::take(&mut listed);
-                    if self.forget(gone, &to).await.is_err() {
-                        return;
-                    }
-                    Told::Listed(self.number)
-                }
-                Ok(Event::Apply(object)) => {
-                    let (id, object) = self.read(object);
-                    known.insert(id.clone());
-                    Told::Object(self.kind, id, Some(object))
-                }
-                Ok(Event::Delete(object)) => {
-                    let (id, _) = self.read(object);
-                    known.remove(&id);
-                    Told::Object(self.kind, id, None)
-                }
-                Err(error) => {
-                    let told = self.failed(&error);
-                    if matches!(told, Told::Absent(_))
-                        && self.forget(known.drain().collect(), &to).await.is_err()
-                    {
-                        return;
-                    }
-                    told
-                }
             };
-            if to.send(told).await.is_err() {
+            let Some(event) = event else { return };
+            if self.take(event, &mut seen, &to).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), ()> {
+    /// Tells one event; the error is that nobody listens.
+    async fn take(
+        &self,
+        event: Result<Event<DynamicObject>, watcher::Error>,
+        seen: &mut Seen,
+        to: &Sender<Told>,
+    ) -> Result<(), SendError<Told>> {
+        let told = match event {
+            Ok(Event::Init) => {
+                seen.listed.clear();
+                return Ok(());
+            }
+            Ok(Event::InitApply(object)) => {
+                let (id, object) = self.read(object);
+                seen.listed.insert(id.clone());
+                seen.known.insert(id.clone());
+                Told::Object(self.kind, id, Some(object))
+            }
+            Ok(Event::InitDone) => {
+                let gone: Vec<_> = seen.known.difference(&seen.listed).cloned().collect();
+                seen.known = std::mem::take(&mut seen.listed);
+                (seen.complete, seen.broken) = (true, false);
+                self.forget(gone, to).await?;
+                Told::Listed(self.number)
+            }
+            Ok(Event::Apply(object)) => {
+                let (id, object) = self.read(object);
+                seen.known.insert(id.clone());
+                Told::Object(self.kind, id, Some(object))
+            }
+            Ok(Event::Delete(object)) => {
+                let (id, _) = self.read(object);
+                seen.known.remove(&id);
+                Told::Object(self.kind, id, None)
+            }
+            Err(error) => {
+                let told = self.failed(&error);
+                seen.broken = true;
+                // After these everything is listed anew, which ends in a word of its own.
+                seen.complete &= !matches!(told, Told::Absent(_) | Told::Expired(_));
+                if matches!(told, Told::Absent(_)) {
+                    self.forget(seen.known.drain().collect(), to).await?;
+                }
+                told
+            }
+        };
+        to.send(told).await
+    }
+
+    async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), SendError<Told>> {
         for id in gone {
-            to.send(Told::Object(self.kind, id, None)).await.map_err(|_| ())?;
+            to.send(Told::Object(self.kind, id, None)).await?;
         }
         Ok(())
     }
@@ -251,6 +285,17 @@ impl Watch {
             410 => Told::Expired(self.number),
             403 => Told::Forbidden(self.number, why),
             _ => Told::Failed(self.number, why),
+        }
+    }
+}
+
+/// Returns once the server answers for a kind again.
+async fn answers(api: &Api<DynamicObject>) {
+    let mut pauses = Pauses(FIRST_PAUSE);
+    loop {
+        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        if api.list(&ListParams::default().limit(1)).await.is_ok() {
+            return;
         }
     }
 }
