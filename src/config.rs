@@ -421,10 +421,17 @@ impl Target {
     /// The same for another name of it.
     #[must_use]
     pub fn authority_of(&self, host: &str) -> String {
-        let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-        let default = self.port == self.scheme.default_port();
-        let port = if default { String::new() } else { format!(":{}", self.port) };
-        format!("{open}{host}{close}{port}")
+        // Once for each request to a host of the cluster; the formatter costs more than the bytes.
+        let mut text = String::with_capacity(host.len() + "[]:65535".len());
+        let address = host.contains(':');
+        text.extend(address.then_some('['));
+        text.push_str(host);
+        text.extend(address.then_some(']'));
+        if self.port != self.scheme.default_port() {
+            text.push(':');
+            text.push_str(&self.port.to_string());
+        }
+        text
     }
 }
 

@@ -4,7 +4,6 @@
 //! `/explain` with it; `explain/ask.rs` is the client of the latter.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, header};
 use serde_json::{Map, Value, json};
@@ -189,7 +188,7 @@ impl Question {
 
 fn conn(listener: &str, from: Option<IpAddr>) -> ConnInfo {
     let peer = SocketAddr::new(from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
-    ConnInfo { peer, scheme: "http", listener: listener.into(), open: Arc::default(), permit: None }
+    ConnInfo::new(peer, "http", listener.into(), None)
 }
 
 fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {

@@ -17,6 +17,8 @@ pub const X_KAGENT_HOST: HeaderName = HeaderName::from_static("x-kagent-host");
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// What traces call a request (W3C Trace Context).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Why the proxy itself answered; the value is a word of `proxy/reason.rs`.
 pub const X_KAGENT_PROXY_ERROR: HeaderName = HeaderName::from_static("x-kagent-proxy-error");
 
@@ -31,6 +33,10 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Removes what concerns one connection only: the fields of RFC 9110 section 7.6.1 and every field
 /// that `Connection` names. `Trailer` stays: it describes the message.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at each field costs less than one look-up for each name, and most messages have none.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -47,6 +53,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).
@@ -108,17 +127,17 @@ pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// Writes `x-forwarded-for`, `-proto` and `-host`: appended for a trusted peer, replaced for any
-/// other, so that nobody can forge a past.
-pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, proto: &'static str, trusted: bool) {
-    let peer = peer.to_canonical().to_string();
-    // Several fields are one list (RFC 9110 section 5.3).
-    let before = headers.get_all(&FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let chain = match trusted {
-        true => before.chain([peer.as_str()]).collect::<Vec<_>>().join(", "),
-        false => peer,
-    };
-    if let Ok(chain) = HeaderValue::try_from(chain) {
-        headers.insert(FORWARDED_FOR, chain);
+/// other, so that nobody can forge a past. `peer` is its address in text.
+pub fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue, proto: &'static str, trusted: bool) {
+    if trusted && headers.contains_key(&FORWARDED_FOR) {
+        // Several fields are one list (RFC 9110 section 5.3).
+        let before = headers.get_all(&FORWARDED_FOR).iter().chain([peer]);
+        let chain = before.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
+        if let Ok(chain) = HeaderValue::try_from(chain) {
+            headers.insert(FORWARDED_FOR, chain);
+        }
+    } else {
+        headers.insert(FORWARDED_FOR, peer.clone());
     }
     if !trusted || !headers.contains_key(&FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
@@ -175,11 +194,21 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("upgrade", "h2c"),
             ("http2-settings", "AA"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
             ("accept", "application/json"),
             ("accept", "text/event-stream"),
             ("trailer", "x-sum"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        for (name, _) in &headers {
+            let mut alone = HeaderMap::new();
+            alone.insert(name, HeaderValue::from_static("x"));
+            strip_hop_by_hop(&mut alone);
+            let passes = ["x-secret", "accept", "trailer"].contains(&name.as_str());
+            assert_eq!(alone.is_empty(), !passes, "{name} alone");
         }
         strip_hop_by_hop(&mut headers);
         let left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
@@ -191,7 +220,7 @@ mod tests {
 
     #[test]
     fn forged_forwarding_fields_are_replaced_and_trusted_ones_extended() {
-        let peer = "10.0.0.9".parse().unwrap();
+        let peer = &HeaderValue::from_static("10.0.0.9");
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", HeaderValue::from_static("1.2.3.4"));
         headers.append("x-forwarded-for", HeaderValue::from_static("5.6.7.8"));

@@ -98,13 +98,8 @@ pub async fn run(listener: Listener, shared: Shared) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                let info = ConnInfo {
-                    peer,
-                    scheme: if tls.is_some() { "https" } else { "http" },
-                    listener: Arc::clone(&name),
-                    open: Arc::default(),
-                    permit: permit.ok(),
-                };
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                let info = ConnInfo::new(peer, scheme, Arc::clone(&name), permit.ok());
                 let carrier = Carrier::default();
                 let carried = carrier.clone();
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));

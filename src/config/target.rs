@@ -190,14 +190,15 @@ fn parse_address(host: &str) -> Option<String> {
 /// called 3, so one number is not enough.
 #[must_use]
 pub fn is_like_address(name: &str) -> bool {
-    let number = |label: &str| {
-        let hex = label.strip_prefix("0x");
+    let number = |label: &[u8]| {
+        let hex = label.strip_prefix(b"0x");
         hex.map_or_else(
-            || label.bytes().all(|b| b.is_ascii_digit()),
-            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
+            || label.iter().all(u8::is_ascii_digit),
+            |hex| hex.iter().all(u8::is_ascii_hexdigit),
         )
     };
-    name == "localhost" || name.ends_with(".localhost") || name.split('.').all(number)
+    let mut labels = name.as_bytes().split(|byte| *byte == b'.');
+    name == "localhost" || name.ends_with(".localhost") || labels.all(number)
 }
 
 /// RFC 1123 labels; the underscore is let through because Docker Compose names carry it.

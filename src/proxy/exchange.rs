@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderName, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::backstop::Carrier;
 use super::facts::{ConnInfo, Kind};
 use super::reason::Reason;
 use crate::body::{RequestBody, Upload};
-use crate::headers::X_KAGENT_HOST;
+use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
 use crate::route::Route;
 use crate::telemetry::access_log::{AccessLog, Line};
 use crate::telemetry::metrics::RequestLabels;
@@ -96,7 +96,7 @@ impl Exchange {
     ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
-        let text = |name: &str| {
+        let text = |name: &HeaderName| {
             let value = request.headers().get(name).and_then(|value| value.to_str().ok());
             Box::from(value.unwrap_or_default())
         };
@@ -106,8 +106,8 @@ impl Exchange {
             carrier,
             method: request.method().clone(),
             path: request.uri().path().into(),
-            target: text(X_KAGENT_HOST.as_str()),
-            traceparent: text("traceparent"),
+            target: text(&X_KAGENT_HOST),
+            traceparent: text(&TRACEPARENT),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
@@ -260,7 +260,7 @@ impl Drop for Exchange {
             other => other.as_str(),
         };
         self.log.write(&Line {
-            peer: self.conn.peer,
+            peer: &self.conn.peer_text,
             method: self.method.as_str(),
             path: &self.path,
             target: &self.target,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use http::header::{ACCEPT, CONTENT_TYPE, EXPECT, HOST};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::body::Incoming;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +25,10 @@ use crate::route::HostKey;
 pub struct ConnInfo {
     /// The client's address.
     pub peer: SocketAddr,
+    /// The same for access lines, and without its port for `x-forwarded-for`: made once.
+    pub peer_text: Box<str>,
+    /// See `peer_text`.
+    pub forwarded_for: HeaderValue,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Name of the listener it came on.
@@ -34,6 +38,26 @@ pub struct ConnInfo {
     pub open: Arc<AtomicUsize>,
     /// Its place among the connections, which a tunnel keeps.
     pub permit: Option<OwnedSemaphorePermit>,
+}
+
+// === impl ConnInfo ===
+
+impl ConnInfo {
+    /// A connection without requests.
+    #[must_use]
+    pub fn new(
+        peer: SocketAddr,
+        scheme: &'static str,
+        listener: Arc<str>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let ip = peer.ip().to_canonical().to_string();
+        // An address has no byte that a field may not have.
+        let forwarded_for =
+            HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let peer_text = peer.to_string().into();
+        Self { peer, peer_text, forwarded_for, scheme, listener, open: Arc::default(), permit }
+    }
 }
 
 /// What routing needs to know of a request.
@@ -202,7 +226,7 @@ pub fn host_text<B>(request: &Request<B>) -> Option<&str> {
 
 /// The Host of a request, from its field or from HTTP/2's `:authority`.
 #[must_use]
-pub fn host_of<B>(request: &Request<B>) -> Option<http::HeaderValue> {
+pub fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
     let field = request.headers().get(HOST).cloned();
     field.or_else(|| request.uri().authority().and_then(|a| a.as_str().parse().ok()))
 }

@@ -43,7 +43,8 @@ pub fn rewrite(
         headers::join_cookies(map);
     }
     let peer = conn.peer.ip();
-    headers::forwarded(map, peer, conn.scheme, headers::is_trusted(peer, trusted));
+    let from = &conn.forwarded_for;
+    headers::forwarded(map, from, conn.scheme, headers::is_trusted(peer, trusted));
     headers::add_via(map, via);
     map.remove(headers::X_KAGENT_HOST);
     // We answer it ourselves, when we begin to read the body (RFC 9110 section 10.1.1).
@@ -78,9 +79,11 @@ pub fn address(
 ) {
     let target = &lease.endpoint().target;
     let authority = match (&route.config.to.host_header, route.source, host) {
-        (Some(host), ..) => host.clone(),
-        (None, Source::Cluster, Some(host)) => target.authority_of(host.given()),
-        _ => target.authority(),
+        (Some(host), ..) => HeaderValue::from_str(host).ok(),
+        (None, Source::Cluster, Some(host)) => {
+            HeaderValue::try_from(target.authority_of(host.given())).ok()
+        }
+        _ => lease.endpoint().authority.clone(),
     };
     let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -93,6 +96,7 @@ pub fn address(
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
         }
         let scheme = if target.scheme == Scheme::Https { "https" } else { "http" };
+        let authority = authority.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
         if let Ok(uri) = uri {
             *request.uri_mut() = uri;
@@ -100,7 +104,7 @@ pub fn address(
         *request.version_mut() = Version::HTTP_2;
         return;
     }
-    if let Ok(host) = HeaderValue::try_from(authority) {
+    if let Some(host) = authority {
         request.headers_mut().insert(HOST, host);
     }
     let body = request.body();

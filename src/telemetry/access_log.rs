@@ -5,7 +5,6 @@
 //! its end; `proxy/exchange.rs` fills the [`Line`].
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -21,7 +20,7 @@ const MAX_WAITING: usize = 8 * 1024 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
     /// The client's address.
-    pub peer: SocketAddr,
+    pub peer: &'a str,
     /// Request method.
     pub method: &'a str,
     /// Request path, without its query: queries may carry session ids.
@@ -74,8 +73,17 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
+    stamp: Stamp,
     dropped: u64,
     closed: bool,
+}
+
+/// The time in text; all lines of a second share most of it.
+#[derive(Debug, Default)]
+struct Stamp {
+    second: Option<u64>,
+    /// Up to the second, and the point.
+    text: String,
 }
 
 // === impl AccessLog ===
@@ -118,11 +126,12 @@ impl Writer {
             waiting.dropped += 1;
             return;
         }
-        let was_empty = waiting.lines.is_empty();
+        let Waiting { lines, stamp, .. } = &mut *waiting;
+        let was_empty = lines.is_empty();
         // Writing into a vector does not fail.
         let _infallible = match self.format {
-            LogFormat::Json => line.json(&mut waiting.lines, now),
-            LogFormat::Text => line.text(&mut waiting.lines, now),
+            LogFormat::Json => line.json(lines, stamp.at(now)),
+            LogFormat::Text => line.text(lines, stamp.at(now)),
         };
         drop(waiting);
         if was_empty {
@@ -173,6 +182,22 @@ impl Shared {
     }
 }
 
+// === impl Stamp ===
+
+impl Stamp {
+    /// Text up to the point, and the microseconds behind it.
+    fn at(&mut self, now: SystemTime) -> (&str, u32) {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            self.text = humantime::format_rfc3339_seconds(now).to_string();
+            self.text.pop();
+            self.text.push('.');
+        }
+        (&self.text, since.subsec_micros())
+    }
+}
+
 // === impl Line ===
 
 impl Line<'_> {
@@ -207,13 +232,13 @@ impl Line<'_> {
     }
 
     /// One object, with the members that every line of the log has.
-    fn json(&self, out: &mut Vec<u8>, now: SystemTime) -> std::io::Result<()> {
-        let time = humantime::format_rfc3339_micros(now);
-        write!(
-            out,
-            r#"{{"timestamp":"{time}","level":"INFO","target":"access","peer":"{}""#,
-            self.peer
-        )?;
+    fn json(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
+        out.extend_from_slice(br#"{"timestamp":""#);
+        out.extend_from_slice(second.as_bytes());
+        fraction(out, micros, 100_000);
+        out.extend_from_slice(br#"Z","level":"INFO","target":"access","peer":""#);
+        out.extend_from_slice(self.peer.as_bytes());
+        out.push(b'"');
         for (name, value) in self.texts() {
             member(out, name);
             serde_json::to_writer(&mut *out, value)?;
@@ -232,8 +257,8 @@ impl Line<'_> {
     }
 
     /// The same for people: texts in quotes, so that nothing in a path can look like a field.
-    fn text(&self, out: &mut Vec<u8>, now: SystemTime) -> std::io::Result<()> {
-        write!(out, "{}  INFO access: peer={}", humantime::format_rfc3339_micros(now), self.peer)?;
+    fn text(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
+        write!(out, "{second}{micros:06}Z  INFO access: peer={}", self.peer)?;
         for (name, value) in self.texts() {
             write!(out, " {name}={value:?}")?;
         }
@@ -262,12 +287,17 @@ fn milliseconds(out: &mut Vec<u8>, time: Duration) -> std::io::Result<()> {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     serde_json::to_writer(&mut *out, &millis)?;
     out.push(b'.');
-    let micros = time.subsec_micros();
-    for unit in [100, 10, 1] {
-        let digit = u8::try_from(micros / unit % 10).unwrap_or_default();
-        out.push(b'0' + digit);
-    }
+    fraction(out, time.subsec_micros(), 100);
     Ok(())
+}
+
+/// The digits of a fraction from this unit on.
+fn fraction(out: &mut Vec<u8>, number: u32, mut unit: u32) {
+    while unit > 0 {
+        let digit = u8::try_from(number / unit % 10).unwrap_or_default();
+        out.push(b'0' + digit);
+        unit /= 10;
+    }
 }
 
 #[cfg(test)]
@@ -276,7 +306,7 @@ mod tests {
 
     fn line() -> Line<'static> {
         Line {
-            peer: ([127, 0, 0, 1], 80).into(),
+            peer: "127.0.0.1:80",
             method: "POST",
             path: "/mcp\"\n",
             target: "a.ns",
@@ -311,7 +341,7 @@ mod tests {
     #[test]
     fn a_json_line_is_one_object_with_every_field() {
         let mut out = Vec::new();
-        line().json(&mut out, SystemTime::UNIX_EPOCH).unwrap();
+        line().json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let expected = serde_json::json!({
@@ -325,9 +355,22 @@ mod tests {
     }
 
     #[test]
+    fn the_time_goes_on_within_a_second_and_beyond() {
+        let mut stamp = Stamp::default();
+        for micros in [0, 1, 20_300, 999_999, 1_000_000, 86_400_000_001] {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+            let mut out = Vec::new();
+            line().text(&mut out, stamp.at(now)).unwrap();
+            let expected = humantime::format_rfc3339_micros(now).to_string();
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.starts_with(&format!("{expected}  INFO ")), "{text}");
+        }
+    }
+
+    #[test]
     fn a_text_line_is_one_line_whatever_the_path_holds() {
         let mut out = Vec::new();
-        line().text(&mut out, SystemTime::UNIX_EPOCH).unwrap();
+        line().text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(r#" path="/mcp\"\n" host="a.ns" "#), "{text}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use metrics::Counter;
@@ -26,6 +26,8 @@ use crate::config::Target;
 pub struct Endpoint {
     /// As configured.
     pub target: Target,
+    /// The target's authority, made once; always there for a target that was read.
+    pub authority: Option<HeaderValue>,
     /// As resolved.
     pub address: SocketAddr,
     /// What lives there, where that is known: an address that a new pod has taken is another endpoint.
@@ -65,6 +67,7 @@ impl Endpoint {
         discarded: Counter,
     ) -> Self {
         Self {
+            authority: HeaderValue::try_from(target.authority()).ok(),
             target,
             address,
             uid,
