@@ -147,7 +147,8 @@ impl Publisher {
             _ => BTreeSet::new(),
         };
         let mut live = self.live.remove(id).unwrap_or_default();
-        let unchanged = live.plan == plan && live.pods == pods && !self.secrets.concern(id);
+        let secret = self.secrets.release(id);
+        let unchanged = live.plan == plan && live.pods == pods && !secret;
         if !unchanged {
             let mut kept = Vec::new();
             for pod in live.pods.difference(&pods) {

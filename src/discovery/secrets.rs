@@ -65,11 +65,16 @@ impl Secrets {
         }
     }
 
-    /// Whether a Service needs any.
-    #[must_use]
-    pub fn concern(&self, service: &ObjectId) -> bool {
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        users.values().any(|services| services.contains(service))
+    /// Forgets what a Service needs, because it is decided anew; whether it needed any. What nobody
+    /// needs is not read any more.
+    pub fn release(&mut self, service: &ObjectId) -> bool {
+        let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut needed = false;
+        users.retain(|_, services| {
+            needed |= services.remove(service);
+            !services.is_empty()
+        });
+        needed
     }
 
     /// Those that somebody needs; with `all`, also those that have been read. Each is handed out once
@@ -89,7 +94,11 @@ impl Secrets {
             return Ids::new();
         }
         let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let services = users.get(&key).cloned().unwrap_or_default();
+        // Nobody needs it any more.
+        let Some(services) = users.get(&key).cloned() else {
+            self.known.remove(&key);
+            return Ids::new();
+        };
         self.known.insert(key, read);
         services
     }

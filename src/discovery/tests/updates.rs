@@ -135,6 +135,9 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     world.publish();
     let refused = world.ask("t.a", "/mcp", None);
     assert!(refused.contains("RBAC forbids it") && refused.contains("caBundleFile"), "{refused}");
+    assert_eq!(world.publisher.secrets.wanted(true).len(), 1, "read again and again");
+    world.delete(Kind::RemoteMcpServer, "a", "r");
+    assert!(world.publisher.secrets.wanted(true).is_empty(), "nobody needs it any more");
 }
 
 #[test]
