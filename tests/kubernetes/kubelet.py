@@ -236,6 +236,8 @@ class Pod(threading.Thread):
         )
         spec = self.thing["spec"]
         for number, container in enumerate(spec.get("initContainers", []) + spec["containers"]):
+            if "lifecycle" in container:
+                raise volumes.Unsupported(f"lifecycle of {container['name']}")
             command = self.kubelet.images(container["image"], self.thing, container)
             env = volumes.environment(self.api, self.thing, container, self.addresses)
             env |= {"KUBERNETES_SERVICE_HOST": GATEWAY, "KUBERNETES_SERVICE_PORT": str(self.kubelet.port)}

@@ -122,7 +122,8 @@ def card_is_held(world: World) -> None:
         target=lambda: got.append(proxy.ask(f"held.{SPACE}", "/.well-known/agent-card.json", timeout=60))
     )
     client.start()
-    until(lambda: proxy.metric("kagent_proxy_held_requests") or client.is_alive(), 10, "the request waits")
+    until(lambda: proxy.metric("kagent_proxy_open_requests"), 10, "the request waits")
+    assert not got
     world.plane.kubectl("-n", SPACE, "scale", "deployment/held", "--replicas=1")
     client.join(60)
     assert got and got[0][0] == 200, got

@@ -62,7 +62,9 @@ def rolling_restart(world: World) -> None:
     ) as clients:
         try:
             rounds = -(-wanted // REPLICAS)
-            for _ in range(rounds):
+            for turn in range(rounds):
+                if turn % 25 == 0:
+                    print(f"  {turn * REPLICAS} replaced", file=sys.stderr, flush=True)
                 world.plane.kubectl("-n", SPACE, "rollout", "restart", "deployment/agent", "deployment/tool")
                 for name in ("agent", "tool"):
                     world.plane.kubectl("-n", SPACE, "rollout", "status", f"deployment/{name}", "--timeout=120s")
