@@ -183,7 +183,11 @@ impl Discovery {
                     );
                 }
             }
-            Told::Secret(key, read) => {
+            Told::Secret(key, Err(why)) => {
+                tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read at the moment");
+                self.publisher.secrets.unanswered(&key);
+            }
+            Told::Secret(key, Ok(read)) => {
                 if let Err(why) = &read {
                     tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read");
                 }

@@ -246,7 +246,8 @@ impl RouteTable {
         }
         match discovered {
             Some(discovered) => discovered.choose(ask, chain),
-            None => Err(NoRoute::Host(self.near(ask.host))),
+            // Looking at every name is for whoever wants the whole story.
+            None => Err(NoRoute::Host(chain.map(|_| self.near(ask.host)).unwrap_or_default())),
         }
     }
 
@@ -311,8 +312,13 @@ impl RouteTable {
             let its = first(known);
             let alike =
                 its == label || (label.len() > 3 && (its.contains(&label) || label.contains(&its)));
+            // Most names are told apart by their length.
+            let bound = 1 + label.len() / 5;
+            if !alike && host.as_str().len().abs_diff(known.len()) > bound {
+                return None;
+            }
             let typos = strsim::damerau_levenshtein(host.as_str(), known);
-            (alike || typos <= 1 + label.len() / 5).then_some(typos)
+            (alike || typos <= bound).then_some(typos)
         };
         let known = self.statics.hosts.keys().chain(self.discovered.keys());
         let mut near: Vec<_> = known

@@ -50,14 +50,14 @@ impl View {
             }
             for slice in index.slices(&host.service).filter(|slice| slice.ipv6 == family) {
                 let Some(port) = port_of(slice, lead) else { continue };
+                if family == ipv6 {
+                    // Those that are not ready too: they must not come back by their other address.
+                    seen.extend(slice.endpoints.iter().filter_map(|e| e.uid.clone()));
+                }
                 for endpoint in slice.endpoints.iter().filter(|endpoint| fits(endpoint, host)) {
                     let known = endpoint.uid.as_ref().is_some_and(|uid| seen.contains(uid));
-                    if family != ipv6 && known {
-                        continue;
-                    }
-                    places.push(self.place(endpoint, port));
-                    if family == ipv6 {
-                        seen.extend(endpoint.uid.clone());
+                    if family == ipv6 || !known {
+                        places.push(self.place(endpoint, port));
                     }
                 }
             }

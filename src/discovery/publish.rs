@@ -165,6 +165,12 @@ impl Publisher {
                 });
                 changes.hosts.push((key(&host), discovered));
             }
+            // Whoever still waits there must not dial what others may have by now.
+            let gone = live
+                .routes
+                .iter()
+                .filter(|old| !kept.iter().any(|kept| Arc::ptr_eq(&kept.route, &old.route)));
+            gone.for_each(|old| old.route.cluster.place(&[]));
             live.routes = kept;
         }
         (live.plan, live.pods) = (plan, pods);

@@ -87,6 +87,11 @@ impl Secrets {
         wanted
     }
 
+    /// The server did not answer: what is known stays in force.
+    pub fn unanswered(&mut self, key: &SecretKey) {
+        self.asked.remove(key);
+    }
+
     /// What a Secret holds now, and the Services that this changes.
     pub fn learn(&mut self, key: SecretKey, read: Read) -> Ids {
         self.asked.remove(&key);

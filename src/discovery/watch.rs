@@ -48,8 +48,8 @@ pub enum Told {
     Failed(usize, String),
     /// The list is out of date and is read again; nothing is wrong.
     Expired(usize),
-    /// A Secret was read.
-    Secret(SecretKey, Read),
+    /// A Secret was read; the error is that the server does not answer.
+    Secret(SecretKey, Result<Read, String>),
 }
 
 /// One kind, in one namespace or in all.
@@ -128,22 +128,27 @@ pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
 }
 
 /// Reads one Secret by its name.
-pub async fn read_secret(client: Client, key: &SecretKey) -> Read {
+///
+/// # Errors
+/// The server does not answer, which says nothing of the Secret.
+pub async fn read_secret(client: Client, key: &SecretKey) -> Result<Read, String> {
     let api: Api<KubeSecret> = Api::namespaced(client, &key.secret.namespace);
     let secret = match api.get(&key.secret.name).await {
         Ok(secret) => secret,
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            return Err("RBAC forbids it".to_owned());
+            return Ok(Err("RBAC forbids it".to_owned()));
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            return Err("it does not exist".to_owned());
+            return Ok(Err("it does not exist".to_owned()));
         }
         Err(error) => return Err(error.to_string()),
     };
     let data = secret.data.unwrap_or_default();
-    let value = data.get(&*key.key).ok_or_else(|| format!("it has no key {:?}", key.key))?;
-    let text = String::from_utf8(value.0.clone()).map_err(|_| "it is not PEM text".to_owned())?;
-    Ok(Secret::Inline(text.into()))
+    let Some(value) = data.get(&*key.key) else {
+        return Ok(Err(format!("it has no key {:?}", key.key)));
+    };
+    let text = String::from_utf8(value.0.clone());
+    Ok(text.map(|text| Secret::Inline(text.into())).map_err(|_| "it is not PEM text".to_owned()))
 }
 
 // === impl Watch ===
@@ -181,39 +186,59 @@ impl Watch {
             Some(name) => Api::namespaced_with(client, name, &resource),
             None => Api::all_with(client, &resource),
         };
+        let mut seen = Seen::default();
+        let mut pauses = Pauses(FIRST_PAUSE);
+        while let Ok(listed) = Box::pin(self.follow(&api, &mut seen, &to)).await {
+            // kube would resume from the old version, and what was forgotten would not come back.
+            if listed {
+                pauses = Pauses(FIRST_PAUSE);
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// Follows one stream until it has to be made anew; whether it ever had a whole list. The error is
+    /// that nobody listens.
+    async fn follow(
+        &self,
+        api: &Api<DynamicObject>,
+        seen: &mut Seen,
+        to: &Sender<Told>,
+    ) -> Result<bool, SendError<Told>> {
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Pauses(FIRST_PAUSE)));
-        let mut seen = Seen::default();
+        let mut listed = false;
+        seen.complete = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = answers(&api), if seen.complete && seen.broken => {
+                () = answers(api), if seen.complete && seen.broken => {
                     // kube resumes a watch without a word.
                     seen.broken = false;
-                    if to.send(Told::Listed(self.number)).await.is_err() {
-                        return;
-                    }
+                    to.send(Told::Listed(self.number)).await?;
                     continue;
                 }
             };
-            let Some(event) = event else { return };
-            if self.take(event, &mut seen, &to).await.is_err() {
-                return;
+            let Some(event) = event else { return Ok(listed) };
+            let ended = self.take(event, seen, to).await?;
+            listed |= seen.complete;
+            if ended {
+                return Ok(listed);
             }
         }
     }
 
-    /// Tells one event; the error is that nobody listens.
+    /// Tells one event; whether everything has to be listed anew. The error is that nobody listens.
     async fn take(
         &self,
         event: Result<Event<DynamicObject>, watcher::Error>,
         seen: &mut Seen,
         to: &Sender<Told>,
-    ) -> Result<(), SendError<Told>> {
+    ) -> Result<bool, SendError<Told>> {
         let told = match event {
             Ok(Event::Init) => {
                 seen.listed.clear();
-                return Ok(());
+                return Ok(false);
             }
             Ok(Event::InitApply(object)) => {
                 let (id, object) = self.read(object);
@@ -240,16 +265,17 @@ impl Watch {
             }
             Err(error) => {
                 let told = self.failed(&error);
-                seen.broken = true;
-                // After these everything is listed anew, which ends in a word of its own.
-                seen.complete &= !matches!(told, Told::Absent(_) | Told::Expired(_));
+                // That a list is allowed says nothing of a watch that is not.
+                seen.broken = !matches!(told, Told::Forbidden(..));
                 if matches!(told, Told::Absent(_)) {
                     self.forget(seen.known.drain().collect(), to).await?;
                 }
                 told
             }
         };
-        to.send(told).await
+        let ended = matches!(told, Told::Absent(_) | Told::Expired(_));
+        to.send(told).await?;
+        Ok(ended)
     }
 
     async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), SendError<Told>> {

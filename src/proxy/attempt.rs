@@ -57,7 +57,8 @@ pub async fn send(
     let cluster = &route.cluster;
     let http1 = facts.kind == Kind::Upgrade;
     let times = route.config.to.hold;
-    let until = Instant::now() + if facts.card { times.card } else { times.request };
+    // From the beginning: a wait for the route counts.
+    let until = exchange.started() + if facts.card { times.card } else { times.request };
     // What follows from failures is boxed: rare, and large enough to weigh on every connection.
     let mut troubles: Option<Box<Troubles<'_>>> = None;
     let begin = || Box::new(Troubles::new(holds, source, until));

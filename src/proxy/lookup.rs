@@ -66,7 +66,7 @@ pub fn route<B>(
     };
     let mut told = Vec::new();
     // Asked again for the whole story; what is refused may cost a little more.
-    let _same = table.resolve(&ask, Some(&mut told));
+    let error = table.resolve(&ask, Some(&mut told)).err().unwrap_or(error);
     Err(misrouted(host.as_str(), error, told, table.is_discovering()))
 }
 
@@ -182,7 +182,9 @@ impl Proxy {
         match misrouted.reason {
             _ if !misrouted.discovering => None,
             // Only names of Services may come.
-            Reason::UnknownTarget if misrouted.host.contains('.') => Some(self.hold_times.request),
+            Reason::UnknownTarget if misrouted.host.matches('.').count() == 1 => {
+                Some(self.hold_times.request)
+            }
             Reason::NoReadyEndpoint if card => Some(self.hold_times.card),
             Reason::NoReadyEndpoint => Some(self.hold_times.request),
             _ => None,

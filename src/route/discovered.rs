@@ -227,7 +227,7 @@ impl Open {
     /// those the best matches of the path.
     fn matching(&self, ask: &Ask<'_>, mut chain: Option<&mut Vec<Note>>) -> Vec<&Rule> {
         let mut best: Vec<&Rule> = Vec::new();
-        let mut rank = (0, 0);
+        let mut rank: Rank = (false, false, 0);
         for rule in &self.rules {
             let verdict = match rule.rank(ask, self.agent) {
                 Err(why) => why.to_owned(),
@@ -259,6 +259,13 @@ impl Open {
         ask: &Ask<'_>,
         mut chain: Option<&mut Vec<Note>>,
     ) -> Result<Chosen, NoRoute> {
+        // Objects of others open what they name, for those that use them, and nothing beside it.
+        if self.callers.is_some() && (ask.port.is_some() || !self.rules.is_empty()) {
+            return Err(NoRoute::Forbidden(
+                "the RemoteMCPServers that open this Service for the caller name another path or port"
+                    .to_owned(),
+            ));
+        }
         let by_number = |port: u16| self.ports.iter().find(|(number, _)| *number == port);
         let mut take = |route: &Arc<Route>, what: String, why: &str| {
             if let Some(chain) = chain.as_deref_mut() {
@@ -284,11 +291,15 @@ impl Open {
     }
 }
 
+/// Better is greater: the path fits, not only the server of a legacy SSE path; it stands beside the
+/// Service; how well the path fits.
+type Rank = (bool, bool, usize);
+
 // === impl Rule ===
 
 impl Rule {
-    /// Better is greater: first by standing, then by path. The error says why it does not hold.
-    fn rank(&self, ask: &Ask<'_>, agent: bool) -> Result<(u8, usize), &'static str> {
+    /// The error says why it does not hold.
+    fn rank(&self, ask: &Ask<'_>, agent: bool) -> Result<Rank, &'static str> {
         if ask.port.is_some_and(|port| port != self.port) {
             return Err("the header names another port");
         }
@@ -308,7 +319,7 @@ impl Rule {
         } else {
             return Err("its path does not fit");
         };
-        Ok((if self.standing == Standing::Own { 2 } else { 1 }, path))
+        Ok((path > 1, self.standing == Standing::Own, path))
     }
 
     fn chosen(&self, ask: &Ask<'_>, chain: Option<&mut Vec<Note>>) -> Result<Chosen, NoRoute> {

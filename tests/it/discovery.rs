@@ -223,6 +223,11 @@ async fn a_resource_that_is_installed_later_is_picked_up() {
     api.end_watches("mcpservers", "");
     shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"mcpservers\"} 0").await;
     assert!(ask(&proxy, "kmcp.a", "/mcp").await.starts_with("HTTP/1.1 403 "));
+    // It comes back, and with it what nobody has touched since.
+    api.fail("mcpservers", 0);
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"mcpservers\"} 1").await;
+    let (answer, _) = tokio::join!(ask(&proxy, "kmcp.a", "/mcp"), backend.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
     proxy.stop().await;
 }
 

@@ -127,6 +127,15 @@ fn a_legacy_servers_post_back_path_finds_it() {
     assert_eq!(world.ask("t.kagent", "/sse", None), "http://t.kagent:2");
     assert_eq!(world.ask("t.kagent", "/messages/", None), "http://t.kagent:2");
     assert_eq!(world.ask("t.kagent", "/mcp", None), "http://t.kagent:1");
+    // Any path is the weakest match, also beside the Service.
+    let sse = json!({ "protocol": "SSE" });
+    let world = World::of(&[
+        service("a", "t", &["x:1", "y:2"]),
+        remote_with("a", "sse", "http://t.a:2/sse", sse),
+        remote("kagent", "http", "http://t.a:1/mcp"),
+    ]);
+    assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:1");
+    assert_eq!(world.ask("t.a", "/messages/", None), "http://t.a:2");
 }
 
 #[test]
@@ -169,6 +178,10 @@ fn no_other_team_can_bend_a_route() {
     // Without a word of the Service's own namespace it binds those that use it, and nobody else.
     let world = World::of(&[service("team", "t", &["a:1", "b:2"]), evil.clone(), user]);
     assert_eq!(world.ask("t.team", "/mcp", Some("evil/user")), "http://t.team:2");
+    for (host, path) in [("t.team:1", "/mcp"), ("t.team", "/other")] {
+        let beside = world.ask(host, path, Some("evil/user"));
+        assert!(beside.starts_with("forbidden: the RemoteMCPServers that open"), "{beside}");
+    }
     let (refused, chain) = world.chain("t.team", "/mcp", None, None);
     assert!(refused.starts_with("forbidden: only RemoteMCPServers of other"), "{refused}");
     assert!(chain.iter().any(|n| n.candidate.contains("evil/bend")), "{chain:?}");

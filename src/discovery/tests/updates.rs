@@ -35,6 +35,14 @@ fn a_dual_stack_pod_is_one_endpoint_of_the_family_that_we_have() {
         world.apply(std::slice::from_ref(&v6));
         assert_eq!(world.endpoints("helper.a", "/"), [expected]);
     }
+    // On its way out in one family, it does not come back by the other.
+    let mut world = World::new(DiscoveryConfig {
+        pod_ip: Some([10, 9, 9, 9].into()),
+        ..DiscoveryConfig::default()
+    });
+    world.apply(&helper(&["!10.0.0.1"]));
+    world.apply(std::slice::from_ref(&v6));
+    assert!(world.endpoints("helper.a", "/").is_empty());
 }
 
 #[test]
