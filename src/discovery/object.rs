@@ -4,7 +4,7 @@
 //! object and no later version of a resource breaks a watch. Pure; knows no client. `discovery/index.rs`
 //! keeps what comes out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -311,14 +311,18 @@ fn slice(namespace: &str, json: &Value) -> Slice {
     }
 }
 
+/// Metadata services outside the link-local range: Alibaba Cloud's, and AWS's over IPv6.
+const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
 /// Addresses that no pod has: whoever may write slices must not lead us to ourselves or to the
 /// metadata service of a cloud.
 fn is_dialled(address: IpAddr) -> bool {
-    let link_local = match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
     let address = address.to_canonical();
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4 == METADATA_V4,
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == METADATA_V6,
+    };
     !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 

@@ -17,7 +17,7 @@ use crate::config::{
     ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Secret, Target, UpstreamConfig,
 };
 use crate::route::discovered::{Fallback, Open, Rule, State};
-use crate::route::{Discovered, HostKey, ObjectId, Route, RouteTable, Source};
+use crate::route::{Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
@@ -241,7 +241,7 @@ impl Build<'_> {
         let rules: Vec<Rule> = mine.map(|rule| self.rule(host, rule)).collect();
         let mut ports = Vec::new();
         for lead in &plan.ports {
-            // A lead of the Service's own word has no Secret that could be missing.
+            // What cannot be used says so where it is chosen.
             if let Ok(route) = self.route(host, lead) {
                 ports.push((lead.port, route));
             }
@@ -249,7 +249,7 @@ impl Build<'_> {
         let fallback = match &plan.fallback {
             Ok((lead, why)) => match self.route(host, lead) {
                 Ok(route) => Fallback::Port(route, why.as_str().into()),
-                Err(why) => Fallback::Undecided(why.into()),
+                Err(why) => Fallback::Unusable(why),
             },
             Err(why) => Fallback::Undecided(why.as_str().into()),
         };
@@ -264,14 +264,14 @@ impl Build<'_> {
             path: plan.path.as_str().into(),
             sse: plan.sse,
             query: plan.query.as_deref().map(Arc::from),
-            route: self.route(host, &plan.lead).map_err(Into::into),
+            route: self.route(host, &plan.lead),
             port: plan.lead.port,
             callers: plan.callers.clone(),
         }
     }
 
     /// The route of a lead: one that is being made, the one that was, or a new one.
-    fn route(&mut self, host: &ClusterHost, lead: &Lead) -> Result<Arc<Route>, String> {
+    fn route(&mut self, host: &ClusterHost, lead: &Lead) -> Result<Arc<Route>, NoRoute> {
         let tls = lead.trust.as_ref().map(|trust| self.trust(host, trust)).transpose()?;
         let same = |live: &&LiveRoute| live.host == *host && live.lead == *lead && live.tls == tls;
         if let Some(live) = self.kept.iter().find(same) {
@@ -291,11 +291,12 @@ impl Build<'_> {
         host: &ClusterHost,
         lead: &Lead,
         tls: Option<&ClientTls>,
-    ) -> Result<Route, String> {
+    ) -> Result<Route, NoRoute> {
         let name = host.to_string();
         let label = format!("{name}:{}", lead.port);
         let configs = tls.map(tls::client_config).transpose();
-        let configs = configs.map_err(|error| format!("TLS toward {name}: {error}"))?;
+        let configs =
+            configs.map_err(|error| NoRoute::Unusable(format!("TLS toward {name}: {error}")))?;
         let server_name = tls.and_then(|tls| tls.server_name.clone());
         let secure = configs.map(|configs| Arc::new(Tls::new(configs, server_name)));
         let target = Target { scheme: lead.scheme, host: name.clone(), port: lead.port };
@@ -313,7 +314,7 @@ impl Build<'_> {
     }
 
     /// The client's side of TLS as the tool server's object wants it.
-    fn trust(&self, host: &ClusterHost, trust: &Trust) -> Result<ClientTls, String> {
+    fn trust(&self, host: &ClusterHost, trust: &Trust) -> Result<ClientTls, NoRoute> {
         let tls = &trust.tls;
         let mut client = ClientTls {
             server_name: Some(trust.server_name.clone()),

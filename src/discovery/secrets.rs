@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::index::Ids;
 use crate::config::Secret;
-use crate::route::ObjectId;
+use crate::route::{NoRoute, ObjectId};
 
 /// Namespace and name of a Secret, and the key in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +47,11 @@ impl Secrets {
     ///
     /// # Errors
     /// Says what would let us have them.
-    pub fn pem(&self, service: &ObjectId, (namespace, name, key): (&str, &str, &str)) -> Read {
+    pub fn pem(
+        &self,
+        service: &ObjectId,
+        (namespace, name, key): (&str, &str, &str),
+    ) -> Result<Secret, NoRoute> {
         let key = SecretKey { secret: ObjectId::new(namespace, name), key: key.into() };
         let found = self.known.get(&key).cloned();
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,12 +60,14 @@ impl Secrets {
         match (found, &self.bundle) {
             (Some(Ok(pem)), _) => Ok(pem),
             (_, Some(bundle)) => Ok(Secret::File(bundle.clone())),
-            (Some(Err(why)), None) => Err(format!(
+            (Some(Err(why)), None) => Err(NoRoute::Unusable(format!(
                 "the authorities of {service} stand in Secret {namespace}/{name}, which cannot be read: \
                  {why}; allow get on this one name by a Role, or mount a bundle and name it in \
                  discovery.caBundleFile"
-            )),
-            (None, None) => Err(format!("Secret {namespace}/{name} is being read")),
+            ))),
+            (None, None) => {
+                Err(NoRoute::Pending(format!("Secret {namespace}/{name} is being read")))
+            }
         }
     }
 

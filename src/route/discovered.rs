@@ -64,6 +64,8 @@ pub struct Open {
 pub enum Fallback {
     /// This one, and why.
     Port(Arc<Route>, Box<str>),
+    /// This one, which cannot be used.
+    Unusable(NoRoute),
     /// Nothing says which.
     Undecided(Box<str>),
 }
@@ -82,7 +84,7 @@ pub struct Rule {
     /// The query of its URL, which kagent drops.
     pub query: Option<Arc<str>>,
     /// Where it leads, or why nowhere.
-    pub route: Result<Arc<Route>, Box<str>>,
+    pub route: Result<Arc<Route>, NoRoute>,
     /// The port it names.
     pub port: u16,
     /// The Agents that name it among their tools.
@@ -281,6 +283,7 @@ impl Open {
                 let port = route.config.to.targets.first().map_or(0, |target| target.port);
                 return take(route, format!("port {port}"), why);
             }
+            Fallback::Unusable(why) => return Err(why.clone()),
             Fallback::Undecided(why) => why,
         };
         if let Some((port, route)) = ask.hint().and_then(by_number) {
@@ -325,7 +328,7 @@ impl Rule {
     fn chosen(&self, ask: &Ask<'_>, chain: Option<&mut Vec<Note>>) -> Result<Chosen, NoRoute> {
         let route = match &self.route {
             Ok(route) => Arc::clone(route),
-            Err(why) => return Err(NoRoute::Unusable(why.to_string())),
+            Err(why) => return Err(why.clone()),
         };
         if let Some(chain) = chain {
             chain.push(Note::new(self.to_string(), "taken: its path fits best"));

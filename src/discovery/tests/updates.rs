@@ -47,7 +47,13 @@ fn a_dual_stack_pod_is_one_endpoint_of_the_family_that_we_have() {
 
 #[test]
 fn addresses_that_no_pod_has_are_never_dialled() {
-    let world = World::of(&helper(&["127.0.0.1", "169.254.169.254", "0.0.0.0", "10.0.0.1"]));
+    let world = World::of(&helper(&[
+        "127.0.0.1",
+        "169.254.169.254",
+        "100.100.100.200",
+        "0.0.0.0",
+        "10.0.0.1",
+    ]));
     assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.1:8080"]);
 }
 
@@ -133,7 +139,8 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     let tls = json!({ "tls": { "caCertSecretRef": "ca", "caCertSecretKey": "ca.crt" } });
     let objects = [service("a", "t", &["x:443"]), remote_with("a", "r", "https://t.a/mcp", tls)];
     let mut world = World::of(&objects);
-    assert!(world.ask("t.a", "/mcp", None).contains("is being read"));
+    let waiting = world.ask("t.a", "/mcp", None);
+    assert!(waiting.starts_with("pending: ") && waiting.contains("is being read"), "{waiting}");
     let wanted = world.publisher.secrets.wanted(false);
     assert_eq!(wanted.len(), 1);
     assert!(world.publisher.secrets.wanted(false).is_empty(), "asked once");
