@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -205,6 +205,11 @@ impl Watch {
         seen: &mut Seen,
         to: &Sender<Told>,
     ) -> Result<bool, SendError<Told>> {
+        if let Err(why) = may_watch(api).await {
+            // A list alone would make a table that never changes again.
+            to.send(Told::Forbidden(self.number, why)).await?;
+            return Ok(false);
+        }
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
         let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Pauses(FIRST_PAUSE)));
         let mut listed = false;
@@ -265,15 +270,14 @@ impl Watch {
             }
             Err(error) => {
                 let told = self.failed(&error);
-                // That a list is allowed says nothing of a watch that is not.
-                seen.broken = !matches!(told, Told::Forbidden(..));
+                seen.broken = true;
                 if matches!(told, Told::Absent(_)) {
                     self.forget(seen.known.drain().collect(), to).await?;
                 }
                 told
             }
         };
-        let ended = matches!(told, Told::Absent(_) | Told::Expired(_));
+        let ended = matches!(told, Told::Absent(_) | Told::Expired(_) | Told::Forbidden(..));
         to.send(told).await?;
         Ok(ended)
     }
@@ -312,6 +316,15 @@ impl Watch {
             403 => Told::Forbidden(self.number, why),
             _ => Told::Failed(self.number, why),
         }
+    }
+}
+
+/// Starts a watch and lets go of it. Only a plain refusal is an error; what else goes wrong is the
+/// list's to say.
+async fn may_watch(api: &Api<DynamicObject>) -> Result<(), String> {
+    match api.watch(&WatchParams::default().timeout(1), "0").await.map(drop) {
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(status.message),
+        _ => Ok(()),
     }
 }
 

@@ -116,7 +116,8 @@ impl Api {
         self.lock().objects.get_mut(resource).unwrap().remove(&key).unwrap();
     }
 
-    /// Lets a resource fail with this status from the next request on; 0 is no failure.
+    /// Lets a resource fail with this status from the next request on, or only its watch with `watch ` in
+    /// front; 0 is no failure.
     pub(crate) fn fail(&self, resource: &str, status: u16) {
         self.lock().failing.insert(resource.to_owned(), status);
     }
@@ -164,7 +165,9 @@ fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
     let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let watch = request.uri().query().unwrap_or_default().contains("watch=true");
     let mut state = state.lock().unwrap();
-    let status = state.failing.get(&resource).copied().unwrap_or_default();
+    let failing = |key: &str| state.failing.get(key).copied().filter(|status| *status != 0);
+    let of_watch = failing(&format!("watch {resource}")).filter(|_| watch);
+    let status = failing(&resource).or(of_watch).unwrap_or_default();
     if status != 0 {
         let body = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status,

@@ -86,7 +86,13 @@ async fn readiness_opens_with_the_last_list_and_absent_resources_do_not_hold_it_
     assert!(metrics.contains("kagent_proxy_discovery_up{kind=\"services\"} 1"), "{metrics}");
     assert!(metrics.contains("kagent_proxy_discovery_up{kind=\"endpointslices\"} 0"), "{metrics}");
     assert!(metrics.contains("kagent_proxy_discovery_synced 0"), "{metrics}");
+    // The right to list without the right to watch is not enough.
+    api.fail("watch services", 403);
+    api.end_watches("services", "");
     api.fail("endpointslices", 0);
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"endpointslices\"} 1").await;
+    shows(&proxy, "/readyz", "allow get, list and watch on services").await;
+    api.fail("watch services", 0);
     ready(&proxy).await;
     assert!(proxy.admin("/metrics").await.contains("kagent_proxy_discovery_synced 1"));
     proxy.stop().await;
