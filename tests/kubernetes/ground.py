@@ -10,28 +10,17 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import venv
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PYYAML = "PyYAML==6.0.2"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from deploy_tools import with_yaml as with_yaml  # noqa: E402  one environment for both
+
 INSIDE = "KAGENT_PROXY_TEST_GROUND"
 
 
 class Missing(Exception):
     """What this machine lacks, in one sentence."""
-
-
-def with_yaml() -> None:
-    """Goes on in an environment that has PyYAML; tests/deploy.py uses the same."""
-    place = ROOT / ".work" / "deploy-pyyaml-6.0.2"
-    python = place / "bin" / "python"
-    if pathlib.Path(sys.prefix) == place:
-        return
-    if not (place / "complete").exists():
-        venv.create(place, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", PYYAML], check=True, timeout=300)
-        (place / "complete").touch()
-    os.execv(python, [str(python), *sys.argv])
 
 
 def enter() -> None:
