@@ -3,14 +3,20 @@
 import http.client
 import json
 import threading
+import time
 
-from api import ApiError, until
+from api import LOST, ApiError, until
 from world import World, ask, deployment, kagent, scenario, service
 
 from proxy import PORT
 
 BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
 SPACE = "faults"
+WATCHED = [
+    "services", "namespaces", "endpointslices", "agents", "sandboxagents", "remotemcpservers", "mcpservers",
+]  # fmt: skip
+# The longest silence of the API server that the proxy bears is 75 s (READ in src/discovery/watch.rs).
+NOTICED = 75 + 10
 
 
 def stage(world: World, name: str, replicas: int = 2, image: str = "backend:8080", **spec) -> None:
@@ -51,6 +57,63 @@ def watch_cut(world: World) -> None:
         assert proxy.admin("/readyz")[0] == 200, "an outage of the API server is no reason to lose readiness"
     proxy.routed(f"while-refused.{SPACE}", "/", "cut", 8080, seconds=60)
     until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="services") == 1, 60, proxy.discovery)
+
+
+@scenario
+def server_hangs(world: World) -> None:
+    """kubernetes: an API server that hangs without closing is noticed in time, and what it hid is caught up after it"""
+    stage(world, "hung")
+    proxy = world.proxy()
+    proxy.routed(f"hung.{SPACE}", "/", "hung", 8080)
+    until(lambda: down(proxy) == [], 30, proxy.discovery)
+    errors = proxy.metric("kagent_proxy_discovery_errors_total") or 0
+
+    with world.relay.frozen():
+        newcomer(world, "hidden-briefly", "hung")
+        # Held for a while and then refused: nothing of it got through.
+        proxy.refused(f"hidden-briefly.{SPACE}", "/", 503, "unknown_target", method="POST", body=b"{}")
+    # The same connections go on, so a short hang is no error.
+    proxy.routed(f"hidden-briefly.{SPACE}", "/", "hung", 8080)
+    assert (proxy.metric("kagent_proxy_discovery_errors_total") or 0) == errors, proxy.discovery()
+
+    calls = 0
+
+    def serves() -> bool:
+        nonlocal calls
+        calls += 1
+        try:
+            status, fields, body = proxy.ask(f"hung.{SPACE}", "/", "POST", body=b"{}")
+        except LOST as error:
+            raise AssertionError(f"call {calls} while the API server hangs: {error}") from error
+        assert status == 200, (calls, status, fields, body)
+        return True
+
+    with world.relay.frozen():
+        began = time.monotonic()
+        newcomer(world, "hidden-first", "hung")
+        until(lambda: serves() and down(proxy) == WATCHED, NOTICED, proxy.discovery)
+        noticed = time.monotonic() - began
+        assert (proxy.metric("kagent_proxy_discovery_errors_total") or 0) >= errors + len(WATCHED), proxy.discovery()
+        newcomer(world, "hidden-last", "hung")
+        # It dials again and gets no answer, which is no empty list.
+        tried = world.relay.accepted
+        until(lambda: serves() and world.relay.accepted > tried, 30, "the proxy dials the API server again")
+        assert down(proxy) == WATCHED, proxy.discovery()
+        assert proxy.admin("/readyz")[0] == 200, "a hanging API server is no reason to lose readiness"
+        proxy.refused(f"hidden-last.{SPACE}", "/", 503, "unknown_target", method="POST", body=b"{}")
+    began = time.monotonic()
+    for name in ("hidden-first", "hidden-last"):
+        proxy.routed(f"{name}.{SPACE}", "/", "hung", 8080, seconds=30)
+    caught_up = time.monotonic() - began
+    until(lambda: serves() and down(proxy) == [], 30, proxy.discovery)
+    world.notes.append(
+        f"# noticed after {noticed:.0f} s, caught up {caught_up:.1f} s after it, {calls} calls meanwhile all answered"
+    )
+
+
+def down(proxy) -> list[str]:
+    """The kinds whose watches do not work, by the metrics."""
+    return [kind for kind in WATCHED if proxy.metric("kagent_proxy_discovery_up", kind=kind) == 0]
 
 
 @scenario
