@@ -99,7 +99,7 @@ pub async fn run(listener: Listener, shared: Shared) {
         match accepted {
             Ok((stream, peer)) => {
                 let scheme = if tls.is_some() { "https" } else { "http" };
-                let info = ConnInfo::new(peer, scheme, Arc::clone(&name), permit.ok());
+                let info = Arc::new(ConnInfo::new(peer, scheme, Arc::clone(&name), permit.ok()));
                 let carrier = Carrier::default();
                 let carried = carrier.clone();
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
@@ -114,7 +114,9 @@ pub async fn run(listener: Listener, shared: Shared) {
                     };
                     match io {
                         Ok(io) => conn::serve(io, (info, carried), proxy, &limits, watch).await,
-                        Err(error) => tracing::debug!(%peer, %error, "no TLS handshake"),
+                        Err(error) => {
+                            tracing::debug!(peer = %info.peer, %error, "no TLS handshake")
+                        }
                     }
                 });
                 carrier.is(task);
@@ -134,6 +136,7 @@ async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimit
     let stream = Tcp::new(stream)?;
     Ok(match tls {
         None => Io::Plain(stream),
-        Some(tls) => Io::Tls(Box::new(tls.accept(stream, limits.handshake).await?)),
+        // Boxed, as everything is that would weigh on a plain connection too.
+        Some(tls) => Io::Tls(Box::new(Box::pin(tls.accept(stream, limits.handshake)).await?)),
     })
 }

@@ -34,12 +34,11 @@ const LOOKS: u32 = 8;
 /// Serves one connection to its end.
 pub async fn serve(
     mut stream: Io,
-    (info, carrier): (ConnInfo, Carrier),
+    (info, carrier): (Arc<ConnInfo>, Carrier),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     watch: Watch,
 ) {
-    let peer = info.peer;
     let mut closing = watch.clone();
     let first = tokio::select! {
         biased;
@@ -48,22 +47,21 @@ pub async fn serve(
         () = closing.reached(Phase::Closing) => return,
     };
     let Ok(Ok(first)) = first else {
-        tracing::debug!(%peer, "no request within the detection deadline");
+        tracing::debug!(peer = %info.peer, "no request within the detection deadline");
         return;
     };
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
     let http2 = first == PREFACE;
-    let info = Arc::new(info);
     let heads = http2.then(HeadScanner::default);
-    let io = Watched { prefix: first, read: 0, stream, activity: Arc::clone(&activity), heads };
+    let io = Watched { prefix: first, stream, activity: Arc::clone(&activity), heads };
     let ended = if http2 {
-        // Its streams are tasks of their own.
-        serve_http2(io, info, proxy, limits, watch, &activity).await
+        // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
+        Box::pin(serve_http2(io, Arc::clone(&info), proxy, limits, watch, &activity)).await
     } else {
-        serve_http1(io, (info, carrier), proxy, limits, watch, &activity).await
+        serve_http1(io, (&info, carrier), &proxy, limits, watch, &activity).await
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "client connection ended");
+        tracing::debug!(peer = %info.peer, %error, "client connection ended");
     }
 }
 
@@ -84,17 +82,23 @@ async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
 
 async fn serve_http1(
     io: Watched,
-    (info, carrier): (Arc<ConnInfo>, Carrier),
-    proxy: Arc<Proxy>,
+    (info, carrier): (&Arc<ConnInfo>, Carrier),
+    proxy: &Proxy,
     limits: &ListenerLimits,
     watch: Watch,
-    activity: &Arc<Activity>,
+    activity: &Activity,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
         activity.on_head(false);
         activity.on_request();
-        proxy.handle(&info, carrier.clone(), request)
+        proxy.handle(info, carrier.clone(), request)
     });
+    let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+    drive(pin!(connection), |connection| connection.graceful_shutdown(), limits, watch, activity)
+        .await
+}
+
+fn http1(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Twice the limits: what lies between is answered by us, with a reason.
     builder
@@ -102,8 +106,7 @@ async fn serve_http1(
         .max_headers(limits.max_head_fields * 2)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
-    let connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
-    drive(connection, |connection| connection.graceful_shutdown(), limits, watch, activity).await
+    builder
 }
 
 async fn serve_http2(
@@ -294,7 +297,6 @@ enum Overdue {
 /// The stream, the bytes already taken from it, and an eye on its reads.
 struct Watched {
     prefix: Vec<u8>,
-    read: usize,
     stream: Io,
     activity: Arc<Activity>,
     /// In HTTP/2.
@@ -309,15 +311,18 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(rest) = self.prefix.get(self.read..).filter(|rest| !rest.is_empty()) {
-            let taken = rest.len().min(buf.remaining());
-            buf.put_slice(rest.get(..taken).unwrap_or_default());
-            self.read += taken;
-            return Poll::Ready(Ok(()));
+        let this = &mut *self;
+        let taken = this.prefix.len().min(buf.remaining());
+        if taken > 0 {
+            buf.put_slice(this.prefix.get(..taken).unwrap_or_default());
+            this.prefix.drain(..taken);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let this = &mut *self;
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            // Together with what follows if it is there: a head in two reads would double hyper's buffer.
+            Poll::Pending if taken > 0 => return Poll::Ready(Ok(())),
+            read => ready!(read)?,
+        }
         let new = buf.filled().get(before..).unwrap_or_default();
         match &mut this.heads {
             _ if new.is_empty() => {}
@@ -372,6 +377,35 @@ mod tests {
         let activity = Activity::new(Arc::clone(&open));
         activity.on_head(false);
         (activity, open)
+    }
+
+    #[tokio::test]
+    async fn a_head_comes_in_one_read_although_its_first_bytes_were_taken_before() {
+        use tokio::io::AsyncWriteExt;
+
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(server.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(client, server.accept());
+        let (mut client, stream) = (client.unwrap(), accepted.unwrap().0);
+        client.write_all(b"mcp HTTP/1.1\r\n").await.unwrap();
+        stream.readable().await.unwrap();
+        let mut io = Watched {
+            prefix: b"GET /".to_vec(),
+            stream: Io::Plain(crate::socket::Tcp::new(stream).unwrap()),
+            activity: Arc::new(activity().0),
+            heads: None,
+        };
+        let mut small = [0; 2];
+        assert_eq!(io.read(&mut small).await.unwrap(), 2, "no more than fits");
+        let mut buffer = [0; 64];
+        let read = io.read(&mut buffer).await.unwrap();
+        assert_eq!(buffer[..read], *b"T /mcp HTTP/1.1\r\n");
+        io.prefix = b"GET".to_vec();
+        assert_eq!(io.read(&mut buffer).await.unwrap(), 3, "nothing follows: it does not wait");
+        drop(client);
+        io.prefix = b"GET".to_vec();
+        while io.read(&mut buffer).await.unwrap() > 0 {}
+        assert!(io.prefix.is_empty() && buffer.starts_with(b"GET"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -205,8 +205,10 @@ where
     let io = TokioIo::new(Heard::new(stream, ear.clone()));
     let (sender, connection) =
         http1::Builder::new().max_buf_size(MAX_HEAD).handshake(io).await.map_err(handshake)?;
+    let mut connection = connection.with_upgrades();
     tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
+        // By reference: awaited itself it would lie twice in the task, which lives as long as it.
+        if let Err(error) = (&mut connection).await {
             tracing::debug!(%address, %error, "upstream connection ended");
         }
     });
