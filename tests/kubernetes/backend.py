@@ -3,7 +3,8 @@
 
 Usage: backend.py PORT... [--tls CERTIFICATE KEY]. Paths: `/healthz`; `/.well-known/agent-card.json`, whose URL
 is the request's Host; any path that ends in `/stream` is an endless event stream, and `/linger/stream` one that
-SIGTERM does not end; all others get JSON, after `?delay=` milliseconds if asked. On SIGTERM it does as uvicorn
+SIGTERM does not end; all others get JSON, after `?delay=` milliseconds if asked, once as many requests are here as
+`?together=` says, or never from the pod that `?hang=` names. On SIGTERM it does as uvicorn
 does: listens no more, closes idle connections, ends streams and finishes running requests. It knows nothing of
 Kubernetes but its host name.
 """
@@ -27,6 +28,7 @@ class Backend:
         self.ending = asyncio.Event()
         self.idle: set[asyncio.StreamWriter] = set()
         self.busy = 0
+        self.meetings: dict[int, asyncio.Barrier] = {}
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -55,11 +57,17 @@ class Backend:
         if path.split("?")[0].endswith("/stream"):
             return await self.stream(writer, path.startswith("/linger/"))
         saw = {"pod": NAME, "port": port, "method": method, "path": path, "headers": headers, "bytes": len(body)}
+        saw["busy"] = self.busy
         saw["tls"] = writer.get_extra_info("ssl_object") is not None
         if path == "/healthz":
             saw = {"ok": True}
         elif path.endswith("/.well-known/agent-card.json"):
             saw = card(names.get("host", NAME), saw)
+        if together := re.search(r"[?&]together=(\d+)", path):
+            count = int(together[1])
+            await self.meetings.setdefault(count, asyncio.Barrier(count)).wait()
+        if re.search(rf"[?&]hang={re.escape(NAME)}(&|$)", path):
+            await asyncio.Event().wait()
         if delay := re.search(r"[?&]delay=(\d+)", path):
             await asyncio.sleep(int(delay[1]) / 1000)
         text = json.dumps(saw).encode()

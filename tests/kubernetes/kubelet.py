@@ -161,6 +161,7 @@ class Pod(threading.Thread):
         self.folder = kubelet.folder / self.uid
         self.wake, self.deleted = threading.Event(), threading.Event()
         self.grace = 0.0
+        self.held = False
         self.place: Place | None = None
         self.containers: list[Container] = []
         self.is_ready, self.written, self.born = False, None, now()
@@ -290,13 +291,27 @@ class Pod(threading.Thread):
 
     def revive(self, container: Container) -> None:
         container.ready = False
-        if self.deleted.is_set():
+        if self.deleted.is_set() or self.held:
             return
         if not container.again_at:
             container.again_at = time.monotonic() + min(10.0, 0.2 * 2**container.restarts)
         elif time.monotonic() >= container.again_at:
             container.again_at = 0.0
             container.start()
+
+    def kill(self) -> None:
+        """Ends the processes as a crash or the kernel does, without a word to anyone; `again` starts new ones."""
+        self.held = True
+        for container in self.containers:
+            container.process.kill()
+            container.process.wait(30)
+
+    def again(self) -> None:
+        """Starts what was killed."""
+        for container in self.containers:
+            container.again_at = time.monotonic()
+        self.held = False
+        self.wake.set()
 
     def probe(self, container: Container, name: str, before: bool) -> bool:
         """The state of a probe after asking, if it is due. Without one a container is well."""
