@@ -6,13 +6,11 @@ themselves is in `chart.py`; what is routed where, in the scenarios of `kubernet
 
 import contextlib
 import json
-import pathlib
 import re
-import subprocess
-import tempfile
 
 from api import until
 from chart import RENDERED, deploy_tools
+from secure import authority, secret, served
 from world import World, ask, deployment, kagent, scenario, service
 
 
@@ -121,38 +119,17 @@ def started(world: World):
     return None
 
 
-def authority(folder: pathlib.Path, name: str) -> dict[str, str]:
-    """A certificate authority, and a certificate of its own for `name`."""
-
-    def openssl(*arguments: str) -> None:
-        done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-subj", "/CN=test", "-days", "2", "-keyout", "ca.key", "-out", "ca.crt")
-    (folder / "names").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE\n")
-    openssl("req", *key, "-subj", f"/CN={name}", "-keyout", "tls.key", "-out", "tls.csr")
-    signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2")
-    openssl("x509", "-req", "-in", "tls.csr", *signer, "-out", "tls.crt")
-    return {file: (folder / file).read_text() for file in ("ca.crt", "tls.crt", "tls.key")}
-
-
 def tool_server_with_tls(world: World, space: str, files: dict[str, str]) -> None:
     """One called chart-secure, whose RemoteMCPServer names a Secret with its authority."""
-    for name, keys in (("chart-secure-tls", ("tls.crt", "tls.key")), ("chart-ca", ("ca.crt",))):
-        meta = {"name": name, "namespace": space}
-        data = {key: files[key] for key in keys}
-        world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": data})
-    served = deployment(space, "chart-secure", "backend:8443")
-    pod = served["spec"]["template"]["spec"]
-    pod["volumes"] = [{"name": "tls", "secret": {"secretName": "chart-secure-tls"}}]
-    container = pod["containers"][0]
-    container["volumeMounts"] = [{"name": "tls", "mountPath": "/etc/secure"}]
-    container["args"] = ["--tls", "/etc/secure/tls.crt", "/etc/secure/tls.key"]
-    container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
     spec = {"description": "d", "protocol": "STREAMABLE_HTTP", "url": f"https://chart-secure.{space}:8443/mcp"}
     spec["tls"] = {"caCertSecretRef": "chart-ca", "caCertSecretKey": "ca.crt"}
-    world.apply(served, service(space, "chart-secure", 8443), kagent("RemoteMCPServer", space, "chart-secure", spec))
+    world.apply(
+        secret(space, "chart-secure-tls", files, "tls.crt", "tls.key"),
+        secret(space, "chart-ca", files, "ca.crt"),
+        served(deployment(space, "chart-secure", "backend:8443"), "chart-secure-tls"),
+        service(space, "chart-secure", 8443),
+        kagent("RemoteMCPServer", space, "chart-secure", spec),
+    )
     world.wait_ready(space, "chart-secure")
 
 
@@ -162,8 +139,7 @@ def authorities_are_found(world: World) -> None:
     world.definitions()
     world.namespace("kagent")
     space = world.namespace("team-a")
-    with tempfile.TemporaryDirectory() as folder:
-        files = authority(pathlib.Path(folder), f"chart-secure.{space}")
+    files = authority(f"chart-secure.{space}")
     tool_server_with_tls(world, space, files)
     meta = {"name": "authorities", "namespace": "kagent"}
     world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"ca.crt": files["ca.crt"]}})

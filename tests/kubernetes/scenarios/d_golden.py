@@ -8,6 +8,7 @@ Without the record nothing is shown, and that is said.
 import urllib.parse
 
 import crds
+from secure import authority, secret, served
 from world import World, scenario, service
 
 RECORD = "kagent-0.10.0-rc3"
@@ -16,8 +17,17 @@ TOOLS = {
     "short": ([{"name": "mcp", "port": 3000}, {"name": "metrics", "port": 3001}], 3000),
     "fqdn": ([{"name": "sse", "port": 8080}, {"name": "other", "port": 8081}], 8080),
     "noport": ([{"name": "web", "port": 80}, {"name": "other", "port": 8081}], 80),
+    "tls": ([{"name": "mcp", "port": 8443}, {"name": "other", "port": 8444}], 8443),
 }
-PORTS = {"short": 3000, "fqdn": 8080, "noport": 80, "plain-mcp": 9090, "kmcp-one": 3001, "kmcp-stdio": 3002}
+PORTS = {
+    "short": 3000,
+    "fqdn": 8080,
+    "noport": 80,
+    "tls": 8443,
+    "plain-mcp": 9090,
+    "kmcp-one": 3001,
+    "kmcp-stdio": 3002,
+}
 AGENT_PORT = 8080
 
 
@@ -70,13 +80,28 @@ def apply_record(world: World) -> None:
     world.apply(backend("plain-mcp", "ml", {"app": "plain"}, "backend:9090"))
     for name, (ports, number) in TOOLS.items():
         others = "-".join(str(p["port"]) for p in ports if p["port"] != number)
-        world.apply(service("tools", name, *ports), backend(name, "tools", {"app": name}, f"backend:{number}-{others}"))
+        made = backend(name, "tools", {"app": name}, f"backend:{number}-{others}")
+        if name in secured():
+            # Of an authority that nobody knows and for another name: the record's tool server says disableVerify.
+            world.apply(secret("tools", name, authority("elsewhere.invalid")))
+            made = served(made, name)
+        world.apply(service("tools", name, *ports), made)
 
 
 def owners(thing: dict, made: dict) -> list[dict]:
     """Its owners, as they are called in this cluster."""
     listed = thing["metadata"].get("ownerReferences", [])
     return [owner | {"uid": made[owner["kind"], owner["name"]]} for owner in listed]
+
+
+def secured() -> set[str]:
+    """The tool servers whose URL is https. To an agent the controller writes the proxy's plain HTTP for them."""
+    applied = crds.golden(f"{RECORD}/applied.yaml")
+    return {
+        thing["metadata"]["name"]
+        for thing in applied
+        if thing["kind"] == "RemoteMCPServer" and thing["spec"]["url"].startswith("https://")
+    }
 
 
 def entries() -> list[tuple[str, str, str]]:
@@ -96,7 +121,7 @@ def entries() -> list[tuple[str, str, str]]:
 
 @scenario
 def golden_entries(world: World) -> None:
-    """kubernetes: every entry that the real kagent controller wrote is routed to the right pod and port"""
+    """kubernetes: every entry that the real kagent controller wrote gets to its pod and port, with TLS where meant"""
     if crds.golden(f"{RECORD}/written.json") is None:
         world.notes.append("# ../shared/golden is not there: the record of the real controller is not shown")
         return
@@ -107,16 +132,18 @@ def golden_entries(world: World) -> None:
     proxy = world.proxy()
     listed = entries()
     assert len(listed) >= 12, listed
+    https, with_tls = secured(), 0
     for agent, host, path in listed:
         name = host.split(".")[0]
-        if name == "tls":
-            continue  # e_trust.py has a backend with TLS
         number = PORTS.get(name, AGENT_PORT)
         # From the pod of the agent that this entry was written for.
         caller = world.kubelet.pod(agent.split("/")[1])
         saw = proxy.routed(host, path, name, number, seconds=30, caller=caller)
         query = "?x=1" if name == "fqdn" else ""
         assert saw["path"] == path + query, (host, saw)
+        assert saw["tls"] is (name in https), (host, saw)
+        with_tls += saw["tls"]
         for card in ("/.well-known/agent-card.json",) if path == "/" else ():
             proxy.routed(host, card, name, number, caller=caller)
-    world.notes.append(f"# {len(listed)} entries of {len({a for a, _, _ in listed})} agents")
+    assert with_tls, f"no entry of {https} was there"
+    world.notes.append(f"# {len(listed)} entries of {len({a for a, _, _ in listed})} agents, {with_tls} of them to TLS")

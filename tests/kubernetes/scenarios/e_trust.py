@@ -1,13 +1,11 @@
 """Tool servers with https URLs, static routes beside discovered ones, and dialling the Service's own address."""
 
 import json
-import pathlib
 import subprocess
-import tempfile
 
 from c_routes import agent, agent_service, port, remote, stage
-from chart_running import authority
 from network import ip
+from secure import authority, secret, served
 from world import World, deployment, scenario, service
 
 
@@ -15,20 +13,10 @@ from world import World, deployment, scenario, service
 def https_tool_servers(world: World) -> None:
     """kubernetes: an https URL is dialled with TLS at its port or 443, and an unknown authority is an error"""
     stage(world)
-    with tempfile.TemporaryDirectory() as folder:
-        files = authority(pathlib.Path(folder), "secure.tools")
-    meta = {"name": "secure", "namespace": "tools"}
-    world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": files})
-    served = deployment("tools", "secure", "backend:443-8443")
-    pod = served["spec"]["template"]["spec"]
-    pod["volumes"] = [{"name": "tls", "secret": {"secretName": "secure"}}]
-    container = pod["containers"][0]
-    container["volumeMounts"] = [{"name": "tls", "mountPath": "/etc/tls"}]
-    container["args"] = ["--tls", "/etc/tls/tls.crt", "/etc/tls/tls.key"]
-    container["readinessProbe"]["httpGet"]["scheme"] = "HTTPS"
     unchecked = {"tls": {"disableVerify": True}}
     world.apply(
-        served,
+        secret("tools", "secure", authority("secure.tools")),
+        served(deployment("tools", "secure", "backend:443-8443"), "secure"),
         service("tools", "secure", port(443), port(8443)),
         remote("tools", "secure", "https://secure.tools/mcp", **unchecked),
         service("tools", "tls", port(8443), port(8080), app="secure"),
