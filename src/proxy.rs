@@ -20,6 +20,7 @@ pub mod reply;
 pub mod stream;
 pub mod tunnel;
 
+use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,11 +77,19 @@ pub struct Proxy {
     tunnels: TaskTracker,
 }
 
-/// What has come back, and what is to be done with it.
-enum Reply {
-    Stream(Response<Sent>, Plan),
+/// What follows where the answer is not passed on as it comes.
+enum Instead {
     Card(Response<Sent>, Plan, Card),
     Tunnel(Response<Sent>, ClockLimits, OnUpgrade),
+    Refuse(Refusal),
+}
+
+// === impl Instead ===
+
+impl From<Refusal> for Instead {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
 }
 
 // === impl Proxy ===
@@ -153,35 +162,50 @@ impl Proxy {
 
     /// Answers one request, whatever happens; `carrier` is the task that reads the answer's body.
     ///
+    /// A connection keeps the room of this future for as long as the answer lasts. So the request, of
+    /// which each step would reserve one more copy, is boxed, and no argument lies in it a second time.
+    ///
     /// # Errors
     /// [`Unanswered`] makes hyper close the connection, or reset the stream, without an answer.
-    pub async fn handle(
-        &self,
-        conn: &Arc<ConnInfo>,
+    pub fn handle<'a>(
+        &'a self,
+        conn: &'a Arc<ConnInfo>,
         carrier: Carrier,
         request: Request<Incoming>,
-    ) -> Result<Response<ReplyBody>, Unanswered> {
-        let request = facts::with_body(conn, request);
+    ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
+        let request = Box::new(facts::with_body(conn, request));
         let mut exchange = Exchange::begin((conn, carrier), &self.open, &self.log, &request);
-        Ok(match self.forward(conn, request, &mut exchange).await {
-            Ok(Reply::Stream(response, plan)) => {
-                response.map(|sent| ReplyBody::stream(sent, plan, exchange))
+        async move {
+            let instead = match self.forward(conn, request, &mut exchange).await {
+                Ok((response, plan)) => {
+                    return Ok(response.map(|sent| ReplyBody::stream(sent, plan, exchange)));
+                }
+                Err(instead) => instead,
+            };
+            // Boxed, as all that is rare.
+            Box::pin(self.answer(instead, exchange)).await
+        }
+    }
+
+    async fn answer(
+        &self,
+        instead: Instead,
+        mut exchange: Exchange,
+    ) -> Result<Response<ReplyBody>, Unanswered> {
+        Ok(match instead {
+            Instead::Card(response, plan, card) => {
+                card::answer(response, plan, card, exchange).await
             }
-            Ok(Reply::Card(response, plan, card)) => {
-                // Rare and large: what is boxed does not weigh on every connection.
-                Box::pin(card::answer(response, plan, card, exchange)).await
-            }
-            Ok(Reply::Tunnel(response, limits, client)) => {
+            Instead::Tunnel(response, limits, client) => {
                 tunnel::open(response, client, limits, exchange, &self.tunnels)
             }
-            Err(refusal) if refusal.closes() => {
+            Instead::Refuse(refusal) => {
                 self.metrics.rejected(refusal.error.reason().word());
-                exchange.unanswered(refusal.error.reason());
-                return Err(Unanswered);
-            }
-            Err(refusal) => {
-                self.metrics.rejected(refusal.error.reason().word());
-                Box::pin(refusal.answer(exchange)).await
+                if refusal.closes() {
+                    exchange.unanswered(refusal.error.reason());
+                    return Err(Unanswered);
+                }
+                refusal.answer(exchange).await
             }
         })
     }
@@ -189,24 +213,24 @@ impl Proxy {
     async fn forward(
         &self,
         conn: &ConnInfo,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         exchange: &mut Exchange,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<(Response<Sent>, Plan), Instead> {
         let Routed { table, facts, route, query } = match self.routed(conn, &request) {
             Ok(routed) => routed,
             // Boxed, as waiting is.
             Err(error) => match Box::pin(self.wait_for_route(error, conn, &request)).await {
                 Ok(routed) => *routed,
-                Err(error) => return Err(Refusal::unrouted(*error, request)),
+                Err(error) => return Err(Refusal::unrouted(*error, *request).into()),
             },
         };
         forward::restore_query(&mut request, query);
         exchange.on_route(&route, facts.kind);
         let card = Card::prepare(&mut request, &facts, conn, &route, self.public_url.as_deref());
         let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
-        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        let client = websocket.then(|| hyper::upgrade::on(&mut *request));
         let upload = Arc::clone(request.body().upload());
-        let request = forward::rewrite(request, conn, &self.via, &self.trusted, &route, websocket);
+        forward::rewrite(&mut request, conn, &self.via, &self.trusted, &route, websocket);
         let hold = (&self.holds, conn.peer.ip());
         let mut response = attempt::send(&route, &facts, hold, request, exchange)
             .await
@@ -214,21 +238,21 @@ impl Proxy {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client else {
                 let error = ProxyError::UnaskedUpgrade(route.config.host.clone());
-                return Err(Refusal::sent(error, upload));
+                return Err(Refusal::sent(error, upload).into());
             };
             exchange.on_head(response.status(), Kind::Upgrade);
             let limits = ClockLimits::of(&route.config.to.timeouts.upgrade, exchange.started());
-            return Ok(Reply::Tunnel(response, limits, client));
+            return Err(Instead::Tunnel(response, limits, client));
         }
         stay_on_proxy(&mut response, &table, &route);
         let (head, sent) = response.into_parts();
         let plan = Plan::new(&head, &facts, (&table, &route), &self.watch, exchange.started());
         exchange.on_head(head.status, plan.kind);
         let response = Response::from_parts(head, sent);
-        Ok(match card {
-            Some(card) => Reply::Card(response, plan, card.judged_by(table, route)),
-            None => Reply::Stream(response, plan),
-        })
+        match card {
+            Some(card) => Err(Instead::Card(response, plan, card.judged_by(table, route))),
+            None => Ok((response, plan)),
+        }
     }
 }
 

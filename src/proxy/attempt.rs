@@ -51,7 +51,7 @@ pub async fn send(
     route: &Arc<Route>,
     facts: &Facts,
     (holds, source): (&Holds, IpAddr),
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Sent>, Refusal> {
     let cluster = &route.cluster;
@@ -70,7 +70,7 @@ pub async fn send(
                 let waiting = Box::pin(troubles.get_or_insert_with(begin).wait(route, error));
                 match waiting.await {
                     Ok(()) => continue,
-                    Err(error) => return Err(Refusal::new(error, request)),
+                    Err(error) => return Err(Refusal::new(error, *request)),
                 }
             }
         };
@@ -101,7 +101,7 @@ enum Attempt {
 
 /// An attempt that may be made again.
 struct Broken {
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     /// The answer if it is not.
     refusal: Refusal,
     /// Bytes of the request were written: no more than once.
@@ -279,7 +279,7 @@ async fn attempt(
     facts: &Facts,
     mut lease: Lease,
     age: Duration,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<Response<Sent>, Attempt> {
     address(&mut request, route, facts.target.as_ref(), &lease);
     let upload = Arc::clone(request.body().upload());
@@ -345,6 +345,7 @@ fn broken(
         }
         _ => return Attempt::Failed(refusal(error)),
     };
+    let request = Box::new(request);
     let (refusal, reused, address) = (refusal(error), lease.reused, lease.endpoint().address);
     Attempt::Again(Box::new(Broken { request, refusal, written, reused, address }))
 }

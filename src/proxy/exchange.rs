@@ -45,9 +45,7 @@ pub struct Exchange {
     conn: Arc<ConnInfo>,
     carrier: Carrier,
     method: http::Method,
-    path: Box<str>,
-    target: Box<str>,
-    traceparent: Box<str>,
+    told: Told,
     kind: Kind,
     /// All exchanges of the proxy.
     open: Arc<AtomicUsize>,
@@ -63,6 +61,16 @@ pub struct Exchange {
     connect: Option<Duration>,
     head: Option<Duration>,
     first: Option<Duration>,
+}
+
+/// What the record keeps of the request's head: copies in one piece, for what is cut out of the head
+/// would keep the whole buffer that it came in.
+#[derive(Debug)]
+struct Told {
+    /// Path, `x-kagent-host` and `traceparent`, one behind the other.
+    text: Box<str>,
+    path_end: usize,
+    target_end: usize,
 }
 
 // === impl Outcome ===
@@ -96,18 +104,12 @@ impl Exchange {
     ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
-        let text = |name: &HeaderName| {
-            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-            Box::from(value.unwrap_or_default())
-        };
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
             carrier,
             method: request.method().clone(),
-            path: request.uri().path().into(),
-            target: text(&X_KAGENT_HOST),
-            traceparent: text(&TRACEPARENT),
+            told: Told::of(request),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
@@ -163,7 +165,7 @@ impl Exchange {
     /// `x-kagent-host` as sent, if it was readable.
     #[must_use]
     pub fn target(&self) -> &str {
-        &self.target
+        self.told.target()
     }
 
     /// Bytes pass.
@@ -262,13 +264,13 @@ impl Drop for Exchange {
         self.log.write(&Line {
             peer: &self.conn.peer_text,
             method: self.method.as_str(),
-            path: &self.path,
-            target: &self.target,
+            path: self.told.path(),
+            target: self.told.target(),
             route: name,
             class: self.kind.as_str(),
             status: self.status,
             outcome: reason,
-            traceparent: &self.traceparent,
+            traceparent: self.told.traceparent(),
             bytes: self.bytes,
             events: self.events,
             request_bytes: self.upload.bytes(),
@@ -277,5 +279,32 @@ impl Drop for Exchange {
             first: self.first,
             whole,
         });
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let text = |name: &HeaderName| {
+            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default()
+        };
+        let (path, target) = (request.uri().path(), text(&X_KAGENT_HOST));
+        let path_end = path.len();
+        let target_end = path_end + target.len();
+        Self { text: [path, target, text(&TRACEPARENT)].concat().into(), path_end, target_end }
+    }
+
+    fn path(&self) -> &str {
+        self.text.get(..self.path_end).unwrap_or_default()
+    }
+
+    fn target(&self) -> &str {
+        self.text.get(self.path_end..self.target_end).unwrap_or_default()
+    }
+
+    fn traceparent(&self) -> &str {
+        self.text.get(self.target_end..).unwrap_or_default()
     }
 }

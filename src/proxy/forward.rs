@@ -17,17 +17,16 @@ use crate::headers;
 use crate::route::{HostKey, Route, Source};
 use crate::upstream::Lease;
 
-/// The request as the backend should see it, but for its Host, which depends on the endpoint.
-#[must_use]
+/// Makes the request what the backend should see, but for its Host, which depends on the endpoint.
 pub fn rewrite(
-    mut request: Request<RequestBody>,
+    request: &mut Request<RequestBody>,
     conn: &ConnInfo,
     via: &HeaderValue,
     trusted: &[IpNet],
     route: &Route,
     websocket: bool,
-) -> Request<RequestBody> {
-    if let Some(host) = host_of(&request) {
+) {
+    if let Some(host) = host_of(request) {
         request.headers_mut().insert(HOST, host);
     }
     let http2 = request.version() == Version::HTTP_2;
@@ -52,8 +51,7 @@ pub fn rewrite(
     *request.version_mut() = Version::HTTP_11;
     // hyper reads over 1xx answers (RFC 9110 section 15.2); 101 is none of these.
     let dropped = route.metrics.informational.clone();
-    hyper::ext::on_informational(&mut request, move |_| dropped.increment(1));
-    request
+    hyper::ext::on_informational(request, move |_| dropped.increment(1));
 }
 
 /// Gives a request the query of the tool server's URL back, which kagent drops (contract 1.1). A query

@@ -161,14 +161,14 @@ impl Lease {
     /// The request comes back inside the error if not a byte of it was written.
     pub async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Unsent> {
         match self.sender.as_mut() {
             Some(Sender::Http1(http1)) => {
                 http1.ear.forget();
-                http1.sender.try_send_request(request).await
+                http1.sender.try_send_request(*request).await
             }
-            Some(Sender::Http2(http2)) => http2.sender.try_send_request(request).await,
+            Some(Sender::Http2(http2)) => http2.sender.try_send_request(*request).await,
             None => std::future::pending().await,
         }
     }
