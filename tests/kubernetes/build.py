@@ -1,9 +1,9 @@
 """Builds the programs of the control plane from Go modules, or finds them built before.
 
-Versions are pinned by `plane/go.mod`, `plane/kmcp/go.mod` and the constants here. The programs go to
-`.work/kubernetes-<hash of all that>/bin` of the checkout, or come from the folder that the environment
-variable KAGENT_PROXY_PLANE_BIN names. Whoever calls `programs` gets paths, or a `Missing` that says in one
-sentence what to install. It does not know what the programs are for.
+Versions are pinned by `plane/go.mod`, `plane/kmcp/go.mod` and the constants here, Helm's by `deploy_tools.py`.
+The programs go to `.work/kubernetes-<hash of all that>/bin` of the checkout, or come from the folder that the
+environment variable KAGENT_PROXY_PLANE_BIN names. Whoever calls `programs` gets paths, or a `Missing` that says
+in one sentence what to install. It does not know what the programs are for.
 """
 
 import contextlib
@@ -13,11 +13,15 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from deploy_tools import HELM  # noqa: E402  one version for both
+
 KUBERNETES = "v1.36.3"
-HELM = "helm.sh/helm/v4/cmd/helm@v4.3.1"
 # Without it clients read v0.0.0.
 STAMP = " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -106,7 +110,5 @@ def one_at_a_time(place: pathlib.Path):
 
 
 if __name__ == "__main__":
-    import sys
-
     for program, path in programs(*sys.argv[1:]).items():
         print(f"{program} {path}")
