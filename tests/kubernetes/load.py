@@ -2,12 +2,11 @@
 """Clients of rolling restarts: they call through the proxy until their input ends, then say how it went.
 
 Usage: load.py PROXY_ADDRESS PORT THREADS HOST=PATH... Each thread calls one host, half of them on a connection that
-they keep, the other half on a fresh one for every call; every second call is a POST. Prints one line of JSON:
-calls, failures by class, the first answer of each pod by the machine's monotonic clock. A process of its own, so
-that the test's own work does not slow it.
+they keep, the other half on a fresh one for every call; every second call is a POST, and each says in its query which
+one it is. Prints one line of JSON: calls, the failed ones, the first answer of each pod by the machine's monotonic
+clock. A process of its own, so that the test's own work does not slow it.
 """
 
-import collections
 import http.client
 import json
 import sys
@@ -24,11 +23,15 @@ UNSENT = {"connect_failed", "connect_timeout", "no_ready_endpoint", "unknown_tar
 class Client(threading.Thread):
     """One caller of one host."""
 
-    def __init__(self, place: tuple[str, int], host: str, path: str, kept: bool, stop: threading.Event) -> None:
+    def __init__(
+        self, number: int, place: tuple[str, int], host: str, path: str, kept: bool, stop: threading.Event
+    ) -> None:
         super().__init__(daemon=True)
+        self.number = number
         self.place, self.host, self.path, self.kept, self.stop = place, host, path, kept, stop
         self.calls = 0
-        self.failures: collections.Counter = collections.Counter()
+        # Name, method and what went wrong.
+        self.failed: list[tuple[str, str, str]] = []
         self.first: dict[str, float] = {}
         self.connection: http.client.HTTPConnection | None = None
 
@@ -41,7 +44,7 @@ class Client(threading.Thread):
             except (OSError, http.client.HTTPException, ValueError) as error:
                 fault = f"client saw {type(error).__name__}"
             if fault:
-                self.failures[f"{method} {fault}"] += 1
+                self.failed.append((self.name_of_call(), method, fault))
                 self.drop()
             elif not self.kept:
                 self.drop()
@@ -51,12 +54,16 @@ class Client(threading.Thread):
             self.connection.close()
         self.connection = None
 
+    def name_of_call(self) -> str:
+        return f"{self.number}-{self.calls}"
+
     def call(self, method: str) -> str | None:
         """What went wrong."""
         if self.connection is None:
             self.connection = http.client.HTTPConnection(*self.place, timeout=TIMEOUT)
         body = b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}' if method == "POST" else None
-        self.connection.request(method, self.path, body, {"x-kagent-host": self.host})
+        path = f"{self.path}&call={self.name_of_call()}"
+        self.connection.request(method, path, body, {"x-kagent-host": self.host})
         answer = self.connection.getresponse()
         text = answer.read()
         if answer.status != 200:
@@ -66,10 +73,12 @@ class Client(threading.Thread):
 
 
 def legally(failure: str) -> bool:
-    """Whether the request that failed so could have been tried again (D11)."""
+    """Whether a request that failed so, as "METHOD fault", could have been tried again if D11 is read generously.
+
+    A GET without a body may be sent again when a reused connection closed before its answer. Whether it was
+    reused is for the caller to know.
+    """
     method, *rest = failure.split(" ")
-    # A GET without a body is sent again when a reused connection ended before its answer; from outside it
-    # cannot be told whether it was reused, so each counts against us.
     return rest[-1] in UNSENT or method == "GET"
 
 
@@ -79,30 +88,19 @@ def main() -> None:
     clients = []
     for number in range(int(threads)):
         host, path = targets[number % len(targets)].split("=", 1)
-        clients.append(Client((address, int(port)), host, path, number // len(targets) % 2 == 0, stop))
+        clients.append(Client(number, (address, int(port)), host, path, number // len(targets) % 2 == 0, stop))
     for client in clients:
         client.start()
     sys.stdin.read()
     stop.set()
-    failures: collections.Counter = collections.Counter()
+    failed: list[tuple[str, str, str]] = []
     first: dict[str, float] = {}
     for client in clients:
         client.join(TIMEOUT + 5)
-        failures.update(client.failures)
+        failed += client.failed
         for pod, at in client.first.items():
             first[pod] = min(at, first.get(pod, at))
-    retriable = sum(count for failure, count in failures.items() if legally(failure))
-    print(
-        json.dumps(
-            {
-                "calls": sum(client.calls for client in clients),
-                "failures": failures,
-                "retriable": retriable,
-                "others": sum(failures.values()) - retriable,
-                "first": first,
-            }
-        )
-    )
+    print(json.dumps({"calls": sum(client.calls for client in clients), "failed": failed, "first": first}))
 
 
 if __name__ == "__main__":

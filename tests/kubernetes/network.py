@@ -16,6 +16,7 @@ BRIDGE = "pods"
 GATEWAY = "10.201.0.1"
 GATEWAY6 = "fd00:201::1"
 CLONE_NEWNET = 0x40000000
+ETH_P_ALL = 3
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -84,22 +85,30 @@ class Place:
         self.network.left(self.number)
 
     def socket(self, address: tuple[str, int], timeout: float) -> socket.socket:
-        """A connection that comes from this pod: a socket belongs to the namespace it is made in."""
+        """A connection that comes from this pod."""
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        made = self.inside(lambda: socket.socket(family, socket.SOCK_STREAM))
+        made.settimeout(timeout)
+        made.connect(address)
+        return made
+
+    def packets(self) -> "socket.socket":
+        """Every packet of this pod's links."""
+        return self.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)))
+
+    def inside(self, make) -> "socket.socket":
+        """A socket belongs to the namespace it is made in."""
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.name}", os.O_RDONLY)
         try:
             enter(there)
             try:
-                family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-                made = socket.socket(family, socket.SOCK_STREAM)
+                return make()
             finally:
                 enter(here)
         finally:
             os.close(here)
             os.close(there)
-        made.settimeout(timeout)
-        made.connect(address)
-        return made
 
 
 def enter(namespace: int) -> None:
