@@ -100,10 +100,11 @@ async fn serve_http1(
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Twice the limits: what lies between is answered by us, with a reason.
+    // More than the limits: what lies between is answered by us, with a reason. Not twice the fields, for
+    // hyper's list of them would be as large as its buffers, and leave them pages that are in use.
     builder
         .max_buf_size((limits.max_head_bytes * 2).max(8192))
-        .max_headers(limits.max_head_fields * 2)
+        .max_headers(limits.max_head_fields + limits.max_head_fields / 2)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
     builder
