@@ -114,8 +114,10 @@ def missing_rules_are_named(world: World) -> None:
 def started(world: World):
     """A pod of the proxy whose admin port answers, ready or not."""
     for pod in list(world.kubelet.pods.values()):
-        if pod.pod_name.startswith("kagent-proxy-") and pod.containers and pod.containers[0].started:
-            return pod
+        # One of the scenario before may still be leaving.
+        if pod.pod_name.startswith("kagent-proxy-") and not pod.deleted.is_set():
+            if pod.containers and pod.containers[0].started:
+                return pod
     return None
 
 
