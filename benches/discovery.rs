@@ -1,7 +1,8 @@
 //! Discovery's share: looking up a discovered host, and taking over one change, in clusters of 10, 1,000
 //! and 10,000 Services, each of an Agent, with one tool server's object.
 //!
-//! Neither may grow with the cluster. No API server: objects are handed to the index as the watches do.
+//! Neither may grow with the cluster. What an unknown host costs, once it is refused, does: every name is
+//! looked at for near misses. No API server: objects are handed to the index as the watches do.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that fails has to stop")]
 
@@ -30,7 +31,7 @@ impl Cluster {
         let metrics = Metrics::new(telemetry::recorder().unwrap());
         let publisher =
             Publisher::new(DiscoveryConfig::default(), UpstreamConfig::default(), metrics);
-        let index = Index::new("cluster.local", None);
+        let index = Index::new("cluster.local", &[]);
         let table = RouteTable::new(Vec::new(), Vec::new(), "cluster.local");
         let mut cluster = Self { index, publisher, table };
         for number in 0..size {
@@ -88,15 +89,27 @@ fn lookup(c: &mut Criterion) {
         group.bench_function(format!("{size} Services"), |b| {
             b.iter(|| {
                 let (key, _) = HostKey::parse(black_box(&host), table.cluster_domain()).unwrap();
-                let ask = Ask {
-                    host: &key,
-                    path: black_box("/mcp"),
-                    port: None,
-                    authority: None,
-                    caller: None,
-                    cluster_domain: table.cluster_domain(),
-                };
-                table.resolve(&ask, None).unwrap()
+                table.resolve(&ask(&key), None).unwrap()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn ask(host: &HostKey) -> Ask<'_> {
+    let (path, cluster_domain) = (black_box("/mcp"), "cluster.local");
+    Ask { host, path, port: None, authority: None, caller: None, cluster_domain }
+}
+
+fn miss(c: &mut Criterion) {
+    let mut group = c.benchmark_group("unknown host, refused");
+    for size in SIZES {
+        let cluster = Cluster::new(size);
+        let host = HostKey::from("agnet-5.team");
+        group.bench_function(format!("{size} Services"), |b| {
+            b.iter(|| {
+                let mut told = Vec::new();
+                cluster.table.resolve(&ask(black_box(&host)), Some(&mut told)).unwrap_err()
             });
         });
     }
@@ -127,5 +140,5 @@ fn update(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, update);
+criterion_group!(benches, lookup, miss, update);
 criterion_main!(benches);

@@ -35,7 +35,7 @@ use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::route::discovered::State;
-use crate::route::{Discovered, Route};
+use crate::route::{Discovered, Note, Route};
 use crate::socket::ACCEPT_PAUSE;
 use crate::upstream::Endpoint;
 
@@ -143,13 +143,22 @@ impl Admin {
         let mut routes: Vec<Value> =
             table.statics().iter().map(|r| shown(r, "static", &r.config.host)).collect();
         let mut refused = Vec::new();
+        let mut unmarked = 0;
         for (discovered, overridden) in table.all_discovered() {
             let source =
                 if overridden { "discovered, and a static route wins" } else { "discovered" };
-            routes.extend(discovered.routes().map(|route| shown(route, source, &discovered.host)));
+            let notes: Vec<_> = discovered.notes.iter().map(Note::to_json).collect();
+            routes.extend(discovered.routes().map(|route| {
+                let mut route = shown(route, source, &discovered.host);
+                if let Some(map) = route.as_object_mut() {
+                    map.insert("because".to_owned(), json!(notes));
+                }
+                route
+            }));
             refused.extend(why_not(&discovered));
+            unmarked += usize::from(matches!(discovered.state, State::Unmarked(_)));
         }
-        json!({ "routes": routes, "refused": refused })
+        json!({ "routes": routes, "refused": refused, "unmarkedServices": unmarked })
     }
 }
 
@@ -168,11 +177,10 @@ fn shown(route: &Route, source: &str, host: &str) -> Value {
 }
 
 /// A host that the cluster has and that cannot be reached. Services without any mark are most of a
-/// cluster, and are left to `/explain`.
+/// cluster: they are counted, and `/explain` tells of each.
 fn why_not(discovered: &Discovered) -> Option<Value> {
     let (state, why) = match &discovered.state {
-        State::Open(_) => return None,
-        State::Refused(_) if discovered.notes.is_empty() => return None,
+        State::Open(_) | State::Unmarked(_) => return None,
         State::Refused(why) => ("refused", why),
         State::Pending(why) => ("pending", why),
         State::Missing(why) => ("missing", why),

@@ -19,8 +19,6 @@ use crate::admin::Admin;
 use crate::build::{self, RouteFault};
 use crate::config::{self, Config, ListenerConfig, Sources};
 #[cfg(feature = "kube")]
-use crate::discovery::publish::Changes;
-#[cfg(feature = "kube")]
 use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener::tls::Acceptor;
@@ -246,11 +244,26 @@ fn discover(
     readiness: Readiness,
 ) -> impl Future<Output = ()> + Send + 'static {
     // Hosts may become known from the first moment.
-    proxy.update(|table| Changes::default().applied(table));
+    proxy.update(|table| {
+        let mut table = table.clone();
+        table.set_discovering(&config.discovery.namespaces);
+        table
+    });
     let proxy = Arc::clone(proxy);
     let publish: Publish = Box::new(move |changes| proxy.update(|table| changes.applied(table)));
     let (domain, upstream) = (&config.cluster_domain, &config.upstream);
-    Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish).run()
+    let discovery =
+        Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish);
+    let synced = metrics.synced();
+    async move {
+        // In a set, so that it ends with us.
+        let mut task = JoinSet::new();
+        task.spawn(discovery.run());
+        let Some(Err(error)) = task.join_next().await else { return };
+        // As if the API server was away: traffic goes on by the last table.
+        synced.set(0.0);
+        tracing::error!(%error, "discovery has failed; the last table stays until a restart");
+    }
 }
 
 /// Without the feature there is nothing to follow with; the configuration has been refused before.

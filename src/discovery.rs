@@ -81,15 +81,23 @@ impl Discovery {
     ) -> Self {
         let watches = Watch::all(config);
         readiness.wait_for("the first lists of the cluster's objects");
-        let kinds = Kind::ALL.map(|kind| (kind, metrics.kind(kind.plural())));
+        let watched = |kind: &Kind| watches.iter().any(|watch| watch.kind == *kind);
+        let kinds = Kind::ALL.into_iter().filter(watched);
+        let kinds = kinds.map(|kind| (kind, metrics.kind(kind.plural()))).collect();
+        if config.pod_ips.is_empty() {
+            tracing::warn!(
+                "without discovery.podIps (KAGENT_PROXY_POD_IPS, from status.podIPs by the downward API) the \
+                 proxy knows neither its own Service, which is refused, nor its zone"
+            );
+        }
         Self {
             config: config.clone(),
-            index: Index::new(cluster_domain, config.pod_ip),
+            index: Index::new(cluster_domain, &config.pod_ips),
             publisher: Publisher::new(config.clone(), upstream.clone(), metrics.clone()),
             publish,
             states: vec![State::Listing; watches.len()],
             watches,
-            kinds: kinds.into_iter().collect(),
+            kinds,
             synced: metrics.synced(),
             is_synced: false,
             readiness,
@@ -148,7 +156,13 @@ impl Discovery {
                     while tasks.try_join_next().is_some() {}
                     continue;
                 }
-                _ = secrets.tick() => all = true,
+                _ = secrets.tick() => {
+                    all = true;
+                    for service in self.publisher.secrets.refresh_bundle() {
+                        self.index.touch(&service);
+                    }
+                    self.take_over();
+                }
             }
             for key in self.publisher.secrets.wanted(all) {
                 let (client, to) = (client.clone(), to.clone());
@@ -188,9 +202,6 @@ impl Discovery {
                 self.publisher.secrets.unanswered(&key);
             }
             Told::Secret(key, Ok(read)) => {
-                if let Err(why) = &read {
-                    tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read");
-                }
                 for service in self.publisher.secrets.learn(key, read) {
                     self.index.touch(&service);
                 }
@@ -248,14 +259,17 @@ impl Discovery {
             }
         }
         let touched = self.index.take_changes();
-        let changes = self.publisher.apply(&self.index, touched);
+        let mut changes = self.publisher.apply(&self.index, touched);
         for (kind, metrics) in &self.kinds {
             #[expect(clippy::cast_precision_loss, reason = "counts of objects are far below 2^52")]
             metrics.objects.set(self.index.count(*kind) as f64);
         }
+        let retired = std::mem::take(&mut changes.retired);
         if !changes.is_empty() {
             (self.publish)(changes);
         }
+        // After that: who waited there finds what is in force now.
+        retired.iter().for_each(|cluster| cluster.retire());
         if !self.is_synced {
             self.is_synced = true;
             self.synced.set(1.0);

@@ -17,7 +17,9 @@ pub mod lookup;
 pub mod plan;
 pub mod reason;
 pub mod reply;
+pub mod reroute;
 pub mod stream;
+pub mod troubles;
 pub mod tunnel;
 
 use std::future::Future;
@@ -108,6 +110,7 @@ impl Proxy {
         pseudonym: String,
     ) -> Result<Self, http::header::InvalidHeaderValue> {
         let via = HeaderValue::try_from(format!("1.1 {pseudonym}"))?;
+        let holds = Holds::new(config.hold.clone(), metrics.held());
         Ok(Self {
             routes: ArcSwap::from_pointee(routes),
             metrics,
@@ -118,7 +121,7 @@ impl Proxy {
             via,
             watch,
             log,
-            holds: Holds::new(config.hold.clone()),
+            holds,
             hold_times: config.discovery.inherited.hold,
             table_changed: Notify::new(),
             writing: Mutex::new(()),
@@ -216,25 +219,39 @@ impl Proxy {
         mut request: Box<Request<RequestBody>>,
         exchange: &mut Exchange,
     ) -> Result<(Response<Sent>, Plan), Instead> {
-        let Routed { table, facts, route, query } = match self.routed(conn, &request) {
-            Ok(routed) => routed,
+        let (facts, routed) = match self.routed(conn, &request) {
+            Ok(found) => found,
+            Err(error) => return Err(Refusal::unrouted(error, *request).into()),
+        };
+        let mut routed = match routed {
+            Some(routed) => routed,
             // Boxed, as waiting is.
-            Err(error) => match Box::pin(self.wait_for_route(error, conn, &request)).await {
+            None => match Box::pin(self.wait_for_route(conn, &facts, &request, exchange.started()))
+                .await
+            {
                 Ok(routed) => *routed,
                 Err(error) => return Err(Refusal::unrouted(*error, *request).into()),
             },
         };
-        forward::restore_query(&mut request, query);
-        exchange.on_route(&route, facts.kind);
-        let card = Card::prepare(&mut request, &facts, conn, &route, self.public_url.as_deref());
+        forward::restore_query(&mut request, &mut routed.query);
+        let route = &routed.route;
+        exchange.on_route(route, facts.kind);
+        let card = Card::prepare(&mut request, &facts, conn, route, self.public_url.as_deref());
         let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
         let client = websocket.then(|| hyper::upgrade::on(&mut *request));
         let upload = Arc::clone(request.body().upload());
-        forward::rewrite(&mut request, conn, &self.via, &self.trusted, &route, websocket);
-        let hold = (&self.holds, conn.peer.ip());
-        let mut response = attempt::send(&route, &facts, hold, request, exchange)
-            .await
-            .map_err(|refusal| if facts.reopened { refusal.without_answer() } else { refusal })?;
+        forward::rewrite(&mut request, conn, &self.via, &self.trusted, route, websocket);
+        let mut troubles = self.troubles(conn, &facts, route, exchange);
+        let mut response = loop {
+            let sent = attempt::send(&routed.route, &facts, &mut troubles, request, exchange).await;
+            let unsent = match sent {
+                Ok(response) => break response,
+                Err(unsent) => unsent,
+            };
+            troubles.resume();
+            request = Box::pin(self.reroute(conn, &facts, &mut routed, unsent, exchange)).await?;
+        };
+        let Routed { table, route, .. } = routed;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client else {
                 let error = ProxyError::UnaskedUpgrade(route.config.host.clone());

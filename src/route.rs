@@ -16,6 +16,7 @@ use crate::upstream::Cluster;
 
 pub mod discovered;
 pub mod host;
+pub mod rule;
 
 pub use discovered::{Discovered, Note, ObjectId};
 pub use host::{BadHost, HostKey};
@@ -64,7 +65,8 @@ pub struct RouteTable {
     cluster_domain: Arc<str>,
     discovered: HashTrieMapSync<HostKey, Arc<Discovered>>,
     callers: HashTrieMapSync<IpAddr, ObjectId>,
-    discovering: bool,
+    /// Hosts may become known, from these namespaces; none is every namespace.
+    discovering: Option<Arc<[String]>>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +116,8 @@ pub enum NoRoute {
     Port(u16),
     /// The cluster has it, and it must not be reached; what would allow it.
     Forbidden(String),
+    /// The same, because nothing marks it as an agent or MCP server.
+    Unmarked(String),
     /// Several places fit; which.
     Ambiguous(String, Vec<String>),
     /// Something of this name exists, and has no Service yet.
@@ -182,12 +186,27 @@ impl RouteTable {
     /// Whether hosts that are not known may become so.
     #[must_use]
     pub const fn is_discovering(&self) -> bool {
-        self.discovering
+        self.discovering.is_some()
     }
 
-    /// Hosts may become known from now on.
-    pub fn set_discovering(&mut self) {
-        self.discovering = true;
+    /// Whether the Services of a namespace are seen.
+    #[must_use]
+    pub fn watches(&self, namespace: &str) -> bool {
+        self.discovering
+            .as_ref()
+            .is_some_and(|all| all.is_empty() || all.iter().any(|name| name == namespace))
+    }
+
+    /// Whether this host may become known: Services are named `name.namespace`.
+    #[must_use]
+    pub fn may_learn(&self, host: &HostKey) -> bool {
+        let labels = host.as_str().split_once('.');
+        labels.is_some_and(|(_, space)| !space.contains('.') && self.watches(space))
+    }
+
+    /// Hosts may become known from now on, in these namespaces; none is all of them.
+    pub fn set_discovering(&mut self, namespaces: &[String]) {
+        self.discovering = Some(namespaces.into());
     }
 
     /// What the cluster says of a host; `None` forgets it. Everything else stays as it is.

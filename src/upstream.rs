@@ -14,6 +14,7 @@ pub mod reuse;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub struct Cluster {
     wanted: Arc<Notify>,
     /// The endpoints are others than before.
     changed: Notify,
+    /// Out of force: no table leads here any more.
+    retired: AtomicBool,
 }
 
 // === impl Cluster ===
@@ -85,6 +88,7 @@ impl Cluster {
             discarded,
             wanted: Arc::default(),
             changed: Notify::new(),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -143,6 +147,20 @@ impl Cluster {
         if new {
             self.changed.notify_waiters();
         }
+    }
+
+    /// Puts it out of force, after the last table that leads here was replaced: whoever waits here is
+    /// woken and goes back to the table, and must not dial what others may have by now.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.endpoints.store(Arc::default());
+        self.changed.notify_waiters();
+    }
+
+    /// Whether it is out of force.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Closes what has been idle for too long; [`Cluster::keep_current`] does it for itself.
@@ -224,7 +242,11 @@ impl Cluster {
     /// Waits for other endpoints, at most `until`, and has the names looked up again: what refuses may
     /// be an address that its pod has left.
     pub async fn wait(&self, until: Instant) {
-        let changed = self.changed.notified();
+        let mut changed = std::pin::pin!(self.changed.notified());
+        changed.as_mut().enable();
+        if self.is_retired() {
+            return;
+        }
         self.wanted.notify_one();
         tokio::select! {
             () = changed => {}

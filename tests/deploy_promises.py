@@ -108,7 +108,7 @@ def lifecycle(deployed: Deployed) -> None:
     readiness = container["readinessProbe"]
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < lag
     env = {variable["name"]: variable for variable in container["env"]}
-    assert env["KAGENT_PROXY_POD_IP"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert env["KAGENT_PROXY_POD_IPS"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIPs"}}
 
 
 def selectors(deployed: Deployed) -> None:

@@ -30,8 +30,8 @@ pub struct DiscoveryConfig {
     pub endpoints: Endpoints,
     /// Our own zone; without it that of our own address in our Service's `EndpointSlice` (D6).
     pub zone: Option<String>,
-    /// Our own address: what has it among its endpoints is ourselves.
-    pub pod_ip: Option<IpAddr>,
+    /// Our own addresses, the primary family first: what has one among its endpoints is ourselves.
+    pub pod_ips: Vec<IpAddr>,
     /// Authorities for `https` tool servers whose CA Secret we may not read, PEM.
     pub ca_bundle: Option<PathBuf>,
     /// What discovered routes inherit from `routeDefaults`; its targets, Host and TLS have no meaning.
@@ -69,7 +69,7 @@ impl Default for DiscoveryConfig {
             controller: ServiceName { name, namespace },
             endpoints: Endpoints::Pods,
             zone: None,
-            pod_ip: None,
+            pod_ips: Vec::new(),
             ca_bundle: None,
             inherited: RouteTarget::new(Vec::new()),
         }
@@ -104,7 +104,7 @@ impl Reader<'_> {
         self.set(&mut section, "controller", &mut discovery.controller, SERVICE);
         self.set(&mut section, "endpoints", &mut discovery.endpoints, ENDPOINTS);
         self.set(&mut section, "zone", &mut discovery.zone, ZONE);
-        self.set(&mut section, "podIp", &mut discovery.pod_ip, POD_IP);
+        self.set(&mut section, "podIps", &mut discovery.pod_ips, POD_IPS);
         self.set(&mut section, "caBundleFile", &mut discovery.ca_bundle, FILE);
         self.end(&section);
     }
@@ -128,7 +128,7 @@ pub(super) fn view(discovery: &DiscoveryConfig) -> Value {
             Endpoints::Service => "service",
         },
         "zone": discovery.zone,
-        "podIp": discovery.pod_ip,
+        "podIps": discovery.pod_ips,
         "caBundleFile": path(&discovery.ca_bundle),
     })
 }
@@ -137,7 +137,7 @@ const FILE: Kind<Option<PathBuf>> =
     Kind::text(|text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
 const ZONE: Kind<Option<String>> =
     Kind::text(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
-const POD_IP: Kind<Option<IpAddr>> = Kind::text(|text| pod_ip(text).map(Some));
+const POD_IPS: Kind<Vec<IpAddr>> = Kind::text(pod_ips);
 const NAMESPACE: Kind<String> = Kind::text(namespace);
 const TRUSTED: Kind<String> =
     Kind::text(|text| if text == "*" { Ok(text.to_owned()) } else { namespace(text) });
@@ -162,9 +162,13 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
-/// The address of a pod, as the downward API gives it.
-pub(super) fn pod_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        format!("{text:?} is not an IP address; give the pod's own by the downward API")
-    })
+/// The addresses of a pod, as the downward API gives them: with commas between.
+pub(super) fn pod_ips(text: &str) -> Result<Vec<IpAddr>, String> {
+    let all = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let parsed = all.map(|one| {
+        one.parse().map_err(|_| {
+            format!("{one:?} is not an IP address; give the pod's own by the downward API (status.podIPs)")
+        })
+    });
+    parsed.collect()
 }

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::check::read_file;
-use super::discovery::pod_ip;
+use super::discovery::pod_ips;
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{bare_host, parse_route, parse_targets};
 use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};
@@ -26,7 +26,7 @@ const VARIABLES: [&str; 12] = [
     "KAGENT_PROXY_DISCOVERY",
     "KAGENT_PROXY_KUBECONFIG",
     "KAGENT_PROXY_ZONE",
-    "KAGENT_PROXY_POD_IP",
+    "KAGENT_PROXY_POD_IPS",
     "KAGENT_PROXY_LOG_FORMAT",
     "KAGENT_PROXY_LOG_LEVEL",
     "KAGENT_PROXY_WORKERS",
@@ -350,13 +350,13 @@ impl Build {
             discovery.zone = Some(text.to_owned());
             self.sources.set("discovery.zone", source);
         }
-        if let Some((source, text)) = given.one(None, "", "KAGENT_PROXY_POD_IP") {
-            match pod_ip(text) {
-                Ok(address) => {
-                    discovery.pod_ip = Some(address);
-                    self.sources.set("discovery.podIp", source);
+        if let Some((source, text)) = given.one(None, "", "KAGENT_PROXY_POD_IPS") {
+            match pod_ips(text) {
+                Ok(addresses) => {
+                    discovery.pod_ips = addresses;
+                    self.sources.set("discovery.podIps", source);
                 }
-                Err(reason) => self.faults.add(&source, "discovery.podIp", reason),
+                Err(reason) => self.faults.add(&source, "discovery.podIps", reason),
             }
         }
     }

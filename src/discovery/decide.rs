@@ -4,10 +4,14 @@
 //! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`.
 //! `discovery/publish.rs` turns the result into routes.
 
+use std::collections::BTreeSet;
+
+use http::uri::PathAndQuery;
+
 use super::index::Index;
 use super::object::{Port, Remote, RemoteTls, Service};
 use crate::config::{DiscoveryConfig, Scheme};
-use crate::route::discovered::Standing;
+use crate::route::rule::Standing;
 use crate::route::{Note, ObjectId};
 
 mod marks;
@@ -34,6 +38,8 @@ pub enum PlanState {
     Open(Box<OpenPlan>),
     /// Never as things stand.
     Refused(String),
+    /// Not as long as nothing marks it.
+    Unmarked(String),
     /// Something of this name exists, without a Service.
     Pending(String),
     /// Only named by somebody.
@@ -54,7 +60,7 @@ pub struct OpenPlan {
     /// Only these paths; empty is every path.
     pub paths: &'static [&'static str],
     /// Only these callers.
-    pub callers: Option<Vec<ObjectId>>,
+    pub callers: Option<BTreeSet<ObjectId>>,
 }
 
 /// What one object says.
@@ -73,7 +79,7 @@ pub struct RulePlan {
     /// Where it leads.
     pub lead: Lead,
     /// Agents that use it.
-    pub callers: Vec<ObjectId>,
+    pub callers: BTreeSet<ObjectId>,
     /// Its URL names one pod.
     pub pod: Option<Box<str>>,
 }
@@ -130,7 +136,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
                  it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
                 id.namespace, id.name
             );
-            return Some(Plan { state: PlanState::Refused(why), notes });
+            return Some(Plan { state: PlanState::Unmarked(why), notes });
         }
     };
     let agent = is_agent(index, id, service);
@@ -261,6 +267,10 @@ fn rule(
     notes: &mut Vec<Note>,
 ) -> Option<RulePlan> {
     let host = index.host(&remote.host)?;
+    let (standing, callers) = (standing(config, object, id), index.users_of_remote(object));
+    if standing == Standing::Callers && callers.is_empty() {
+        return None;
+    }
     let port = service.ports.iter().find(|port| port.number == remote.port);
     let to = match port {
         Some(port) => To::Named(port.name.clone()),
@@ -288,14 +298,28 @@ fn rule(
     });
     Some(RulePlan {
         object: object.clone(),
-        standing: standing(config, object, id),
+        standing,
         path: remote.path.clone(),
         sse: remote.sse,
-        query: remote.query.clone(),
+        query: query(object, remote, notes),
         lead: Lead { port: remote.port, to, scheme, trust },
-        callers: index.users_of_remote(object),
+        callers,
         pod: host.pod,
     })
+}
+
+/// The query of its URL, if a request can carry it.
+fn query(object: &ObjectId, remote: &Remote, notes: &mut Vec<Note>) -> Option<String> {
+    let query = remote.query.as_ref()?;
+    if PathAndQuery::try_from(format!("/?{query}")).is_ok() {
+        return Some(query.clone());
+    }
+    let candidate = format!("the query of RemoteMCPServer {object}");
+    notes.push(Note::new(
+        candidate,
+        "left out: it has characters that no URL may have; encode them",
+    ));
+    None
 }
 
 /// The `appProtocol` of HTTP/2 by prior knowledge (KEP-3726).

@@ -27,7 +27,7 @@ pub struct ClusterHost {
 #[derive(Debug, Default)]
 pub struct Index {
     cluster_domain: Box<str>,
-    own_address: Option<IpAddr>,
+    own_addresses: Vec<IpAddr>,
     services: HashMap<ObjectId, Service>,
     slices: HashMap<ObjectId, Slice>,
     slices_of: HashMap<ObjectId, Ids>,
@@ -78,10 +78,14 @@ impl std::fmt::Display for ClusterHost {
 // === impl Index ===
 
 impl Index {
-    /// Nothing is known. `own_address` is ours: a Service with it is ourselves.
+    /// Nothing is known. A Service with one of `own_addresses` is ourselves.
     #[must_use]
-    pub fn new(cluster_domain: &str, own_address: Option<IpAddr>) -> Self {
-        Self { cluster_domain: cluster_domain.into(), own_address, ..Self::default() }
+    pub fn new(cluster_domain: &str, own_addresses: &[IpAddr]) -> Self {
+        Self {
+            cluster_domain: cluster_domain.into(),
+            own_addresses: own_addresses.to_vec(),
+            ..Self::default()
+        }
     }
 
     /// An object as it is now; `None` if it is gone.
@@ -126,10 +130,14 @@ impl Index {
                 }
             }
             (Kind::Namespace, Some(_)) => {
-                self.namespaces.insert(id.name);
+                if self.namespaces.insert(Arc::clone(&id.name)) {
+                    self.touch_named_in(&id.name);
+                }
             }
             (Kind::Namespace, None) => {
-                self.namespaces.remove(&id.name);
+                if self.namespaces.remove(&id.name) {
+                    self.touch_named_in(&id.name);
+                }
             }
         }
     }
@@ -151,6 +159,13 @@ impl Index {
         }
     }
 
+    /// What is said of hosts that somebody names depends on whether their namespace exists.
+    fn touch_named_in(&mut self, namespace: &str) {
+        let named = self.remotes_at.keys().filter(|service| *service.namespace == *namespace);
+        let named: Ids = named.cloned().collect();
+        self.touch_all(&named);
+    }
+
     fn set_slice(&mut self, id: ObjectId, new: Option<Slice>) {
         if self.slices.get(&id) == new.as_ref() {
             return;
@@ -159,7 +174,7 @@ impl Index {
         for slice in [old.as_ref(), new.as_ref()].into_iter().flatten() {
             let Some(service) = &slice.service else { continue };
             self.moved.insert(service.clone());
-            let ours = slice.endpoints.iter().any(|e| Some(e.address) == self.own_address);
+            let ours = slice.endpoints.iter().any(|e| self.own_addresses.contains(&e.address));
             // Names of pods, and whether the Service is ourselves, are part of the decision.
             if ours || slice.endpoints.iter().any(|e| e.hostname.is_some()) {
                 self.dirty.insert(service.clone());
@@ -279,8 +294,8 @@ impl Index {
 
     /// Agents that have a tool server among their tools.
     #[must_use]
-    pub fn users_of_remote(&self, remote: &ObjectId) -> Vec<ObjectId> {
-        self.users_of_remote.get(remote).into_iter().flatten().cloned().collect()
+    pub fn users_of_remote(&self, remote: &ObjectId) -> Ids {
+        self.users_of_remote.get(remote).cloned().unwrap_or_default()
     }
 
     /// Agents that have a Service among their tools.
@@ -297,16 +312,15 @@ impl Index {
     /// Whether a Service leads to ourselves.
     #[must_use]
     pub fn is_ourselves(&self, service: &ObjectId) -> bool {
-        let Some(own) = self.own_address else { return false };
-        self.slices(service).any(|slice| slice.endpoints.iter().any(|e| e.address == own))
+        let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        endpoints.any(|endpoint| self.own_addresses.contains(&endpoint.address))
     }
 
     /// The zone that our own endpoint stands in (D6).
     #[must_use]
     pub fn own_zone(&self, service: &ObjectId) -> Option<&str> {
-        let own = self.own_address?;
         let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
-        endpoints.find(|e| e.address == own)?.zone.as_deref()
+        endpoints.find(|e| self.own_addresses.contains(&e.address))?.zone.as_deref()
     }
 
     /// How many objects of a kind are known.

@@ -3,7 +3,7 @@
 //! Costs what changed, not the whole table. Opens nothing. The table it changes is the proxy's;
 //! `discovery.rs` publishes the result.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,10 +13,9 @@ use super::decide::{self, Lead, OpenPlan, Plan, PlanState, RulePlan, Trust};
 use super::endpoints::View;
 use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
-use crate::config::{
-    ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Secret, Target, UpstreamConfig,
-};
-use crate::route::discovered::{Fallback, Open, Rule, State};
+use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
+use crate::route::discovered::{Fallback, Open, State};
+use crate::route::rule::{Rule, Standing};
 use crate::route::{Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
@@ -29,6 +28,8 @@ pub struct Changes {
     pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
     /// Addresses with the Agent behind them.
     pub callers: Vec<(IpAddr, Option<ObjectId>)>,
+    /// To be retired once the table is in force.
+    pub retired: Vec<Arc<Cluster>>,
 }
 
 /// Makes routes, and remembers those in force.
@@ -40,7 +41,10 @@ pub struct Publisher {
     /// Trust in tool servers' authorities.
     pub secrets: Secrets,
     live: HashMap<ObjectId, Live>,
-    callers: HashMap<IpAddr, BTreeSet<ObjectId>>,
+    /// The Agents behind an address, each with the Service that says so.
+    callers: HashMap<IpAddr, BTreeMap<ObjectId, ObjectId>>,
+    /// What comes from now on was not there before.
+    follows: bool,
 }
 
 /// What is in force for one Service.
@@ -51,6 +55,10 @@ struct Live {
     routes: Vec<LiveRoute>,
     addresses: BTreeSet<IpAddr>,
     agent: Option<ObjectId>,
+    /// There is such a Service.
+    exists: bool,
+    /// When it came, if we saw that.
+    since: Option<Instant>,
 }
 
 struct LiveRoute {
@@ -66,14 +74,13 @@ impl Changes {
     /// Whether there are any.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.callers.is_empty()
+        self.hosts.is_empty() && self.callers.is_empty() && self.retired.is_empty()
     }
 
     /// The table with them.
     #[must_use]
     pub fn applied(self, table: &RouteTable) -> RouteTable {
         let mut table = table.clone();
-        table.set_discovering();
         for (host, discovered) in self.hosts {
             table.set_discovered(host, discovered);
         }
@@ -90,10 +97,11 @@ impl Publisher {
     /// Nothing is in force.
     #[must_use]
     pub fn new(config: DiscoveryConfig, upstream: UpstreamConfig, metrics: Metrics) -> Self {
-        let view = View::new(config.endpoints, config.zone.clone(), config.pod_ip);
+        let view =
+            View::new(config.endpoints, config.zone.clone(), config.pod_ips.first().copied());
         let secrets = Secrets::new(config.ca_bundle.clone());
         let (live, callers) = (HashMap::new(), HashMap::new());
-        Self { config, upstream, metrics, view, secrets, live, callers }
+        Self { config, upstream, metrics, view, secrets, live, callers, follows: false }
     }
 
     /// Takes over what has changed: plans of the dirty ones, endpoints of those that moved.
@@ -105,6 +113,7 @@ impl Publisher {
         for id in &dirty {
             self.decide(index, id, &mut changes);
         }
+        moved.extend(dirty);
         for id in &moved {
             if let Some(live) = self.live.get(id) {
                 for route in &live.routes {
@@ -114,6 +123,8 @@ impl Publisher {
             }
             self.find_callers(index, id, &mut changes);
         }
+        self.secrets.forget_unused();
+        self.follows = true;
         changes
     }
 
@@ -147,6 +158,11 @@ impl Publisher {
             _ => BTreeSet::new(),
         };
         let mut live = self.live.remove(id).unwrap_or_default();
+        let exists = index.service(id).is_some();
+        if exists != std::mem::replace(&mut live.exists, exists) {
+            live.since = (exists && self.follows).then(Instant::now);
+        }
+        let since = live.since;
         let secret = self.secrets.release(id);
         let unchanged = live.plan == plan && live.pods == pods && !secret;
         if !unchanged {
@@ -159,18 +175,14 @@ impl Publisher {
             for pod in std::iter::once(None).chain(pod_hosts) {
                 let host = ClusterHost { service: id.clone(), pod };
                 let discovered = plan.as_ref().map(|plan| {
-                    let mut build =
-                        Build { publisher: self, index, old: &live.routes, kept: &mut kept };
-                    Arc::new(build.discovered(&host, plan))
+                    let mut build = Build { publisher: self, old: &live.routes, kept: &mut kept };
+                    Arc::new(build.discovered(&host, plan, since))
                 });
                 changes.hosts.push((key(&host), discovered));
             }
-            // Whoever still waits there must not dial what others may have by now.
-            let gone = live
-                .routes
-                .iter()
-                .filter(|old| !kept.iter().any(|kept| Arc::ptr_eq(&kept.route, &old.route)));
-            gone.for_each(|old| old.route.cluster.place(&[]));
+            let stays = |old: &LiveRoute| kept.iter().any(|k| Arc::ptr_eq(&k.route, &old.route));
+            let gone = live.routes.iter().filter(|old| !stays(old));
+            changes.retired.extend(gone.map(|old| Arc::clone(&old.route.cluster)));
             live.routes = kept;
         }
         (live.plan, live.pods) = (plan, pods);
@@ -200,13 +212,12 @@ impl Publisher {
         }
         for address in before.union(&addresses) {
             let known = self.callers.entry(*address).or_default();
-            if let Some(was) = &was {
-                known.remove(was);
-            }
+            known.remove(id);
             if let Some(agent) = agent.as_ref().filter(|_| addresses.contains(address)) {
-                known.insert(agent.clone());
+                known.insert(id.clone(), agent.clone());
             }
-            let only = (known.len() == 1).then(|| known.first().cloned()).flatten();
+            let mut agents = known.values();
+            let only = agents.next().filter(|first| agents.all(|agent| agent == *first)).cloned();
             if known.is_empty() {
                 self.callers.remove(address);
             }
@@ -218,7 +229,6 @@ impl Publisher {
 /// The making of one host's routes.
 struct Build<'a> {
     publisher: &'a Publisher,
-    index: &'a Index,
     old: &'a [LiveRoute],
     kept: &'a mut Vec<LiveRoute>,
 }
@@ -226,26 +236,37 @@ struct Build<'a> {
 // === impl Build ===
 
 impl Build<'_> {
-    fn discovered(&mut self, host: &ClusterHost, plan: &Plan) -> Discovered {
+    fn discovered(
+        &mut self,
+        host: &ClusterHost,
+        plan: &Plan,
+        since: Option<Instant>,
+    ) -> Discovered {
         let state = match &plan.state {
             PlanState::Open(open) => State::Open(self.open(host, open)),
             PlanState::Refused(why) => State::Refused(why.as_str().into()),
+            PlanState::Unmarked(why) => State::Unmarked(why.as_str().into()),
             PlanState::Pending(why) => State::Pending(why.as_str().into()),
             PlanState::Missing(why) => State::Missing(why.as_str().into()),
         };
-        Discovered { host: host.to_string().into(), state, notes: plan.notes.clone() }
+        Discovered { host: host.to_string().into(), state, notes: plan.notes.clone(), since }
     }
 
     fn open(&mut self, host: &ClusterHost, plan: &OpenPlan) -> Open {
-        let mine = plan.rules.iter().filter(|rule| rule.pod == host.pod);
-        let rules: Vec<Rule> = mine.map(|rule| self.rule(host, rule)).collect();
-        let mut ports = Vec::new();
-        for lead in &plan.ports {
-            // What cannot be used says so where it is chosen.
-            if let Ok(route) = self.route(host, lead) {
-                ports.push((lead.port, route));
+        let mut rules = Vec::new();
+        let mut foreign: HashMap<ObjectId, Vec<Arc<Rule>>> = HashMap::new();
+        for plan in plan.rules.iter().filter(|rule| rule.pod == host.pod) {
+            let rule = self.rule(host, plan);
+            if rule.standing != Standing::Callers {
+                rules.push(rule);
+                continue;
+            }
+            let rule = Arc::new(rule);
+            for caller in &rule.callers {
+                foreign.entry(caller.clone()).or_default().push(Arc::clone(&rule));
             }
         }
+        let ports = plan.ports.iter().map(|lead| (lead.port, self.route(host, lead))).collect();
         let fallback = match &plan.fallback {
             Ok((lead, why)) => match self.route(host, lead) {
                 Ok(route) => Fallback::Port(route, why.as_str().into()),
@@ -254,7 +275,7 @@ impl Build<'_> {
             Err(why) => Fallback::Undecided(why.as_str().into()),
         };
         let (agent, paths, callers) = (plan.agent, plan.paths, plan.callers.clone());
-        Open { rules, ports, fallback, agent, paths, callers }
+        Open { rules, foreign, ports, fallback, agent, paths, callers }
     }
 
     fn rule(&mut self, host: &ClusterHost, plan: &RulePlan) -> Rule {
@@ -300,10 +321,9 @@ impl Build<'_> {
         let server_name = tls.and_then(|tls| tls.server_name.clone());
         let secure = configs.map(|configs| Arc::new(Tls::new(configs, server_name)));
         let target = Target { scheme: lead.scheme, host: name.clone(), port: lead.port };
-        let Publisher { config, upstream, metrics, view, .. } = self.publisher;
+        let Publisher { config, upstream, metrics, .. } = self.publisher;
         let discarded = metrics.discarded_later(&label);
         let cluster = Cluster::new(vec![target.clone()], upstream.clone(), secure, discarded);
-        cluster.place(&view.places(self.index, host, lead));
         let to = RouteTarget {
             targets: vec![target],
             tls: tls.cloned().unwrap_or_default(),
@@ -327,8 +347,8 @@ impl Build<'_> {
         {
             let pem = self.publisher.secrets.pem(&host.service, (namespace, name, key))?;
             client.ca = Some(pem);
-        } else if let Some(bundle) = &self.publisher.config.ca_bundle {
-            client.ca = Some(Secret::File(bundle.clone()));
+        } else if !tls.disable_verify {
+            client.ca = self.publisher.secrets.bundle_for(&host.service)?;
         }
         Ok(client)
     }

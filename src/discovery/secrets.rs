@@ -1,11 +1,11 @@
 //! Authorities of tool servers, from Secrets that are read by name.
 //!
 //! Never lists or watches Secrets (trap 26): each is asked for by its name, where RBAC allows that.
-//! Where it does not, a mounted bundle takes its place. Pure but for the bundle's path; the reading is
-//! `discovery/watch.rs`'s.
+//! Where it does not, a mounted bundle takes its place. Reads that file alone; Secrets are read
+//! by `discovery/watch.rs`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::index::Ids;
@@ -27,19 +27,34 @@ pub type Read = Result<Secret, String>;
 /// What is known of Secrets, and who needs them.
 #[derive(Debug, Default)]
 pub struct Secrets {
-    bundle: Option<PathBuf>,
+    bundle: Option<Bundle>,
     known: HashMap<SecretKey, Read>,
     users: Mutex<HashMap<SecretKey, Ids>>,
     /// Those that are being read.
     asked: HashSet<SecretKey>,
 }
 
+/// The mounted file.
+#[derive(Debug)]
+struct Bundle {
+    path: PathBuf,
+    read: Read,
+    users: Mutex<Ids>,
+}
+
 // === impl Secrets ===
 
 impl Secrets {
-    /// Nothing is known; `bundle` stands in for what may not be read.
+    /// Nothing is known; the file `bundle`, read now, stands in for what may not be read.
     #[must_use]
     pub fn new(bundle: Option<PathBuf>) -> Self {
+        let bundle = bundle.map(|path| {
+            let read = read_bundle(&path);
+            if let Err(why) = &read {
+                tracing::warn!(file = %path.display(), why, "discovery.caBundleFile cannot be read");
+            }
+            Bundle { path, read, users: Mutex::default() }
+        });
         Self { bundle, ..Self::default() }
     }
 
@@ -59,7 +74,7 @@ impl Secrets {
         drop(users);
         match (found, &self.bundle) {
             (Some(Ok(pem)), _) => Ok(pem),
-            (_, Some(bundle)) => Ok(Secret::File(bundle.clone())),
+            (_, Some(bundle)) => bundle.pem(service),
             (Some(Err(why)), None) => Err(NoRoute::Unusable(format!(
                 "the authorities of {service} stand in Secret {namespace}/{name}, which cannot be read: \
                  {why}; allow get on this one name by a Role, or mount a bundle and name it in \
@@ -71,11 +86,43 @@ impl Secrets {
         }
     }
 
+    /// The mounted authorities, where there are any; `service` is told when they change.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn bundle_for(&self, service: &ObjectId) -> Result<Option<Secret>, NoRoute> {
+        self.bundle.as_ref().map(|bundle| bundle.pem(service)).transpose()
+    }
+
+    /// Reads the mounted file again; the Services that a change concerns.
+    pub fn refresh_bundle(&mut self) -> Ids {
+        let Some(bundle) = &mut self.bundle else { return Ids::new() };
+        let read = read_bundle(&bundle.path);
+        if read == bundle.read {
+            return Ids::new();
+        }
+        let file = bundle.path.display();
+        match &read {
+            Ok(_) => tracing::info!(%file, "discovery.caBundleFile was read anew"),
+            Err(why) => {
+                // What was read before stays: a file that is being replaced is gone for a moment.
+                tracing::warn!(%file, why, "discovery.caBundleFile cannot be read");
+                if bundle.read.is_ok() {
+                    return Ids::new();
+                }
+            }
+        }
+        bundle.read = read;
+        bundle.users.get_mut().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Forgets what a Service needs, because it is decided anew; whether it needed any. What nobody
     /// needs is not read any more.
     pub fn release(&mut self, service: &ObjectId) -> bool {
         let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut needed = false;
+        let mut needed = self.bundle.as_mut().is_some_and(|bundle| {
+            bundle.users.get_mut().unwrap_or_else(PoisonError::into_inner).remove(service)
+        });
         users.retain(|_, services| {
             needed |= services.remove(service);
             !services.is_empty()
@@ -110,7 +157,41 @@ impl Secrets {
             self.known.remove(&key);
             return Ids::new();
         };
+        if let Err(why) = &read {
+            tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read");
+        }
         self.known.insert(key, read);
         services
     }
+
+    /// Forgets Secrets that nobody needs any more.
+    pub fn forget_unused(&mut self) {
+        let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.known.retain(|key, _| users.contains_key(key));
+    }
+}
+
+// === impl Bundle ===
+
+impl Bundle {
+    fn pem(&self, service: &ObjectId) -> Result<Secret, NoRoute> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.insert(service.clone());
+        drop(users);
+        self.read.clone().map_err(|why| {
+            NoRoute::Unusable(format!(
+                "the authorities for {service} cannot be read: discovery.caBundleFile {}: {why}",
+                self.path.display()
+            ))
+        })
+    }
+}
+
+/// A file of PEM certificates.
+fn read_bundle(path: &Path) -> Read {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    if !text.contains("BEGIN CERTIFICATE") {
+        return Err("there is no PEM certificate in it".to_owned());
+    }
+    Ok(Secret::Inline(text.into()))
 }

@@ -25,7 +25,7 @@ impl World {
     fn new(config: DiscoveryConfig) -> Self {
         let metrics = Metrics::new(telemetry::recorder().unwrap());
         Self {
-            index: Index::new("cluster.local", config.pod_ip),
+            index: Index::new("cluster.local", &config.pod_ips),
             publisher: Publisher::new(config, UpstreamConfig::default(), metrics),
             table: RouteTable::new(Vec::new(), Vec::new(), "cluster.local"),
         }
@@ -94,7 +94,7 @@ impl World {
             Err(NoRoute::Host(_)) => "unknown".to_owned(),
             Err(NoRoute::Port(port)) => format!("no port {port}"),
             Err(NoRoute::UnsafePath) => "unsafe path".to_owned(),
-            Err(NoRoute::Forbidden(why)) => format!("forbidden: {why}"),
+            Err(NoRoute::Forbidden(why) | NoRoute::Unmarked(why)) => format!("forbidden: {why}"),
             Err(NoRoute::Ambiguous(_, which)) => format!("ambiguous: {}", which.join(", ")),
             Err(NoRoute::Pending(why)) => format!("pending: {why}"),
             Err(NoRoute::Missing(why)) => format!("missing: {why}"),

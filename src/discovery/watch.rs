@@ -16,6 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
+use tokio::time::Instant;
 
 use super::object::{Kind, Object};
 use super::secrets::{Read, SecretKey};
@@ -29,6 +30,9 @@ const WATCH_SECONDS: u32 = 60;
 const READ: Duration = Duration::from_secs(75);
 /// For a connection to the API server.
 const CONNECT: Duration = Duration::from_secs(5);
+/// For how long RBAC may forbid an optional kind before it counts as absent (D6): a server that starts
+/// may refuse for a moment what it will allow.
+const FORBIDDEN: Duration = Duration::from_secs(60);
 /// Pauses after failures; also how soon a resource definition is noticed that was not there.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -73,6 +77,8 @@ struct Seen {
     complete: bool,
     /// The watch broke since.
     broken: bool,
+    /// Since when RBAC forbids it.
+    forbidden: Option<Instant>,
 }
 
 /// Doubling pauses with jitter: kube's own grow to half a minute, which is long for a resource
@@ -207,7 +213,7 @@ impl Watch {
     ) -> Result<bool, SendError<Told>> {
         if let Err(why) = may_watch(api).await {
             // A list alone would make a table that never changes again.
-            to.send(Told::Forbidden(self.number, why)).await?;
+            self.forbidden(why, seen, to).await?;
             return Ok(false);
         }
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
@@ -254,7 +260,7 @@ impl Watch {
             Ok(Event::InitDone) => {
                 let gone: Vec<_> = seen.known.difference(&seen.listed).cloned().collect();
                 seen.known = std::mem::take(&mut seen.listed);
-                (seen.complete, seen.broken) = (true, false);
+                (seen.complete, seen.broken, seen.forbidden) = (true, false, None);
                 self.forget(gone, to).await?;
                 Told::Listed(self.number)
             }
@@ -269,17 +275,46 @@ impl Watch {
                 Told::Object(self.kind, id, None)
             }
             Err(error) => {
-                let told = self.failed(&error);
                 seen.broken = true;
-                if matches!(told, Told::Absent(_)) {
-                    self.forget(seen.known.drain().collect(), to).await?;
+                match self.failed(&error) {
+                    Told::Forbidden(_, why) => {
+                        self.forbidden(why, seen, to).await?;
+                        return Ok(true);
+                    }
+                    Told::Absent(number) => {
+                        self.forget(seen.known.drain().collect(), to).await?;
+                        Told::Absent(number)
+                    }
+                    told => told,
                 }
-                told
             }
         };
-        let ended = matches!(told, Told::Absent(_) | Told::Expired(_) | Told::Forbidden(..));
+        let ended = matches!(told, Told::Absent(_) | Told::Expired(_));
         to.send(told).await?;
         Ok(ended)
+    }
+
+    /// RBAC forbids it: what is known of an optional kind stays for a while, then it is as if there was no
+    /// such resource. Services and endpoints stay.
+    async fn forbidden(
+        &self,
+        why: String,
+        seen: &mut Seen,
+        to: &Sender<Told>,
+    ) -> Result<(), SendError<Told>> {
+        let since = *seen.forbidden.get_or_insert_with(Instant::now);
+        if !self.kind.is_required()
+            && Instant::now().saturating_duration_since(since) >= FORBIDDEN
+            && !seen.known.is_empty()
+        {
+            tracing::error!(
+                watch = self.place(),
+                why,
+                "RBAC forbids a watch; its objects are forgotten"
+            );
+            self.forget(seen.known.drain().collect(), to).await?;
+        }
+        to.send(Told::Forbidden(self.number, why)).await
     }
 
     async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), SendError<Told>> {
@@ -351,4 +386,35 @@ fn resource(kind: Kind) -> ApiResource {
     };
     let kind_and_version = GroupVersionKind::gvk(group, version, name);
     ApiResource::from_gvk_with_plural(&kind_and_version, kind.plural())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    async fn after(kind: Kind, pause: Duration) -> Receiver<Told> {
+        let (to, from) = channel(8);
+        let watch = Watch { number: 0, kind, namespace: None };
+        let mut seen = Seen { known: [ObjectId::new("a", "x")].into(), ..Seen::default() };
+        watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
+        tokio::time::advance(pause).await;
+        watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
+        from
+    }
+
+    fn forgotten(mut from: Receiver<Told>) -> bool {
+        let told = std::iter::from_fn(|| from.try_recv().ok());
+        told.into_iter().any(|told| matches!(told, Told::Object(.., None)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_rbac_forbids_for_long_is_as_if_it_was_not_there_but_services_stay() {
+        assert!(
+            !forgotten(after(Kind::RemoteMcpServer, FORBIDDEN / 2).await),
+            "a server that starts"
+        );
+        assert!(forgotten(after(Kind::RemoteMcpServer, FORBIDDEN).await));
+        assert!(!forgotten(after(Kind::Service, FORBIDDEN * 10).await));
+    }
 }

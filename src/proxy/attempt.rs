@@ -1,9 +1,9 @@
-//! Gets a request to a backend: one attempt after another, as far as D11 and D12 allow.
+//! Gets a request to a backend: one attempt after another, as far as `proxy/troubles.rs` allows.
 //!
 //! Never reads a body: a dial that failed has not consumed it, and a request of which no byte was
 //! written comes back from hyper. What comes out is the answer's head and the lease it lives on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,21 +17,16 @@ use tokio::time::Instant;
 use super::error::{ProxyError, Refusal};
 use super::exchange::Exchange;
 use super::facts::{Facts, Kind};
-use super::forward::address;
-use super::hold::{Held, Holds};
+use super::forward;
+use super::troubles::Troubles;
 use crate::body::{RequestBody, Upload};
 use crate::headers;
-use crate::route::{Route, Source};
+use crate::route::Route;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Endpoint, Lease};
 
-/// First pause between rounds over all endpoints; it doubles up to the second bound.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A dial that takes longer gets company (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
-/// What the last dial of a hold has at least.
-const LAST_DIAL: Duration = Duration::from_millis(100);
 
 /// An answer's body, and the lease it lives on.
 #[derive(Debug)]
@@ -42,50 +37,53 @@ pub struct Sent {
     pub lease: Lease,
 }
 
+/// Why a request got no answer.
+#[derive(Debug)]
+pub enum Unsent {
+    /// It is over.
+    Refused(Refusal),
+    /// The route was replaced while it waited, and nothing was dialled since: the table knows better.
+    Moved(Box<Request<RequestBody>>),
+}
+
 /// Sends the request: tries endpoint after endpoint, then waits and tries again until the hold time is
-/// over.
+/// over. `troubles` begins where something fails.
 ///
 /// # Errors
-/// The reason the last attempt failed.
+/// The reason the last attempt failed, or that the route is out of force.
 pub async fn send(
     route: &Arc<Route>,
     facts: &Facts,
-    (holds, source): (&Holds, IpAddr),
+    troubles: &mut Troubles<'_>,
     mut request: Box<Request<RequestBody>>,
     exchange: &mut Exchange,
-) -> Result<Response<Sent>, Refusal> {
+) -> Result<Response<Sent>, Unsent> {
     let cluster = &route.cluster;
     let http1 = facts.kind == Kind::Upgrade;
-    let times = route.config.to.hold;
-    // From the beginning: a wait for the route counts.
-    let until = exchange.started() + if facts.card { times.card } else { times.request };
-    // What follows from failures is boxed: rare, and large enough to weigh on every connection.
-    let mut troubles: Option<Box<Troubles<'_>>> = None;
-    let begin = || Box::new(Troubles::new(holds, source, until));
     cluster.budget.sent();
     loop {
-        let lease = match connect(route, http1, troubles.as_deref()).await {
+        let lease = match connect(route, http1, troubles).await {
             Ok(lease) => lease,
             Err(error) => {
-                let waiting = Box::pin(troubles.get_or_insert_with(begin).wait(route, error));
-                match waiting.await {
+                if cluster.is_retired() {
+                    forward::unaddress(&mut request);
+                    return Err(Unsent::Moved(request));
+                }
+                match Box::pin(troubles.wait(route, error)).await {
                     Ok(()) => continue,
-                    Err(error) => return Err(Refusal::new(error, *request)),
+                    Err(error) => return Err(Unsent::Refused(Refusal::new(error, *request))),
                 }
             }
         };
-        if let Some(troubles) = &mut troubles {
-            troubles.held = None;
-        }
+        troubles.resume();
         exchange.on_connection();
         let broken = match attempt(route, facts, lease, exchange.age(), request).await {
             Ok(response) => return Ok(response),
-            Err(Attempt::Failed(refusal)) => return Err(refusal),
+            Err(Attempt::Failed(refusal)) => return Err(Unsent::Refused(refusal)),
             Err(Attempt::Again(broken)) => broken,
         };
-        let troubles = troubles.get_or_insert_with(begin);
         if !Box::pin(troubles.may_repeat(route, &broken)).await {
-            return Err(broken.refusal);
+            return Err(Unsent::Refused(broken.refusal));
         }
         route.metrics.retries.increment(1);
         request = broken.request;
@@ -100,91 +98,16 @@ enum Attempt {
 }
 
 /// An attempt that may be made again.
-struct Broken {
+pub(super) struct Broken {
     request: Box<Request<RequestBody>>,
     /// The answer if it is not.
     refusal: Refusal,
     /// Bytes of the request were written: no more than once.
-    written: bool,
+    pub(super) written: bool,
     /// The connection had carried a request before.
-    reused: bool,
+    pub(super) reused: bool,
     /// Where it led.
-    address: SocketAddr,
-}
-
-/// What one request has met so far, and for how long it still waits.
-struct Troubles<'a> {
-    holds: &'a Holds,
-    source: IpAddr,
-    until: Instant,
-    pause: Duration,
-    held: Option<Held>,
-    /// Why nothing could be reached, when that was last clear.
-    error: Option<ConnectError>,
-    /// Endpoints that have had the request. Sent again, it gets a new connection: what closed one idle
-    /// connection may have closed the next one too, and this may be its only repeat.
-    had: Vec<SocketAddr>,
-    repeated: bool,
-}
-
-// === impl Troubles ===
-
-impl<'a> Troubles<'a> {
-    fn new(holds: &'a Holds, source: IpAddr, until: Instant) -> Self {
-        let (had, repeated) = (Vec::new(), false);
-        Self { holds, source, until, pause: FIRST_PAUSE, held: None, error: None, had, repeated }
-    }
-
-    /// Whether the request may be sent again (D11), now that this has become of it. Counts, and waits
-    /// where it must.
-    async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
-        if (broken.written && self.repeated) || !route.cluster.budget.take(Instant::now()) {
-            return false;
-        }
-        self.repeated |= broken.written;
-        self.had.push(broken.address);
-        // A new connection that closes at once is as good as a failed dial.
-        let elsewhere = broken.reused || route.cluster.pick(&self.had).is_some();
-        elsewhere || self.pause(route).await
-    }
-
-    /// Nothing could be reached, for this reason: waits a while, where waiting may help.
-    async fn wait(&mut self, route: &Route, error: Option<ConnectError>) -> Result<(), ProxyError> {
-        let waits = matches!(error, None | Some(ConnectError::Io(..) | ConnectError::Timeout(..)));
-        // A dial that the end of the hold cut short says less than the one before it.
-        let cut = matches!(error, Some(ConnectError::Timeout(..))) && self.held.is_some();
-        if !cut || self.error.is_none() {
-            self.error = error;
-        }
-        if !waits || Instant::now() >= self.until {
-            return Err(unreachable(route, self.error.take()));
-        }
-        self.had.clear();
-        if self.pause(route).await { Ok(()) } else { Err(ProxyError::Overloaded) }
-    }
-
-    /// Waits a while; false if the time is over or too many wait already.
-    async fn pause(&mut self, route: &Route) -> bool {
-        let now = Instant::now();
-        if now >= self.until {
-            return false;
-        }
-        if self.held.is_none() {
-            self.held = self.holds.enter(self.source);
-        }
-        if self.held.is_none() {
-            return false;
-        }
-        route.cluster.wait((now + self.pause).min(self.until)).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        true
-    }
-
-    /// For the next dial: no more than is left of the hold, and a little at its very end.
-    fn left(&self) -> Option<Duration> {
-        let left = self.until.saturating_duration_since(Instant::now()).max(LAST_DIAL);
-        self.held.as_ref().map(|_| left)
-    }
+    pub(super) address: SocketAddr,
 }
 
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds.
@@ -192,9 +115,9 @@ impl<'a> Troubles<'a> {
 async fn connect(
     route: &Route,
     http1: bool,
-    troubles: Option<&Troubles<'_>>,
+    troubles: &Troubles<'_>,
 ) -> Result<Lease, Option<ConnectError>> {
-    let had = troubles.map_or(&[][..], |troubles| &troubles.had);
+    let had = troubles.had();
     let picked = route.cluster.pick(had).or_else(|| route.cluster.pick(&[]));
     let Some(first) = picked else { return Err(None) };
     if had.is_empty()
@@ -204,7 +127,7 @@ async fn connect(
         return Ok(lease);
     }
     let limit = route.config.to.timeouts.connect;
-    let left = troubles.and_then(Troubles::left);
+    let left = troubles.left();
     // Boxed, as waiting is.
     Box::pin(dial(route, first, http1, left.map_or(limit, |left| left.min(limit)))).await
 }
@@ -281,7 +204,7 @@ async fn attempt(
     age: Duration,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Response<Sent>, Attempt> {
-    address(&mut request, route, facts.target.as_ref(), &lease);
+    forward::address(&mut request, route, facts.target.as_ref(), &lease);
     let upload = Arc::clone(request.body().upload());
     let copy = lease.reused.then(|| repeatable(&request)).flatten();
     let limits = facts.kind.limits(&route.config.to.timeouts);
@@ -378,22 +301,4 @@ fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
     }
     head.version = Version::HTTP_11;
     Response::from_parts(head, Sent { incoming, lease })
-}
-
-fn unreachable(route: &Route, error: Option<ConnectError>) -> ProxyError {
-    let host = route.config.host.clone();
-    match error {
-        None => {
-            let why = match route.source {
-                Source::Static => "its name resolves to no address",
-                Source::Cluster => "its Service has no ready pod",
-            };
-            ProxyError::NoReadyEndpoint(host, why.to_owned())
-        }
-        Some(error @ ConnectError::Io(..)) => ProxyError::NoReadyEndpoint(host, error.to_string()),
-        Some(error @ ConnectError::Timeout(..)) => ProxyError::ConnectTimeout(error),
-        Some(
-            error @ (ConnectError::Handshake(..) | ConnectError::Tls(..) | ConnectError::Name(_)),
-        ) => ProxyError::ConnectFailed(error),
-    }
 }

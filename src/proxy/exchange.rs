@@ -130,7 +130,9 @@ impl Exchange {
     pub fn on_route(&mut self, route: &Arc<Route>, kind: Kind) {
         self.kind = kind;
         route.metrics.open.increment(1.0);
-        self.route = Some(Arc::clone(route));
+        if let Some(left) = self.route.replace(Arc::clone(route)) {
+            left.metrics.open.decrement(1.0);
+        }
     }
 
     /// A connection is ours.

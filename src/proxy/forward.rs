@@ -55,16 +55,29 @@ pub fn rewrite(
 }
 
 /// Gives a request the query of the tool server's URL back, which kagent drops (contract 1.1). A query
-/// of its own is left alone.
-pub fn restore_query(request: &mut Request<RequestBody>, query: Option<Arc<str>>) {
-    let (Some(query), None) = (query, request.uri().query()) else { return };
-    let path = format!("{}?{query}", request.uri().path());
+/// of its own is left alone; then there is none to restore.
+pub fn restore_query(request: &mut Request<RequestBody>, query: &mut Option<Arc<str>>) {
+    if request.uri().query().is_some() {
+        *query = None;
+    }
+    if let Some(query) = query {
+        let path = format!("{}?{query}", request.uri().path());
+        set_path(request, PathAndQuery::try_from(path));
+    }
+}
+
+/// Takes a query away again that was restored for another route.
+pub fn drop_query(request: &mut Request<RequestBody>) {
+    let path = PathAndQuery::try_from(request.uri().path());
+    set_path(request, path);
+}
+
+/// A path that is none leaves the request as it is.
+fn set_path<E>(request: &mut Request<RequestBody>, path: Result<PathAndQuery, E>) {
     let mut parts = request.uri().clone().into_parts();
-    if let Ok(path) = PathAndQuery::try_from(path) {
-        parts.path_and_query = Some(path);
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
+    parts.path_and_query = path.ok().or(parts.path_and_query);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 
@@ -111,4 +124,13 @@ pub fn address(
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     *request.uri_mut() = Uri::from(path);
+}
+
+/// Takes back what [`address`] did for one endpoint, for a request that goes elsewhere: what it wrote
+/// must not be taken for the client's word.
+pub fn unaddress(request: &mut Request<RequestBody>) {
+    request.headers_mut().remove(HOST);
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    *request.version_mut() = Version::HTTP_11;
 }

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::Gauge;
+
 use crate::config::HoldConfig;
 
 /// All who wait.
@@ -23,6 +25,7 @@ pub struct Held {
 #[derive(Debug)]
 struct Shared {
     limits: HoldConfig,
+    gauge: Gauge,
     waiting: Mutex<Waiting>,
 }
 
@@ -35,10 +38,11 @@ struct Waiting {
 // === impl Holds ===
 
 impl Holds {
-    /// Nobody waits.
+    /// Nobody waits; `gauge` shows how many do.
     #[must_use]
-    pub fn new(limits: HoldConfig) -> Self {
-        Self(Arc::new(Shared { limits, waiting: Mutex::default() }))
+    pub fn new(limits: HoldConfig, gauge: Gauge) -> Self {
+        gauge.set(0.0);
+        Self(Arc::new(Shared { limits, gauge, waiting: Mutex::default() }))
     }
 
     /// A place for a request from this address; `None` if too many wait already.
@@ -53,12 +57,14 @@ impl Holds {
         waiting.all += 1;
         waiting.by_source.insert(source, here + 1);
         drop(waiting);
+        self.0.gauge.increment(1.0);
         Some(Held { shared: Arc::clone(&self.0), source })
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.shared.gauge.decrement(1.0);
         let mut waiting = self.shared.lock();
         waiting.all -= 1;
         if let Some(here) = waiting.by_source.get_mut(&self.source) {
@@ -85,7 +91,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_in_all_and_for_each_source_and_come_back() {
-        let holds = Holds::new(HoldConfig { max: 3, max_per_source: 2 });
+        let holds = Holds::new(HoldConfig { max: 3, max_per_source: 2 }, Gauge::noop());
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let first = holds.enter(a).unwrap();
         let second = holds.enter(a).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::Request;
 use tokio::time::Instant;
 
 use super::Proxy;
@@ -14,24 +14,30 @@ use super::error::{Misrouted, ProxyError};
 use super::facts::{self, ConnInfo, Facts};
 use super::reason::Reason;
 use crate::body::RequestBody;
-use crate::rewrite::card::is_card_path;
-use crate::route::{Ask, Chosen, NoRoute, Note, Route, RouteTable};
+use crate::route::{Ask, Chosen, HostKey, NoRoute, Note, Route, RouteTable};
 
 /// Refused routes are logged with their chain no more often than this: a client that is wrong is so
 /// in every request.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// What a request is and where it goes, by one table.
+/// Where a request goes, by one table.
 #[derive(Debug)]
 pub(super) struct Routed {
     /// The snapshot for the whole request.
     pub(super) table: Arc<RouteTable>,
-    /// What its head says.
-    pub(super) facts: Facts,
     /// Where it goes.
     pub(super) route: Arc<Route>,
     /// A query that kagent dropped.
     pub(super) query: Option<Arc<str>>,
+}
+
+/// Why a request has no route, in short; [`story`] makes the error of it.
+#[derive(Debug)]
+enum Unrouted {
+    /// No `x-kagent-host`, and no default route.
+    NoTarget,
+    /// The table says so.
+    Not(NoRoute),
 }
 
 /// The route of a request: by `x-kagent-host`, or by a default route where that header is absent.
@@ -45,33 +51,60 @@ pub fn route<B>(
     request: &Request<B>,
     chain: Option<&mut Vec<Note>>,
 ) -> Result<Chosen, ProxyError> {
+    find(table, facts, conn, request, chain).map_err(|why| story(why, table, facts, conn, request))
+}
+
+fn find<B>(
+    table: &RouteTable,
+    facts: &Facts,
+    conn: &ConnInfo,
+    request: &Request<B>,
+    chain: Option<&mut Vec<Note>>,
+) -> Result<Chosen, Unrouted> {
     let Some(host) = &facts.target else {
-        let host = facts::host_of(request);
-        let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let route = table.resolve_default(host, &conn.listener).ok_or(ProxyError::MissingTarget)?;
+        let host = facts::host_text(request).unwrap_or_default();
+        let route = table.resolve_default(host, &conn.listener).ok_or(Unrouted::NoTarget)?;
         return Ok(Chosen { route, query: None });
     };
-    let authority = facts::host_text(request);
-    let ask = Ask {
+    table.resolve(&ask(table, host, facts, conn, request), chain).map_err(Unrouted::Not)
+}
+
+fn ask<'a, B>(
+    table: &'a RouteTable,
+    host: &'a HostKey,
+    facts: &Facts,
+    conn: &ConnInfo,
+    request: &'a Request<B>,
+) -> Ask<'a> {
+    Ask {
         host,
         path: request.uri().path(),
         port: facts.port,
-        authority,
+        authority: facts::host_text(request),
         caller: table.caller(conn.peer.ip()),
         cluster_domain: table.cluster_domain(),
-    };
-    let error = match table.resolve(&ask, chain) {
-        Ok(chosen) => return Ok(chosen),
-        Err(error) => error,
+    }
+}
+
+/// The error for a request without a route. Asks again for every candidate and its verdict: what is
+/// refused may cost a little more, but once, however long it was held.
+fn story<B>(
+    why: Unrouted,
+    table: &RouteTable,
+    facts: &Facts,
+    conn: &ConnInfo,
+    request: &Request<B>,
+) -> ProxyError {
+    let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else {
+        return ProxyError::MissingTarget;
     };
     let mut told = Vec::new();
-    // Asked again for the whole story; what is refused may cost a little more.
-    let error = table.resolve(&ask, Some(&mut told)).err().unwrap_or(error);
-    Err(misrouted(host.as_str(), error, told, table.is_discovering()))
+    let asked = table.resolve(&ask(table, host, facts, conn, request), Some(&mut told));
+    misrouted(host.as_str(), asked.err().unwrap_or(why), told, table)
 }
 
 /// The error in the words that the client gets.
-fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, discovering: bool) -> ProxyError {
+fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, table: &RouteTable) -> ProxyError {
     let mut candidates = Vec::new();
     let (reason, detail) = match error {
         NoRoute::UnsafePath => (
@@ -87,7 +120,7 @@ fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, discovering: bool) ->
         ),
         NoRoute::Host(near) => {
             candidates = near;
-            (Reason::UnknownTarget, unknown(host, discovering))
+            (Reason::UnknownTarget, unknown(host, table))
         }
         NoRoute::Path(prefixes) => {
             candidates = prefixes;
@@ -95,7 +128,7 @@ fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, discovering: bool) ->
         }
         NoRoute::Missing(why) => (Reason::UnknownTarget, why),
         NoRoute::Pending(why) => (Reason::NoReadyEndpoint, why),
-        NoRoute::Forbidden(why) => (Reason::ForbiddenTarget, why),
+        NoRoute::Forbidden(why) | NoRoute::Unmarked(why) => (Reason::ForbiddenTarget, why),
         NoRoute::Unusable(why) => (Reason::ConnectFailed, why),
         NoRoute::Ambiguous(why, which) => {
             candidates = which;
@@ -108,87 +141,110 @@ fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, discovering: bool) ->
         detail,
         candidates,
         chain,
-        discovering,
+        discovering: table.is_discovering(),
     }))
 }
 
-fn unknown(host: &str, discovering: bool) -> String {
+fn unknown(host: &str, table: &RouteTable) -> String {
     let by_hand = format!("an operator may add one with --route {host}=HOST:PORT");
-    match host.split_once('.') {
-        Some((name, namespace)) if discovering && !namespace.contains('.') => {
-            format!(
-                "no route for host {host:?}: there is no Service {name} in namespace {namespace}; {by_hand}"
-            )
-        }
-        _ if discovering => format!(
-            "no route for host {host:?}: Services are named name.namespace, and other hosts are never \
-             discovered; {by_hand}"
+    let why = match host.split_once('.') {
+        _ if !table.is_discovering() => return format!("no route for host {host:?}; {by_hand}"),
+        Some((_, namespace)) if namespace.contains('.') => NOT_A_SERVICE.to_owned(),
+        Some((_, namespace)) if !table.watches(namespace) => format!(
+            "namespace {namespace} is not among discovery.namespaces, so nothing is known of it; add it \
+             there, with a Role"
         ),
-        _ => format!("no route for host {host:?}; {by_hand}"),
-    }
+        Some((name, namespace)) => {
+            format!("there is no Service {name} in namespace {namespace}")
+        }
+        None => NOT_A_SERVICE.to_owned(),
+    };
+    format!("no route for host {host:?}: {why}; {by_hand}")
 }
+
+const NOT_A_SERVICE: &str =
+    "Services are named name.namespace, and other hosts are never discovered";
 
 // === impl Proxy ===
 
 impl Proxy {
-    /// Facts and route of a request, by the table of this moment.
+    /// What a request is, and its route by the table of this moment, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be routed whatever the table says.
     pub(super) fn routed(
         &self,
         conn: &ConnInfo,
         request: &Request<RequestBody>,
-    ) -> Result<Routed, ProxyError> {
+    ) -> Result<(Facts, Option<Routed>), ProxyError> {
         let table = self.routes();
         let facts = Facts::read(request, table.cluster_domain(), &self.limits, &self.pseudonym)?;
-        let Chosen { route, query } = route(&table, &facts, conn, request, None)?;
-        Ok(Routed { table, facts, route, query })
+        let found = find(&table, &facts, conn, request, None).ok();
+        let routed = found.map(|Chosen { route, query }| Routed { table, route, query });
+        Ok((facts, routed))
     }
 
-    /// The same for a request that has no route yet, waited for where it may still come: hosts that the
-    /// cluster does not know as long as any request waits for a backend, the card of an Agent that
-    /// exists for as long as cards wait (D12).
+    /// The route of a request that had none a moment ago, waited for where it may still come (D12).
     pub(super) async fn wait_for_route(
         &self,
-        mut error: ProxyError,
         conn: &ConnInfo,
+        facts: &Facts,
         request: &Request<RequestBody>,
+        began: Instant,
     ) -> Result<Box<Routed>, Box<ProxyError>> {
-        let (started, mut held) = (Instant::now(), None);
-        while let Some(patience) = self.patience(&error, request) {
+        let mut held = None;
+        loop {
             let mut changed = std::pin::pin!(self.table_changed.notified());
             // From here on no change is missed.
             changed.as_mut().enable();
-            error = match self.routed(conn, request) {
-                Ok(routed) => return Ok(Box::new(routed)),
-                Err(error) => error,
+            let table = self.routes();
+            let why = match find(&table, facts, conn, request, None) {
+                Ok(Chosen { route, query }) => return Ok(Box::new(Routed { table, route, query })),
+                Err(why) => why,
             };
-            if held.is_none() {
-                held = self.holds.enter(conn.peer.ip());
+            if let Some(until) = self.patience(&table, &why, facts, began) {
+                if held.is_none() {
+                    held = self.holds.enter(conn.peer.ip());
+                }
+                if held.is_none() {
+                    return Err(Box::new(ProxyError::Overloaded));
+                }
+                if tokio::time::timeout_at(until, changed).await.is_ok() {
+                    continue;
+                }
             }
-            if held.is_none() {
-                return Err(Box::new(ProxyError::Overloaded));
-            }
-            if tokio::time::timeout_at(started + patience, changed).await.is_err() {
-                break;
-            }
+            let error = story(why, &table, facts, conn, request);
+            self.log_refusal(&error);
+            return Err(Box::new(error));
         }
-        self.log_refusal(&error);
-        Err(Box::new(error))
     }
 
-    /// How long in all a request waits for what keeps it from its route; `None` is not at all.
-    fn patience(&self, error: &ProxyError, request: &Request<RequestBody>) -> Option<Duration> {
-        let ProxyError::Misrouted(misrouted) = error else { return None };
-        let card = request.method() == Method::GET && is_card_path(request.uri().path());
-        match misrouted.reason {
-            _ if !misrouted.discovering => None,
-            // Only names of Services may come.
-            Reason::UnknownTarget if misrouted.host.matches('.').count() == 1 => {
-                Some(self.hold_times.request)
+    /// Until when a request waits for what keeps it from its route; `None` is not at all. Hosts that the
+    /// cluster does not know wait as long as any request waits for a backend, and so does a Service that
+    /// came a moment before the object that marks it, or that says which port; the card of an Agent that
+    /// exists waits as long as cards do.
+    fn patience(
+        &self,
+        table: &RouteTable,
+        why: &Unrouted,
+        facts: &Facts,
+        began: Instant,
+    ) -> Option<Instant> {
+        let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else { return None };
+        let times = self.hold_times;
+        let until = match why {
+            NoRoute::Host(_) | NoRoute::Missing(_) if table.may_learn(host) => {
+                began + times.request
             }
-            Reason::NoReadyEndpoint if card => Some(self.hold_times.card),
-            Reason::NoReadyEndpoint => Some(self.hold_times.request),
-            _ => None,
-        }
+            NoRoute::Pending(_) if facts.card => began + times.card,
+            NoRoute::Pending(_) => began + times.request,
+            NoRoute::Unmarked(_) | NoRoute::Ambiguous(..) => {
+                let since = table.discovered(host)?.since?;
+                (since + times.request).min(began + times.request)
+            }
+            _ => return None,
+        };
+        (until > Instant::now()).then_some(until)
     }
 
     /// Says why a request was not routed, now and then.

@@ -1,12 +1,17 @@
 //! One host of the cluster: what may carry its calls, and the choice among that for one request.
 //!
-//! The choice is pure and the same for routing and for `explain` (contract 2.3). Knows rules and ports,
+//! The choice is pure and the same for routing and for `explain` (contract 2.3); among rules it is made
+//! in `route/rule.rs`. Knows rules and ports,
 //! not the objects they came from; `discovery/decide.rs` makes the parts, [`Discovered::choose`] is asked
 //! by the table.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::host::HostKey;
+use super::rule::{self, Rank, Rule};
 use super::{Ask, Chosen, NoRoute, Route, is_plain_path};
 
 /// An object of the cluster, or a caller: namespace and name.
@@ -27,6 +32,8 @@ pub struct Discovered {
     pub state: State,
     /// What the cluster said, for `explain`: the considered marks and ports, each with its verdict.
     pub notes: Vec<Note>,
+    /// When its Service appeared, if we saw it come: what belongs to it may be a moment behind.
+    pub since: Option<Instant>,
 }
 
 /// Whether a host can be reached.
@@ -36,6 +43,8 @@ pub enum State {
     Open(Open),
     /// Never as things stand; why, and what would change it.
     Refused(Box<str>),
+    /// The same, because nothing marks the Service.
+    Unmarked(Box<str>),
     /// Something of this name exists, and is not complete yet.
     Pending(Box<str>),
     /// Named by somebody, but no Service.
@@ -45,10 +54,12 @@ pub enum State {
 /// A host that can be reached.
 #[derive(Debug)]
 pub struct Open {
-    /// What tool servers' objects say, in the order of their names.
+    /// What tool servers' objects say to everybody, in the order of their names.
     pub rules: Vec<Rule>,
-    /// The Service's TCP ports.
-    pub ports: Vec<(u16, Arc<Route>)>,
+    /// What those of untrusted namespaces say to the Agents that use them: others do not pay for them.
+    pub foreign: HashMap<ObjectId, Vec<Arc<Rule>>>,
+    /// The Service's TCP ports: where each leads, or why nowhere.
+    pub ports: Vec<(u16, Result<Arc<Route>, NoRoute>)>,
     /// What holds where no rule does.
     pub fallback: Fallback,
     /// Owned by an Agent: rules need a path of their own to win (contract 2.4(5)).
@@ -56,7 +67,7 @@ pub struct Open {
     /// Only these leading paths; empty is every path.
     pub paths: &'static [&'static str],
     /// Only these callers; `None` is everyone.
-    pub callers: Option<Vec<ObjectId>>,
+    pub callers: Option<BTreeSet<ObjectId>>,
 }
 
 /// The port where no rule holds.
@@ -68,38 +79,6 @@ pub enum Fallback {
     Unusable(NoRoute),
     /// Nothing says which.
     Undecided(Box<str>),
-}
-
-/// What one `RemoteMCPServer` says of this host.
-#[derive(Debug)]
-pub struct Rule {
-    /// The object.
-    pub object: ObjectId,
-    /// Whom it binds.
-    pub standing: Standing,
-    /// The path of its URL, `/` at least.
-    pub path: Box<str>,
-    /// Legacy SSE: clients post to paths beside that of the URL.
-    pub sse: bool,
-    /// The query of its URL, which kagent drops.
-    pub query: Option<Arc<str>>,
-    /// Where it leads, or why nowhere.
-    pub route: Result<Arc<Route>, NoRoute>,
-    /// The port it names.
-    pub port: u16,
-    /// The Agents that name it among their tools.
-    pub callers: Vec<ObjectId>,
-}
-
-/// Whom a rule binds (D5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Everybody, before all others: it stands beside the Service.
-    Own,
-    /// Everybody: its namespace is trusted.
-    Trusted,
-    /// Those that name it.
-    Callers,
 }
 
 /// A candidate and what became of it.
@@ -149,8 +128,10 @@ impl Discovered {
     /// Every route there is, once.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         let State::Open(open) = &self.state else { return RoutesOf::default().into_iter() };
-        let mut routes: RoutesOf<'_> = open.ports.iter().map(|(_, route)| route).collect();
-        for route in open.rules.iter().filter_map(|rule| rule.route.as_ref().ok()) {
+        let ports = open.ports.iter().filter_map(|(_, route)| route.as_ref().ok());
+        let mut routes: RoutesOf<'_> = ports.collect();
+        let foreign = open.foreign.values().flatten().map(Arc::as_ref);
+        for route in open.rules.iter().chain(foreign).filter_map(|rule| rule.route.as_ref().ok()) {
             if !routes.iter().any(|known| Arc::ptr_eq(known, route)) {
                 routes.push(route);
             }
@@ -173,12 +154,13 @@ impl Discovered {
         let open = match &self.state {
             State::Open(open) => open,
             State::Refused(why) => return Err(NoRoute::Forbidden(why.to_string())),
+            State::Unmarked(why) => return Err(NoRoute::Unmarked(why.to_string())),
             State::Pending(why) => return Err(NoRoute::Pending(why.to_string())),
             State::Missing(why) => return Err(NoRoute::Missing(why.to_string())),
         };
         open.admits(ask)?;
         if let Some(port) = ask.port
-            && !open.has_port(port)
+            && !open.has_port(port, ask.caller)
         {
             return Err(NoRoute::Port(port));
         }
@@ -186,7 +168,7 @@ impl Discovered {
         match matching.as_slice() {
             [] => open.without_rules(ask, chain),
             [only] => only.chosen(ask, chain),
-            several => choose_among(several, ask, chain),
+            several => rule::choose_among(several, ask, chain),
         }
     }
 }
@@ -220,18 +202,25 @@ impl Open {
         ))
     }
 
-    fn has_port(&self, port: u16) -> bool {
+    /// What tool servers' objects say to this caller.
+    fn rules_for(&self, caller: Option<&ObjectId>) -> impl Iterator<Item = &Rule> {
+        let foreign = caller.and_then(|caller| self.foreign.get(caller));
+        self.rules.iter().chain(foreign.into_iter().flatten().map(Arc::as_ref))
+    }
+
+    fn has_port(&self, port: u16, caller: Option<&ObjectId>) -> bool {
         let named = |rule: &Rule| rule.port == port && rule.route.is_ok();
-        self.ports.iter().any(|(number, _)| *number == port) || self.rules.iter().any(named)
+        self.ports.iter().any(|(number, _)| *number == port) || self.rules_for(caller).any(named)
     }
 
     /// The rules that hold for this request and outrank the others: all of the best standing, and of
     /// those the best matches of the path.
     fn matching(&self, ask: &Ask<'_>, mut chain: Option<&mut Vec<Note>>) -> Vec<&Rule> {
         let mut best: Vec<&Rule> = Vec::new();
-        let mut rank: Rank = (false, false, 0);
-        for rule in &self.rules {
-            let verdict = match rule.rank(ask, self.agent) {
+        let mut rank = Rank::default();
+        let path = rule::decoded(ask.path);
+        for rule in self.rules_for(ask.caller) {
+            let verdict = match rule.rank(ask.port, &path, self.agent) {
                 Err(why) => why.to_owned(),
                 Ok(this) if this < rank => "a better match won".to_owned(),
                 Ok(this) => {
@@ -262,7 +251,8 @@ impl Open {
         mut chain: Option<&mut Vec<Note>>,
     ) -> Result<Chosen, NoRoute> {
         // Objects of others open what they name, for those that use them, and nothing beside it.
-        if self.callers.is_some() && (ask.port.is_some() || !self.rules.is_empty()) {
+        if self.callers.is_some() && (ask.port.is_some() || self.rules_for(ask.caller).count() > 0)
+        {
             return Err(NoRoute::Forbidden(
                 "the RemoteMCPServers that open this Service for the caller name another path or port"
                     .to_owned(),
@@ -276,6 +266,7 @@ impl Open {
             Ok(Chosen { route: Arc::clone(route), query: None })
         };
         if let Some((port, route)) = ask.port.and_then(by_number) {
+            let route = route.as_ref().map_err(NoRoute::clone)?;
             return take(route, format!("port {port}"), "the header names it");
         }
         let undecided = match &self.fallback {
@@ -287,107 +278,12 @@ impl Open {
             Fallback::Undecided(why) => why,
         };
         if let Some((port, route)) = ask.hint().and_then(by_number) {
+            let route = route.as_ref().map_err(NoRoute::clone)?;
             return take(route, format!("port {port}"), "the request's Host names it");
         }
         let ports: Vec<String> = self.ports.iter().map(|(port, _)| port.to_string()).collect();
         Err(NoRoute::Ambiguous(format!("{undecided}: ports {}", ports.join(", ")), ports))
     }
-}
-
-/// Better is greater: the path fits, not only the server of a legacy SSE path; it stands beside the
-/// Service; how well the path fits.
-type Rank = (bool, bool, usize);
-
-// === impl Rule ===
-
-impl Rule {
-    /// The error says why it does not hold.
-    fn rank(&self, ask: &Ask<'_>, agent: bool) -> Result<Rank, &'static str> {
-        if ask.port.is_some_and(|port| port != self.port) {
-            return Err("the header names another port");
-        }
-        let named = ask.caller.is_some_and(|caller| self.callers.contains(caller));
-        if self.standing == Standing::Callers && !named {
-            return Err("of another, untrusted namespace, and the caller does not use it");
-        }
-        if agent && &*self.path == "/" {
-            return Err("an Agent owns the Service, and the object has no path of its own");
-        }
-        let path = if &*self.path == ask.path {
-            usize::MAX
-        } else if super::has_prefix(ask.path, self.path.trim_end_matches('/')) {
-            self.path.len() + 1
-        } else if self.sse && !agent {
-            1
-        } else {
-            return Err("its path does not fit");
-        };
-        Ok((path > 1, self.standing == Standing::Own, path))
-    }
-
-    fn chosen(&self, ask: &Ask<'_>, chain: Option<&mut Vec<Note>>) -> Result<Chosen, NoRoute> {
-        let route = match &self.route {
-            Ok(route) => Arc::clone(route),
-            Err(why) => return Err(why.clone()),
-        };
-        if let Some(chain) = chain {
-            chain.push(Note::new(self.to_string(), "taken: its path fits best"));
-        }
-        let query = self.query.as_ref().filter(|_| &*self.path == ask.path);
-        Ok(Chosen { route, query: query.cloned() })
-    }
-
-    /// Whether both mean the same place.
-    fn agrees(&self, other: &Self) -> bool {
-        let same = match (&self.route, &other.route) {
-            (Ok(one), Ok(two)) => Arc::ptr_eq(one, two),
-            (Err(one), Err(two)) => one == two,
-            _ => false,
-        };
-        same && self.query == other.query
-    }
-}
-
-impl std::fmt::Display for Rule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RemoteMCPServer {} (port {}, path {})", self.object, self.port, self.path)
-    }
-}
-
-/// Equal matches: one that all agree on, or the one that the caller's Agent names; never a guess.
-fn choose_among(
-    several: &[&Rule],
-    ask: &Ask<'_>,
-    mut chain: Option<&mut Vec<Note>>,
-) -> Result<Chosen, NoRoute> {
-    let named: Vec<&Rule> = match ask.caller {
-        Some(caller) => several.iter().copied().filter(|r| r.callers.contains(caller)).collect(),
-        None => Vec::new(),
-    };
-    let taken = if agree(several) { several } else { named.as_slice() };
-    if let (Some(first), true) = (taken.first(), agree(taken)) {
-        let others = several.iter().filter(|rule| !std::ptr::eq(**rule, *first));
-        if let Some(chain) = chain.as_deref_mut() {
-            chain.extend(others.map(|rule| {
-                let verdict =
-                    if rule.agrees(first) { "says the same" } else { "the caller uses another" };
-                Note::new(rule.to_string(), verdict)
-            }));
-        }
-        return first.chosen(ask, chain);
-    }
-    if let Some(chain) = chain {
-        chain.extend(several.iter().map(|rule| Note::new(rule.to_string(), "equal match")));
-    }
-    Err(NoRoute::Ambiguous(
-        "several RemoteMCPServers fit this host and path alike and name different places"
-            .to_owned(),
-        several.iter().map(ToString::to_string).collect(),
-    ))
-}
-
-fn agree(rules: &[&Rule]) -> bool {
-    rules.split_first().is_some_and(|(first, rest)| rest.iter().all(|rule| rule.agrees(first)))
 }
 
 // === impl Ask ===

@@ -43,6 +43,8 @@ pub const REQUEST_BYTES: &str = "kagent_proxy_request_bytes_total";
 pub const CARDS: &str = "kagent_proxy_cards_total";
 /// Bytes of answers passed to clients.
 pub const BYTES: &str = "kagent_proxy_response_bytes_total";
+/// Requests that wait for a route or a backend.
+pub const HELD: &str = "kagent_proxy_held_requests";
 /// Requests answered by the proxy itself, by reason.
 pub const REJECTED: &str = "kagent_proxy_rejected_total";
 /// Upstream connections: opened, reused, discarded.
@@ -84,6 +86,7 @@ pub const HELP: &[(&str, &str)] = &[
     (INFORMATIONAL, "Informational answers (1xx) of backends, which are not passed on"),
     (REQUEST_BYTES, "Bytes of requests passed to backends"),
     (BYTES, "Bytes of answers passed to clients"),
+    (HELD, "Requests that wait for a route or a backend"),
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
     (EJECTIONS, "Endpoints left out for a while because they failed"),
@@ -245,6 +248,11 @@ impl Metrics {
             events: self.counter(DISCOVERY_EVENTS, labels()),
             errors: self.counter(DISCOVERY_ERRORS, labels()),
         }
+    }
+
+    /// Requests that wait.
+    pub fn held(&self) -> Gauge {
+        self.0.register_gauge(&key(HELD, Vec::new()), &METADATA)
     }
 
     /// Whether all objects have been listed once.

@@ -116,6 +116,16 @@ impl Api {
         self.lock().objects.get_mut(resource).unwrap().remove(&key).unwrap();
     }
 
+    /// Removes an object, and tells the watches.
+    pub(crate) fn delete(&self, resource: &str, namespace: &str, object: &str) {
+        let mut state = self.lock();
+        state.version += 1;
+        let key = format!("{namespace}/{object}");
+        let mut object = state.objects.get_mut(resource).unwrap().remove(&key).unwrap();
+        object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+        state.tell(resource, "DELETED", &object);
+    }
+
     /// Lets a resource fail with this status from the next request on, or only its watch with `watch ` in
     /// front; 0 is no failure.
     pub(crate) fn fail(&self, resource: &str, status: u16) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kagent_proxy::config::{Config, DiscoveryConfig, Endpoints, Scheme};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use crate::api::{Api, OURS};
 use crate::support::{BOUND, Backend, TestProxy, config, route};
@@ -71,6 +72,25 @@ async fn shows(proxy: &TestProxy, path: &str, text: &str) -> String {
     }
 }
 
+/// A port where nothing listens, and which is nobody else's while the test runs.
+fn refusing() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket
+}
+
+/// Waits until this many requests wait.
+async fn held(proxy: &TestProxy, count: usize) {
+    shows(proxy, "/metrics", &format!("kagent_proxy_held_requests {count}\n")).await;
+}
+
+/// With time enough for every step of a test while a request waits.
+fn patient(api: &Api) -> Config {
+    let mut config = discovering(api);
+    config.discovery.inherited.hold.request = BOUND;
+    config
+}
+
 async fn ready(proxy: &TestProxy) {
     shows(proxy, "/readyz", "200 OK").await;
 }
@@ -101,13 +121,12 @@ async fn readiness_opens_with_the_last_list_and_absent_resources_do_not_hold_it_
 #[tokio::test]
 async fn a_host_is_served_the_moment_it_becomes_known() {
     let api = Api::start().await;
-    let proxy = TestProxy::start(discovering(&api)).await;
+    let proxy = TestProxy::start(patient(&api)).await;
     ready(&proxy).await;
     let backend = Backend::start().await;
     let mut client = proxy.connect().await;
     client.send(&get("tools.kagent", "/mcp")).await;
-    // The request is here and waits: nothing but the Service's arrival ends that.
-    shows(&proxy, "/metrics", "kagent_proxy_discovery_synced 1").await;
+    held(&proxy, 1).await;
     api.put("services", service("kagent", "tools", backend.port(), marked()));
     let head = backend.answer(ANSWER).await;
     assert!(head.contains(&format!("host: tools.kagent:{}\r\n", backend.port())), "{head}");
@@ -138,9 +157,99 @@ async fn the_card_of_an_agent_waits_for_its_service() {
     client.send(&get("helper.a", "/.well-known/agent-card.json")).await;
     let seen = shows(&proxy, "/routes", "\"state\":\"pending\"").await;
     assert!(seen.contains("helper.a"), "{seen}");
+    held(&proxy, 1).await;
     api.put("services", service("a", "helper", backend.port(), json!({})));
     backend.answer(ANSWER).await;
     assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_backend_goes_where_its_service_leads_by_then() {
+    let api = Api::start().await;
+    api.fail("remotemcpservers", 0);
+    let closed = refusing();
+    api.put("services", service("a", "tools", closed.local_addr().unwrap().port(), marked()));
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let backend = Backend::start().await;
+    let mut client = proxy.connect().await;
+    client.send(&get("tools.a", "/mcp")).await;
+    held(&proxy, 1).await;
+    // Another port, and a query with it: nothing of the old way is left in the request.
+    let mut remote = plain("a", "r");
+    remote["spec"]["url"] = json!(format!("http://tools.a:{}/mcp?tenant=x", backend.port()));
+    api.put("remotemcpservers", remote);
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"remotemcpservers\"} 1").await;
+    held(&proxy, 1).await;
+    api.put("services", service("a", "tools", backend.port(), marked()));
+    let head = backend.answer(ANSWER).await;
+    assert!(head.starts_with("GET /mcp?tenant=x HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: tools.a:{}\r\n", backend.port())), "{head}");
+    assert_eq!(head.matches("via:").count(), 1, "{head}");
+    assert!(client.rest().await.ends_with("hi"));
+    held(&proxy, 0).await;
+    let routes = shows(&proxy, "/metrics", "kagent_proxy_open_requests").await;
+    let open = routes.lines().filter(|line| line.starts_with("kagent_proxy_open_requests{"));
+    assert!(open.clone().count() == 2 && open.clone().all(|line| line.ends_with(" 0")), "{routes}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_service_that_goes_waits_for_it_to_come_back() {
+    let api = Api::start().await;
+    let closed = refusing();
+    api.put("services", service("a", "tools", closed.local_addr().unwrap().port(), marked()));
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let backend = Backend::start().await;
+    let mut client = proxy.connect().await;
+    client.send(&get("tools.a", "/mcp")).await;
+    held(&proxy, 1).await;
+    api.delete("services", "a", "tools");
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"services\"} 0").await;
+    held(&proxy, 1).await;
+    api.put("services", service("a", "tools", backend.port(), marked()));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_that_comes_before_its_mark_is_waited_for_but_an_old_one_is_refused() {
+    let api = Api::start().await;
+    api.fail("agents", 0);
+    let backend = Backend::start().await;
+    api.put("services", service("a", "old", backend.port(), json!({})));
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let refused = ask(&proxy, "old.a", "/").await;
+    assert!(refused.starts_with("HTTP/1.1 403 forbidden_target\r\n"), "{refused}");
+    api.put("services", service("a", "helper", backend.port(), json!({})));
+    shows(&proxy, "/routes", "\"unmarkedServices\":2").await;
+    let mut client = proxy.connect().await;
+    client.send(&get("helper.a", "/")).await;
+    held(&proxy, 1).await;
+    api.put("agents", plain("a", "helper"));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    let routes = proxy.admin("/routes").await;
+    assert!(routes.contains("an Agent has its name"), "{routes}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn in_some_namespaces_others_are_not_waited_for_and_no_gauge_is_down_for_ever() {
+    let api = Api::start().await;
+    let mut config = patient(&api);
+    config.discovery.namespaces = vec!["a".to_owned()];
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    let refused = ask(&proxy, "tools.b", "/").await;
+    assert!(refused.starts_with("HTTP/1.1 503 unknown_target\r\n"), "{refused}");
+    assert!(refused.contains("namespace b is not among discovery.namespaces"), "{refused}");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(!metrics.contains("kind=\"namespaces\""), "{metrics}");
     proxy.stop().await;
 }
 

@@ -8,11 +8,14 @@ use super::standing;
 use crate::config::DiscoveryConfig;
 use crate::discovery::index::Index;
 use crate::discovery::object::Service;
-use crate::route::discovered::Standing;
+use crate::route::rule::Standing;
 use crate::route::{Note, ObjectId};
 
 /// The `appProtocol` values of MCP and A2A backends, in lower case.
 pub(super) const APP_PROTOCOLS: [&str; 3] = ["mcp", "kgateway.dev/mcp", "kgateway.dev/a2a"];
+
+/// How many marks of a sort are told one by one: what others write must not fill every answer.
+const TOLD: usize = 20;
 
 /// For whom a Service is routable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub(super) enum Marks {
     /// It is marked.
     Everyone,
     /// Only objects that these Agents use name it.
-    Callers(Vec<ObjectId>),
+    Callers(BTreeSet<ObjectId>),
     /// No mark.
     None,
 }
@@ -56,13 +59,18 @@ impl Marks {
             }
         }
         let counts = !marks.is_empty();
-        notes
-            .extend(marks.into_iter().map(|mark| Note::new(mark, "marks the Service as routable")));
+        let foreign = !others.is_empty();
         let verdict = "its namespace is not trusted: it counts for the Agents that use it alone";
-        notes.extend(others.iter().map(|mark| Note::new(mark, verdict)));
-        match (counts, others.is_empty()) {
+        for (marks, verdict) in [(marks, "marks the Service as routable"), (others, verdict)] {
+            let left = marks.len().saturating_sub(TOLD);
+            notes.extend(marks.into_iter().take(TOLD).map(|mark| Note::new(mark, verdict)));
+            if left > 0 {
+                notes.push(Note::new(format!("and {left} more"), verdict));
+            }
+        }
+        match (counts, !foreign) {
             (true, _) => Self::Everyone,
-            (false, false) => Self::Callers(callers.into_iter().collect()),
+            (false, false) => Self::Callers(callers),
             (false, true) => Self::None,
         }
     }

@@ -252,7 +252,7 @@ fn what_is_never_routable() {
         "spec": { "type": "ExternalName", "externalName": "metadata.internal", "ports": [{ "port": 80 }] },
     });
     let mut world = World::new(DiscoveryConfig {
-        pod_ip: Some([10, 0, 0, 9].into()),
+        pod_ips: vec![[10, 0, 0, 9].into()],
         ..DiscoveryConfig::default()
     });
     world.apply(&[

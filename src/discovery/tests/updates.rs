@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::config::Scheme;
+use crate::route::Route;
+use crate::route::discovered::State;
 
 fn helper(endpoints: &[&str]) -> [(Kind, Value); 3] {
     [
@@ -29,15 +32,15 @@ fn a_dual_stack_pod_is_one_endpoint_of_the_family_that_we_have() {
     let mut v6 = slice("a", "helper", ("http", 8080), &["fd00::1"]);
     v6.1["endpoints"][0]["targetRef"]["uid"] = json!("10.0.0.1");
     for (own, expected) in [("10.9.9.9", "10.0.0.1:8080"), ("fd00::9", "[fd00::1]:8080")] {
-        let pod_ip = Some(own.parse().unwrap());
-        let mut world = World::new(DiscoveryConfig { pod_ip, ..DiscoveryConfig::default() });
+        let pod_ips = vec![own.parse().unwrap()];
+        let mut world = World::new(DiscoveryConfig { pod_ips, ..DiscoveryConfig::default() });
         world.apply(&helper(&["10.0.0.1"]));
         world.apply(std::slice::from_ref(&v6));
         assert_eq!(world.endpoints("helper.a", "/"), [expected]);
     }
     // On its way out in one family, it does not come back by the other.
     let mut world = World::new(DiscoveryConfig {
-        pod_ip: Some([10, 9, 9, 9].into()),
+        pod_ips: vec![[10, 9, 9, 9].into()],
         ..DiscoveryConfig::default()
     });
     world.apply(&helper(&["!10.0.0.1"]));
@@ -115,8 +118,8 @@ fn the_agent_behind_an_address_is_known_while_only_one_has_it() {
 
 #[test]
 fn our_own_zone_is_found_in_our_own_slice_and_preferred() {
-    let pod_ip = Some([10, 0, 0, 9].into());
-    let mut world = World::new(DiscoveryConfig { pod_ip, ..DiscoveryConfig::default() });
+    let pod_ips = vec![[10, 0, 0, 9].into()];
+    let mut world = World::new(DiscoveryConfig { pod_ips, ..DiscoveryConfig::default() });
     let mut slices = slice("a", "helper", ("http", 8080), &["10.0.0.1", "10.0.0.2"]);
     slices.1["endpoints"][0]["zone"] = json!("east");
     slices.1["endpoints"][1]["zone"] = json!("west");
@@ -153,6 +156,101 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     assert_eq!(world.publisher.secrets.wanted(true).len(), 1, "read again and again");
     world.delete(Kind::RemoteMcpServer, "a", "r");
     assert!(world.publisher.secrets.wanted(true).is_empty(), "nobody needs it any more");
+}
+
+#[test]
+fn two_services_of_one_agent_share_an_address_until_both_are_gone() {
+    let mut world = World::of(&helper(&["10.0.0.1"]));
+    let caller = |world: &World| {
+        world.table.caller([10, 0, 0, 1].into()).map(ToString::to_string).unwrap_or_default()
+    };
+    world.apply(&[
+        service_with("a", "metrics", &["http:9090"], owner("Agent", "helper")),
+        slice("a", "metrics", ("http", 9090), &["10.0.0.1"]),
+    ]);
+    assert_eq!(caller(&world), "a/helper");
+    world.delete(Kind::Service, "a", "metrics");
+    assert_eq!(caller(&world), "a/helper", "the other one still says so");
+    world.delete(Kind::Service, "a", "helper");
+    assert_eq!(caller(&world), "");
+}
+
+#[test]
+fn a_mounted_bundle_is_followed_and_kept_while_it_is_being_replaced() {
+    let file = std::env::temp_dir().join(format!("kagent-proxy-bundle-{}.pem", std::process::id()));
+    let config = DiscoveryConfig { ca_bundle: Some(file.clone()), ..DiscoveryConfig::default() };
+    let mut world = World::new(config);
+    world.apply(&[service("a", "t", &["x:443"]), remote("a", "r", "https://t.a/mcp")]);
+    let missing = world.ask("t.a", "/mcp", None);
+    assert!(missing.contains("caBundleFile") && missing.contains("No such file"), "{missing}");
+    let refresh = |world: &mut World| {
+        let services = world.publisher.secrets.refresh_bundle();
+        services.iter().for_each(|service| world.index.touch(service));
+        world.publish();
+        services.len()
+    };
+    let authority = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(vec!["t.a".to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap()
+            .pem()
+    };
+    let route = |world: &World| {
+        let (host, _) = HostKey::parse("t.a", "cluster.local").unwrap();
+        let found = world.table.discovered(&host).unwrap();
+        let secure = |route: &&Arc<Route>| route.config.to.targets[0].scheme == Scheme::Https;
+        Arc::clone(found.routes().find(secure).unwrap())
+    };
+    std::fs::write(&file, authority()).unwrap();
+    assert_eq!(refresh(&mut world), 1);
+    assert_eq!(world.ask("t.a", "/mcp", None), "https://t.a");
+    let first = route(&world);
+    assert_eq!(refresh(&mut world), 0, "nothing has changed");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(refresh(&mut world), 0, "what was read stays");
+    assert!(Arc::ptr_eq(&first, &route(&world)));
+    std::fs::write(&file, authority()).unwrap();
+    assert_eq!(refresh(&mut world), 1);
+    let second = route(&world);
+    assert!(!Arc::ptr_eq(&first, &second), "connections of before are not used again");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn others_objects_cost_only_those_that_use_them() {
+    let mut objects = vec![service("tools", "t", &["a:1", "b:2"])];
+    for n in 0..100 {
+        objects.push(remote("evil", &format!("r{n:03}"), "http://t.tools:2/mcp"));
+    }
+    objects.push(agent("evil", "user", &[("RemoteMCPServer", "r007")]));
+    let mut world = World::of(&objects);
+    world.apply(&[remote("tools", "own", "http://t.tools:1/mcp")]);
+    let (host, _) = HostKey::parse("t.tools", "cluster.local").unwrap();
+    let found = Arc::clone(world.table.discovered(&host).unwrap());
+    let State::Open(open) = &found.state else { panic!("{found:?}") };
+    assert_eq!(
+        (open.rules.len(), open.foreign.len()),
+        (1, 1),
+        "one rule for all, one for the user"
+    );
+    assert_eq!(world.ask("t.tools", "/mcp", Some("other/agent")), "http://t.tools:1");
+    let (_, chain) = world.chain("t.tools", "/mcp", None, None);
+    assert!(chain.len() < 30, "{} notes", chain.len());
+    assert!(chain.iter().any(|note| note.candidate == "and 80 more"), "{chain:?}");
+}
+
+#[test]
+fn a_path_that_kagent_decoded_is_the_one_that_was_written() {
+    let world = World::of(&[
+        service("a", "t", &["x:1", "y:2"]),
+        remote("a", "one", "http://t.a:1/a%20b/mcp"),
+        remote("a", "two", "http://t.a:2/a/b%2Fmcp"),
+    ]);
+    assert_eq!(world.ask("t.a", "/a%20b/mcp", None), "http://t.a:1");
+    assert_eq!(world.ask("t.a", "/a%20b/mcp/below", None), "http://t.a:1");
+    assert_eq!(world.ask("t.a", "/a/b/mcp", None), "http://t.a:2");
 }
 
 #[test]
