@@ -162,6 +162,12 @@ impl Reload {
             acceptor.replace(config);
         }
         self.proxy.update(|now| built.table.with_discovered_of(now));
+        let moved = self.config.cluster_domain != loaded.config.cluster_domain;
+        if moved && self.config.discovery.enabled {
+            tracing::warn!(
+                "clusterDomain changed: the URLs of tool servers are read by it after a restart only"
+            );
+        }
         let mut config = self.config.clone();
         config.routes = loaded.config.routes.clone();
         config.default_routes = loaded.config.default_routes.clone();
