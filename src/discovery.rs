@@ -13,9 +13,11 @@ pub mod publish;
 pub mod secrets;
 pub mod watch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -33,6 +35,9 @@ use watch::{Told, Watch};
 const BATCH: usize = 512;
 /// How often Secrets are read again: they are not watched.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
+/// So many Secrets are read at once.
+const SECRETS_AT_ONCE: usize = 8;
 
 /// Takes changes of the table over.
 pub type Publish = Box<dyn Fn(Changes) + Send>;
@@ -138,6 +143,7 @@ impl Discovery {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut secrets = tokio::time::interval(SECRETS_EVERY);
+        let reads = Arc::new(Semaphore::new(SECRETS_AT_ONCE));
         let mut batch = Vec::new();
         loop {
             let mut all = false;
@@ -153,7 +159,14 @@ impl Discovery {
                 }
                 _ = sweep.tick() => {
                     self.publisher.sweep(Instant::now());
-                    while tasks.try_join_next().is_some() {}
+                    while let Some(ended) = tasks.try_join_next() {
+                        if let Err(error) = ended
+                            && error.is_panic()
+                        {
+                            // Without it we would follow a part of the cluster only: the app says so.
+                            std::panic::resume_unwind(error.into_panic());
+                        }
+                    }
                     continue;
                 }
                 _ = secrets.tick() => {
@@ -164,9 +177,11 @@ impl Discovery {
                     self.take_over();
                 }
             }
-            for key in self.publisher.secrets.wanted(all) {
-                let (client, to) = (client.clone(), to.clone());
+            for (key, pause) in self.publisher.secrets.wanted(all) {
+                let (client, to, reads) = (client.clone(), to.clone(), Arc::clone(&reads));
                 tasks.spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    let _place = reads.acquire().await;
                     let read = watch::read_secret(client, &key).await;
                     let _ended = to.send(Told::Secret(key, read)).await;
                 });
@@ -199,7 +214,7 @@ impl Discovery {
             }
             Told::Secret(key, Err(why)) => {
                 tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read at the moment");
-                self.publisher.secrets.unanswered(&key);
+                self.publisher.secrets.unanswered(key);
             }
             Told::Secret(key, Ok(read)) => {
                 for service in self.publisher.secrets.learn(key, read) {

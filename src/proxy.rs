@@ -137,6 +137,11 @@ impl Proxy {
         self.routes.load_full()
     }
 
+    /// Whether a table is the one of this moment.
+    fn is_current(&self, table: &Arc<RouteTable>) -> bool {
+        Arc::ptr_eq(&self.routes.load(), table)
+    }
+
     /// What a head may have.
     #[must_use]
     pub fn limits(&self) -> &ListenerLimits {
@@ -241,6 +246,7 @@ impl Proxy {
         let client = websocket.then(|| hyper::upgrade::on(&mut *request));
         let upload = Arc::clone(request.body().upload());
         forward::rewrite(&mut request, conn, &self.via, &self.trusted, route, websocket);
+        route.cluster.budget.sent();
         let mut troubles = self.troubles(conn, &facts, route, exchange);
         let mut response = loop {
             let sent = attempt::send(&routed.route, &facts, &mut troubles, request, exchange).await;
@@ -248,8 +254,8 @@ impl Proxy {
                 Ok(response) => break response,
                 Err(unsent) => unsent,
             };
-            troubles.resume();
-            request = Box::pin(self.reroute(conn, &facts, &mut routed, unsent, exchange)).await?;
+            let again = (&mut routed, &mut troubles, unsent);
+            request = Box::pin(self.again(conn, &facts, again, exchange)).await?;
         };
         let Routed { table, route, .. } = routed;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {

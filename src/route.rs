@@ -197,11 +197,14 @@ impl RouteTable {
             .is_some_and(|all| all.is_empty() || all.iter().any(|name| name == namespace))
     }
 
-    /// Whether this host may become known: Services are named `name.namespace`.
+    /// Whether this host may become known: Services are named `name.namespace`, their pods
+    /// `pod.name.namespace` with the suffix.
     #[must_use]
     pub fn may_learn(&self, host: &HostKey) -> bool {
-        let labels = host.as_str().split_once('.');
-        labels.is_some_and(|(_, space)| !space.contains('.') && self.watches(space))
+        let name = host.as_str();
+        let labels = name.split('.').count();
+        let namespace = name.rsplit('.').next().unwrap_or_default();
+        (2..=3).contains(&labels) && host.may_be_discovered() && self.watches(namespace)
     }
 
     /// Hosts may become known from now on, in these namespaces; none is all of them.

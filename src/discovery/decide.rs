@@ -200,7 +200,8 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
             id.name, id.namespace
         ));
     }
-    if service.ports.is_empty() {
+    // A headless one may leave them out: DNS gives the pods' addresses, and callers know the port.
+    if service.ports.is_empty() && !service.headless {
         return Some(format!("Service {id} has no TCP port"));
     }
     None
@@ -294,7 +295,8 @@ fn rule(
     let trust = remote.https.then(|| Trust {
         server_name: remote.host.to_ascii_lowercase(),
         tls: remote.tls.clone(),
-        namespace: Some(object.namespace.to_string()),
+        // Without a Secret, objects of different namespaces that say the same are the same.
+        namespace: remote.tls.ca_secret.as_ref().map(|_| object.namespace.to_string()),
     });
     Some(RulePlan {
         object: object.clone(),

@@ -293,8 +293,10 @@ fn slice(namespace: &str, json: &Value) -> Slice {
         let address: IpAddr = text(endpoint, "/addresses/0")?.parse().ok()?;
         let condition =
             |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
-        // An unknown condition counts as ready (EndpointConditions.ready).
-        let ready = condition("ready").unwrap_or(true);
+        // An unknown condition counts as ready (EndpointConditions.ready). With publishNotReadyAddresses
+        // a pod on its way out is ready too.
+        let leaves = condition("terminating").unwrap_or(false);
+        let ready = condition("ready").unwrap_or(true) && !leaves;
         Some(SliceEndpoint {
             address,
             ready,

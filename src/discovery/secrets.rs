@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::index::Ids;
 use crate::config::Secret;
@@ -21,6 +22,10 @@ pub struct SecretKey {
     pub key: Box<str>,
 }
 
+/// Pauses after reads that were not answered; they double.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// What became of reading a Secret.
 pub type Read = Result<Secret, String>;
 
@@ -32,6 +37,8 @@ pub struct Secrets {
     users: Mutex<HashMap<SecretKey, Ids>>,
     /// Those that are being read.
     asked: HashSet<SecretKey>,
+    /// How often in a row the server did not answer.
+    failures: HashMap<SecretKey, u32>,
 }
 
 /// The mounted file.
@@ -74,15 +81,14 @@ impl Secrets {
         drop(users);
         match (found, &self.bundle) {
             (Some(Ok(pem)), _) => Ok(pem),
-            (_, Some(bundle)) => bundle.pem(service),
+            (Some(Err(_)), Some(bundle)) => bundle.pem(service),
             (Some(Err(why)), None) => Err(NoRoute::Unusable(format!(
                 "the authorities of {service} stand in Secret {namespace}/{name}, which cannot be read: \
                  {why}; allow get on this one name by a Role, or mount a bundle and name it in \
                  discovery.caBundleFile"
             ))),
-            (None, None) => {
-                Err(NoRoute::Pending(format!("Secret {namespace}/{name} is being read")))
-            }
+            // A moment with other authorities than those that were asked for would be wrong.
+            (None, _) => Err(NoRoute::Pending(format!("Secret {namespace}/{name} is being read"))),
         }
     }
 
@@ -130,24 +136,31 @@ impl Secrets {
         needed
     }
 
-    /// Those that somebody needs; with `all`, also those that have been read. Each is handed out once
-    /// until it is learnt.
-    pub fn wanted(&mut self, all: bool) -> Vec<SecretKey> {
+    /// Those that somebody needs, each with a pause before it is read; with `all`, also those that have
+    /// been read. Each is handed out once until it is learnt.
+    pub fn wanted(&mut self, all: bool) -> Vec<(SecretKey, Duration)> {
         let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
         let keys = users.keys().filter(|key| all || !self.known.contains_key(*key));
         let wanted: Vec<_> = keys.filter(|key| !self.asked.contains(*key)).cloned().collect();
         self.asked.extend(wanted.iter().cloned());
-        wanted
+        let pause = |key: &SecretKey| match self.failures.get(key) {
+            None => Duration::ZERO,
+            Some(times) => (FIRST_PAUSE * 2_u32.saturating_pow(times - 1)).min(LONGEST_PAUSE),
+        };
+        wanted.into_iter().map(|key| (key.clone(), pause(&key))).collect()
     }
 
     /// The server did not answer: what is known stays in force.
-    pub fn unanswered(&mut self, key: &SecretKey) {
-        self.asked.remove(key);
+    pub fn unanswered(&mut self, key: SecretKey) {
+        self.asked.remove(&key);
+        let times = self.failures.entry(key).or_default();
+        *times = times.saturating_add(1).min(16);
     }
 
     /// What a Secret holds now, and the Services that this changes.
     pub fn learn(&mut self, key: SecretKey, read: Read) -> Ids {
         self.asked.remove(&key);
+        self.failures.remove(&key);
         if self.known.get(&key) == Some(&read) {
             return Ids::new();
         }
@@ -168,6 +181,7 @@ impl Secrets {
     pub fn forget_unused(&mut self) {
         let users = self.users.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.known.retain(|key, _| users.contains_key(key));
+        self.failures.retain(|key, _| users.contains_key(key));
     }
 }
 

@@ -130,6 +130,8 @@ pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
     let mut found = found?;
     found.connect_timeout = Some(CONNECT);
     found.read_timeout = Some(READ);
+    // kube's own would hide 429, 503 and 504 for minutes; the watches have pauses of theirs, and say so.
+    found.default_retry = false;
     Client::try_from(found).map_err(|error| format!("cannot talk to the API server: {error}"))
 }
 
@@ -138,6 +140,9 @@ pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
 /// # Errors
 /// The server does not answer, which says nothing of the Secret.
 pub async fn read_secret(client: Client, key: &SecretKey) -> Result<Read, String> {
+    if !is_name(&key.secret.name) {
+        return Ok(Err("that is not the name of a Secret".to_owned()));
+    }
     let api: Api<KubeSecret> = Api::namespaced(client, &key.secret.namespace);
     let secret = match api.get(&key.secret.name).await {
         Ok(secret) => secret,
@@ -155,6 +160,12 @@ pub async fn read_secret(client: Client, key: &SecretKey) -> Result<Read, String
     };
     let text = String::from_utf8(value.0.clone());
     Ok(text.map(|text| Secret::Inline(text.into())).map_err(|_| "it is not PEM text".to_owned()))
+}
+
+/// A DNS subdomain, as objects are named (RFC 1123): what goes into the path of a request.
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    (1..=253).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.')
 }
 
 // === impl Watch ===
@@ -406,6 +417,16 @@ mod tests {
     fn forgotten(mut from: Receiver<Told>) -> bool {
         let told = std::iter::from_fn(|| from.try_recv().ok());
         told.into_iter().any(|told| matches!(told, Told::Object(.., None)))
+    }
+
+    #[test]
+    fn what_is_asked_for_by_name_cannot_leave_its_path() {
+        for name in ["ca", "my-ca.team-a", "0"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "a b", "../x", ".", "a/b", "a?watch=1", "A", "%2e", &"a".repeat(254)] {
+            assert!(!is_name(name), "{name}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

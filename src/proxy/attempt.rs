@@ -42,15 +42,14 @@ pub struct Sent {
 pub enum Unsent {
     /// It is over.
     Refused(Refusal),
-    /// The route was replaced while it waited, and nothing was dialled since: the table knows better.
-    Moved(Box<Request<RequestBody>>),
+    /// Nothing could be reached, and nothing was written; `None` is that there is no endpoint.
+    Unreachable(Box<Request<RequestBody>>, Option<ConnectError>),
 }
 
-/// Sends the request: tries endpoint after endpoint, then waits and tries again until the hold time is
-/// over. `troubles` begins where something fails.
+/// Sends the request to one endpoint after another, as far as a failure allows a repeat.
 ///
 /// # Errors
-/// The reason the last attempt failed, or that the route is out of force.
+/// The reason the last attempt failed, or that nothing could be reached.
 pub async fn send(
     route: &Arc<Route>,
     facts: &Facts,
@@ -58,22 +57,11 @@ pub async fn send(
     mut request: Box<Request<RequestBody>>,
     exchange: &mut Exchange,
 ) -> Result<Response<Sent>, Unsent> {
-    let cluster = &route.cluster;
     let http1 = facts.kind == Kind::Upgrade;
-    cluster.budget.sent();
     loop {
         let lease = match connect(route, http1, troubles).await {
             Ok(lease) => lease,
-            Err(error) => {
-                if cluster.is_retired() {
-                    forward::unaddress(&mut request);
-                    return Err(Unsent::Moved(request));
-                }
-                match Box::pin(troubles.wait(route, error)).await {
-                    Ok(()) => continue,
-                    Err(error) => return Err(Unsent::Refused(Refusal::new(error, *request))),
-                }
-            }
+            Err(error) => return Err(Unsent::Unreachable(request, error)),
         };
         troubles.resume();
         exchange.on_connection();

@@ -67,6 +67,8 @@ pub struct Facts {
     pub target: Option<HostKey>,
     /// A port in that header, which must be one of the target's.
     pub port: Option<u16>,
+    /// The Host as the client sent it: what is sent on is the backend's.
+    pub authority: Option<HeaderValue>,
     /// The GET of an agent card, which waits longest for its backend.
     pub card: bool,
     /// A GET.
@@ -160,6 +162,7 @@ impl Facts {
         Ok(Self {
             target,
             port,
+            authority: host_of(request),
             card: get && card,
             get,
             session,
@@ -167,6 +170,14 @@ impl Facts {
             kind,
             reopened: events && (session || resumes),
         })
+    }
+}
+
+impl Facts {
+    /// The Host as text.
+    #[must_use]
+    pub fn authority_text(&self) -> Option<&str> {
+        self.authority.as_ref().and_then(|host| host.to_str().ok())
     }
 }
 
@@ -215,13 +226,6 @@ pub fn with_body(conn: &ConnInfo, request: Request<Incoming>) -> Request<Request
     let remember = json && request.method() == Method::POST;
     let expects = map.contains_key(EXPECT);
     request.map(|incoming| RequestBody::new(incoming, remember, expects, &conn.open))
-}
-
-/// The Host of a request as text, without a copy.
-#[must_use]
-pub fn host_text<B>(request: &Request<B>) -> Option<&str> {
-    let field = request.headers().get(HOST).and_then(|value| value.to_str().ok());
-    field.or_else(|| request.uri().authority().map(http::uri::Authority::as_str))
 }
 
 /// The Host of a request, from its field or from HTTP/2's `:authority`.

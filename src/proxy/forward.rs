@@ -115,6 +115,7 @@ pub fn address(
         *request.version_mut() = Version::HTTP_2;
         return;
     }
+    *request.version_mut() = Version::HTTP_11;
     if let Some(host) = authority {
         request.headers_mut().insert(HOST, host);
     }
@@ -124,13 +125,4 @@ pub fn address(
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     *request.uri_mut() = Uri::from(path);
-}
-
-/// Takes back what [`address`] did for one endpoint, for a request that goes elsewhere: what it wrote
-/// must not be taken for the client's word.
-pub fn unaddress(request: &mut Request<RequestBody>) {
-    request.headers_mut().remove(HOST);
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    *request.version_mut() = Version::HTTP_11;
 }

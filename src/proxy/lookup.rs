@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use super::error::{Misrouted, ProxyError};
-use super::facts::{self, ConnInfo, Facts};
+use super::facts::{ConnInfo, Facts};
 use super::reason::Reason;
 use crate::body::RequestBody;
 use crate::route::{Ask, Chosen, HostKey, NoRoute, Note, Route, RouteTable};
@@ -62,7 +62,7 @@ fn find<B>(
     chain: Option<&mut Vec<Note>>,
 ) -> Result<Chosen, Unrouted> {
     let Some(host) = &facts.target else {
-        let host = facts::host_text(request).unwrap_or_default();
+        let host = facts.authority_text().unwrap_or_default();
         let route = table.resolve_default(host, &conn.listener).ok_or(Unrouted::NoTarget)?;
         return Ok(Chosen { route, query: None });
     };
@@ -72,7 +72,7 @@ fn find<B>(
 fn ask<'a, B>(
     table: &'a RouteTable,
     host: &'a HostKey,
-    facts: &Facts,
+    facts: &'a Facts,
     conn: &ConnInfo,
     request: &'a Request<B>,
 ) -> Ask<'a> {
@@ -80,7 +80,7 @@ fn ask<'a, B>(
         host,
         path: request.uri().path(),
         port: facts.port,
-        authority: facts::host_text(request),
+        authority: facts.authority_text(),
         caller: table.caller(conn.peer.ip()),
         cluster_domain: table.cluster_domain(),
     }
@@ -149,14 +149,18 @@ fn unknown(host: &str, table: &RouteTable) -> String {
     let by_hand = format!("an operator may add one with --route {host}=HOST:PORT");
     let why = match host.split_once('.') {
         _ if !table.is_discovering() => return format!("no route for host {host:?}; {by_hand}"),
-        Some((_, namespace)) if namespace.contains('.') => NOT_A_SERVICE.to_owned(),
-        Some((_, namespace)) if !table.watches(namespace) => format!(
-            "namespace {namespace} is not among discovery.namespaces, so nothing is known of it; add it \
-             there, with a Role"
-        ),
-        Some((name, namespace)) => {
-            format!("there is no Service {name} in namespace {namespace}")
-        }
+        Some((name, namespace)) => match namespace.split_once('.') {
+            None if !table.watches(namespace) => format!(
+                "namespace {namespace} is not among discovery.namespaces, so nothing is known of it; add \
+                 it there, with a Role"
+            ),
+            None => format!("there is no Service {name} in namespace {namespace}"),
+            Some((service, namespace)) if !namespace.contains('.') => format!(
+                "no pod is called {name} in Service {service} of namespace {namespace}, and other names of \
+                 three labels are never discovered"
+            ),
+            Some(_) => NOT_A_SERVICE.to_owned(),
+        },
         None => NOT_A_SERVICE.to_owned(),
     };
     format!("no route for host {host:?}: {why}; {by_hand}")

@@ -1,14 +1,17 @@
-//! What becomes of a request that got no answer: another route, where its own went out of force.
+//! What becomes of a request that got no answer: another try, by the route that is in force by then.
 //!
-//! A Service may get another port, another name behind it, or go and come back, while requests wait
-//! for its pods. They go back to the table; nothing is dialled by a route that is out of force.
+//! A Service may get another port, or go and come back, and somebody may write down a route, while
+//! requests wait for its pods. They go back to the table each time that it changed; nothing is dialled by a
+//! route that is out of force.
 //! `proxy/attempt.rs` sends, `proxy/lookup.rs` finds.
+
+use std::sync::Arc;
 
 use http::Request;
 
 use super::Proxy;
 use super::attempt::Unsent;
-use super::error::{ProxyError, Refusal};
+use super::error::Refusal;
 use super::exchange::Exchange;
 use super::facts::{ConnInfo, Facts};
 use super::forward;
@@ -34,40 +37,47 @@ impl Proxy {
         Troubles::new(&self.holds, conn.peer.ip(), until)
     }
 
-    /// What becomes of a request that got no answer: it is over, or it has another route from here on.
+    /// What becomes of a request that got no answer: it is over, or it is sent again after a while, by
+    /// the route that is in force then.
     ///
     /// # Errors
     /// It is over.
-    pub(super) async fn reroute(
+    pub(super) async fn again(
         &self,
         conn: &ConnInfo,
         facts: &Facts,
-        routed: &mut Routed,
-        unsent: Unsent,
+        (routed, troubles, unsent): (&mut Routed, &mut Troubles<'_>, Unsent),
         exchange: &mut Exchange,
     ) -> Result<Box<Request<RequestBody>>, Refusal> {
-        let mut request = match unsent {
+        let (mut request, error) = match unsent {
+            Unsent::Unreachable(request, error) => (request, error),
             Unsent::Refused(refusal) if facts.reopened => return Err(refusal.without_answer()),
             Unsent::Refused(refusal) => return Err(refusal),
-            Unsent::Moved(request) => request,
         };
+        // A route that is out of force says nothing of the host; the table does.
+        let retired = routed.route.cluster.is_retired() && !self.is_current(&routed.table);
+        if !retired && let Err(error) = troubles.wait(&routed.route, error).await {
+            let refusal = Refusal::new(error, *request);
+            return Err(if facts.reopened { refusal.without_answer() } else { refusal });
+        }
+        if self.is_current(&routed.table) {
+            return Ok(request);
+        }
         if routed.query.take().is_some() {
             forward::drop_query(&mut request);
         }
-        match self.wait_for_route(conn, facts, &request, exchange.started()).await {
-            Ok(next) if next.route.cluster.is_retired() => {
-                // No table holds such a route, and going around must end.
-                let why = "its Service is changing".to_owned();
-                let error = ProxyError::NoReadyEndpoint(next.route.config.host.clone(), why);
-                Err(Refusal::new(error, *request))
-            }
-            Ok(next) => {
-                *routed = *next;
-                forward::restore_query(&mut request, &mut routed.query);
-                exchange.on_route(&routed.route, facts.kind);
-                Ok(request)
-            }
-            Err(error) => Err(Refusal::unrouted(*error, *request)),
+        troubles.resume();
+        let next = match self.wait_for_route(conn, facts, &request, exchange.started()).await {
+            Ok(next) => *next,
+            Err(error) => return Err(Refusal::unrouted(*error, *request)),
+        };
+        if !Arc::ptr_eq(&next.route, &routed.route) {
+            next.route.cluster.budget.sent();
+            exchange.on_route(&next.route, facts.kind);
+            troubles.elsewhere();
         }
+        *routed = next;
+        forward::restore_query(&mut request, &mut routed.query);
+        Ok(request)
     }
 }

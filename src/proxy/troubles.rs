@@ -64,6 +64,14 @@ impl<'a> Troubles<'a> {
         }
     }
 
+    /// It goes another way, where nothing has failed yet.
+    pub(super) fn elsewhere(&mut self) {
+        if let Some(met) = &mut self.met {
+            met.had.clear();
+            (met.error, met.pause) = (None, FIRST_PAUSE);
+        }
+    }
+
     /// Whether the request may be sent again (D11), now that this has become of it. Counts, and waits
     /// where it must.
     pub(super) async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {

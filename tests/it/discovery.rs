@@ -196,6 +196,92 @@ async fn who_waits_for_a_backend_goes_where_its_service_leads_by_then() {
 }
 
 #[tokio::test]
+async fn who_waits_follows_the_word_that_names_another_port_of_the_same_service() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    let closed = refusing();
+    let port = closed.local_addr().unwrap().port();
+    let two = |named: u16| {
+        let annotations =
+            json!({ "annotations": { "kagent.dev/mcp-service-port": named.to_string() } });
+        let mut object = service("a", "tools", port, annotations);
+        let other = json!({ "name": "other", "port": backend.port(), "protocol": "TCP" });
+        object["spec"]["ports"].as_array_mut().unwrap().push(other);
+        object
+    };
+    api.put("services", two(port));
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let mut client = proxy.connect().await;
+    client.send(&get("tools.a", "/mcp")).await;
+    held(&proxy, 1).await;
+    api.put("services", two(backend.port()));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_host_that_decided_still_does_when_the_service_is_another_one_by_then() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    let closed = refusing();
+    let object = |port: u16, other: u16| {
+        let mut object = service("a", "tools", port, marked());
+        let other = json!({ "name": "other", "port": other, "protocol": "TCP" });
+        object["spec"]["ports"].as_array_mut().unwrap().push(other);
+        object
+    };
+    let closed_port = closed.local_addr().unwrap().port();
+    api.put("services", service("a", "tools", closed_port, marked()));
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let mut client = proxy.connect().await;
+    let host = format!("host: tools.a:{}", backend.port());
+    client.send(&get("tools.a", "/mcp").replace("host: p", &host)).await;
+    held(&proxy, 1).await;
+    api.put("services", object(closed_port, backend.port()));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_by_its_name_is_waited_for_too() {
+    let api = Api::start().await;
+    let proxy = TestProxy::start(patient(&api)).await;
+    ready(&proxy).await;
+    let mut client = proxy.connect().await;
+    client.send(&get("db-0.db.a.svc.cluster.local", "/mcp")).await;
+    held(&proxy, 1).await;
+    drop(client);
+    held(&proxy, 0).await;
+    // Without the suffix it is no name of the cluster.
+    let refused = ask(&proxy, "db-0.db.a", "/mcp").await;
+    assert!(refused.starts_with("HTTP/1.1 503 unknown_target\r\n"), "{refused}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_overloaded_is_noticed_at_once_and_left_in_peace() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "s", backend.port(), marked()));
+    let proxy = TestProxy::start(discovering(&api)).await;
+    ready(&proxy).await;
+    for status in [503, 429] {
+        api.fail("services", status);
+        api.end_watches("services", "");
+        shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"services\"} 0").await;
+        let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/"), backend.answer(ANSWER));
+        assert!(answer.ends_with("hi"), "{answer}");
+        api.fail("services", 0);
+        shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"services\"} 1").await;
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_service_that_goes_waits_for_it_to_come_back() {
     let api = Api::start().await;
     let closed = refusing();
@@ -368,11 +454,18 @@ async fn a_static_route_wins_on_the_paths_of_its_prefix() {
     let (discovered, written) = (Backend::start().await, Backend::start().await);
     api.put("services", service("a", "s", discovered.port(), marked()));
     let mut config = discovering(&api);
-    config.routes = vec![route("s.a", "/docs", Scheme::Http, &[written.port()])];
+    api.put("services", service("a", "whole", discovered.port(), marked()));
+    config.routes = vec![
+        route("s.a", "/docs", Scheme::Http, &[written.port()]),
+        route("whole.a", "/", Scheme::Http, &[written.port()]),
+    ];
     let proxy = TestProxy::start(config).await;
     ready(&proxy).await;
     let routes = shows(&proxy, "/routes", "\"discovered\"").await;
     assert!(routes.contains("\"static\""), "{routes}");
+    assert_eq!(routes.matches("discovered, and a static route wins").count(), 1, "{routes}");
+    let (answer, _) = tokio::join!(ask(&proxy, "whole.a", "/x"), written.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
     let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/docs/x"), written.answer(ANSWER));
     assert!(answer.ends_with("hi"), "{answer}");
     let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/other"), discovered.answer(ANSWER));

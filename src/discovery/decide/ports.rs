@@ -63,6 +63,9 @@ pub(super) fn choose<'s>(
         return Ok((only, "the only TCP port of the Service".to_owned()));
     }
     by_app_protocol(service).ok_or_else(|| {
+        if service.ports.is_empty() {
+            return format!("Service {id} declares no port; let a RemoteMCPServer name one");
+        }
         format!(
             "Service {id} has several ports and nothing says which; let a RemoteMCPServer or the \
              annotation kagent.dev/mcp-service-port name one"

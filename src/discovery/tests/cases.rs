@@ -3,6 +3,32 @@
 use super::*;
 
 #[test]
+fn objects_of_two_namespaces_that_say_the_same_are_not_ambiguous() {
+    let config = DiscoveryConfig {
+        trusted_namespaces: Some(vec!["*".to_owned()]),
+        ..DiscoveryConfig::default()
+    };
+    let mut world = World::new(config);
+    world.apply(&[
+        service("tools", "t", &["x:1", "y:8443"]),
+        remote("a", "one", "https://t.tools:8443/mcp"),
+        remote("b", "two", "https://t.tools:8443/mcp"),
+    ]);
+    assert_eq!(world.ask("t.tools", "/mcp", None), "https://t.tools:8443");
+}
+
+#[test]
+fn a_headless_service_without_ports_is_dialled_at_the_port_that_its_object_names() {
+    let mut headless = service("a", "t", &[]);
+    headless.1["spec"] = json!({ "clusterIP": "None", "ports": [] });
+    let mut world = World::of(&[headless, remote("a", "r", "http://t.a:7000/mcp")]);
+    assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:7000");
+    assert!(world.ask("t.a", "/other", None).starts_with("ambiguous: "));
+    world.apply(&[service("a", "none", &[])]);
+    assert!(world.ask("none.a", "/", None).contains("has no TCP port"));
+}
+
+#[test]
 fn an_agents_service_is_reached_on_its_http_port_under_every_spelling() {
     let world = World::of(&[
         agent("team-a", "helper", &[]),

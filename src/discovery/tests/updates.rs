@@ -1,6 +1,7 @@
 //! What a change does: to endpoints, to identity, to callers, and how much it touches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::config::Scheme;
@@ -147,8 +148,15 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     let wanted = world.publisher.secrets.wanted(false);
     assert_eq!(wanted.len(), 1);
     assert!(world.publisher.secrets.wanted(false).is_empty(), "asked once");
-    let services =
-        world.publisher.secrets.learn(wanted[0].clone(), Err("RBAC forbids it".to_owned()));
+    let (key, pause) = wanted[0].clone();
+    assert_eq!(pause, Duration::ZERO);
+    // A server that does not answer is asked again and again, but not at once.
+    for pause in [500, 1000, 2000, 4000, 5000, 5000] {
+        world.publisher.secrets.unanswered(key.clone());
+        let again = world.publisher.secrets.wanted(false);
+        assert_eq!(again, [(key.clone(), Duration::from_millis(pause))]);
+    }
+    let services = world.publisher.secrets.learn(key, Err("RBAC forbids it".to_owned()));
     services.iter().for_each(|service| world.index.touch(service));
     world.publish();
     let refused = world.ask("t.a", "/mcp", None);
@@ -156,6 +164,39 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     assert_eq!(world.publisher.secrets.wanted(true).len(), 1, "read again and again");
     world.delete(Kind::RemoteMcpServer, "a", "r");
     assert!(world.publisher.secrets.wanted(true).is_empty(), "nobody needs it any more");
+}
+
+#[test]
+fn a_bundle_takes_the_place_of_a_secret_only_once_that_cannot_be_read() {
+    let file = std::env::temp_dir().join(format!("kagent-proxy-other-{}.pem", std::process::id()));
+    std::fs::write(&file, authority()).unwrap();
+    let config = DiscoveryConfig { ca_bundle: Some(file.clone()), ..DiscoveryConfig::default() };
+    let mut world = World::new(config);
+    let tls = json!({ "tls": { "caCertSecretRef": "ca", "caCertSecretKey": "ca.crt" } });
+    world.apply(&[service("a", "t", &["x:443"]), remote_with("a", "r", "https://t.a/mcp", tls)]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(world.ask("t.a", "/mcp", None).starts_with("pending: "));
+    let (key, _) = world.publisher.secrets.wanted(false).remove(0);
+    let services = world.publisher.secrets.learn(key, Err("RBAC forbids it".to_owned()));
+    services.iter().for_each(|service| world.index.touch(service));
+    world.publish();
+    assert_eq!(world.ask("t.a", "/mcp", None), "https://t.a");
+}
+
+fn authority() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(vec!["t.a".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+}
+
+#[test]
+fn a_pod_that_is_ready_and_leaves_gets_nothing_new() {
+    // publishNotReadyAddresses of a headless Service.
+    let mut slices = slice("a", "helper", ("http", 8080), &["10.0.0.1", "10.0.0.2"]);
+    slices.1["endpoints"][0]["conditions"]["terminating"] = json!(true);
+    let [agent, service_of_agent, _] = helper(&[]);
+    let mut world = World::of(&[agent, service_of_agent]);
+    world.apply(&[slices]);
+    assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.2:8080"]);
 }
 
 #[test]
@@ -188,14 +229,6 @@ fn a_mounted_bundle_is_followed_and_kept_while_it_is_being_replaced() {
         services.iter().for_each(|service| world.index.touch(service));
         world.publish();
         services.len()
-    };
-    let authority = || {
-        let key = rcgen::KeyPair::generate().unwrap();
-        rcgen::CertificateParams::new(vec!["t.a".to_owned()])
-            .unwrap()
-            .self_signed(&key)
-            .unwrap()
-            .pem()
     };
     let route = |world: &World| {
         let (host, _) = HostKey::parse("t.a", "cluster.local").unwrap();
