@@ -69,9 +69,11 @@ def optional_kind_forbidden(world: World) -> None:
     made.without = ("mcpservers", "namespaces")
     with made as proxy:
         proxy.routed("seen.team-a", "/", "echo", 8080)
-        assert "mcpservers" in proxy.log().lower(), proxy.log()
-        up = proxy.metric("kagent_proxy_discovery_up")
-        assert up is not None, proxy.admin("/metrics")
+        for kind, up in (("mcpservers", 0), ("namespaces", 0), ("remotemcpservers", 1), ("services", 1)):
+            assert proxy.metric("kagent_proxy_discovery_up", kind=kind) == up, (kind, proxy.discovery())
+        for kind in made.without:
+            line = f"allow get, list and watch on {kind}"
+            assert line in proxy.log(), (line, proxy.log())
 
 
 @scenario
