@@ -183,9 +183,19 @@ impl Proxy {
     ) -> Result<(Facts, Option<Routed>), ProxyError> {
         let table = self.routes();
         let facts = Facts::read(request, table.cluster_domain(), &self.limits, &self.pseudonym)?;
-        let found = find(&table, &facts, conn, request, None).ok();
-        let routed = found.map(|Chosen { route, query }| Routed { table, route, query });
+        let routed = Self::look(table, conn, &facts, request);
         Ok((facts, routed))
+    }
+
+    /// The route by a table, if there is one.
+    pub(super) fn look(
+        table: Arc<RouteTable>,
+        conn: &ConnInfo,
+        facts: &Facts,
+        request: &Request<RequestBody>,
+    ) -> Option<Routed> {
+        let found = find(&table, facts, conn, request, None).ok();
+        found.map(|Chosen { route, query }| Routed { table, route, query })
     }
 
     /// The route of a request that had none a moment ago, waited for where it may still come (D12).

@@ -66,10 +66,15 @@ impl Proxy {
         if routed.query.take().is_some() {
             forward::drop_query(&mut request);
         }
-        troubles.resume();
-        let next = match self.wait_for_route(conn, facts, &request, exchange.started()).await {
-            Ok(next) => *next,
-            Err(error) => return Err(Refusal::unrouted(*error, *request)),
+        let next = match Self::look(self.routes(), conn, facts, &request) {
+            Some(next) => next,
+            None => {
+                troubles.resume();
+                match self.wait_for_route(conn, facts, &request, exchange.started()).await {
+                    Ok(next) => *next,
+                    Err(error) => return Err(Refusal::unrouted(*error, *request)),
+                }
+            }
         };
         if !Arc::ptr_eq(&next.route, &routed.route) {
             next.route.cluster.budget.sent();
