@@ -107,7 +107,7 @@ class Plane:
     def trust(self) -> None:
         """Writes the authority that the server made, the last of its file, and the admin's kubeconfig."""
         made = self.folder / "certificates" / "apiserver.crt"
-        until(lambda: self.alive() and made.exists() and made.read_text().count("END") == 2, 60, self.logs)
+        until(lambda: self.alive() and made.exists() and made.read_text().count("-----END") == 2, 60, self.logs)
         begin = "-----BEGIN CERTIFICATE-----"
         self.authority.write_text(begin + made.read_text().split(begin)[-1])
         self.kubeconfig.write_text(self.kubeconfig_for(ADMIN))
