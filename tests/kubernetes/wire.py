@@ -1,4 +1,4 @@
-"""What a pod sent to others and what became of it, read from its own link.
+"""What a pod was asked, what it sent to others and what became of it, read from its own link.
 
 From outside nobody can tell whether a request that failed was sent on a reused connection, and D11 asks just that.
 Follows plain HTTP/1.1 over IPv4 and knows calls by their `call=` in the query. It judges nothing.
@@ -44,11 +44,15 @@ class Connection:
 
 
 class Wire(threading.Thread):
-    """Listens on a pod's link until the block ends; `sent` then holds every attempt of every call."""
+    """Listens on a pod's link until the block ends.
 
-    def __init__(self, place: Place, ports: set[int]) -> None:
+    `asked` then has every call that came to the pod's port, and `sent` every attempt of it to one of the `ports`.
+    """
+
+    def __init__(self, place: Place, port: int, ports: set[int]) -> None:
         super().__init__(daemon=True)
-        self.own, self.ports = socket.inet_aton(place.address), ports
+        self.own, self.port, self.ports = socket.inet_aton(place.address), port, ports
+        self.asked: set[str] = set()
         self.sent: dict[str, list[Sent]] = {}
         self.connections: dict[tuple[int, bytes, int], Connection] = {}
         self.over = threading.Event()
@@ -84,7 +88,10 @@ class Wire(threading.Thread):
         ours, theirs, number = struct.unpack("!HHI", segment[:8])
         offset, flags = (segment[12] >> 4) * 4, segment[13]
         size = whole - head - offset
-        if source == self.own and theirs in self.ports:
+        if target == self.own and theirs == self.port:
+            if found := CALL.match(segment[offset:]):
+                self.asked.add(found[2].decode())
+        elif source == self.own and theirs in self.ports:
             self.out((ours, target, theirs), flags, number, segment[offset:], size)
         elif target == self.own and ours in self.ports:
             self.back((theirs, source, ours), flags, size)
