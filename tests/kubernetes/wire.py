@@ -21,6 +21,8 @@ ENOUGH = 400
 # Beyond the limit for all, for a busy machine reads late; Python does not name the option.
 SO_RCVBUFFORCE = 33
 BUFFER = 64 * 1024 * 1024
+# Neither does it name these (linux/if_packet.h).
+SOL_PACKET, PACKET_STATISTICS = 263, 6
 
 
 @dataclasses.dataclass
@@ -56,6 +58,8 @@ class Wire(threading.Thread):
         self.sent: dict[str, list[Sent]] = {}
         self.connections: dict[tuple[int, bytes, int], Connection] = {}
         self.over = threading.Event()
+        # Packets that came faster than they were read: of these we know nothing.
+        self.missed = 0
         self.packets = place.packets()
         self.packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self.packets.settimeout(0.2)
@@ -67,6 +71,7 @@ class Wire(threading.Thread):
     def __exit__(self, *_) -> None:
         self.over.set()
         self.join(60)
+        _, self.missed = struct.unpack("II", self.packets.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self.packets.close()
 
     def run(self) -> None:

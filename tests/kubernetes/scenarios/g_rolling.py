@@ -142,6 +142,7 @@ def rolling_restart(world: World) -> None:
     assert not against, against
     seen = min(len(wire.asked), len(wire.sent))
     assert seen >= result["calls"] * 0.99, f"of {result['calls']} calls {seen} were seen"
+    world.notes.append(f"# {seen} of {result['calls']} calls were seen on the link, {wire.missed} packets missed")
     again = {call: sent for call, sent in wire.sent.items() if len(sent) > 1}
     wrongly = {call: sent for call, sent in again.items() if len(sent) > 2 or not legally(sent[0].method, "", sent[:1])}
     assert not wrongly, wrongly
