@@ -3,13 +3,16 @@
 //! The clock and the jitter are passed in. Knows nothing of connections; `upstream/endpoint.rs` tells
 //! what happened, `upstream/balance.rs` leaves the ejected out.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// The first ejection; it doubles with each further failure.
 const FIRST: Duration = Duration::from_secs(1);
+/// The first one of an endpoint that has never answered: most likely it is starting. kmcp's pods have no
+/// readiness probe, and are ready before they listen.
+const FIRST_OF_NEW: Duration = Duration::from_millis(125);
 /// The longest one.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Resets in a row, before an answer's head, that eject: one may be a request the backend disliked.
@@ -19,6 +22,8 @@ const RESETS: u32 = 3;
 #[derive(Debug)]
 pub struct Health {
     epoch: Instant,
+    /// It has answered.
+    proven: AtomicBool,
     failures: AtomicU32,
     resets: AtomicU32,
     /// Milliseconds after the epoch; 0 is never ejected.
@@ -31,8 +36,8 @@ impl Health {
     /// Healthy; `now` is the origin of its clock.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let (failures, resets, until) = Default::default();
-        Self { epoch: now, failures, resets, until }
+        let (proven, failures, resets, until) = Default::default();
+        Self { epoch: now, proven, failures, resets, until }
     }
 
     /// Whether it should be left out.
@@ -44,7 +49,10 @@ impl Health {
 
     /// It answered: everything before is forgotten.
     pub fn answered(&self) {
-        // Most requests find zeros; a store would bounce the cache line.
+        // Most requests find nothing to change; a store would bounce the cache line.
+        if !self.proven.load(Ordering::Relaxed) {
+            self.proven.store(true, Ordering::Relaxed);
+        }
         if self.failures.load(Ordering::Relaxed) != 0 || self.resets.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
             self.resets.store(0, Ordering::Relaxed);
@@ -61,7 +69,8 @@ impl Health {
             return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let time = FIRST.saturating_mul(1 << failures.min(5)).min(LONGEST);
+        let first = if self.proven.load(Ordering::Relaxed) { FIRST } else { FIRST_OF_NEW };
+        let time = first.saturating_mul(1 << failures.min(8)).min(LONGEST);
         // Between half and all of it, so that replicas do not come back together.
         let half = u64::try_from(time.as_millis() / 2).unwrap_or(u64::MAX);
         let millis = half + jitter % (half + 1);
@@ -91,6 +100,7 @@ mod tests {
     fn failures_eject_for_longer_and_longer_and_an_answer_forgives() {
         let start = Instant::now();
         let health = Health::new(start);
+        health.answered();
         assert!(!health.is_ejected(start));
         let mut now = start;
         for (failure, longest) in [1000, 2000, 4000, 8000, 16000, 30000, 30000].iter().enumerate() {
@@ -104,6 +114,22 @@ mod tests {
         assert!(!health.is_ejected(now));
         health.dial_failed(now, 0);
         assert!(!health.is_ejected(now + MS * 500), "it begins at the shortest again");
+    }
+
+    #[test]
+    fn an_endpoint_that_has_never_answered_is_asked_again_sooner() {
+        let start = Instant::now();
+        let health = Health::new(start);
+        let mut now = start;
+        for longest in [125, 250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000] {
+            assert!(health.dial_failed(now, u64::MAX));
+            assert!(health.is_ejected(now + MS * (longest / 2 - 1)), "{longest}");
+            assert!(!health.is_ejected(now + MS * longest), "{longest}");
+            now += MS * 40_000;
+        }
+        health.answered();
+        health.dial_failed(now, 0);
+        assert!(health.is_ejected(now + MS * 499), "like every other from then on");
     }
 
     #[test]
