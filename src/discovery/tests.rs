@@ -91,7 +91,7 @@ impl World {
                     None => target,
                 }
             }
-            Err(NoRoute::Host(_)) => "unknown".to_owned(),
+            Err(NoRoute::Host) => "unknown".to_owned(),
             Err(NoRoute::Port(port)) => format!("no port {port}"),
             Err(NoRoute::UnsafePath) => "unsafe path".to_owned(),
             Err(NoRoute::Forbidden(why) | NoRoute::Unmarked(why)) => format!("forbidden: {why}"),

@@ -19,6 +19,8 @@ use crate::route::{Ask, Chosen, HostKey, NoRoute, Note, Route, RouteTable};
 /// Refused routes are logged with their chain no more often than this: a client that is wrong is so
 /// in every request.
 const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Names alike are looked for no more often than this.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Where a request goes, by one table.
 #[derive(Debug)]
@@ -51,7 +53,8 @@ pub fn route<B>(
     request: &Request<B>,
     chain: Option<&mut Vec<Note>>,
 ) -> Result<Chosen, ProxyError> {
-    find(table, facts, conn, request, chain).map_err(|why| story(why, table, facts, conn, request))
+    find(table, facts, conn, request, chain)
+        .map_err(|why| story(why, table, facts, conn, request, true))
 }
 
 fn find<B>(
@@ -87,25 +90,33 @@ fn ask<'a, B>(
 }
 
 /// The error for a request without a route. Asks again for every candidate and its verdict: what is
-/// refused may cost a little more, but once, however long it was held.
+/// refused may cost a little more, but once, however long it was held. `near` looks for names alike too.
 fn story<B>(
     why: Unrouted,
     table: &RouteTable,
     facts: &Facts,
     conn: &ConnInfo,
     request: &Request<B>,
+    near: bool,
 ) -> ProxyError {
     let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else {
         return ProxyError::MissingTarget;
     };
     let mut told = Vec::new();
     let asked = table.resolve(&ask(table, host, facts, conn, request), Some(&mut told));
-    misrouted(host.as_str(), asked.err().unwrap_or(why), told, table)
+    let why = asked.err().unwrap_or(why);
+    let near = if near && why == NoRoute::Host { table.near(host) } else { Vec::new() };
+    misrouted(host.as_str(), why, (told, near), table)
 }
 
 /// The error in the words that the client gets.
-fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, table: &RouteTable) -> ProxyError {
-    let mut candidates = Vec::new();
+fn misrouted(
+    host: &str,
+    error: NoRoute,
+    (chain, near): (Vec<Note>, Vec<String>),
+    table: &RouteTable,
+) -> ProxyError {
+    let mut candidates = near;
     let (reason, detail) = match error {
         NoRoute::UnsafePath => (
             Reason::BadPath,
@@ -118,10 +129,7 @@ fn misrouted(host: &str, error: NoRoute, chain: Vec<Note>, table: &RouteTable) -
                 "port {port} in x-kagent-host is none of the target's ports; leave the port out"
             ),
         ),
-        NoRoute::Host(near) => {
-            candidates = near;
-            (Reason::UnknownTarget, unknown(host, table))
-        }
+        NoRoute::Host => (Reason::UnknownTarget, unknown(host, table)),
         NoRoute::Path(prefixes) => {
             candidates = prefixes;
             (Reason::UnknownTarget, format!("host {host:?} has routes, none for this path"))
@@ -227,7 +235,7 @@ impl Proxy {
                     continue;
                 }
             }
-            let error = story(why, &table, facts, conn, request);
+            let error = story(why, &table, facts, conn, request, self.refusals.may_look());
             self.log_refusal(&error);
             return Err(Box::new(error));
         }
@@ -247,9 +255,7 @@ impl Proxy {
         let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else { return None };
         let times = self.hold_times;
         let until = match why {
-            NoRoute::Host(_) | NoRoute::Missing(_) if table.may_learn(host) => {
-                began + times.request
-            }
+            NoRoute::Host | NoRoute::Missing(_) if table.may_learn(host) => began + times.request,
             NoRoute::Pending(_) if facts.card => began + times.card,
             NoRoute::Pending(_) => began + times.request,
             NoRoute::Unmarked(_) | NoRoute::Ambiguous(..) => {
@@ -274,17 +280,46 @@ impl Proxy {
     }
 }
 
-/// Lets one line through in a while.
+/// What refused requests may cost: one line of the log, or one look for names alike, in a while.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(AtomicU64);
+pub(super) struct Refusals {
+    logged: AtomicU64,
+    looked: AtomicU64,
+}
 
 // === impl Refusals ===
 
 impl Refusals {
     fn may_log(&self) -> bool {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        // Periods since the first refusal, from 1.
-        let period = 1 + Instant::now().duration_since(*START).as_secs() / LOG_EVERY.as_secs();
-        self.0.swap(period, Ordering::Relaxed) != period
+        is_first(&self.logged, LOG_EVERY)
+    }
+
+    /// Whoever asks for names that do not exist must not get much of our time.
+    fn may_look(&self) -> bool {
+        is_first(&self.looked, LOOK_EVERY)
+    }
+}
+
+/// Whether nobody else has asked in this period.
+fn is_first(last: &AtomicU64, every: Duration) -> bool {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    // Periods since the first refusal, from 1.
+    let age = Instant::now().saturating_duration_since(*START).as_millis();
+    let period = 1 + u64::try_from(age / every.as_millis().max(1)).unwrap_or(u64::MAX - 1);
+    last.swap(period, Ordering::Relaxed) != period
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_alike_are_looked_for_now_and_then_only() {
+        let refusals = Refusals::default();
+        assert!(refusals.may_look());
+        assert!((0..100).all(|_| !refusals.may_look()));
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(refusals.may_look());
+        assert!(refusals.may_log(), "that is another matter");
     }
 }
