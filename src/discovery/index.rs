@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice};
+use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice, SliceEndpoint};
 use crate::route::{HostKey, ObjectId};
 
 /// Ids in the order of their names, so that every run decides alike.
@@ -312,15 +312,18 @@ impl Index {
     /// Whether a Service leads to ourselves.
     #[must_use]
     pub fn is_ourselves(&self, service: &ObjectId) -> bool {
-        let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
-        endpoints.any(|endpoint| self.own_addresses.contains(&endpoint.address))
+        self.own_endpoint(service).is_some()
     }
 
     /// The zone that our own endpoint stands in (D6).
     #[must_use]
     pub fn own_zone(&self, service: &ObjectId) -> Option<&str> {
+        self.own_endpoint(service)?.zone.as_deref()
+    }
+
+    fn own_endpoint(&self, service: &ObjectId) -> Option<&SliceEndpoint> {
         let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
-        endpoints.find(|e| self.own_addresses.contains(&e.address))?.zone.as_deref()
+        endpoints.find(|e| self.own_addresses.contains(&e.address))
     }
 
     /// How many objects of a kind are known.

@@ -15,7 +15,7 @@ use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, Open, State};
-use crate::route::rule::{Rule, Standing};
+use crate::route::rule::{self, Rule, Standing};
 use crate::route::{Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
@@ -283,6 +283,7 @@ impl Build<'_> {
             object: plan.object.clone(),
             standing: plan.standing,
             path: plan.path.as_str().into(),
+            decoded: rule::decoded(&plan.path).into(),
             sse: plan.sse,
             query: plan.query.as_deref().map(Arc::from),
             route: self.route(host, &plan.lead),

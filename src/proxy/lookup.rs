@@ -35,7 +35,7 @@ pub(super) struct Routed {
 
 /// Why a request has no route, in short; [`story`] makes the error of it.
 #[derive(Debug)]
-enum Unrouted {
+pub(super) enum Unrouted {
     /// No `x-kagent-host`, and no default route.
     NoTarget,
     /// The table says so.
@@ -54,7 +54,7 @@ pub fn route<B>(
     chain: Option<&mut Vec<Note>>,
 ) -> Result<Chosen, ProxyError> {
     find(table, facts, conn, request, chain)
-        .map_err(|why| story(why, table, facts, conn, request, true))
+        .map_err(|why| story(why, table, facts, conn, request, || true))
 }
 
 fn find<B>(
@@ -70,6 +70,17 @@ fn find<B>(
         return Ok(Chosen { route, query: None });
     };
     table.resolve(&ask(table, host, facts, conn, request), chain).map_err(Unrouted::Not)
+}
+
+/// The route by a table, with that table.
+pub(super) fn look<B>(
+    table: &Arc<RouteTable>,
+    conn: &ConnInfo,
+    facts: &Facts,
+    request: &Request<B>,
+) -> Result<Routed, Unrouted> {
+    let Chosen { route, query } = find(table, facts, conn, request, None)?;
+    Ok(Routed { table: Arc::clone(table), route, query })
 }
 
 fn ask<'a, B>(
@@ -90,14 +101,15 @@ fn ask<'a, B>(
 }
 
 /// The error for a request without a route. Asks again for every candidate and its verdict: what is
-/// refused may cost a little more, but once, however long it was held. `near` looks for names alike too.
+/// refused may cost a little more, but once, however long it was held. `near` is asked, for an unknown
+/// host, whether names alike may be looked for.
 fn story<B>(
     why: Unrouted,
     table: &RouteTable,
     facts: &Facts,
     conn: &ConnInfo,
     request: &Request<B>,
-    near: bool,
+    near: impl FnOnce() -> bool,
 ) -> ProxyError {
     let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else {
         return ProxyError::MissingTarget;
@@ -105,7 +117,7 @@ fn story<B>(
     let mut told = Vec::new();
     let asked = table.resolve(&ask(table, host, facts, conn, request), Some(&mut told));
     let why = asked.err().unwrap_or(why);
-    let near = if near && why == NoRoute::Host { table.near(host) } else { Vec::new() };
+    let near = if why == NoRoute::Host && near() { table.near(host) } else { Vec::new() };
     misrouted(host.as_str(), why, (told, near), table)
 }
 
@@ -191,19 +203,8 @@ impl Proxy {
     ) -> Result<(Facts, Option<Routed>), ProxyError> {
         let table = self.routes();
         let facts = Facts::read(request, table.cluster_domain(), &self.limits, &self.pseudonym)?;
-        let routed = Self::look(table, conn, &facts, request);
+        let routed = look(&table, conn, &facts, request).ok();
         Ok((facts, routed))
-    }
-
-    /// The route by a table, if there is one.
-    pub(super) fn look(
-        table: Arc<RouteTable>,
-        conn: &ConnInfo,
-        facts: &Facts,
-        request: &Request<RequestBody>,
-    ) -> Option<Routed> {
-        let found = find(&table, facts, conn, request, None).ok();
-        found.map(|Chosen { route, query }| Routed { table, route, query })
     }
 
     /// The route of a request that had none a moment ago, waited for where it may still come (D12).
@@ -220,8 +221,8 @@ impl Proxy {
             // From here on no change is missed.
             changed.as_mut().enable();
             let table = self.routes();
-            let why = match find(&table, facts, conn, request, None) {
-                Ok(Chosen { route, query }) => return Ok(Box::new(Routed { table, route, query })),
+            let why = match look(&table, conn, facts, request) {
+                Ok(routed) => return Ok(Box::new(routed)),
                 Err(why) => why,
             };
             if let Some(until) = self.patience(&table, &why, facts, began) {
@@ -235,7 +236,7 @@ impl Proxy {
                     continue;
                 }
             }
-            let error = story(why, &table, facts, conn, request, self.refusals.may_look());
+            let error = story(why, &table, facts, conn, request, || self.refusals.may_look());
             self.log_refusal(&error);
             return Err(Box::new(error));
         }

@@ -15,7 +15,7 @@ use super::error::Refusal;
 use super::exchange::Exchange;
 use super::facts::{ConnInfo, Facts};
 use super::forward;
-use super::lookup::Routed;
+use super::lookup::{Routed, look};
 use super::troubles::Troubles;
 use crate::body::RequestBody;
 use crate::route::Route;
@@ -66,9 +66,9 @@ impl Proxy {
         if routed.query.take().is_some() {
             forward::drop_query(&mut request);
         }
-        let next = match Self::look(self.routes(), conn, facts, &request) {
-            Some(next) => next,
-            None => {
+        let next = match look(&self.routes(), conn, facts, &request) {
+            Ok(next) => next,
+            Err(_) => {
                 troubles.resume();
                 match self.wait_for_route(conn, facts, &request, exchange.started()).await {
                     Ok(next) => *next,

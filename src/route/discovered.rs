@@ -251,7 +251,8 @@ impl Open {
         mut chain: Option<&mut Vec<Note>>,
     ) -> Result<Chosen, NoRoute> {
         // Objects of others open what they name, for those that use them, and nothing beside it.
-        if self.callers.is_some() && (ask.port.is_some() || self.rules_for(ask.caller).count() > 0)
+        if self.callers.is_some()
+            && (ask.port.is_some() || self.rules_for(ask.caller).next().is_some())
         {
             return Err(NoRoute::Forbidden(
                 "the RemoteMCPServers that open this Service for the caller name another path or port"

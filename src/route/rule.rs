@@ -19,6 +19,8 @@ pub struct Rule {
     pub standing: Standing,
     /// The path of its URL as written, `/` at least.
     pub path: Box<str>,
+    /// The same, as it is compared: see [`decoded`].
+    pub decoded: Box<str>,
     /// Legacy SSE: clients post to paths beside that of the URL.
     pub sse: bool,
     /// The query of its URL, which kagent drops.
@@ -59,7 +61,7 @@ impl Rule {
         if port.is_some_and(|port| port != self.port) {
             return Err("the header names another port");
         }
-        let own = decoded(&self.path);
+        let own = &*self.decoded;
         if agent && own == "/" {
             return Err("an Agent owns the Service, and the object has no path of its own");
         }
@@ -87,7 +89,7 @@ impl Rule {
         if let Some(chain) = chain {
             chain.push(Note::new(self.to_string(), "taken: its path fits best"));
         }
-        let query = self.query.as_ref().filter(|_| decoded(&self.path) == decoded(ask.path));
+        let query = self.query.as_ref().filter(|_| *self.decoded == *decoded(ask.path));
         Ok(Chosen { route, query: query.cloned() })
     }
 
@@ -146,6 +148,7 @@ fn agree(rules: &[&Rule]) -> bool {
 
 /// A path as kagent sends it: decoded, because it builds the URL from Go's `url.Path` (contract 1.1).
 /// Clients encode what they must, so both sides of a comparison are decoded.
-pub(super) fn decoded(path: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn decoded(path: &str) -> Cow<'_, str> {
     percent_decode_str(path).decode_utf8_lossy()
 }
