@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
 use crate::api::{Api, OURS};
-use crate::support::{BOUND, Backend, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 
@@ -95,6 +95,28 @@ async fn ready(proxy: &TestProxy) {
     shows(proxy, "/readyz", "200 OK").await;
 }
 
+/// A proxy that knows the cluster.
+async fn started(config: Config) -> TestProxy {
+    let proxy = TestProxy::start(config).await;
+    ready(&proxy).await;
+    proxy
+}
+
+/// The client of a request that is the only one that waits.
+async fn waiting(proxy: &TestProxy, request: &str) -> Client {
+    let mut client = proxy.connect().await;
+    client.send(request).await;
+    held(proxy, 1).await;
+    client
+}
+
+/// The head that the backend saw of a request that it answers.
+async fn answered(proxy: &TestProxy, (host, path): (&str, &str), backend: &Backend) -> String {
+    let (answer, head) = tokio::join!(ask(proxy, host, path), backend.answer(ANSWER));
+    assert!(answer.ends_with("hi"), "{answer}");
+    head
+}
+
 #[tokio::test]
 async fn readiness_opens_with_the_last_list_and_absent_resources_do_not_hold_it_up() {
     let api = Api::start().await;
@@ -121,12 +143,9 @@ async fn readiness_opens_with_the_last_list_and_absent_resources_do_not_hold_it_
 #[tokio::test]
 async fn a_host_is_served_the_moment_it_becomes_known() {
     let api = Api::start().await;
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(patient(&api)).await;
     let backend = Backend::start().await;
-    let mut client = proxy.connect().await;
-    client.send(&get("tools.kagent", "/mcp")).await;
-    held(&proxy, 1).await;
+    let mut client = waiting(&proxy, &get("tools.kagent", "/mcp")).await;
     api.put("services", service("kagent", "tools", backend.port(), marked()));
     let head = backend.answer(ANSWER).await;
     assert!(head.contains(&format!("host: tools.kagent:{}\r\n", backend.port())), "{head}");
@@ -147,8 +166,7 @@ async fn the_card_of_an_agent_waits_for_its_service() {
     api.put("agents", plain("a", "helper"));
     let mut config = discovering(&api);
     config.discovery.inherited.hold.request = Duration::from_millis(20);
-    let proxy = TestProxy::start(config).await;
-    ready(&proxy).await;
+    let proxy = started(config).await;
     let refused = ask(&proxy, "helper.a", "/").await;
     assert!(refused.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{refused}");
     assert!(refused.contains("Agent a/helper exists, its Service does not yet"), "{refused}");
@@ -170,12 +188,9 @@ async fn who_waits_for_a_backend_goes_where_its_service_leads_by_then() {
     api.fail("remotemcpservers", 0);
     let closed = refusing();
     api.put("services", service("a", "tools", closed.local_addr().unwrap().port(), marked()));
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(patient(&api)).await;
     let backend = Backend::start().await;
-    let mut client = proxy.connect().await;
-    client.send(&get("tools.a", "/mcp")).await;
-    held(&proxy, 1).await;
+    let mut client = waiting(&proxy, &get("tools.a", "/mcp")).await;
     // Another port, and a query with it: nothing of the old way is left in the request.
     let mut remote = plain("a", "r");
     remote["spec"]["url"] = json!(format!("http://tools.a:{}/mcp?tenant=x", backend.port()));
@@ -210,11 +225,8 @@ async fn who_waits_follows_the_word_that_names_another_port_of_the_same_service(
         object
     };
     api.put("services", two(port));
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
-    let mut client = proxy.connect().await;
-    client.send(&get("tools.a", "/mcp")).await;
-    held(&proxy, 1).await;
+    let proxy = started(patient(&api)).await;
+    let mut client = waiting(&proxy, &get("tools.a", "/mcp")).await;
     api.put("services", two(backend.port()));
     backend.answer(ANSWER).await;
     assert!(client.rest().await.ends_with("hi"));
@@ -234,12 +246,9 @@ async fn the_host_that_decided_still_does_when_the_service_is_another_one_by_the
     };
     let closed_port = closed.local_addr().unwrap().port();
     api.put("services", service("a", "tools", closed_port, marked()));
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
-    let mut client = proxy.connect().await;
+    let proxy = started(patient(&api)).await;
     let host = format!("host: tools.a:{}", backend.port());
-    client.send(&get("tools.a", "/mcp").replace("host: p", &host)).await;
-    held(&proxy, 1).await;
+    let mut client = waiting(&proxy, &get("tools.a", "/mcp").replace("host: p", &host)).await;
     api.put("services", object(closed_port, backend.port()));
     backend.answer(ANSWER).await;
     assert!(client.rest().await.ends_with("hi"));
@@ -249,11 +258,8 @@ async fn the_host_that_decided_still_does_when_the_service_is_another_one_by_the
 #[tokio::test]
 async fn a_pod_by_its_name_is_waited_for_too() {
     let api = Api::start().await;
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
-    let mut client = proxy.connect().await;
-    client.send(&get("db-0.db.a.svc.cluster.local", "/mcp")).await;
-    held(&proxy, 1).await;
+    let proxy = started(patient(&api)).await;
+    let client = waiting(&proxy, &get("db-0.db.a.svc.cluster.local", "/mcp")).await;
     drop(client);
     held(&proxy, 0).await;
     // Without the suffix it is no name of the cluster.
@@ -267,14 +273,12 @@ async fn an_api_server_that_is_overloaded_is_noticed_at_once_and_left_in_peace()
     let api = Api::start().await;
     let backend = Backend::start().await;
     api.put("services", service("a", "s", backend.port(), marked()));
-    let proxy = TestProxy::start(discovering(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(discovering(&api)).await;
     for status in [503, 429] {
         api.fail("services", status);
         api.end_watches("services", "");
         shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"services\"} 0").await;
-        let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/"), backend.answer(ANSWER));
-        assert!(answer.ends_with("hi"), "{answer}");
+        answered(&proxy, ("s.a", "/"), &backend).await;
         api.fail("services", 0);
         shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"services\"} 1").await;
     }
@@ -286,12 +290,9 @@ async fn who_waits_for_a_service_that_goes_waits_for_it_to_come_back() {
     let api = Api::start().await;
     let closed = refusing();
     api.put("services", service("a", "tools", closed.local_addr().unwrap().port(), marked()));
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(patient(&api)).await;
     let backend = Backend::start().await;
-    let mut client = proxy.connect().await;
-    client.send(&get("tools.a", "/mcp")).await;
-    held(&proxy, 1).await;
+    let mut client = waiting(&proxy, &get("tools.a", "/mcp")).await;
     api.delete("services", "a", "tools");
     shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"services\"} 0").await;
     held(&proxy, 1).await;
@@ -307,15 +308,12 @@ async fn a_service_that_comes_before_its_mark_is_waited_for_but_an_old_one_is_re
     api.fail("agents", 0);
     let backend = Backend::start().await;
     api.put("services", service("a", "old", backend.port(), json!({})));
-    let proxy = TestProxy::start(patient(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(patient(&api)).await;
     let refused = ask(&proxy, "old.a", "/").await;
     assert!(refused.starts_with("HTTP/1.1 403 forbidden_target\r\n"), "{refused}");
     api.put("services", service("a", "helper", backend.port(), json!({})));
     shows(&proxy, "/routes", "\"unmarkedServices\":2").await;
-    let mut client = proxy.connect().await;
-    client.send(&get("helper.a", "/")).await;
-    held(&proxy, 1).await;
+    let mut client = waiting(&proxy, &get("helper.a", "/")).await;
     api.put("agents", plain("a", "helper"));
     backend.answer(ANSWER).await;
     assert!(client.rest().await.ends_with("hi"));
@@ -329,8 +327,7 @@ async fn in_some_namespaces_others_are_not_waited_for_and_no_gauge_is_down_for_e
     let api = Api::start().await;
     let mut config = patient(&api);
     config.discovery.namespaces = vec!["a".to_owned()];
-    let proxy = TestProxy::start(config).await;
-    ready(&proxy).await;
+    let proxy = started(config).await;
     let refused = ask(&proxy, "tools.b", "/").await;
     assert!(refused.starts_with("HTTP/1.1 503 unknown_target\r\n"), "{refused}");
     assert!(refused.contains("namespace b is not among discovery.namespaces"), "{refused}");
@@ -352,8 +349,7 @@ async fn refusals_say_what_was_considered_and_what_would_help() {
     api.put("remotemcpservers", foreign);
     let mut config = discovering(&api);
     config.discovery.inherited.hold.request = Duration::from_millis(20);
-    let proxy = TestProxy::start(config).await;
-    ready(&proxy).await;
+    let proxy = started(config).await;
     for (host, line, says) in [
         (
             "db.a",
@@ -388,8 +384,7 @@ async fn what_happened_while_a_watch_was_away_is_caught_up() {
     api.put("services", service("a", "old", backend.port(), marked()));
     let mut config = discovering(&api);
     config.discovery.inherited.hold.request = Duration::from_millis(20);
-    let proxy = TestProxy::start(config).await;
-    ready(&proxy).await;
+    let proxy = started(config).await;
     shows(&proxy, "/routes", "\"old.a\"").await;
     api.listed("services", 1).await;
     // Out of date: 410 in the stream. One Service has gone unseen meanwhile, another one has come.
@@ -410,15 +405,13 @@ async fn a_resource_that_is_installed_later_is_picked_up() {
     let api = Api::start().await;
     let backend = Backend::start().await;
     api.put("services", service("a", "kmcp", backend.port(), json!({})));
-    let proxy = TestProxy::start(discovering(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(discovering(&api)).await;
     let refused = ask(&proxy, "kmcp.a", "/mcp").await;
     assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
     OURS.iter().for_each(|resource| api.fail(resource, 0));
     api.put("mcpservers", plain("a", "kmcp"));
     shows(&proxy, "/routes", "\"kmcp.a\"").await;
-    let (answer, _) = tokio::join!(ask(&proxy, "kmcp.a", "/mcp"), backend.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
+    answered(&proxy, ("kmcp.a", "/mcp"), &backend).await;
     // The definition goes, and its objects with it.
     api.fail("mcpservers", 404);
     api.end_watches("mcpservers", "");
@@ -427,8 +420,7 @@ async fn a_resource_that_is_installed_later_is_picked_up() {
     // It comes back, and with it what nobody has touched since.
     api.fail("mcpservers", 0);
     shows(&proxy, "/metrics", "kagent_proxy_discovery_objects{kind=\"mcpservers\"} 1").await;
-    let (answer, _) = tokio::join!(ask(&proxy, "kmcp.a", "/mcp"), backend.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
+    answered(&proxy, ("kmcp.a", "/mcp"), &backend).await;
     proxy.stop().await;
 }
 
@@ -437,13 +429,11 @@ async fn the_last_table_stays_while_the_api_server_is_away() {
     let api = Api::start().await;
     let backend = Backend::start().await;
     api.put("services", service("a", "s", backend.port(), marked()));
-    let proxy = TestProxy::start(discovering(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(discovering(&api)).await;
     api.stop();
     let down = "kagent_proxy_discovery_up{kind=\"services\"} 0";
     shows(&proxy, "/metrics", down).await;
-    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/"), backend.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
+    answered(&proxy, ("s.a", "/"), &backend).await;
     assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 200 "));
     proxy.stop().await;
 }
@@ -459,17 +449,13 @@ async fn a_static_route_wins_on_the_paths_of_its_prefix() {
         route("s.a", "/docs", Scheme::Http, &[written.port()]),
         route("whole.a", "/", Scheme::Http, &[written.port()]),
     ];
-    let proxy = TestProxy::start(config).await;
-    ready(&proxy).await;
+    let proxy = started(config).await;
     let routes = shows(&proxy, "/routes", "\"discovered\"").await;
     assert!(routes.contains("\"static\""), "{routes}");
     assert_eq!(routes.matches("discovered, and a static route wins").count(), 1, "{routes}");
-    let (answer, _) = tokio::join!(ask(&proxy, "whole.a", "/x"), written.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
-    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/docs/x"), written.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
-    let (answer, _) = tokio::join!(ask(&proxy, "s.a", "/other"), discovered.answer(ANSWER));
-    assert!(answer.ends_with("hi"), "{answer}");
+    answered(&proxy, ("whole.a", "/x"), &written).await;
+    answered(&proxy, ("s.a", "/docs/x"), &written).await;
+    answered(&proxy, ("s.a", "/other"), &discovered).await;
     proxy.stop().await;
 }
 
@@ -482,8 +468,7 @@ async fn the_query_that_kagent_drops_comes_back() {
     let mut remote = plain("a", "r");
     remote["spec"]["url"] = json!(format!("http://t.a:{}/mcp?tenant=x%20y", backend.port()));
     api.put("remotemcpservers", remote);
-    let proxy = TestProxy::start(discovering(&api)).await;
-    ready(&proxy).await;
+    let proxy = started(discovering(&api)).await;
     for (path, line) in [
         ("/mcp", "GET /mcp?tenant=x%20y HTTP/1.1"),
         ("/mcp?own=1", "GET /mcp?own=1 HTTP/1.1"),
