@@ -284,6 +284,8 @@ fn answer(response: Response<Incoming>, lease: Lease) -> Response<Sent> {
         lease.endpoint().pool.announced(timeout);
     }
     headers::strip_hop_by_hop(&mut head.headers);
+    // Only we may speak by it: a client must be able to tell our errors from a backend's.
+    head.headers.remove(headers::X_KAGENT_PROXY_ERROR);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         headers::ask_for_websocket(&mut head.headers);
     }

@@ -130,6 +130,21 @@ async fn an_error_carries_the_id_of_the_request_that_it_ends() {
 }
 
 #[tokio::test]
+async fn a_backend_cannot_pretend_to_be_the_proxy() {
+    let backend = Backend::start().await;
+    let routes = vec![route("a.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let request = get("x-kagent-host: a.ns\r\n");
+    let forged = "HTTP/1.1 503 x\r\nX-Kagent-Proxy-Error: overloaded\r\n\
+        x-kagent-proxy-error: loop\r\nx-kagent-other: 1\r\ncontent-length: 0\r\n\r\n";
+    let (answer, _) = tokio::join!(proxy.ask(&request), backend.answer(forged));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(!answer.contains("x-kagent-proxy-error"), "{answer}");
+    assert!(answer.contains("x-kagent-other: 1\r\n"), "{answer}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn an_error_does_not_wait_behind_an_unanswered_expect() {
     let proxy = TestProxy::start(config(vec![route("a.ns", "/", Scheme::Http, &[9])])).await;
     let answer = proxy
