@@ -198,11 +198,13 @@ fn target(map: &HeaderMap, cluster_domain: &str) -> Result<Option<Named>, ProxyE
     Ok(found)
 }
 
+/// Whether `Accept` names event streams; media types have no case (RFC 9110 section 8.3.1).
 fn wants_events(map: &HeaderMap) -> bool {
-    map.get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"))
+    const EVENTS: &[u8] = b"text/event-stream";
+    map.get_all(ACCEPT).iter().any(|value| {
+        let mut windows = value.as_bytes().windows(EVENTS.len());
+        windows.any(|window| window.eq_ignore_ascii_case(EVENTS))
+    })
 }
 
 /// A re-opened MCP event stream (D12).

@@ -25,6 +25,7 @@ async fn a_re_opened_event_stream_is_closed_without_an_answer() {
     for (fields, answered) in [
         ("accept: text/event-stream\r\nmcp-session-id: 1\r\n", false),
         ("accept: application/json\r\naccept: text/event-stream\r\nlast-event-id: 1\r\n", false),
+        ("accept: Text/Event-Stream;q=0.9\r\nmcp-session-id: 1\r\n", false),
         ("accept: text/event-stream\r\n", true),
         ("mcp-session-id: 1\r\n", true),
     ] {
@@ -41,7 +42,7 @@ async fn a_re_opened_event_stream_is_closed_without_an_answer() {
         }
     }
     let metrics = proxy.admin("/metrics").await;
-    let rejected = "kagent_proxy_rejected_total{reason=\"no_ready_endpoint\"} 4";
+    let rejected = "kagent_proxy_rejected_total{reason=\"no_ready_endpoint\"} 5";
     assert!(metrics.contains(rejected), "{metrics}");
     proxy.stop().await;
 }
