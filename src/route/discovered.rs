@@ -165,6 +165,10 @@ impl Discovered {
             return Err(NoRoute::Port(port));
         }
         let matching = open.matching(ask, chain.as_deref_mut());
+        let path = rule::decoded(ask.path);
+        if matching.iter().any(|rule| rule.limits(&path)) && !is_plain_path(ask.path) {
+            return Err(NoRoute::UnsafePath);
+        }
         match matching.as_slice() {
             [] => open.without_rules(ask, chain),
             [only] => only.chosen(ask, chain),

@@ -77,6 +77,13 @@ impl Rule {
         Ok((fit > 1, self.standing == Standing::Own, fit))
     }
 
+    /// Whether it takes this path, decoded, because it lies below its own: the path must then be read in
+    /// one way only, or a backend could be led beside what the object's URL names (D3).
+    pub(super) fn limits(&self, path: &str) -> bool {
+        let own = self.decoded.trim_end_matches('/');
+        !own.is_empty() && *self.decoded != *path && super::has_prefix(path, own)
+    }
+
     pub(super) fn chosen(
         &self,
         ask: &Ask<'_>,

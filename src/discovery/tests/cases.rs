@@ -317,6 +317,23 @@ fn the_controller_is_reachable_where_agents_need_it_only() {
 }
 
 #[test]
+fn below_a_tool_servers_path_only_plain_paths_pass() {
+    let two = service("a", "s", &["x:1", "y:2"]);
+    let world = World::of(&[two.clone(), remote("a", "r", "http://s.a:1/mcp")]);
+    for path in ["/mcp/../admin", "/mcp/%2e%2e/admin", "/mcp//x", "/mcp/x%2Fy", "/mcp/a\\b"] {
+        assert_eq!(world.ask("s.a", path, None), "unsafe path", "{path}");
+    }
+    for path in ["/mcp", "/mcp/", "/mcp/x", "/mcp/a%20b"] {
+        assert_eq!(world.ask("s.a", path, None), "http://s.a:1", "{path}");
+    }
+    // An URL without a path limits nothing, and one that says such a path itself means it.
+    let world = World::of(&[two.clone(), remote("a", "r", "http://s.a:1/")]);
+    assert_eq!(world.ask("s.a", "/x/../y", None), "http://s.a:1");
+    let world = World::of(&[two, remote("a", "r", "http://s.a:1/m//cp")]);
+    assert_eq!(world.ask("s.a", "/m//cp", None), "http://s.a:1");
+}
+
+#[test]
 fn what_is_not_there_yet_says_so() {
     let world = World::of(&[
         agent("a", "late", &[]),
