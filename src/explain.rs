@@ -13,8 +13,8 @@ use crate::config::units::duration_text;
 use crate::config::{self, Cards, Config, ListenerLimits, Sources};
 use crate::headers::X_KAGENT_HOST;
 use crate::proxy::error::ProxyError;
-use crate::proxy::facts::{ConnInfo, Facts, Kind};
-use crate::proxy::lookup;
+use crate::proxy::request::facts::{ConnInfo, Facts, Kind};
+use crate::proxy::send::resolve;
 use crate::route::{Note, Route, RouteTable, Source};
 use crate::telemetry::{self, metrics::Metrics};
 
@@ -67,7 +67,7 @@ pub fn explain(
     }
     let mut chain = Vec::new();
     let found = Facts::read(&request, table.cluster_domain(), limits, "").and_then(|facts| {
-        let route = lookup::route(table, &facts, &conn, &request, Some(&mut chain))?;
+        let route = resolve::route(table, &facts, &conn, &request, Some(&mut chain))?;
         Ok((facts, route))
     });
     match found {

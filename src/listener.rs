@@ -19,8 +19,8 @@ use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
-use crate::proxy::backstop::Carrier;
-use crate::proxy::facts::ConnInfo;
+use crate::proxy::reply::watchdog::Carrier;
+use crate::proxy::request::facts::ConnInfo;
 use crate::socket::{ACCEPT_PAUSE, Tcp};
 use tls::Acceptor;
 

@@ -3,24 +3,12 @@
 //! [`Proxy::handle`] always answers, `Proxy::forward` may fail. Facts, route, connection, answer:
 //! each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
-pub mod attempt;
-pub mod backstop;
-pub mod card;
-pub mod clock;
 pub mod error;
-pub mod exchange;
-pub mod facts;
-pub mod forward;
-pub mod framing;
-pub mod hold;
-pub mod lookup;
-pub mod plan;
 pub mod reason;
+pub mod record;
 pub mod reply;
-pub mod reroute;
-pub mod stream;
-pub mod troubles;
-pub mod tunnel;
+pub mod request;
+pub mod send;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,17 +30,19 @@ use crate::rewrite::origin::path_absolute;
 use crate::route::{Route, RouteTable};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use attempt::Sent;
-use backstop::Carrier;
-use card::Card;
-use clock::ClockLimits;
 use error::{ProxyError, Refusal, Unanswered};
-use exchange::Exchange;
-use facts::{ConnInfo, Kind};
-use hold::Holds;
-use lookup::{Refusals, Routed};
-use plan::Plan;
+use record::Exchange;
 use reply::ReplyBody;
+use reply::card::{self, Card};
+use reply::plan::Plan;
+use reply::timeouts::ClockLimits;
+use reply::tunnel;
+use reply::watchdog::Carrier;
+use request::facts::{self, ConnInfo, Kind};
+use request::rewrite;
+use send::attempt::{self, Sent};
+use send::hold::Holds;
+use send::resolve::{Refusals, Routed};
 
 /// Carries requests.
 #[derive(Debug)]
@@ -238,14 +228,14 @@ impl Proxy {
                 Err(error) => return Err(Refusal::unrouted(*error, *request).into()),
             },
         };
-        forward::restore_query(&mut request, &mut routed.query);
+        rewrite::restore_query(&mut request, &mut routed.query);
         let route = &routed.route;
         exchange.on_route(route, facts.kind);
         let card = Card::prepare(&mut request, &facts, conn, route, self.public_url.as_deref());
         let websocket = facts.kind == Kind::Upgrade && route.config.to.websocket;
         let client = websocket.then(|| hyper::upgrade::on(&mut *request));
         let upload = Arc::clone(request.body().upload());
-        forward::rewrite(&mut request, conn, &self.via, &self.trusted, route, websocket);
+        rewrite::rewrite(&mut request, conn, &self.via, &self.trusted, route, websocket);
         route.cluster.budget.sent();
         let mut troubles = self.troubles(conn, &facts, route, exchange);
         let mut response = loop {

@@ -23,8 +23,8 @@ use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
-use crate::proxy::backstop::Carrier;
-use crate::proxy::facts::ConnInfo;
+use crate::proxy::reply::watchdog::Carrier;
+use crate::proxy::request::facts::ConnInfo;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::json;
 
-use super::exchange::Exchange;
-use super::facts;
-use super::reason::Reason;
-use super::reply::ReplyBody;
 use crate::body::{RequestBody, Upload};
 use crate::headers::X_KAGENT_PROXY_ERROR;
 use crate::protocol::jsonrpc::request_id;
+use crate::proxy::reason::Reason;
+use crate::proxy::record::Exchange;
+use crate::proxy::reply::ReplyBody;
+use crate::proxy::request::facts;
 use crate::route::{BadHost, Note};
 use crate::upstream::ConnectError;
 

@@ -3,16 +3,23 @@
 //! Ours and whole, the backend's on its way, or nothing but an abort. `proxy/stream.rs` does the work
 //! of the second.
 
+pub mod card;
+pub mod plan;
+pub mod relay;
+pub mod timeouts;
+pub mod tunnel;
+pub mod watchdog;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::attempt::Sent;
-use super::exchange::Exchange;
-use super::plan::Plan;
-use super::stream::{Stream, StreamError};
+use self::plan::Plan;
+use self::relay::{Stream, StreamError};
+use crate::proxy::record::Exchange;
+use crate::proxy::send::attempt::Sent;
 
 /// What clients read.
 #[derive(Debug)]

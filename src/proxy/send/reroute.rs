@@ -9,22 +9,22 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::Proxy;
-use super::attempt::Unsent;
-use super::error::Refusal;
-use super::exchange::Exchange;
-use super::facts::{ConnInfo, Facts};
-use super::forward;
-use super::lookup::{Routed, look};
-use super::troubles::Troubles;
 use crate::body::RequestBody;
+use crate::proxy::Proxy;
+use crate::proxy::error::Refusal;
+use crate::proxy::record::Exchange;
+use crate::proxy::request::facts::{ConnInfo, Facts};
+use crate::proxy::request::rewrite;
+use crate::proxy::send::attempt::Unsent;
+use crate::proxy::send::resolve::{Routed, look};
+use crate::proxy::send::retry::Troubles;
 use crate::route::Route;
 
 // === impl Proxy ===
 
 impl Proxy {
     /// The patience of one request.
-    pub(super) fn troubles<'a>(
+    pub(in crate::proxy) fn troubles<'a>(
         &'a self,
         conn: &ConnInfo,
         facts: &Facts,
@@ -42,7 +42,7 @@ impl Proxy {
     ///
     /// # Errors
     /// It is over.
-    pub(super) async fn again(
+    pub(in crate::proxy) async fn again(
         &self,
         conn: &ConnInfo,
         facts: &Facts,
@@ -64,7 +64,7 @@ impl Proxy {
             return Ok(request);
         }
         if routed.query.take().is_some() {
-            forward::drop_query(&mut request);
+            rewrite::drop_query(&mut request);
         }
         let next = match look(&self.routes(), conn, facts, &request) {
             Ok(next) => next,
@@ -82,7 +82,7 @@ impl Proxy {
             troubles.elsewhere();
         }
         *routed = next;
-        forward::restore_query(&mut request, &mut routed.query);
+        rewrite::restore_query(&mut request, &mut routed.query);
         Ok(request)
     }
 }

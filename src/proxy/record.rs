@@ -10,11 +10,11 @@ use std::time::Duration;
 use http::{HeaderName, Request, StatusCode};
 use tokio::time::Instant;
 
-use super::backstop::Carrier;
-use super::facts::{ConnInfo, Kind};
-use super::reason::Reason;
 use crate::body::{RequestBody, Upload};
 use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
+use crate::proxy::reason::Reason;
+use crate::proxy::reply::watchdog::Carrier;
+use crate::proxy::request::facts::{ConnInfo, Kind};
 use crate::route::Route;
 use crate::telemetry::access_log::{AccessLog, Line};
 use crate::telemetry::metrics::RequestLabels;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
-use super::Proxy;
-use super::error::{Misrouted, ProxyError};
-use super::facts::{ConnInfo, Facts};
-use super::reason::Reason;
 use crate::body::RequestBody;
+use crate::proxy::Proxy;
+use crate::proxy::error::{Misrouted, ProxyError};
+use crate::proxy::reason::Reason;
+use crate::proxy::request::facts::{ConnInfo, Facts};
 use crate::route::{Ask, Chosen, HostKey, NoRoute, Note, Route, RouteTable};
 
 /// Refused routes are logged with their chain no more often than this: a client that is wrong is so
@@ -24,18 +24,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Where a request goes, by one table.
 #[derive(Debug)]
-pub(super) struct Routed {
+pub(in crate::proxy) struct Routed {
     /// The snapshot for the whole request.
-    pub(super) table: Arc<RouteTable>,
+    pub(in crate::proxy) table: Arc<RouteTable>,
     /// Where it goes.
-    pub(super) route: Arc<Route>,
+    pub(in crate::proxy) route: Arc<Route>,
     /// A query that kagent dropped.
-    pub(super) query: Option<Arc<str>>,
+    pub(in crate::proxy) query: Option<Arc<str>>,
 }
 
 /// Why a request has no route, in short; [`story`] makes the error of it.
 #[derive(Debug)]
-pub(super) enum Unrouted {
+pub(in crate::proxy) enum Unrouted {
     /// No `x-kagent-host`, and no default route.
     NoTarget,
     /// The table says so.
@@ -73,7 +73,7 @@ fn find<B>(
 }
 
 /// The route by a table, with that table.
-pub(super) fn look<B>(
+pub(in crate::proxy) fn look<B>(
     table: &Arc<RouteTable>,
     conn: &ConnInfo,
     facts: &Facts,
@@ -196,7 +196,7 @@ impl Proxy {
     ///
     /// # Errors
     /// It cannot be routed whatever the table says.
-    pub(super) fn routed(
+    pub(in crate::proxy) fn routed(
         &self,
         conn: &ConnInfo,
         request: &Request<RequestBody>,
@@ -208,7 +208,7 @@ impl Proxy {
     }
 
     /// The route of a request that had none a moment ago, waited for where it may still come (D12).
-    pub(super) async fn wait_for_route(
+    pub(in crate::proxy) async fn wait_for_route(
         &self,
         conn: &ConnInfo,
         facts: &Facts,
@@ -283,7 +283,7 @@ impl Proxy {
 
 /// What refused requests may cost: one line of the log, or one look for names alike, in a while.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+pub(in crate::proxy) struct Refusals {
     logged: AtomicU64,
     looked: AtomicU64,
 }

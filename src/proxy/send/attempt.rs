@@ -14,13 +14,13 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::error::{ProxyError, Refusal};
-use super::exchange::Exchange;
-use super::facts::{Facts, Kind};
-use super::forward;
-use super::troubles::Troubles;
 use crate::body::{RequestBody, Upload};
 use crate::headers;
+use crate::proxy::error::{ProxyError, Refusal};
+use crate::proxy::record::Exchange;
+use crate::proxy::request::facts::{Facts, Kind};
+use crate::proxy::request::rewrite;
+use crate::proxy::send::retry::Troubles;
 use crate::route::Route;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Endpoint, Lease};
@@ -86,16 +86,16 @@ enum Attempt {
 }
 
 /// An attempt that may be made again.
-pub(super) struct Broken {
+pub(in crate::proxy) struct Broken {
     request: Box<Request<RequestBody>>,
     /// The answer if it is not.
     refusal: Refusal,
     /// Bytes of the request were written: no more than once.
-    pub(super) written: bool,
+    pub(in crate::proxy) written: bool,
     /// The connection had carried a request before.
-    pub(super) reused: bool,
+    pub(in crate::proxy) reused: bool,
     /// Where it led.
-    pub(super) address: SocketAddr,
+    pub(in crate::proxy) address: SocketAddr,
 }
 
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds.
@@ -192,7 +192,7 @@ async fn attempt(
     age: Duration,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<Response<Sent>, Attempt> {
-    forward::address(&mut request, route, facts.target.as_ref(), &lease);
+    rewrite::address(&mut request, route, facts.target.as_ref(), &lease);
     let upload = Arc::clone(request.body().upload());
     let copy = lease.reused.then(|| repeatable(&request)).flatten();
     let limits = facts.kind.limits(&route.config.to.timeouts);

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::attempt::Sent;
-use super::backstop::Backstop;
-use super::clock::{Clock, Due};
-use super::exchange::{Exchange, Outcome};
-use super::plan::{EventPlan, Plan};
 use crate::drain::Phase;
 use crate::protocol::sse::SseScanner;
+use crate::proxy::record::{Exchange, Outcome};
+use crate::proxy::reply::plan::{EventPlan, Plan};
+use crate::proxy::reply::timeouts::{Clock, Due};
+use crate::proxy::reply::watchdog::Backstop;
+use crate::proxy::send::attempt::Sent;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::route::{Route, RouteTable};
 use crate::upstream::Lease;
@@ -90,7 +90,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
 
 impl Stream {
     /// `start` has been read already and goes out first.
-    pub(super) fn new(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
+    pub(in crate::proxy) fn new(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
         let Sent { incoming, lease } = sent;
         let ended = start.is_empty() && incoming.is_end_stream();
         let (mut clock, mut backstop) = (None, None);
@@ -114,7 +114,7 @@ impl Stream {
         stream
     }
 
-    pub(super) fn is_end_stream(&self) -> bool {
+    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
         match self.ending {
             None => false,
             Some(Ending::Clean) => true,
@@ -122,7 +122,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         // Only streams without a length are added to or changed.
         match (self.incoming.size_hint().exact(), self.start.len() as u64) {
             (Some(rest), start) => SizeHint::with_exact(start + rest),
@@ -130,7 +130,7 @@ impl Stream {
         }
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+    pub(in crate::proxy) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         match self.ending.take() {
             None => {}
             Some(Ending::Clean) => {

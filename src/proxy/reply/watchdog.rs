@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::clock::{ClockLimits, Due};
+use crate::proxy::reply::timeouts::{ClockLimits, Due};
 
 /// How much later than the limit: a body that can still be polled ends itself, and passes on what came
 /// before.

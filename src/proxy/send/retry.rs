@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::attempt::Broken;
-use super::error::ProxyError;
-use super::hold::{Held, Holds};
+use crate::proxy::error::ProxyError;
+use crate::proxy::send::attempt::Broken;
+use crate::proxy::send::hold::{Held, Holds};
 use crate::route::{Route, Source};
 use crate::upstream::ConnectError;
 
@@ -53,19 +53,19 @@ impl<'a> Troubles<'a> {
     }
 
     /// Endpoints that have had the request in this round.
-    pub(super) fn had(&self) -> &[SocketAddr] {
+    pub(in crate::proxy) fn had(&self) -> &[SocketAddr] {
         self.met.as_ref().map_or(&[], |met| &met.had)
     }
 
     /// It does not wait any more: its place is another's.
-    pub(super) fn resume(&mut self) {
+    pub(in crate::proxy) fn resume(&mut self) {
         if let Some(met) = &mut self.met {
             met.held = None;
         }
     }
 
     /// It goes another way, where nothing has failed yet.
-    pub(super) fn elsewhere(&mut self) {
+    pub(in crate::proxy) fn elsewhere(&mut self) {
         if let Some(met) = &mut self.met {
             met.had.clear();
             (met.error, met.pause) = (None, FIRST_PAUSE);
@@ -74,7 +74,7 @@ impl<'a> Troubles<'a> {
 
     /// Whether the request may be sent again (D11), now that this has become of it. Counts, and waits
     /// where it must.
-    pub(super) async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
+    pub(in crate::proxy) async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
         let met = self.met.get_or_insert_default();
         if (broken.written && met.repeated) || !route.cluster.budget.take(Instant::now()) {
             return false;
@@ -87,7 +87,7 @@ impl<'a> Troubles<'a> {
     }
 
     /// Nothing could be reached, for this reason: waits a while, where waiting may help.
-    pub(super) async fn wait(
+    pub(in crate::proxy) async fn wait(
         &mut self,
         route: &Route,
         error: Option<ConnectError>,
@@ -126,7 +126,7 @@ impl<'a> Troubles<'a> {
 
     /// For the next dial of a request that waits: no more than is left of its time, and a little at its
     /// very end.
-    pub(super) fn left(&self) -> Option<Duration> {
+    pub(in crate::proxy) fn left(&self) -> Option<Duration> {
         let waits = self.met.as_ref().is_some_and(|met| met.held.is_some());
         let left = || self.until.saturating_duration_since(Instant::now()).max(LAST_DIAL);
         waits.then(left)

@@ -16,10 +16,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::task::TaskTracker;
 
-use super::attempt::Sent;
-use super::clock::{Clock, ClockLimits, Due};
-use super::exchange::{Exchange, Outcome};
-use super::reply::ReplyBody;
+use crate::proxy::record::{Exchange, Outcome};
+use crate::proxy::reply::ReplyBody;
+use crate::proxy::reply::timeouts::{Clock, ClockLimits, Due};
+use crate::proxy::send::attempt::Sent;
 use crate::upstream::Lease;
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.

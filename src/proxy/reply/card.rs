@@ -11,14 +11,14 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSF
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, response};
 use http_body_util::BodyExt;
 
-use super::attempt::Sent;
-use super::clock::{Clock, Due};
-use super::exchange::{Exchange, Outcome};
-use super::facts::{ConnInfo, Facts, host_of};
-use super::plan::Plan;
-use super::reply::ReplyBody;
-use super::stream::StreamError;
 use crate::config::Cards;
+use crate::proxy::record::{Exchange, Outcome};
+use crate::proxy::reply::ReplyBody;
+use crate::proxy::reply::plan::Plan;
+use crate::proxy::reply::relay::StreamError;
+use crate::proxy::reply::timeouts::{Clock, Due};
+use crate::proxy::request::facts::{ConnInfo, Facts, host_of};
+use crate::proxy::send::attempt::Sent;
 use crate::rewrite::card::{MAX_CARD, rewrite_card};
 use crate::rewrite::decode::decode;
 use crate::route::{Route, RouteTable};

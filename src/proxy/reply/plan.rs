@@ -8,9 +8,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, response};
 use tokio::time::Instant;
 
-use super::clock::ClockLimits;
-use super::facts::{Facts, Kind};
 use crate::drain::Watch;
+use crate::proxy::reply::timeouts::ClockLimits;
+use crate::proxy::request::facts::{Facts, Kind};
 use crate::route::{Route, RouteTable};
 
 /// What is to be done.

@@ -10,10 +10,10 @@ use http::{HeaderValue, Request, Version};
 use http_body::Body;
 use ipnet::IpNet;
 
-use super::facts::{ConnInfo, host_of};
 use crate::body::RequestBody;
 use crate::config::Scheme;
 use crate::headers;
+use crate::proxy::request::facts::{ConnInfo, host_of};
 use crate::route::{HostKey, Route, Source};
 use crate::upstream::Lease;
 

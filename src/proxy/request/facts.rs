@@ -12,11 +12,11 @@ use hyper::body::Incoming;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::error::ProxyError;
-use super::framing;
 use crate::body::RequestBody;
 use crate::config::{Limits, ListenerLimits, Timeouts};
 use crate::headers::{self, Chain};
+use crate::proxy::error::ProxyError;
+use crate::proxy::request::framing;
 use crate::rewrite::card::is_card_path;
 use crate::route::HostKey;
 
