@@ -12,8 +12,11 @@ use crate::build;
 use crate::config::units::duration_text;
 use crate::config::{self, Cards, Config, ListenerLimits, Sources};
 use crate::headers::X_KAGENT_HOST;
+use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
-use crate::proxy::request::facts::{ConnInfo, Facts, Kind};
+use crate::proxy::request::conn::Connection;
+use crate::proxy::request::facts::Facts;
+use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
 use crate::route::{Note, Route, RouteTable, Source};
 use crate::telemetry::{self, metrics::Metrics};
@@ -67,7 +70,8 @@ pub fn explain(
     }
     let mut chain = Vec::new();
     let found = Facts::read(&request, table.cluster_domain(), limits, "").and_then(|facts| {
-        let route = resolve::route(table, &facts, &conn, &request, Some(&mut chain))?;
+        let route = resolve::route(table, &conn, &facts, Some(&mut chain))
+            .map_err(|why| explain_refusal(why, table, &conn, &facts, || true))?;
         Ok((facts, route))
     });
     match found {
@@ -186,9 +190,9 @@ impl Question {
     }
 }
 
-fn conn(listener: &str, from: Option<IpAddr>) -> ConnInfo {
+fn conn(listener: &str, from: Option<IpAddr>) -> Connection {
     let peer = SocketAddr::new(from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
-    ConnInfo::new(peer, "http", listener.into(), None)
+    Connection::new(peer, "http", listener.into(), None)
 }
 
 fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {
@@ -221,8 +225,8 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
         let text = |limit: Option<_>| duration_text(limit.unwrap_or_default());
         json!({ "head": text(limits.head), "idle": text(limits.idle), "total": text(limits.total) })
     };
-    let hold = if facts.card { to.hold.card } else { to.hold.request };
-    let card = match (facts.card, to.cards) {
+    let hold = if facts.card.is_some() { to.hold.card } else { to.hold.request };
+    let card = match (facts.card.is_some(), to.cards) {
         (false, _) => "not a card",
         (true, Cards::Rewrite) => "rewrite",
         (true, Cards::Pass) => "pass",

@@ -19,8 +19,8 @@ use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
-use crate::proxy::reply::watchdog::Carrier;
-use crate::proxy::request::facts::ConnInfo;
+use crate::proxy::request::conn::ConnTask;
+use crate::proxy::request::conn::Connection;
 use crate::socket::{ACCEPT_PAUSE, Tcp};
 use tls::Acceptor;
 
@@ -99,8 +99,8 @@ pub async fn run(listener: Listener, shared: Shared) {
         match accepted {
             Ok((stream, peer)) => {
                 let scheme = if tls.is_some() { "https" } else { "http" };
-                let info = Arc::new(ConnInfo::new(peer, scheme, Arc::clone(&name), permit.ok()));
-                let carrier = Carrier::default();
+                let info = Arc::new(Connection::new(peer, scheme, Arc::clone(&name), permit.ok()));
+                let carrier = ConnTask::default();
                 let carried = carrier.clone();
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
                 let (watch, tls) = (watch.clone(), tls.clone());
@@ -119,7 +119,7 @@ pub async fn run(listener: Listener, shared: Shared) {
                         }
                     }
                 });
-                carrier.is(task);
+                carrier.set(task);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept, pausing");

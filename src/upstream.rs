@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use connect::{ConnectError, Tls};
-pub use endpoint::{Endpoint, Lease};
+pub use endpoint::{Endpoint, Lease, Leased};
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;

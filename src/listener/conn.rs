@@ -23,8 +23,8 @@ use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
-use crate::proxy::reply::watchdog::Carrier;
-use crate::proxy::request::facts::ConnInfo;
+use crate::proxy::request::conn::ConnTask;
+use crate::proxy::request::conn::Connection;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -34,7 +34,7 @@ const LOOKS: u32 = 8;
 /// Serves one connection to its end.
 pub async fn serve(
     mut stream: Io,
-    (info, carrier): (Arc<ConnInfo>, Carrier),
+    (info, carrier): (Arc<Connection>, ConnTask),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     watch: Watch,
@@ -82,7 +82,7 @@ async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
 
 async fn serve_http1(
     io: Watched,
-    (info, carrier): (&Arc<ConnInfo>, Carrier),
+    (info, carrier): (&Arc<Connection>, ConnTask),
     proxy: &Proxy,
     limits: &ListenerLimits,
     watch: Watch,
@@ -112,7 +112,7 @@ fn http1(limits: &ListenerLimits) -> http1::Builder {
 
 async fn serve_http2(
     io: Watched,
-    info: Arc<ConnInfo>,
+    info: Arc<Connection>,
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
     watch: Watch,
@@ -181,14 +181,14 @@ where
 /// Spawns the streams of one HTTP/2 connection. hyper makes a stream's task right after it has called
 /// the service for it, so the carrier handed out last is the one of the task that comes next.
 #[derive(Clone, Default)]
-struct Streams(Arc<Mutex<Option<Carrier>>>);
+struct Streams(Arc<Mutex<Option<ConnTask>>>);
 
 // === impl Streams ===
 
 impl Streams {
     /// The carrier of the next stream.
-    fn next(&self) -> Carrier {
-        let carrier = Carrier::default();
+    fn next(&self) -> ConnTask {
+        let carrier = ConnTask::default();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(carrier.clone());
         carrier
     }
@@ -201,7 +201,7 @@ where
     fn execute(&self, stream: F) {
         let task = tokio::spawn(stream);
         if let Some(carrier) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            carrier.is(task.abort_handle());
+            carrier.set(task.abort_handle());
         }
     }
 }

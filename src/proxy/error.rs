@@ -1,21 +1,11 @@
-//! What can end a request inside the proxy, and the answer that each error makes.
+//! What can end a request inside the proxy.
 //!
-//! Status and word come from `proxy/reason.rs`. Knows nothing of how a request got here; the answer
-//! goes to the client.
+//! Plain data. Knows neither how a request got here nor what the client is told.
 
-use std::sync::Arc;
+use http::Request;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use serde_json::json;
-
-use crate::body::{RequestBody, Upload};
-use crate::headers::X_KAGENT_PROXY_ERROR;
-use crate::protocol::jsonrpc::request_id;
-use crate::proxy::reason::Reason;
-use crate::proxy::record::Exchange;
-use crate::proxy::reply::ReplyBody;
-use crate::proxy::request::facts;
+use super::reason::Reason;
+use crate::body::RequestBody;
 use crate::route::{BadHost, Note};
 use crate::upstream::ConnectError;
 
@@ -97,13 +87,11 @@ pub struct Misrouted {
 
 /// An error, and what is left of the request it ends.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Refused {
     /// Why.
     pub error: ProxyError,
-    /// Not sent, so its first bytes may still be read.
-    body: Option<RequestBody>,
-    upload: Arc<Upload>,
-    closes: bool,
+    /// The body of a request that was not sent: its first bytes may still be read.
+    pub body: Option<RequestBody>,
 }
 
 /// A request that is not answered: an error on a re-opened MCP event stream would end its session,
@@ -136,38 +124,25 @@ impl ProxyError {
         }
     }
 
-    /// The error as JSON-RPC 2.0 words it (section 5.1); `id` is JSON as the client wrote it.
-    fn json_rpc(&self, target: &str, id: &str) -> String {
-        let reason = self.reason();
-        let error = json!({
-            "code": -32603,
-            "message": self.to_string(),
-            "data": {
-                "reason": reason.word(),
-                "target": target,
-                "candidates": self.candidates(),
-                "chain": self.chain(),
-                "action": reason.action(),
-            },
-        });
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
-    }
-
-    /// The error as problem details (RFC 9457).
-    fn problem(&self, target: &str) -> String {
-        let reason = self.reason();
-        json!({
-            "type": "about:blank",
-            "title": reason.status().canonical_reason(),
-            "status": reason.status().as_u16(),
-            "detail": self.to_string(),
-            "reason": reason.word(),
-            "target": target,
-            "candidates": self.candidates(),
-            "chain": self.chain(),
-            "action": reason.action(),
-        })
-        .to_string()
+    /// Whether the same request may go through a little later. A re-opened MCP event stream is closed
+    /// without a response then: an error would end its session, a closed connection is only tried again
+    /// (D12).
+    #[must_use]
+    pub fn may_pass_later(&self) -> bool {
+        match self {
+            Self::Misrouted(misrouted) => {
+                let waits = [Reason::UnknownTarget, Reason::NoReadyEndpoint];
+                misrouted.discovering && waits.contains(&misrouted.reason)
+            }
+            Self::NoReadyEndpoint(..)
+            | Self::Overloaded
+            | Self::ConnectTimeout(_)
+            | Self::ConnectFailed(_)
+            | Self::UpstreamReset(..)
+            | Self::UpstreamProtocol(..)
+            | Self::HeadTimeout(..) => true,
+            _ => false,
+        }
     }
 
     /// What would have fitted.
@@ -178,9 +153,7 @@ impl ProxyError {
             _ => &[],
         }
     }
-}
 
-impl ProxyError {
     /// Every candidate with its verdict.
     #[must_use]
     pub fn chain(&self) -> Vec<serde_json::Value> {
@@ -189,78 +162,18 @@ impl ProxyError {
     }
 }
 
-// === impl Refusal ===
+// === impl Refused ===
 
-impl Refusal {
-    /// Ends `request` with `error`.
+impl Refused {
+    /// Ends a request that is still here.
     #[must_use]
-    pub fn new(error: ProxyError, request: Request<RequestBody>) -> Self {
-        let body = request.into_body();
-        Self { error, upload: Arc::clone(body.upload()), body: Some(body), closes: false }
-    }
-
-    /// Ends a request that found no route. A re-opened MCP event stream is closed without an answer
-    /// where the route may still come: an error would end its session (D12).
-    #[must_use]
-    pub fn unrouted(error: ProxyError, request: Request<RequestBody>) -> Self {
-        let waits = [Reason::UnknownTarget, Reason::NoReadyEndpoint].contains(&error.reason());
-        let waits = waits && matches!(&error, ProxyError::Misrouted(m) if m.discovering);
-        let closes = waits && facts::reopens_events(&request);
-        Self { closes, ..Self::new(error, request) }
+    pub fn unsent(error: ProxyError, request: Request<RequestBody>) -> Self {
+        Self { error, body: Some(request.into_body()) }
     }
 
     /// Ends a request that is gone: it was handed to a connection.
     #[must_use]
-    pub fn sent(error: ProxyError, upload: Arc<Upload>) -> Self {
-        Self { error, upload, body: None, closes: false }
-    }
-
-    /// The same, but closed without an answer.
-    #[must_use]
-    pub fn without_answer(self) -> Self {
-        Self { closes: true, ..self }
-    }
-
-    /// Whether it is closed without an answer.
-    #[must_use]
-    pub const fn closes(&self) -> bool {
-        self.closes
-    }
-
-    /// The answer: a JSON-RPC error where the request's id is known, problem details (RFC 9457)
-    /// otherwise.
-    pub async fn answer(self, mut exchange: Exchange) -> Response<ReplyBody> {
-        let Self { error, body, upload, .. } = self;
-        if let Some(mut body) = body {
-            body.read_start().await;
-            body.discard();
-        }
-        let start = upload.take_start().unwrap_or_default();
-        let reason = error.reason();
-        let (content_type, text) = match request_id(&start) {
-            Some(id) => ("application/json", error.json_rpc(exchange.target(), id)),
-            None => ("application/problem+json", error.problem(exchange.target())),
-        };
-        exchange.refused(reason);
-        let mut response = Response::new(ReplyBody::local(Bytes::from(text), exchange));
-        *response.status_mut() = reason.status();
-        if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.word().as_bytes()) {
-            response.extensions_mut().insert(phrase);
-        }
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(X_KAGENT_PROXY_ERROR, HeaderValue::from_static(reason.word()));
-        if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if reason == Reason::BadRequest {
-            // Where this head ends is certain, what its sender thinks follows is not.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if reason == Reason::MethodNotAllowed {
-            let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
-        }
-        response
+    pub const fn sent(error: ProxyError) -> Self {
+        Self { error, body: None }
     }
 }

@@ -1,6 +1,6 @@
-//! One record for each request: it counts and logs exactly once, on drop if need be.
+//! What became of one request, noted as it happens, counted and logged exactly once, on drop.
 //!
-//! Opened before anything may fail, it rides inside the answer's body to the very end. Knows metrics
+//! Opened before anything may fail, it rides inside the response's body to the very end. Knows metrics
 //! and the log; never a socket.
 
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
 use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
+use crate::proxy::call::Kind;
 use crate::proxy::reason::Reason;
-use crate::proxy::reply::watchdog::Carrier;
-use crate::proxy::request::facts::{ConnInfo, Kind};
+use crate::proxy::request::conn::{ConnTask, Connection};
+use crate::proxy::request::facts::Facts;
 use crate::route::Route;
 use crate::telemetry::access_log::{AccessLog, Line};
 use crate::telemetry::metrics::RequestLabels;
@@ -40,12 +41,12 @@ pub enum Outcome {
 
 /// The record.
 #[derive(Debug)]
-pub struct Exchange {
+pub struct Recorder {
     started: Instant,
-    conn: Arc<ConnInfo>,
-    carrier: Carrier,
+    conn: Arc<Connection>,
+    task: ConnTask,
     method: http::Method,
-    told: Told,
+    told: HeadCopy,
     kind: Kind,
     /// All exchanges of the proxy.
     open: Arc<AtomicUsize>,
@@ -53,6 +54,7 @@ pub struct Exchange {
     upload: Arc<Upload>,
     /// Counted as an open stream or tunnel.
     streams: bool,
+    reopened: bool,
     events: u64,
     route: Option<Arc<Route>>,
     status: u16,
@@ -66,7 +68,7 @@ pub struct Exchange {
 /// What the record keeps of the request's head: copies in one piece, for what is cut out of the head
 /// would keep the whole buffer that it came in.
 #[derive(Debug)]
-struct Told {
+struct HeadCopy {
     /// Path, `x-kagent-host` and `traceparent`, one behind the other.
     text: Box<str>,
     path_end: usize,
@@ -91,13 +93,14 @@ impl Outcome {
     }
 }
 
-// === impl Exchange ===
+// === impl Recorder ===
 
-impl Exchange {
+impl Recorder {
     /// Opens the record.
     #[must_use]
     pub fn begin(
-        (conn, carrier): (&Arc<ConnInfo>, Carrier),
+        conn: &Arc<Connection>,
+        task: ConnTask,
         open: &Arc<AtomicUsize>,
         log: &AccessLog,
         request: &Request<RequestBody>,
@@ -107,14 +110,15 @@ impl Exchange {
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
-            carrier,
+            task,
             method: request.method().clone(),
-            told: Told::of(request),
+            told: HeadCopy::of(request),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
             upload: Arc::clone(request.body().upload()),
             streams: false,
+            reopened: false,
             events: 0,
             route: None,
             status: 0,
@@ -126,13 +130,35 @@ impl Exchange {
         }
     }
 
-    /// The route is known: the request counts as open there.
-    pub fn on_route(&mut self, route: &Arc<Route>, kind: Kind) {
+    /// The request goes by this route from now on, and counts as open there. Returns whether it went by
+    /// another one before, or by none.
+    pub fn enter(&mut self, route: &Arc<Route>, kind: Kind) -> bool {
+        if self.route.as_ref().is_some_and(|before| Arc::ptr_eq(before, route)) {
+            return false;
+        }
         self.kind = kind;
         route.metrics.open.increment(1.0);
         if let Some(left) = self.route.replace(Arc::clone(route)) {
             left.metrics.open.decrement(1.0);
         }
+        true
+    }
+
+    /// What has passed of the request's body.
+    #[must_use]
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// The head has been read.
+    pub fn read(&mut self, facts: &Facts) {
+        self.reopened = facts.reopened;
+    }
+
+    /// Whether it is a re-opened MCP event stream.
+    #[must_use]
+    pub const fn reopened(&self) -> bool {
+        self.reopened
     }
 
     /// A connection is ours.
@@ -206,10 +232,10 @@ impl Exchange {
         }
     }
 
-    /// What to end when it must end although its client does not read.
+    /// What to end when the request must end although its client does not read.
     #[must_use]
-    pub fn carrier(&self) -> &Carrier {
-        &self.carrier
+    pub fn task(&self) -> &ConnTask {
+        &self.task
     }
 
     /// When the request arrived.
@@ -225,7 +251,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for Recorder {
     fn drop(&mut self) {
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::Relaxed);
@@ -284,9 +310,9 @@ impl Drop for Exchange {
     }
 }
 
-// === impl Told ===
+// === impl HeadCopy ===
 
-impl Told {
+impl HeadCopy {
     fn of(request: &Request<RequestBody>) -> Self {
         let text = |name: &HeaderName| {
             let value = request.headers().get(name).and_then(|value| value.to_str().ok());

@@ -1,103 +1,101 @@
-//! The body of an answer, as clients read it.
+//! What goes back: how a backend's response is passed on, and what is said instead of one.
 //!
-//! Ours and whole, the backend's on its way, or nothing but an abort. `proxy/stream.rs` does the work
-//! of the second.
+//! Begins with the headers of a response; never knows how the request got to the backend.
 
+pub mod body;
 pub mod card;
+pub mod head;
 pub mod plan;
+pub mod refuse;
 pub mod relay;
 pub mod timeouts;
 pub mod tunnel;
 pub mod watchdog;
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use tokio_util::task::TaskTracker;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+pub use self::body::ReplyBody;
+use self::card::Card;
+use self::plan::RelayPlan;
+use self::timeouts::BodyTimeouts;
+use super::call::Kind;
+use super::error::{ProxyError, Refused};
+use super::record::Recorder;
+use super::request::conn::Connection;
+use super::request::facts::Facts;
+use super::way::Way;
+use crate::drain::Watch;
+use crate::upstream::Leased;
 
-use self::plan::Plan;
-use self::relay::{Stream, StreamError};
-use crate::proxy::record::Exchange;
-use crate::proxy::send::attempt::Sent;
-
-/// What clients read.
+/// What holds for every response.
 #[derive(Debug)]
-pub enum ReplyBody {
-    /// Ours, whole.
-    Local(Option<Bytes>, Box<Exchange>),
-    /// The backend's.
-    Stream(Box<Stream>),
-    /// Nothing but the error that ended it.
-    Broken(Option<StreamError>, Box<Exchange>),
-    /// None: the connection becomes a tunnel, which carries the record.
-    Tunnel,
+pub struct Egress {
+    /// The origin that cards name, instead of the one that the client used.
+    pub public_url: Option<String>,
+    /// The phase, which a session's own stream follows.
+    pub watch: Watch,
+    /// Connections that became tunnels; the drain waits for them.
+    pub tunnels: TaskTracker,
 }
 
-// === impl ReplyBody ===
-
-impl ReplyBody {
-    /// An answer of our own, or one that was read whole.
-    #[must_use]
-    pub fn local(bytes: Bytes, exchange: Exchange) -> Self {
-        Self::Local(Some(bytes), Box::new(exchange))
-    }
-
-    /// An answer that broke before any of it was passed on.
-    #[must_use]
-    pub fn broken(error: StreamError, exchange: Exchange) -> Self {
-        Self::Broken(Some(error), Box::new(exchange))
-    }
-
-    /// The backend's answer.
-    #[must_use]
-    pub fn stream(sent: Sent, plan: Plan, exchange: Exchange) -> Self {
-        Self::continued(Bytes::new(), sent, plan, exchange)
-    }
-
-    /// The backend's answer, of which `start` has been read.
-    #[must_use]
-    pub fn continued(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
-        Self::Stream(Box::new(Stream::new(start, sent, plan, exchange)))
-    }
+/// How a response is passed on.
+pub enum Reply {
+    /// Frame by frame.
+    Relay(Response<Leased>, RelayPlan),
+    /// As a card, which is read whole first.
+    Card(Response<Leased>, RelayPlan, Box<Card>),
+    /// As a tunnel.
+    Tunnel(Response<Leased>, BodyTimeouts, OnUpgrade),
 }
 
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = StreamError;
+// === impl Reply ===
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        match &mut *self {
-            Self::Local(bytes, exchange) => Poll::Ready(bytes.take().map(|bytes| {
-                exchange.on_data(bytes.len());
-                Ok(Frame::data(bytes))
-            })),
-            Self::Stream(stream) => stream.poll_frame(cx),
-            Self::Broken(error, _) => Poll::Ready(error.take().map(Err)),
-            Self::Tunnel => Poll::Ready(None),
+impl Reply {
+    /// Decides how a response that came on `way` is passed on; `client` is the client's side of a tunnel,
+    /// if it asked for one.
+    ///
+    /// # Errors
+    /// The backend became a tunnel without being asked.
+    pub fn of(
+        mut response: Response<Leased>,
+        (facts, way, conn): (&Facts, Way, &Connection),
+        client: Option<OnUpgrade>,
+        egress: &Egress,
+        record: &mut Recorder,
+    ) -> Result<Self, Refused> {
+        head::rewrite(&mut response, &way);
+        let to = &way.route.config.to;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = client.filter(|_| to.websocket) else {
+                let error = ProxyError::UnaskedUpgrade(way.route.config.host.clone());
+                return Err(Refused::sent(error));
+            };
+            record.on_head(response.status(), Kind::Upgrade);
+            let limits = BodyTimeouts::of(&to.timeouts.upgrade, record.started());
+            return Ok(Self::Tunnel(response, limits, client));
         }
+        let (head, leased) = response.into_parts();
+        let plan = RelayPlan::new(&head, facts, &way, &egress.watch, record.started());
+        record.on_head(head.status, plan.kind);
+        let response = Response::from_parts(head, leased);
+        Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
+            Some(card) => Self::Card(response, plan, card),
+            None => Self::Relay(response, plan),
+        })
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// The response as hyper takes it.
+    pub async fn into_response(self, record: Recorder, egress: &Egress) -> Response<ReplyBody> {
         match self {
-            Self::Local(bytes, _) => bytes.is_none(),
-            Self::Stream(stream) => stream.is_end_stream(),
-            Self::Broken(error, _) => error.is_none(),
-            Self::Tunnel => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Local(bytes, _) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            Self::Relay(response, plan) => {
+                response.map(|leased| ReplyBody::relay(leased, plan, record))
             }
-            Self::Stream(stream) => stream.size_hint(),
-            Self::Broken(..) => SizeHint::default(),
-            Self::Tunnel => SizeHint::with_exact(0),
+            Self::Card(response, plan, card) => card::pass(response, plan, *card, record).await,
+            Self::Tunnel(response, limits, client) => {
+                tunnel::open(response, client, limits, record, &egress.tunnels)
+            }
         }
     }
 }

@@ -52,6 +52,15 @@ pub struct Lease {
     pub reused: bool,
 }
 
+/// The body of a response, and the lease it lives on.
+#[derive(Debug)]
+pub struct Leased {
+    /// The backend's bytes.
+    pub incoming: Incoming,
+    /// Held until they end.
+    pub lease: Lease,
+}
+
 /// A request that did not make it, and the request itself where not a byte of it was written.
 pub type Unsent = TrySendError<Request<RequestBody>>;
 

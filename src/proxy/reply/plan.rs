@@ -1,25 +1,24 @@
-//! What is to be done with an answer while it passes, decided from the heads of both messages.
+//! What is to be done with a response while it passes, decided from the headers of both messages.
 //!
-//! Pure: reads heads, the route and the clock's start; touches no body. `proxy/stream.rs` carries it out.
-
-use std::sync::Arc;
+//! Pure: reads headers, the route and the time of arrival; touches no body.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, response};
 use tokio::time::Instant;
 
 use crate::drain::Watch;
-use crate::proxy::reply::timeouts::ClockLimits;
-use crate::proxy::request::facts::{Facts, Kind};
-use crate::route::{Route, RouteTable};
+use crate::proxy::call::Kind;
+use crate::proxy::reply::timeouts::BodyTimeouts;
+use crate::proxy::request::facts::Facts;
+use crate::proxy::way::Way;
 
 /// What is to be done.
 #[derive(Debug)]
-pub struct Plan {
+pub struct RelayPlan {
     /// What kind of call it turned out to be.
     pub kind: Kind,
     /// Limits and the keep-alive time.
-    pub limits: ClockLimits,
+    pub limits: BodyTimeouts,
     /// For a `text/event-stream` that is not encoded.
     pub events: Option<EventPlan>,
 }
@@ -29,25 +28,25 @@ pub struct Plan {
 pub struct EventPlan {
     /// A GET that carries a session: it may end cleanly between events, since its client re-opens it.
     pub standalone: Option<Watch>,
-    /// The stream may begin with a legacy `endpoint` event, whose URL these judge.
-    pub legacy: Option<(Arc<RouteTable>, Arc<Route>)>,
+    /// The stream may begin with a legacy `endpoint` event, whose URL is judged by this.
+    pub legacy: Option<Way>,
 }
 
-// === impl Plan ===
+// === impl RelayPlan ===
 
-impl Plan {
-    /// The plan for an answer with this head; `started` is the request's arrival.
+impl RelayPlan {
+    /// The plan for a response with this head; `started` is the request's arrival.
     #[must_use]
     pub fn new(
         head: &response::Parts,
         facts: &Facts,
-        (table, route): (&Arc<RouteTable>, &Arc<Route>),
+        way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
         let events = is_event_stream(&head.headers);
         let kind = if events { Kind::Stream } else { Kind::Unary };
-        let to = &route.config.to;
+        let to = &way.route.config.to;
         let encoded = head.headers.contains_key(CONTENT_ENCODING);
         // Only to such a body may anything be added (D15).
         let open = events
@@ -55,17 +54,17 @@ impl Plan {
             && head.status == StatusCode::OK
             && !head.headers.contains_key(CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
-        let get = open && facts.get;
+        let get = open && facts.is_get;
         let event_plan = EventPlan {
-            standalone: (get && facts.session).then(|| watch.clone()),
-            legacy: (get && !facts.session && !facts.resumes)
-                .then(|| (Arc::clone(table), Arc::clone(route))),
+            standalone: (get && facts.session.is_some()).then(|| watch.clone()),
+            legacy: (get && facts.session.is_none() && !facts.has_last_event_id)
+                .then(|| way.clone()),
         };
         Self {
             kind,
-            limits: ClockLimits {
+            limits: BodyTimeouts {
                 keep_alive,
-                ..ClockLimits::of(kind.limits(&to.timeouts), started)
+                ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
             events: (events && !encoded).then_some(event_plan),
         }

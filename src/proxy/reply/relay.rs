@@ -1,12 +1,11 @@
-//! An answer on its way from the backend to the client: every frame passes in the poll that brought it.
+//! A response on its way from the backend to the client: every frame passes in the poll that brought it.
 //!
-//! Owns what must live as long as the stream: the lease and the exchange. Event streams are followed,
+//! Owns what must live as long as the body: the lease and the record. Event streams are followed,
 //! so that a comment or an end stands only between events; nothing else of a body is changed, but for
 //! the legacy `endpoint` event. Never decides where a request goes.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,14 +14,13 @@ use hyper::body::Incoming;
 
 use crate::drain::Phase;
 use crate::protocol::sse::SseScanner;
-use crate::proxy::record::{Exchange, Outcome};
-use crate::proxy::reply::plan::{EventPlan, Plan};
-use crate::proxy::reply::timeouts::{Clock, Due};
-use crate::proxy::reply::watchdog::Backstop;
-use crate::proxy::send::attempt::Sent;
+use crate::proxy::record::{Outcome, Recorder};
+use crate::proxy::reply::plan::{EventPlan, RelayPlan};
+use crate::proxy::reply::timeouts::{BodyTimer, Expired};
+use crate::proxy::reply::watchdog::Watchdog;
+use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
-use crate::route::{Route, RouteTable};
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Leased};
 
 /// What a silent event stream gets (D15): a comment, which every parser skips.
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -43,15 +41,15 @@ pub enum StreamError {
 
 /// A body on its way, with everything that ends with it.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Relay {
     start: Bytes,
     incoming: Incoming,
     /// Given back when the body has ended; one that is dropped closes its connection.
     lease: Option<Lease>,
-    exchange: Exchange,
+    record: Recorder,
     ending: Option<Ending>,
-    clock: Option<Clock>,
-    backstop: Option<Backstop>,
+    timer: Option<BodyTimer>,
+    watchdog: Option<Watchdog>,
     events: Option<Box<Events>>,
 }
 
@@ -80,32 +78,36 @@ enum Standalone {
 #[derive(Debug)]
 struct FirstEvent {
     event: EndpointEvent,
-    table: Arc<RouteTable>,
-    route: Arc<Route>,
+    way: Way,
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
 
-// === impl Stream ===
+// === impl Relay ===
 
-impl Stream {
+impl Relay {
     /// `start` has been read already and goes out first.
-    pub(in crate::proxy) fn new(start: Bytes, sent: Sent, plan: Plan, exchange: Exchange) -> Self {
-        let Sent { incoming, lease } = sent;
+    pub(in crate::proxy) fn new(
+        start: Bytes,
+        leased: Leased,
+        plan: RelayPlan,
+        record: Recorder,
+    ) -> Self {
+        let Leased { incoming, lease } = leased;
         let ended = start.is_empty() && incoming.is_end_stream();
-        let (mut clock, mut backstop) = (None, None);
+        let (mut timer, mut watchdog) = (None, None);
         if !ended {
-            clock = Clock::start(plan.limits);
-            backstop = Backstop::start(plan.limits, exchange.carrier());
+            timer = BodyTimer::start(plan.limits);
+            watchdog = Watchdog::start(plan.limits, record.task());
         }
         let mut stream = Self {
             start,
             incoming,
             lease: Some(lease),
-            exchange,
+            record,
             ending: None,
-            clock,
-            backstop,
+            timer,
+            watchdog,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
         };
         if ended {
@@ -141,7 +143,7 @@ impl Stream {
         }
         if !self.start.is_empty() {
             let start = std::mem::take(&mut self.start);
-            self.exchange.on_data(start.len());
+            self.record.on_data(start.len());
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         loop {
@@ -160,11 +162,11 @@ impl Stream {
 
     /// Counts a frame, and changes it where it is part of an `endpoint` event.
     fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
-        if let Some(clock) = &mut self.clock {
-            clock.passed();
+        if let Some(timer) = &mut self.timer {
+            timer.passed();
         }
-        if let Some(backstop) = &self.backstop {
-            backstop.passed();
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.passed();
         }
         // hyper does not poll again after the last byte of a sized body.
         let last = self.incoming.is_end_stream();
@@ -172,13 +174,13 @@ impl Stream {
             Err(trailers) => trailers,
             Ok(data) => Frame::data(match &mut self.events {
                 None => {
-                    self.exchange.on_data(data.len());
+                    self.record.on_data(data.len());
                     data
                 }
                 Some(events) => {
                     let out = events.pass(data)?;
-                    self.exchange.on_data(out.len());
-                    self.exchange.on_events(events.scanner.events());
+                    self.record.on_data(out.len());
+                    self.record.on_events(events.scanner.events());
                     out
                 }
             }),
@@ -198,18 +200,18 @@ impl Stream {
             return Poll::Ready(None);
         }
         let may_comment = self.events.as_ref().is_some_and(|events| events.may_comment());
-        let Some(clock) = &mut self.clock else { return Poll::Pending };
-        match clock.poll_due(cx, may_comment) {
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        match timer.poll_expired(cx, may_comment) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Due::Comment) => {
-                self.exchange.on_comment();
+            Poll::Ready(Expired::Comment) => {
+                self.record.on_comment();
                 Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(COMMENT)))))
             }
-            Poll::Ready(Due::Idle) => {
+            Poll::Ready(Expired::Idle) => {
                 self.finish(Outcome::IdleTimeout);
                 Poll::Ready(Some(Err(StreamError::Idle)))
             }
-            Poll::Ready(Due::Total) => {
+            Poll::Ready(Expired::Total) => {
                 self.finish(Outcome::TotalTimeout);
                 Poll::Ready(Some(Err(StreamError::Total)))
             }
@@ -239,10 +241,10 @@ impl Stream {
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        self.exchange.ended(outcome);
+        self.record.ended(outcome);
         self.ending = Some(Ending::Clean);
-        self.clock = None;
-        self.backstop = None;
+        self.timer = None;
+        self.watchdog = None;
         if let Some(lease) = self.lease.take()
             && outcome == Outcome::Complete
         {
@@ -251,11 +253,11 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Relay {
     fn drop(&mut self) {
-        match self.backstop.as_ref().and_then(Backstop::due) {
-            Some(Due::Total) => self.exchange.ended(Outcome::TotalTimeout),
-            Some(Due::Idle | Due::Comment) => self.exchange.ended(Outcome::IdleTimeout),
+        match self.watchdog.as_ref().and_then(Watchdog::due) {
+            Some(Expired::Total) => self.record.ended(Outcome::TotalTimeout),
+            Some(Expired::Idle | Expired::Comment) => self.record.ended(Outcome::IdleTimeout),
             None => {}
         }
     }
@@ -275,11 +277,7 @@ impl Events {
             Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
         });
         let after_first = plan.legacy.is_some();
-        let first = plan.legacy.map(|(table, route)| FirstEvent {
-            event: EndpointEvent::default(),
-            table,
-            route,
-        });
+        let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
         Self { scanner: SseScanner::default(), first, after_first, standalone }
     }
 
@@ -288,8 +286,8 @@ impl Events {
         let out = match &mut self.first {
             None => data,
             Some(first) => {
-                let (table, route) = (&first.table, &first.route);
-                match first.event.feed(&data, &|host| table.is_backend(host, route)) {
+                let FirstEvent { event, way } = first;
+                match event.feed(&data, &|host| way.table.is_backend(host, &way.route)) {
                     Held::Wait(comments) if comments.is_empty() => return None,
                     Held::Wait(comments) => Bytes::from(comments),
                     Held::Release(bytes) => {

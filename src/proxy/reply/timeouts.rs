@@ -1,7 +1,7 @@
 //! What silence and age do to a body: comments, the idle limit, the total limit.
 //!
 //! One lazy timer: a frame only stores the time, and the timer, when it fires, compares and sleeps
-//! again. Knows no bytes; `proxy/stream.rs` asks it while nothing comes from upstream.
+//! again. Knows no bytes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,39 +14,39 @@ use crate::config::Limits;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum Expired {
     /// The client has heard nothing for the keep-alive time.
     Comment,
     /// Upstream has said nothing for the idle limit.
     Idle,
-    /// The exchange has reached its total limit.
+    /// The record has reached its total limit.
     Total,
 }
 
 /// The limits of one body; `None` is without.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ClockLimits {
+pub struct BodyTimeouts {
     /// Silence toward the client after which a comment is due.
     pub keep_alive: Option<Duration>,
     /// Silence of upstream.
     pub idle: Option<Duration>,
-    /// When the exchange must be over.
+    /// When the record must be over.
     pub total: Option<Instant>,
 }
 
-/// A running clock.
+/// A running timer.
 #[derive(Debug)]
-pub struct Clock {
-    limits: ClockLimits,
+pub struct BodyTimer {
+    limits: BodyTimeouts,
     sleep: Pin<Box<Sleep>>,
     upstream: Instant,
     client: Instant,
 }
 
-// === impl ClockLimits ===
+// === impl BodyTimeouts ===
 
-impl ClockLimits {
-    /// The limits of a kind of call for an exchange that arrived at `started`; no comments.
+impl BodyTimeouts {
+    /// The limits of a kind of call for an record that arrived at `started`; no comments.
     #[must_use]
     pub fn of(limits: &Limits, started: Instant) -> Self {
         let total = limits.total.map(|total| started + total);
@@ -54,12 +54,12 @@ impl ClockLimits {
     }
 }
 
-// === impl Clock ===
+// === impl BodyTimer ===
 
-impl Clock {
-    /// A clock that starts now; `None` if nothing can ever be due.
+impl BodyTimer {
+    /// A timer that starts now; `None` if nothing can ever be due.
     #[must_use]
-    pub fn start(limits: ClockLimits) -> Option<Self> {
+    pub fn start(limits: BodyTimeouts) -> Option<Self> {
         let now = Instant::now();
         let next = next(&limits, now, now)?;
         Some(Self {
@@ -77,15 +77,15 @@ impl Clock {
     }
 
     /// Waits for what is due next; comments only while `may_comment`.
-    pub fn poll_due(&mut self, cx: &mut Context<'_>, may_comment: bool) -> Poll<Due> {
+    pub fn poll_expired(&mut self, cx: &mut Context<'_>, may_comment: bool) -> Poll<Expired> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
             let now = Instant::now();
             if self.limits.total.is_some_and(|end| end <= now) {
-                return Poll::Ready(Due::Total);
+                return Poll::Ready(Expired::Total);
             }
             if self.limits.idle.is_some_and(|limit| self.upstream + limit <= now) {
-                return Poll::Ready(Due::Idle);
+                return Poll::Ready(Expired::Idle);
             }
             let silent = self.limits.keep_alive.is_some_and(|limit| self.client + limit <= now);
             if silent {
@@ -96,14 +96,14 @@ impl Clock {
                 self.sleep.as_mut().reset(next);
             }
             if silent && may_comment {
-                return Poll::Ready(Due::Comment);
+                return Poll::Ready(Expired::Comment);
             }
         }
     }
 }
 
 /// When something may be due at the earliest.
-fn next(limits: &ClockLimits, upstream: Instant, client: Instant) -> Option<Instant> {
+fn next(limits: &BodyTimeouts, upstream: Instant, client: Instant) -> Option<Instant> {
     let idle = limits.idle.map(|limit| upstream + limit);
     let comment = limits.keep_alive.map(|limit| client + limit);
     [idle, comment, limits.total].into_iter().flatten().min()
@@ -120,11 +120,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_brings_a_comment_and_then_the_limit() {
         let limits =
-            ClockLimits { keep_alive: Some(30 * SECOND), idle: Some(70 * SECOND), total: None };
+            BodyTimeouts { keep_alive: Some(30 * SECOND), idle: Some(70 * SECOND), total: None };
         let start = Instant::now();
-        let mut clock = Clock::start(limits).unwrap();
-        for (due, at) in [(Due::Comment, 30), (Due::Comment, 60), (Due::Idle, 70)] {
-            assert_eq!(poll_fn(|cx| clock.poll_due(cx, true)).await, due);
+        let mut timer = BodyTimer::start(limits).unwrap();
+        for (due, at) in [(Expired::Comment, 30), (Expired::Comment, 60), (Expired::Idle, 70)] {
+            assert_eq!(poll_fn(|cx| timer.poll_expired(cx, true)).await, due);
             assert_eq!(start + at * SECOND, Instant::now());
         }
     }
@@ -132,23 +132,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_put_everything_off_but_the_end() {
         let start = Instant::now();
-        let limits = ClockLimits {
+        let limits = BodyTimeouts {
             keep_alive: Some(30 * SECOND),
             idle: Some(40 * SECOND),
             total: Some(start + 80 * SECOND),
         };
-        let mut clock = Clock::start(limits).unwrap();
+        let mut timer = BodyTimer::start(limits).unwrap();
         tokio::time::advance(29 * SECOND).await;
-        clock.passed();
-        assert_eq!(poll_fn(|cx| clock.poll_due(cx, true)).await, Due::Comment);
+        timer.passed();
+        assert_eq!(poll_fn(|cx| timer.poll_expired(cx, true)).await, Expired::Comment);
         assert_eq!(start + 59 * SECOND, Instant::now());
-        clock.passed();
-        assert_eq!(poll_fn(|cx| clock.poll_due(cx, false)).await, Due::Total);
+        timer.passed();
+        assert_eq!(poll_fn(|cx| timer.poll_expired(cx, false)).await, Expired::Total);
         assert_eq!(start + 80 * SECOND, Instant::now());
     }
 
     #[test]
-    fn without_limits_there_is_no_clock() {
-        assert!(Clock::start(ClockLimits::default()).is_none());
+    fn without_limits_there_is_no_timer() {
+        assert!(BodyTimer::start(BodyTimeouts::default()).is_none());
     }
 }

@@ -16,23 +16,22 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::task::TaskTracker;
 
-use crate::proxy::record::{Exchange, Outcome};
+use crate::proxy::record::{Outcome, Recorder};
 use crate::proxy::reply::ReplyBody;
-use crate::proxy::reply::timeouts::{Clock, ClockLimits, Due};
-use crate::proxy::send::attempt::Sent;
-use crate::upstream::Lease;
+use crate::proxy::reply::timeouts::{BodyTimeouts, BodyTimer, Expired};
+use crate::upstream::{Lease, Leased};
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.
 pub fn open(
-    mut response: Response<Sent>,
+    mut response: Response<Leased>,
     client: OnUpgrade,
-    limits: ClockLimits,
-    exchange: Exchange,
+    limits: BodyTimeouts,
+    record: Recorder,
     tracker: &TaskTracker,
 ) -> Response<ReplyBody> {
     let backend = hyper::upgrade::on(&mut response);
-    let (head, sent) = response.into_parts();
-    tracker.spawn(carry(client, backend, sent.lease, limits, exchange));
+    let (head, leased) = response.into_parts();
+    tracker.spawn(carry(client, backend, leased.lease, limits, record));
     Response::from_parts(head, ReplyBody::Tunnel)
 }
 
@@ -40,14 +39,14 @@ async fn carry(
     client: OnUpgrade,
     backend: OnUpgrade,
     lease: Lease,
-    limits: ClockLimits,
-    mut exchange: Exchange,
+    limits: BodyTimeouts,
+    mut record: Recorder,
 ) {
     let (client, backend) = match tokio::join!(client, backend) {
         (Ok(client), Ok(backend)) => (client, backend),
         (Ok(_), Err(error)) => {
             tracing::debug!(%error, "the backend left before the tunnel began");
-            return exchange.ended(Outcome::UpstreamBroke);
+            return record.ended(Outcome::UpstreamBroke);
         }
         (Err(_), _) => return,
     };
@@ -56,7 +55,7 @@ async fn carry(
     let mut backend = Backend { io: TokioIo::new(backend), seen: Arc::clone(&seen) };
     let outcome = {
         let mut copy = pin!(copy_bidirectional(&mut client, &mut backend));
-        let mut clock = Clock::start(limits);
+        let mut timer = BodyTimer::start(limits);
         let mut before = 0;
         poll_fn(|cx| {
             if let Poll::Ready(ended) = copy.as_mut().poll(cx) {
@@ -66,20 +65,20 @@ async fn carry(
                     Err(_) => Outcome::ClientGone,
                 });
             }
-            let Some(clock) = &mut clock else { return Poll::Pending };
+            let Some(timer) = &mut timer else { return Poll::Pending };
             let now = seen.down.load(Ordering::Relaxed);
             if now != std::mem::replace(&mut before, now) {
-                clock.passed();
+                timer.passed();
             }
-            clock.poll_due(cx, false).map(|due| match due {
-                Due::Total => Outcome::TotalTimeout,
-                Due::Idle | Due::Comment => Outcome::IdleTimeout,
+            timer.poll_expired(cx, false).map(|due| match due {
+                Expired::Total => Outcome::TotalTimeout,
+                Expired::Idle | Expired::Comment => Outcome::IdleTimeout,
             })
         })
         .await
     };
-    exchange.on_tunnel(seen.up.load(Ordering::Relaxed), seen.down.load(Ordering::Relaxed));
-    exchange.ended(outcome);
+    record.on_tunnel(seen.up.load(Ordering::Relaxed), seen.down.load(Ordering::Relaxed));
+    record.ended(outcome);
     drop(lease);
 }
 

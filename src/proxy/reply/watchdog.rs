@@ -1,10 +1,10 @@
 //! The limits of an answer whose client does not read.
 //!
-//! hyper polls a body only while there is room for its bytes, so the clock inside it stands still once
+//! hyper polls a body only while there is room for its bytes, so the timer inside it stands still once
 //! the client stops reading. Where a route has an idle or a total limit, which none has by default, a
-//! task of its own watches beside the body and ends the task that carries the exchange: the connection in
+//! task of its own watches beside the body and ends the task that carries the record: the connection in
 //! HTTP/1, the stream in HTTP/2. Knows no bytes; `proxy/stream.rs` reports to it, `listener` says what
-//! carries an exchange.
+//! carries an record.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,19 +13,16 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::proxy::reply::timeouts::{ClockLimits, Due};
+use crate::proxy::reply::timeouts::{BodyTimeouts, Expired};
+use crate::proxy::request::conn::ConnTask;
 
 /// How much later than the limit: a body that can still be polled ends itself, and passes on what came
 /// before.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The task that an exchange lives in, as far as it is known.
-#[derive(Clone, Debug, Default)]
-pub struct Carrier(Arc<OnceLock<AbortHandle>>);
-
 /// Watches one body until dropped.
 #[derive(Debug)]
-pub struct Backstop {
+pub struct Watchdog {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
@@ -36,30 +33,15 @@ struct Shared {
     /// Milliseconds since `born` of the last bytes from upstream.
     passed: AtomicU64,
     /// What came first: something was due, or (`None`) the body's own end.
-    end: OnceLock<Option<Due>>,
+    end: OnceLock<Option<Expired>>,
 }
 
-// === impl Carrier ===
+// === impl Watchdog ===
 
-impl Carrier {
-    /// Says what it is; once.
-    pub fn is(&self, task: AbortHandle) {
-        let _said_already = self.0.set(task);
-    }
-
-    fn cut(&self) {
-        if let Some(task) = self.0.get() {
-            task.abort();
-        }
-    }
-}
-
-// === impl Backstop ===
-
-impl Backstop {
+impl Watchdog {
     /// Begins to watch; `None` if no limit holds.
     #[must_use]
-    pub fn start(limits: ClockLimits, carrier: &Carrier) -> Option<Self> {
+    pub fn start(limits: BodyTimeouts, carrier: &ConnTask) -> Option<Self> {
         if limits.idle.is_none() && limits.total.is_none() {
             return None;
         }
@@ -75,26 +57,26 @@ impl Backstop {
         self.shared.passed.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Why it has ended the exchange, if it has.
+    /// Why it has ended the record, if it has.
     #[must_use]
-    pub fn due(&self) -> Option<Due> {
+    pub fn due(&self) -> Option<Expired> {
         self.shared.end.get().copied().flatten()
     }
 }
 
-impl Drop for Backstop {
+impl Drop for Watchdog {
     fn drop(&mut self) {
-        // From here on the carrier may carry another exchange, which must not be cut.
+        // From here on the carrier may carry another record, which must not be cut.
         let _due_before = self.shared.end.set(None);
         self.task.abort();
     }
 }
 
-async fn watch(shared: Arc<Shared>, limits: ClockLimits, carrier: Carrier) {
+async fn watch(shared: Arc<Shared>, limits: BodyTimeouts, carrier: ConnTask) {
     loop {
         let passed = shared.born + Duration::from_millis(shared.passed.load(Ordering::Relaxed));
-        let idle = limits.idle.map(|limit| (passed + limit, Due::Idle));
-        let total = limits.total.map(|end| (end, Due::Total));
+        let idle = limits.idle.map(|limit| (passed + limit, Expired::Idle));
+        let total = limits.total.map(|end| (end, Expired::Total));
         let Some((at, due)) = [idle, total].into_iter().flatten().min_by_key(|(at, _)| *at) else {
             return;
         };
@@ -115,35 +97,35 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn carrier() -> (Carrier, tokio::task::JoinHandle<()>) {
-        let (carrier, task) = (Carrier::default(), tokio::spawn(std::future::pending()));
-        carrier.is(task.abort_handle());
+    fn carrier() -> (ConnTask, tokio::task::JoinHandle<()>) {
+        let (carrier, task) = (ConnTask::default(), tokio::spawn(std::future::pending()));
+        carrier.set(task.abort_handle());
         (carrier, task)
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_due_first_ends_the_carrier_and_bytes_put_only_idleness_off() {
-        for (passes, due, at) in [(1, Due::Idle, 51), (4, Due::Total, 101)] {
+        for (passes, due, at) in [(1, Expired::Idle, 51), (4, Expired::Total, 101)] {
             let start = Instant::now();
             let total = Some(start + 100 * SECOND);
-            let limits = ClockLimits { keep_alive: None, idle: Some(30 * SECOND), total };
+            let limits = BodyTimeouts { keep_alive: None, idle: Some(30 * SECOND), total };
             let (carrier, task) = carrier();
-            let backstop = Backstop::start(limits, &carrier).unwrap();
+            let watchdog = Watchdog::start(limits, &carrier).unwrap();
             for _ in 0..passes {
                 tokio::time::sleep(20 * SECOND).await;
-                backstop.passed();
+                watchdog.passed();
             }
-            assert!(!task.is_finished() && backstop.due().is_none());
+            assert!(!task.is_finished() && watchdog.due().is_none());
             assert!(task.await.unwrap_err().is_cancelled());
-            assert_eq!((backstop.due(), Instant::now() - start), (Some(due), at * SECOND));
+            assert_eq!((watchdog.due(), Instant::now() - start), (Some(due), at * SECOND));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_has_ended_leaves_its_carrier_alone() {
-        let limits = ClockLimits { idle: Some(SECOND), ..ClockLimits::default() };
+        let limits = BodyTimeouts { idle: Some(SECOND), ..BodyTimeouts::default() };
         let (carrier, task) = carrier();
-        drop(Backstop::start(limits, &carrier));
+        drop(Watchdog::start(limits, &carrier));
         tokio::time::sleep(10 * SECOND).await;
         assert!(!task.is_finished());
         task.abort();
@@ -151,7 +133,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_limits_nothing_watches() {
-        let limits = ClockLimits { keep_alive: Some(SECOND), ..ClockLimits::default() };
-        assert!(Backstop::start(limits, &Carrier::default()).is_none());
+        let limits = BodyTimeouts { keep_alive: Some(SECOND), ..BodyTimeouts::default() };
+        assert!(Watchdog::start(limits, &ConnTask::default()).is_none());
     }
 }

@@ -1,16 +1,16 @@
-//! What one request has met on its way to a backend, and for how long it still waits (D11, D12).
+//! How often one request may be sent, and for how long it waits for a backend (D11, D12).
 //!
-//! Costs nothing until something fails. Opens no connection; `proxy/attempt.rs` asks it after each
-//! failure, and `proxy/reroute.rs` takes it along to another route.
+//! Costs nothing until something fails. Whoever waits has a place in the queue, and only here is one
+//! taken. Opens no connection and finds no route.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::attempt::Broken;
+use super::hold::{Held, Holds};
 use crate::proxy::error::ProxyError;
-use crate::proxy::send::attempt::Broken;
-use crate::proxy::send::hold::{Held, Holds};
 use crate::route::{Route, Source};
 use crate::upstream::ConnectError;
 
@@ -20,124 +20,144 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// What the last dial of a hold has at least.
 const LAST_DIAL: Duration = Duration::from_millis(100);
 
-/// The patience of one request.
+/// The tries and the patience of one request.
 #[derive(Debug)]
-pub struct Troubles<'a> {
+pub struct Retry<'a> {
     holds: &'a Holds,
     source: IpAddr,
+    /// When the request arrived: every wait counts from there.
+    started: Instant,
+    /// By the route it is on.
     until: Instant,
     /// Boxed: rare, and large enough to weigh on every connection.
-    met: Option<Box<Met>>,
+    past: Option<Box<Past>>,
 }
 
-/// What it has met.
+/// What has happened to the request so far.
 #[derive(Debug)]
-struct Met {
+struct Past {
     pause: Duration,
     held: Option<Held>,
     /// Why nothing could be reached, when that was last clear.
     error: Option<ConnectError>,
     /// Endpoints that have had the request. Sent again, it gets a new connection: what closed one idle
     /// connection may have closed the next one too, and this may be its only repeat.
-    had: Vec<SocketAddr>,
+    tried: Vec<SocketAddr>,
     repeated: bool,
 }
 
-// === impl Troubles ===
+// === impl Retry ===
 
-impl<'a> Troubles<'a> {
-    /// None yet; a request from `source` waits no longer than `until`.
+impl<'a> Retry<'a> {
+    /// Nothing has happened yet to a request from `source`, which arrived at `started`.
     #[must_use]
-    pub const fn new(holds: &'a Holds, source: IpAddr, until: Instant) -> Self {
-        Self { holds, source, until, met: None }
+    pub const fn new(holds: &'a Holds, source: IpAddr, started: Instant) -> Self {
+        Self { holds, source, started, until: started, past: None }
+    }
+
+    /// When the request arrived.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// It goes by this route from now on, where nothing has failed yet; the GET of a card waits longer.
+    pub fn on_route(&mut self, route: &Route, card: bool) {
+        let times = route.config.to.hold;
+        self.until = self.started + if card { times.card } else { times.request };
+        if let Some(past) = &mut self.past {
+            past.tried.clear();
+            (past.error, past.pause) = (None, FIRST_PAUSE);
+        }
     }
 
     /// Endpoints that have had the request in this round.
-    pub(in crate::proxy) fn had(&self) -> &[SocketAddr] {
-        self.met.as_ref().map_or(&[], |met| &met.had)
+    #[must_use]
+    pub fn tried(&self) -> &[SocketAddr] {
+        self.past.as_ref().map_or(&[], |past| &past.tried)
+    }
+
+    /// Takes a place among those who wait, if it has none yet; false if too many wait already.
+    pub fn hold(&mut self) -> bool {
+        let past = self.past.get_or_insert_default();
+        if past.held.is_none() {
+            past.held = self.holds.enter(self.source);
+        }
+        past.held.is_some()
     }
 
     /// It does not wait any more: its place is another's.
-    pub(in crate::proxy) fn resume(&mut self) {
-        if let Some(met) = &mut self.met {
-            met.held = None;
+    pub fn release(&mut self) {
+        if let Some(past) = &mut self.past {
+            past.held = None;
         }
     }
 
-    /// It goes another way, where nothing has failed yet.
-    pub(in crate::proxy) fn elsewhere(&mut self) {
-        if let Some(met) = &mut self.met {
-            met.had.clear();
-            (met.error, met.pause) = (None, FIRST_PAUSE);
-        }
-    }
-
-    /// Whether the request may be sent again (D11), now that this has become of it. Counts, and waits
-    /// where it must.
-    pub(in crate::proxy) async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
-        let met = self.met.get_or_insert_default();
-        if (broken.written && met.repeated) || !route.cluster.budget.take(Instant::now()) {
+    /// Whether the request may be sent again, now that this has become of it. Counts, and waits where it
+    /// must.
+    pub async fn may_repeat(&mut self, route: &Route, broken: &Broken) -> bool {
+        let past = self.past.get_or_insert_default();
+        if (broken.written && past.repeated) || !route.cluster.budget.take(Instant::now()) {
             return false;
         }
-        met.repeated |= broken.written;
-        met.had.push(broken.address);
+        past.repeated |= broken.written;
+        past.tried.push(broken.address);
         // A new connection that closes at once is as good as a failed dial.
-        let elsewhere = broken.reused || route.cluster.pick(&met.had).is_some();
+        let elsewhere = broken.reused || route.cluster.pick(&past.tried).is_some();
         elsewhere || self.pause(route).await
     }
 
     /// Nothing could be reached, for this reason: waits a while, where waiting may help.
-    pub(in crate::proxy) async fn wait(
+    ///
+    /// # Errors
+    /// Waiting does not help, its time is over, or too many wait already.
+    pub async fn wait(
         &mut self,
         route: &Route,
         error: Option<ConnectError>,
     ) -> Result<(), ProxyError> {
-        let met = self.met.get_or_insert_default();
+        let past = self.past.get_or_insert_default();
         let waits = matches!(error, None | Some(ConnectError::Io(..) | ConnectError::Timeout(..)));
         // A dial that the end of the hold cut short says less than the one before it.
-        let cut = matches!(error, Some(ConnectError::Timeout(..))) && met.held.is_some();
-        if !cut || met.error.is_none() {
-            met.error = error;
+        let cut = matches!(error, Some(ConnectError::Timeout(..))) && past.held.is_some();
+        if !cut || past.error.is_none() {
+            past.error = error;
         }
         if !waits || Instant::now() >= self.until {
-            return Err(unreachable(route, met.error.take()));
+            return Err(unreachable(route, past.error.take()));
         }
-        met.had.clear();
+        past.tried.clear();
         if self.pause(route).await { Ok(()) } else { Err(ProxyError::Overloaded) }
     }
 
     /// Waits a while; false if the time is over or too many wait already.
     async fn pause(&mut self, route: &Route) -> bool {
         let now = Instant::now();
-        if now >= self.until {
+        if now >= self.until || !self.hold() {
             return false;
         }
-        let met = self.met.get_or_insert_default();
-        if met.held.is_none() {
-            met.held = self.holds.enter(self.source);
-        }
-        if met.held.is_none() {
-            return false;
-        }
-        route.cluster.wait((now + met.pause).min(self.until)).await;
-        met.pause = (met.pause * 2).min(LONGEST_PAUSE);
+        let past = self.past.get_or_insert_default();
+        let next = (now + past.pause).min(self.until);
+        past.pause = (past.pause * 2).min(LONGEST_PAUSE);
+        route.cluster.wait(next).await;
         true
     }
 
     /// For the next dial of a request that waits: no more than is left of its time, and a little at its
-    /// very end.
-    pub(in crate::proxy) fn left(&self) -> Option<Duration> {
-        let waits = self.met.as_ref().is_some_and(|met| met.held.is_some());
+    /// very end. `None` if it does not wait.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let waits = self.past.as_ref().is_some_and(|past| past.held.is_some());
         let left = || self.until.saturating_duration_since(Instant::now()).max(LAST_DIAL);
         waits.then(left)
     }
 }
 
-// === impl Met ===
+// === impl Past ===
 
-impl Default for Met {
+impl Default for Past {
     fn default() -> Self {
-        Self { pause: FIRST_PAUSE, held: None, error: None, had: Vec::new(), repeated: false }
+        Self { pause: FIRST_PAUSE, held: None, error: None, tried: Vec::new(), repeated: false }
     }
 }
 

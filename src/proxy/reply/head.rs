@@ -1,0 +1,38 @@
+//! The headers of a response as the client gets them.
+//!
+//! Changes headers only, and in this one place; never reads a body.
+
+use http::header::LOCATION;
+use http::{HeaderValue, Response, StatusCode, Version};
+
+use crate::headers;
+use crate::proxy::way::Way;
+use crate::rewrite::origin::path_absolute;
+
+/// Takes out what concerns the backend's connection only, and what only we may say; keeps redirects on
+/// the proxy.
+pub fn rewrite<B>(response: &mut Response<B>, way: &Way) {
+    let map = response.headers_mut();
+    headers::strip_hop_by_hop(map);
+    // Only we may speak by it: a client must be able to tell our errors from a backend's.
+    map.remove(headers::X_KAGENT_PROXY_ERROR);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        headers::ask_for_websocket(response.headers_mut());
+    } else {
+        stay_on_proxy(response, way);
+    }
+    *response.version_mut() = Version::HTTP_11;
+}
+
+/// A redirect to the backend becomes one on the origin the client uses: a Python client's POST
+/// carries the backend's Host, so servers build their `Location` from it.
+fn stay_on_proxy<B>(response: &mut Response<B>, way: &Way) {
+    let Some(location) = response.headers().get(LOCATION) else { return };
+    let path = location
+        .to_str()
+        .ok()
+        .and_then(|url| path_absolute(url, &|host| way.table.is_backend(host, &way.route)));
+    if let Some(path) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
+        response.headers_mut().insert(LOCATION, path);
+    }
+}

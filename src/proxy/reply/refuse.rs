@@ -1,0 +1,89 @@
+//! The response of our own that an error makes.
+//!
+//! A JSON-RPC error where the request's id is known, problem details otherwise. Knows nothing of how the
+//! request got here.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::ReplyBody;
+use crate::headers::X_KAGENT_PROXY_ERROR;
+use crate::protocol::jsonrpc::request_id;
+use crate::proxy::error::{ProxyError, Refused};
+use crate::proxy::reason::Reason;
+use crate::proxy::record::Recorder;
+
+/// Answers a request that is refused. Reads on in its body for its id, and reads the rest away.
+pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBody> {
+    let Refused { error, body } = refused;
+    if let Some(mut body) = body {
+        body.read_start().await;
+        body.discard();
+    }
+    let start = record.upload().take_start().unwrap_or_default();
+    let reason = error.reason();
+    let (content_type, text) = match request_id(&start) {
+        Some(id) => ("application/json", json_rpc(&error, record.target(), id)),
+        None => ("application/problem+json", problem(&error, record.target())),
+    };
+    record.refused(reason);
+    let mut response = Response::new(ReplyBody::local(Bytes::from(text), record));
+    *response.status_mut() = reason.status();
+    if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.word().as_bytes()) {
+        response.extensions_mut().insert(phrase);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    fields(reason, headers);
+    response
+}
+
+fn fields(reason: Reason, headers: &mut HeaderMap) {
+    headers.insert(X_KAGENT_PROXY_ERROR, HeaderValue::from_static(reason.word()));
+    if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if reason == Reason::BadRequest {
+        // Where this head ends is certain, what its sender thinks follows is not.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if reason == Reason::MethodNotAllowed {
+        let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+}
+
+/// The error as JSON-RPC 2.0 words it (section 5.1); `id` is JSON as the client wrote it.
+fn json_rpc(error: &ProxyError, target: &str, id: &str) -> String {
+    let reason = error.reason();
+    let body = json!({
+        "code": -32603,
+        "message": error.to_string(),
+        "data": {
+            "reason": reason.word(),
+            "target": target,
+            "candidates": error.candidates(),
+            "chain": error.chain(),
+            "action": reason.action(),
+        },
+    });
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#)
+}
+
+/// The error as problem details (RFC 9457).
+fn problem(error: &ProxyError, target: &str) -> String {
+    let reason = error.reason();
+    json!({
+        "type": "about:blank",
+        "title": reason.status().canonical_reason(),
+        "status": reason.status().as_u16(),
+        "detail": error.to_string(),
+        "reason": reason.word(),
+        "target": target,
+        "candidates": error.candidates(),
+        "chain": error.chain(),
+        "action": reason.action(),
+    })
+    .to_string()
+}

@@ -1,0 +1,71 @@
+//! One client connection: who it is, and the task that serves it.
+//!
+//! Plain data that every request of the connection shares. Knows no request, no route and no backend.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The same for access lines, and without its port for `x-forwarded-for`: made once.
+    pub peer_text: Box<str>,
+    /// See `peer_text`.
+    pub forwarded_for: HeaderValue,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Name of the listener it came on.
+    pub listener: Arc<str>,
+    /// Requests of this connection whose body or answer has not ended; each exchange and each body
+    /// counts itself.
+    pub open: Arc<AtomicUsize>,
+    /// Its place among the connections, which a tunnel keeps.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// A connection without requests.
+    #[must_use]
+    pub fn new(
+        peer: SocketAddr,
+        scheme: &'static str,
+        listener: Arc<str>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let ip = peer.ip().to_canonical().to_string();
+        // An address has no byte that a field may not have.
+        let forwarded_for =
+            HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        let peer_text = peer.to_string().into();
+        Self { peer, peer_text, forwarded_for, scheme, listener, open: Arc::default(), permit }
+    }
+}
+
+/// The task that a request lives in, as far as it is known: the connection in HTTP/1, the stream in HTTP/2.
+#[derive(Clone, Debug, Default)]
+pub struct ConnTask(Arc<OnceLock<AbortHandle>>);
+
+// === impl ConnTask ===
+
+impl ConnTask {
+    /// Says what it is; once.
+    pub fn set(&self, task: AbortHandle) {
+        let _said_already = self.0.set(task);
+    }
+
+    /// Ends it at once.
+    pub fn cut(&self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! From a route to a connection: a warm one, or one dialled, with a second dial beside a slow first.
+//!
+//! Opens connections and tells endpoints how that went; never sees a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::retry::Retry;
+use crate::route::Route;
+use crate::upstream::{ConnectError, Endpoint, Lease};
+
+/// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
+const SECOND_DIAL: Duration = Duration::from_millis(250);
+
+/// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds;
+/// never HTTP/2 if `http1`.
+///
+/// # Errors
+/// That of the last dial; `None` if there is no endpoint.
+pub async fn lease(
+    route: &Route,
+    http1: bool,
+    retry: &Retry<'_>,
+) -> Result<Lease, Option<ConnectError>> {
+    let tried = retry.tried();
+    let picked = route.cluster.pick(tried).or_else(|| route.cluster.pick(&[]));
+    let Some(first) = picked else { return Err(None) };
+    if tried.is_empty()
+        && let Some(lease) = first.warm(http1)
+    {
+        route.metrics.reused.increment(1);
+        return Ok(lease);
+    }
+    let limit = route.config.to.timeouts.connect;
+    let left = retry.time_left();
+    // Boxed, as waiting is.
+    Box::pin(dial(route, first, http1, left.map_or(limit, |left| left.min(limit)))).await
+}
+
+async fn dial(
+    route: &Route,
+    first: Arc<Endpoint>,
+    http1: bool,
+    deadline: Duration,
+) -> Result<Lease, Option<ConnectError>> {
+    let mut tried: Vec<SocketAddr> = vec![first.address];
+    let mut open: Vec<Arc<Endpoint>> = Vec::new();
+    let mut dials = FuturesUnordered::new();
+    let start = |endpoint: Arc<Endpoint>, open: &mut Vec<Arc<Endpoint>>| {
+        open.push(Arc::clone(&endpoint));
+        async move { (Arc::clone(&endpoint), endpoint.dial(http1, deadline).await) }
+    };
+    dials.push(start(first, &mut open));
+    let mut last = None;
+    loop {
+        let ended = tokio::select! {
+            biased;
+            ended = dials.next() => ended,
+            () = tokio::time::sleep(SECOND_DIAL) => {
+                match route.cluster.pick(&tried) {
+                    Some(next) => {
+                        tried.push(next.address);
+                        dials.push(start(next, &mut open));
+                        continue;
+                    }
+                    None => dials.next().await,
+                }
+            }
+        };
+        match ended {
+            Some((endpoint, Ok(lease))) => {
+                route.metrics.opened.increment(1);
+                // What was overtaken is slow or dead, and would be waited for again by the next one.
+                let overtaken = open.iter().take_while(|other| !Arc::ptr_eq(other, &endpoint));
+                overtaken.for_each(|other| dial_failed(route, other));
+                return Ok(lease);
+            }
+            Some((endpoint, Err(error))) => {
+                tracing::debug!(%error, "dial failed");
+                dial_failed(route, &endpoint);
+                open.retain(|other| !Arc::ptr_eq(other, &endpoint));
+                last = Some(error);
+            }
+            None => return Err(last),
+        }
+        if dials.is_empty()
+            && let Some(next) = route.cluster.pick(&tried)
+        {
+            if let Some(lease) = next.warm(http1) {
+                route.metrics.reused.increment(1);
+                return Ok(lease);
+            }
+            tried.push(next.address);
+            dials.push(start(next, &mut open));
+        }
+    }
+}
+
+fn dial_failed(route: &Route, endpoint: &Endpoint) {
+    if endpoint.health.dial_failed(Instant::now(), fastrand::u64(..)) {
+        route.metrics.ejections.increment(1);
+    }
+}
