@@ -1,5 +1,7 @@
-//! Layers point downward: no module may name one that stands above it, or beside it.
+//! Layers point downward: no module may name one that stands above it, or beside it; inside the request
+//! path no room knows one above it; and no files import each other in a circle.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Upper layers first; modules on one line do not know each other.
@@ -60,4 +62,144 @@ fn every_import_points_downward() {
     assert_eq!(unsafe_files, [&src.join("socket/open.rs")], "unsafe code stands in one place");
     assert!(seen > 20, "only {seen} mentions found: the search is broken");
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The rooms of the request path and what each may not know.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("request", &["send", "reply", "record", "routes"]),
+    ("send", &["reply"]),
+    ("reply", &["send", "routes"]),
+    ("record", &["send", "reply", "routes", "way"]),
+    ("routes", &["request", "send", "reply", "record", "way"]),
+    ("way", &["request", "send", "reply", "record", "routes"]),
+    ("call", &["request", "send", "reply", "record", "routes", "way", "error"]),
+    ("error", &["request", "send", "reply", "record", "routes", "way", "call"]),
+    ("reason", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
+];
+
+#[test]
+fn no_room_of_the_request_path_knows_one_it_should_not() {
+    let all = imports();
+    let room = |file: &str| {
+        let inside = file.strip_prefix("proxy/")?;
+        Some(inside.split(['/', '.']).next().unwrap().to_owned())
+    };
+    let mut wrong = Vec::new();
+    let mut rooms = BTreeSet::new();
+    for (file, imported) in &all {
+        let Some(own) = room(file) else { continue };
+        let rule = ROOMS.iter().find(|(name, _)| *name == own);
+        let (_, hidden) = rule.unwrap_or_else(|| panic!("{own} is no room: add it to ROOMS"));
+        rooms.insert(own);
+        for other in imported.iter().filter(|other| *other != "proxy.rs") {
+            if room(other).is_some_and(|other| hidden.contains(&&*other)) {
+                wrong.push(format!("{file} knows {other}"));
+            }
+        }
+        if imported.contains("proxy.rs") {
+            wrong.push(format!("{file} knows proxy.rs"));
+        }
+    }
+    assert_eq!(rooms.len(), ROOMS.len(), "a room is gone: take it out of ROOMS");
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn no_files_of_the_request_path_import_each_other_in_a_circle() {
+    let mut all = imports();
+    assert!(all["proxy/send.rs"].contains("proxy/send/dial.rs"), "the search is broken");
+    assert!(all["proxy/send/dial.rs"].contains("proxy/send/retry.rs"), "the search is broken");
+    all.retain(|file, _| file.starts_with("proxy"));
+    // What imports nothing that is left is in no circle.
+    let mut left: BTreeSet<String> = all.keys().cloned().collect();
+    loop {
+        let is_free = |file: &&String| all[*file].iter().all(|other| !left.contains(other));
+        let free: Vec<String> = left.iter().filter(is_free).cloned().collect();
+        if free.is_empty() {
+            break;
+        }
+        left.retain(|file| !free.contains(file));
+    }
+    let within = |file: &String| all[file].intersection(&left).cloned().collect::<Vec<_>>();
+    let circles: Vec<_> = left.iter().map(|file| (file, within(file))).collect();
+    assert_eq!(circles, [], "each imports one of the others");
+}
+
+/// Which files each file imports from, both relative to `src`.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    files(&src, &mut all);
+    let names: BTreeSet<String> = all
+        .iter()
+        .map(|file| file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned())
+        .filter(|name| name != "lib.rs")
+        .collect();
+    let mut found = BTreeMap::new();
+    for name in &names {
+        let text = std::fs::read_to_string(src.join(name)).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code: String =
+            code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let own: Vec<&str> = name.trim_end_matches(".rs").split('/').collect();
+        let parent = &own[..own.len() - 1];
+        let mut starts: Vec<(String, Vec<&str>)> = vec![
+            ("crate::".to_owned(), Vec::new()),
+            ("super::".to_owned(), parent.to_vec()),
+            ("self::".to_owned(), own.clone()),
+        ];
+        // A module is in scope where it is declared.
+        for child in
+            names.iter().filter_map(|file| file.strip_prefix(&format!("{}/", own.join("/"))))
+        {
+            if let Some(child) = child.strip_suffix(".rs").filter(|child| !child.contains('/')) {
+                starts.push((format!("{child}::"), [own.clone(), vec![child]].concat()));
+            }
+        }
+        let mut imported = BTreeSet::new();
+        for (word, base) in &starts {
+            for (at, _) in code.match_indices(word.as_str()) {
+                let before = code[..at].chars().next_back();
+                if before.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':') {
+                    continue;
+                }
+                reached(&code[at + word.len()..], base, &names, &mut imported);
+            }
+        }
+        imported.remove(name);
+        found.insert(name.clone(), imported);
+    }
+    found
+}
+
+/// The files that a path leads to, such as `retry::Retry` or `{conn::Connection, facts::Facts}`.
+fn reached(path: &str, base: &[&str], names: &BTreeSet<String>, into: &mut BTreeSet<String>) {
+    if let Some(group) = path.strip_prefix('{') {
+        let mut depth = 1;
+        let mut start = 0;
+        for (at, c) in group.char_indices() {
+            depth += i32::from(c == '{');
+            depth -= i32::from(c == '}');
+            if (c == ',' && depth == 1) || depth == 0 {
+                reached(group[start..at].trim_start(), base, names, into);
+                start = at + 1;
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+    let word: String =
+        path.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    let next = [base, &[&word]].concat();
+    if names.contains(&format!("{}.rs", next.join("/"))) {
+        match path[word.len()..].strip_prefix("::") {
+            Some(rest) => reached(rest, &next, names, into),
+            None => {
+                into.insert(format!("{}.rs", next.join("/")));
+            }
+        }
+    } else if !base.is_empty() {
+        into.insert(format!("{}.rs", base.join("/")));
+    }
 }

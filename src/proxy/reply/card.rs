@@ -9,12 +9,12 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSF
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body_util::BodyExt;
 
+use super::body::ReplyBody;
+use super::plan::RelayPlan;
+use super::relay::StreamError;
+use super::timeouts::{BodyTimer, Expired};
 use crate::config::Cards;
 use crate::proxy::record::{Outcome, Recorder};
-use crate::proxy::reply::ReplyBody;
-use crate::proxy::reply::plan::RelayPlan;
-use crate::proxy::reply::relay::StreamError;
-use crate::proxy::reply::timeouts::{BodyTimer, Expired};
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;

@@ -6,9 +6,9 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, response};
 use tokio::time::Instant;
 
+use super::timeouts::BodyTimeouts;
 use crate::drain::Watch;
 use crate::proxy::call::Kind;
-use crate::proxy::reply::timeouts::BodyTimeouts;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::ReplyBody;
+use super::body::ReplyBody;
 use crate::headers::X_KAGENT_PROXY_ERROR;
 use crate::protocol::jsonrpc::request_id;
 use crate::proxy::error::{ProxyError, Refused};

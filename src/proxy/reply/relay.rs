@@ -12,12 +12,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::plan::{EventPlan, RelayPlan};
+use super::timeouts::{BodyTimer, Expired};
+use super::watchdog::Watchdog;
 use crate::drain::Phase;
 use crate::protocol::sse::SseScanner;
 use crate::proxy::record::{Outcome, Recorder};
-use crate::proxy::reply::plan::{EventPlan, RelayPlan};
-use crate::proxy::reply::timeouts::{BodyTimer, Expired};
-use crate::proxy::reply::watchdog::Watchdog;
 use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::upstream::{Lease, Leased};
@@ -87,12 +87,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
 
 impl Relay {
     /// `start` has been read already and goes out first.
-    pub(in crate::proxy) fn new(
-        start: Bytes,
-        leased: Leased,
-        plan: RelayPlan,
-        record: Recorder,
-    ) -> Self {
+    pub(super) fn new(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
         let Leased { incoming, lease } = leased;
         let ended = start.is_empty() && incoming.is_end_stream();
         let (mut timer, mut watchdog) = (None, None);
@@ -116,7 +111,7 @@ impl Relay {
         stream
     }
 
-    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
+    pub(super) fn is_end_stream(&self) -> bool {
         match self.ending {
             None => false,
             Some(Ending::Clean) => true,
@@ -124,7 +119,7 @@ impl Relay {
         }
     }
 
-    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+    pub(super) fn size_hint(&self) -> SizeHint {
         // Only streams without a length are added to or changed.
         match (self.incoming.size_hint().exact(), self.start.len() as u64) {
             (Some(rest), start) => SizeHint::with_exact(start + rest),
@@ -132,7 +127,7 @@ impl Relay {
         }
     }
 
-    pub(in crate::proxy) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         match self.ending.take() {
             None => {}
             Some(Ending::Clean) => {

@@ -16,9 +16,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::task::TaskTracker;
 
+use super::body::ReplyBody;
+use super::timeouts::{BodyTimeouts, BodyTimer, Expired};
 use crate::proxy::record::{Outcome, Recorder};
-use crate::proxy::reply::ReplyBody;
-use crate::proxy::reply::timeouts::{BodyTimeouts, BodyTimer, Expired};
 use crate::upstream::{Lease, Leased};
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::proxy::reply::timeouts::{BodyTimeouts, Expired};
+use super::timeouts::{BodyTimeouts, Expired};
 use crate::proxy::request::conn::ConnTask;
 
 /// How much later than the limit: a body that can still be polled ends itself, and passes on what came
