@@ -12,6 +12,7 @@ pub mod reply;
 pub mod request;
 pub mod routes;
 pub mod send;
+pub mod service;
 pub mod way;
 
 use std::future::Future;
