@@ -1,7 +1,7 @@
 //! Undoes a `Content-Encoding` (RFC 9110 section 8.4), so that an agent card can be read.
 //!
-//! Cards only, and bounded: a small body that grows beyond the bound is refused, not unpacked. Knows
-//! bytes; `proxy/card.rs` asks.
+//! Cards only, which we ask for without one: gzip and deflate are what servers use unasked. Bounded: a
+//! small body that grows beyond the bound is refused, not unpacked. Knows bytes; `proxy/card.rs` asks.
 
 use std::io::Read;
 
@@ -17,8 +17,6 @@ pub fn decode(encodings: &str, bytes: &[u8], max: usize) -> Option<Vec<u8>> {
             "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(body.as_slice()), max)?,
             "deflate" => read(flate2::read::ZlibDecoder::new(body.as_slice()), max)
                 .or_else(|| read(flate2::read::DeflateDecoder::new(body.as_slice()), max))?,
-            "br" => read(brotli_decompressor::Decompressor::new(body.as_slice(), 4096), max)?,
-            "zstd" => read(ruzstd::decoding::StreamingDecoder::new(body.as_slice()).ok()?, max)?,
             _ => return None,
         };
     }
@@ -54,19 +52,11 @@ mod tests {
         zlib.write_all(TEXT).unwrap();
         let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
         raw.write_all(TEXT).unwrap();
-        let zstd = ruzstd::encoding::compress_to_vec(
-            TEXT,
-            ruzstd::encoding::CompressionLevel::Uncompressed,
-        );
-        // `brotli` of the text, made with the reference encoder.
-        let br = [&[0x0b, 0x11, 0x80][..], TEXT, &[0x03]].concat();
         for (encoding, bytes) in [
             ("identity", TEXT.to_vec()),
             ("GZIP", gzip(TEXT)),
             ("deflate", zlib.finish().unwrap()),
             ("deflate", raw.finish().unwrap()),
-            ("zstd", zstd),
-            ("br", br),
             ("gzip, x-gzip", gzip(&gzip(TEXT))),
         ] {
             let decoded = decode(encoding, &bytes, 1000);
@@ -78,8 +68,7 @@ mod tests {
     fn bombs_unknown_encodings_and_broken_bytes_are_refused() {
         assert_eq!(decode("gzip", &gzip(&[0; 100_000]), 99_999), None);
         assert!(decode("gzip", &gzip(&[0; 100_000]), 100_000).is_some());
-        assert_eq!(decode("compress", TEXT, 1000), None);
-        for encoding in ["gzip", "deflate", "zstd"] {
+        for encoding in ["gzip", "deflate", "br", "zstd", "compress"] {
             assert_eq!(decode(encoding, TEXT, 1000), None, "{encoding}");
         }
         let cut = gzip(TEXT);
