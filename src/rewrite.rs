@@ -5,4 +5,5 @@
 pub mod card;
 pub mod decode;
 pub mod endpoint;
+pub mod json;
 pub mod origin;

@@ -1,12 +1,14 @@
 //! Agent cards: URLs of the backend become ours, or clients take their calls around the proxy.
 //!
 //! kagent's Go runtime dials the URL of the card (`go/adk/pkg/tools/remote_a2a_tool.go`), a2a-go 0.3
-//! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. Knows JSON and host
-//! names only; `proxy/card.rs` reads the bytes and sends the result.
+//! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. The URLs change in
+//! their place, every other byte stays. Knows JSON and host names only; `proxy/card.rs` reads the bytes
+//! and sends the result.
 
-use serde_json::Value;
+use std::ops::Range;
 
-use super::origin::behind_origin;
+use super::json::{Container, Malformed, Part, Unescaped, Walk};
+use super::origin::leads_to;
 
 /// Bytes of a card that are looked at; a larger one passes as it is (D20).
 pub const MAX_CARD: usize = 1024 * 1024;
@@ -14,7 +16,7 @@ pub const MAX_CARD: usize = 1024 * 1024;
 /// A card that leads to us.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RewrittenCard {
-    /// JSON, fields in their order.
+    /// The bytes that came, but for the URLs and the signatures.
     pub body: Vec<u8>,
     /// How many URLs were changed.
     pub urls: usize,
@@ -29,98 +31,178 @@ pub fn is_card_path(path: &str) -> bool {
 }
 
 /// Replaces scheme and authority of every URL of the backend by `origin`, such as
-/// `http://proxy.kagent:8080`; path and query stay. `backend` judges a lower-case host name; loopback
-/// and unspecified addresses are the backend's in any case. `None` if the body is no JSON object.
-#[must_use]
+/// `http://proxy.kagent:8080`; user and password, path, query and fragment stay. `backend` judges hosts
+/// as they come from `origin.rs`.
+///
+/// # Errors
+/// [`Malformed`] if the body is no JSON object, so that a URL may stand where nobody sees it.
 pub fn rewrite_card(
     body: &[u8],
     origin: &str,
     backend: &dyn Fn(&str) -> bool,
-) -> Option<RewrittenCard> {
-    let mut card: Value = serde_json::from_slice(body).ok()?;
-    let fields = card.as_object_mut()?;
-    let mut urls = 0;
-    let mut visit = |url: Option<&mut Value>| {
-        if let Some(Value::String(url)) = url
-            && let Some(path) = behind_origin(url, backend)
-        {
-            *url = format!("{origin}{path}");
-            urls += 1;
-        }
-    };
-    visit(fields.get_mut("url"));
-    for list in ["additionalInterfaces", "supportedInterfaces"] {
-        let entries = fields.get_mut(list).and_then(Value::as_array_mut);
-        entries.into_iter().flatten().for_each(|entry| visit(entry.get_mut("url")));
+) -> Result<RewrittenCard, Malformed> {
+    let mut walk = Walk::new(body);
+    let mut card = Card::new(body, origin, backend);
+    while let Some(part) = walk.next_part()? {
+        card.see(&part, &walk)?;
     }
-    let signatures_removed = fields.shift_remove("signatures").is_some();
-    Some(RewrittenCard { body: card.to_string().into_bytes(), urls, signatures_removed })
+    Ok(card.finish())
+}
+
+/// What a member of the card is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    Url,
+    /// A list of objects, each with a `url`.
+    Interfaces,
+    Signatures,
+    Other,
+}
+
+/// A card under way.
+struct Card<'c> {
+    body: &'c [u8],
+    origin: &'c str,
+    backend: &'c dyn Fn(&str) -> bool,
+    /// The rewritten bytes so far, and how many of the old ones they stand for.
+    out: Vec<u8>,
+    taken: usize,
+    urls: usize,
+    signatures_removed: bool,
+    member: Member,
+    /// The member of an interface under way is its URL.
+    interface_url: bool,
+    /// A member that stays came before.
+    has_kept: bool,
+    /// Signatures without a member before them go together with the comma behind them.
+    comma_goes: bool,
+}
+
+// === impl Card ===
+
+impl<'c> Card<'c> {
+    fn new(body: &'c [u8], origin: &'c str, backend: &'c dyn Fn(&str) -> bool) -> Self {
+        Self {
+            body,
+            origin,
+            backend,
+            out: Vec::with_capacity(body.len()),
+            taken: 0,
+            urls: 0,
+            signatures_removed: false,
+            member: Member::Other,
+            interface_url: false,
+            has_kept: false,
+            comma_goes: false,
+        }
+    }
+
+    fn see(&mut self, part: &Part, walk: &Walk<'_>) -> Result<(), Malformed> {
+        use Container::{Array, Object};
+        match (part, walk.open()) {
+            // The body is a list, or one value.
+            (Part::Begin, [Array]) | (Part::Text(_) | Part::Other, []) => {
+                return Err(Malformed { at: 0 });
+            }
+            (Part::Name(name), [Object]) => self.begin_member(name, walk)?,
+            (Part::Name(name), [Object, Array, Object]) if self.member == Member::Interfaces => {
+                self.interface_url = self.name(name)?.eq_ignore_ascii_case(b"url");
+            }
+            (Part::Text(text), [Object]) if self.member == Member::Url => self.url(text)?,
+            (Part::Text(text), [Object, Array, Object])
+                if self.member == Member::Interfaces && self.interface_url =>
+            {
+                self.url(text)?;
+            }
+            _ => {}
+        }
+        let ended = matches!(part, Part::Text(_) | Part::Other | Part::End);
+        if ended && walk.open() == [Object] && self.member == Member::Signatures {
+            self.skip_to(walk.at());
+            self.comma_goes = !self.has_kept;
+        }
+        Ok(())
+    }
+
+    fn begin_member(&mut self, name: &Range<usize>, walk: &Walk<'_>) -> Result<(), Malformed> {
+        if std::mem::take(&mut self.comma_goes) {
+            self.skip_to(walk.comma() + 1);
+        }
+        self.member = member(&self.name(name)?);
+        if self.member == Member::Signatures {
+            self.keep_to(if self.has_kept { walk.comma() } else { name.start.saturating_sub(1) });
+            self.signatures_removed = true;
+        } else {
+            self.has_kept = true;
+        }
+        Ok(())
+    }
+
+    /// A string without its escapes.
+    fn unescaped(&self, text: &Range<usize>) -> Result<Unescaped, Malformed> {
+        let raw = self.body.get(text.clone()).unwrap_or_default();
+        Unescaped::read(raw).ok_or(Malformed { at: text.start })
+    }
+
+    fn name(&self, name: &Range<usize>) -> Result<Vec<u8>, Malformed> {
+        Ok(self.unescaped(name)?.text)
+    }
+
+    /// Changes a URL's origin, if it is the backend's.
+    fn url(&mut self, text: &Range<usize>) -> Result<(), Malformed> {
+        let read = self.unescaped(text)?;
+        let Some(parts) = leads_to(&read.text, self.backend) else { return Ok(()) };
+        let place = |at| text.start + read.place(at).unwrap_or_default();
+        let (scheme, authority) = self.origin.split_once("://").unwrap_or(("http", self.origin));
+        self.keep_to(place(parts.start));
+        self.put(&format!("{scheme}://"));
+        self.skip_to(place(parts.userinfo.start));
+        self.keep_to(place(parts.userinfo.end));
+        self.put(authority);
+        self.skip_to(place(parts.path));
+        self.urls += 1;
+        Ok(())
+    }
+
+    /// Adds to the text of a string.
+    fn put(&mut self, text: &str) {
+        let quoted = serde_json::Value::from(text).to_string();
+        let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        self.out.extend_from_slice(inner.unwrap_or_default().as_bytes());
+    }
+
+    fn keep_to(&mut self, at: usize) {
+        self.out.extend_from_slice(self.body.get(self.taken..at).unwrap_or_default());
+        self.skip_to(at);
+    }
+
+    fn skip_to(&mut self, at: usize) {
+        self.taken = at.max(self.taken);
+    }
+
+    fn finish(mut self) -> RewrittenCard {
+        self.keep_to(self.body.len());
+        let Self { out: body, urls, signatures_removed, .. } = self;
+        RewrittenCard { body, urls, signatures_removed }
+    }
+}
+
+/// Go's `encoding/json` takes names in any case, protobuf's JSON and a2a-python also those with `_`.
+fn member(name: &[u8]) -> Member {
+    let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+    let lists = [
+        "additionalInterfaces",
+        "additional_interfaces",
+        "supportedInterfaces",
+        "supported_interfaces",
+    ];
+    match () {
+        () if is(&"url") => Member::Url,
+        () if lists.iter().any(|list| is(list)) => Member::Interfaces,
+        () if is(&"signatures") => Member::Signatures,
+        () => Member::Other,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const ORIGIN: &str = "http://proxy.kagent:8080";
-
-    fn rewrite(card: &Value) -> (Value, usize) {
-        let helper = |host: &str| host == "helper.team-a";
-        let done = rewrite_card(card.to_string().as_bytes(), ORIGIN, &helper).unwrap();
-        (serde_json::from_slice(&done.body).unwrap(), done.urls)
-    }
-
-    #[test]
-    fn every_url_of_the_backend_becomes_ours_and_nothing_else_changes() {
-        let card = json!({
-            "name": "helper", "x": {"url": "http://helper.team-a:8080"}, "version": 1.0,
-            "url": "http://Helper.team-a:8080/a/?q=1",
-            "additionalInterfaces": [{"url": "http://helper.team-a:8080", "transport": "JSONRPC"}],
-            "supportedInterfaces": [
-                {"url": "http://localhost:8080/", "protocolVersion": "1.0"},
-                {"url": "http://0.0.0.0:8080"}, {"url": "http://[::1]:8080/b"},
-                {"url": "https://public.example/a2a"}, {"url": "grpc://helper.team-a:9"}, {}
-            ]
-        });
-        let (done, urls) = rewrite(&card);
-        assert_eq!(urls, 5);
-        let mut expected = card;
-        expected["url"] = json!("http://proxy.kagent:8080/a/?q=1");
-        expected["additionalInterfaces"][0]["url"] = json!(ORIGIN);
-        expected["supportedInterfaces"][0]["url"] = json!("http://proxy.kagent:8080/");
-        expected["supportedInterfaces"][1]["url"] = json!(ORIGIN);
-        expected["supportedInterfaces"][2]["url"] = json!("http://proxy.kagent:8080/b");
-        assert_eq!(done.to_string(), expected.to_string(), "order of fields included");
-    }
-
-    #[test]
-    fn a_signature_goes_and_credentials_in_a_url_are_left_alone() {
-        let card = json!({"url": "http://u:p@helper.team-a/", "signatures": [1], "z": 1});
-        let done = rewrite_card(card.to_string().as_bytes(), ORIGIN, &|_| true).unwrap();
-        assert!(done.signatures_removed);
-        assert_eq!(done.body, br#"{"url":"http://u:p@helper.team-a/","z":1}"#);
-    }
-
-    #[test]
-    fn numbers_keep_their_value() {
-        let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..10_000 {
-            let number = f64::from_bits(random.u64(..));
-            if !number.is_finite() {
-                continue;
-            }
-            let card = format!("{{\"x\":{number:e}}}");
-            let done = rewrite_card(card.as_bytes(), ORIGIN, &|_| true).unwrap();
-            let text = std::str::from_utf8(&done.body).unwrap();
-            let seen = text.strip_prefix("{\"x\":").and_then(|text| text.strip_suffix('}'));
-            assert_eq!(seen.unwrap().parse::<f64>().unwrap().to_bits(), number.to_bits(), "{card}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_object_is_not_touched() {
-        for body in ["", "[1]", "{", "<html>"] {
-            assert_eq!(rewrite_card(body.as_bytes(), ORIGIN, &|_| true), None, "{body}");
-        }
-    }
-}
+mod tests;

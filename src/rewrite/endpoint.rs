@@ -113,9 +113,8 @@ fn rewrite(event: &[u8], backend: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
         at = end;
     }
     let (start, end) = data.filter(|_| is_endpoint)?;
-    let url = std::str::from_utf8(event.get(start..end)?).ok()?;
-    let path = path_absolute(url.trim(), backend)?;
-    Some([event.get(..start)?, path.as_bytes(), event.get(end..)?].concat())
+    let path = path_absolute(event.get(start..end)?, backend)?;
+    Some([event.get(..start)?, &path, event.get(end..)?].concat())
 }
 
 /// The value of a field of this name, without the one space that may precede it.

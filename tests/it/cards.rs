@@ -131,3 +131,153 @@ async fn a_redirect_to_the_backend_stays_on_the_proxy_and_another_does_not_chang
     }
     proxy.stop().await;
 }
+
+async fn start() -> (TestProxy, Backend) {
+    let backend = Backend::start().await;
+    let routes = vec![route("helper.team-a", "/", Scheme::Http, &[backend.port()])];
+    (TestProxy::start(config(routes)).await, backend)
+}
+
+/// What the client gets of a response with these header lines and this body.
+async fn fetch(proxy: &TestProxy, backend: &Backend, head: &str, body: &[u8]) -> String {
+    let top = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let play = async {
+        let mut call = backend.accept().await;
+        call.until("\r\n\r\n").await;
+        call.send(&top).await;
+        call.send_bytes(body).await;
+    };
+    tokio::join!(proxy.ask(GET), play).0
+}
+
+async fn counted(proxy: &TestProxy, result: &str) -> u64 {
+    let metrics = proxy.admin("/metrics").await;
+    let name = format!("cards_total{{route=\"helper.team-a\",result=\"{result}\"}} ");
+    let count = metrics.split_once(&name).and_then(|(_, rest)| rest.lines().next());
+    count.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn urls_are_rewritten_in_their_place_and_every_other_byte_stays() {
+    let (proxy, backend) = start().await;
+    let deep = ["[".repeat(20_000), "]".repeat(20_000)].concat();
+    let deep = format!(r#"{{"x":{deep},"url":"http://helper.team-a:8080"}}"#);
+    let cards = [
+        r#"{"name":"\ud83d","url":"http://helper.team-a:8080/"}"#,
+        "\u{feff}{\"url\":\"http://helper.team-a:8080/\"}",
+        r#"{"x":123456789012345678901234567890, "y":1.0,"z":-0.0e+5 , "url":"http://helper.team-a:8080"}"#,
+        "\r\n{ \"url\"\t: \"http://helper.team-a:8080/a\" ,\n \"skills\" : [ ] }\n",
+        r#"{"url":"http://helper.team-a:8080/a","url":"http://helper.team-a:8080/b","x":1,"x":2}"#,
+        r#"{"\u0075rl":"http://helper.team-a:8080/caf\u00e9\/"}"#,
+        r#"{"URL":"http://helper.team-a:8080"}"#,
+        r#"{"additional_interfaces":[{"url":"http://helper.team-a:8080"}]}"#,
+        r#"{"supported_interfaces":[{"x":[{}],"url":"http://helper.team-a:8080"}]}"#,
+        r#"{"url":"http://helper.team-a:8080/\udc00"}"#,
+        r#"{"x":NaN,"url":"http://helper.team-a:8080/"} and more"#,
+        deep.as_str(),
+    ];
+    for card in cards {
+        let seen = fetch(&proxy, &backend, "200 OK", card.as_bytes()).await;
+        let (top, body) = seen.split_once("\r\n\r\n").unwrap();
+        let expected = card.replace("http://helper.team-a:8080", "http://proxy.kagent:8080");
+        assert_eq!(body, expected);
+        assert!(top.contains(&format!("content-length: {}", body.len())), "{top}");
+    }
+    let escaped = r#"{"url":"ht\u0074p:\/\/helper.team-a:8080\/a\/"}"#;
+    let seen = fetch(&proxy, &backend, "200 OK", escaped.as_bytes()).await;
+    assert!(seen.ends_with(r#"{"url":"http://proxy.kagent:8080\/a\/"}"#), "{seen}");
+    assert_eq!(counted(&proxy, "passed").await, 0);
+    assert_eq!(counted(&proxy, "rewritten").await, cards.len() as u64 + 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_that_cannot_be_read_surely_passes_with_its_headers_and_is_counted() {
+    let (proxy, backend) = start().await;
+    let broken = [
+        "",
+        r#"{"url":"http://helper.team-a:8080""#,
+        r#"{"url":"http://helper.team-a:8080"]"#,
+        r#"{"url":"http://helper.team-a:8080\x"}"#,
+        r#"{/* */"url":"http://helper.team-a:8080"}"#,
+        r#"["http://helper.team-a:8080"]"#,
+        "{\0\"\0u\0r\0l\0",
+    ];
+    for body in broken {
+        let head = "200 OK\r\nContent-Type: application/json\r\nETag: \"1\"";
+        let seen = fetch(&proxy, &backend, head, body.as_bytes()).await;
+        let (top, seen) = seen.split_once("\r\n\r\n").unwrap();
+        assert_eq!(seen, body);
+        assert!(top.contains("\r\netag: \"1\""), "{top}");
+    }
+    assert_eq!(counted(&proxy, "passed").await, broken.len() as u64);
+    assert_eq!(counted(&proxy, "rewritten").await, 0);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_passes_in_an_encoding_that_is_not_read_or_with_another_status() {
+    let (proxy, backend) = start().await;
+    for head in [
+        "200 OK\r\ncontent-encoding: br",
+        "200 OK\r\ncontent-encoding: zstd",
+        "200 OK\r\ncontent-encoding: identity\r\ncontent-encoding: br",
+        "200 OK\r\ncontent-encoding: gzip",
+        "203 Non-Authoritative Information",
+        "206 Partial Content",
+    ] {
+        let seen = fetch(&proxy, &backend, head, CARD.as_bytes()).await;
+        assert!(seen.ends_with(CARD), "{head}: {seen}");
+    }
+    assert_eq!(counted(&proxy, "passed").await, 6);
+    // No cards at all.
+    for head in ["404 Not Found", "500 Internal Server Error"] {
+        let seen = fetch(&proxy, &backend, head, CARD.as_bytes()).await;
+        assert!(seen.ends_with(CARD), "{head}: {seen}");
+    }
+    let unchanged = "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n";
+    let (seen, _) = tokio::join!(proxy.ask(GET), backend.answer(unchanged));
+    assert!(seen.starts_with("HTTP/1.1 304 ") && seen.contains("etag"), "{seen}");
+    assert_eq!(counted(&proxy, "passed").await, 6);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn every_content_type_of_a_card_is_read_and_kept() {
+    let (proxy, backend) = start().await;
+    for kind in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON;charset=\"ISO-8859-1\"",
+        "application/a2a+json",
+        "text/plain; charset=utf-8",
+    ] {
+        let head = format!("200 OK\r\ncontent-type: {kind}");
+        let seen = fetch(&proxy, &backend, &head, CARD.as_bytes()).await;
+        assert!(seen.contains(&format!("\r\ncontent-type: {kind}\r\n")), "{seen}");
+        assert!(seen.contains(r#""url":"http://proxy.kagent:8080/""#), "{seen}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_headers_of_a_card_say_nothing_of_the_backend_s_bytes() {
+    let (proxy, backend) = start().await;
+    let head = GET.replacen("GET", "HEAD", 1);
+    let told = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\netag: \"1\"\r\n\
+        last-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\naccept-ranges: bytes\r\n\
+        content-length: 100\r\n\r\n";
+    let (seen, asked) = tokio::join!(proxy.ask(&head), backend.answer(told));
+    assert!(!asked.contains("if-none-match"), "{asked}");
+    assert!(asked.contains("accept-encoding: identity\r\n"), "{asked}");
+    assert!(seen.starts_with("HTTP/1.1 200 ") && seen.ends_with("\r\n\r\n"), "{seen}");
+    assert!(seen.contains("content-type: application/json\r\n"), "{seen}");
+    for gone in ["content-length", "etag", "last-modified", "accept-ranges"] {
+        assert!(!seen.contains(gone), "{gone}: {seen}");
+    }
+    // What is no card keeps its length.
+    let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 7\r\n\r\n";
+    let (seen, _) = tokio::join!(proxy.ask(&head), backend.answer(missing));
+    assert!(seen.contains("content-length: 7\r\n"), "{seen}");
+    proxy.stop().await;
+}

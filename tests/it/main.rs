@@ -39,3 +39,4 @@ mod runtimes;
 mod stalled;
 mod tls;
 mod upgrades;
+mod urls;

@@ -4,6 +4,9 @@
 //! where the backend compressed them. What turns out not to be a card passes as it came, from its first
 //! byte. Knows nothing of JSON.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
@@ -22,11 +25,16 @@ use crate::rewrite::card::{MAX_CARD, rewrite_card};
 use crate::rewrite::decode::decode;
 use crate::upstream::Leased;
 
+/// One card that passes as it is, of all, gets a line in the log in this time.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
 /// What a card's URLs become, and those who judge which are the backend's.
 #[derive(Debug)]
 pub struct Card {
     /// Scheme and authority that the client used, or `publicUrl`.
     origin: String,
+    /// Only its headers were asked for.
+    is_head: bool,
     way: Way,
 }
 
@@ -41,7 +49,7 @@ enum Read {
 // === impl Card ===
 
 impl Card {
-    /// For the response to the GET of a card. `None` for everything else, and where cards pass.
+    /// For the response to the GET or HEAD of a card. `None` for everything else, and where cards pass.
     #[must_use]
     pub fn of(
         facts: &Facts,
@@ -57,38 +65,87 @@ impl Card {
             (None, Some(host)) => format!("{}://{host}", conn.scheme),
             (None, None) => return None,
         };
-        Some(Box::new(Self { origin, way }))
+        Some(Box::new(Self { origin, is_head: !facts.is_get, way }))
     }
 
-    /// The card as the client gets it; `None` if the bytes are none.
-    fn rewrite(&self, headers: &HeaderMap, body: &Bytes) -> Option<Vec<u8>> {
-        let decoded = match headers.get(CONTENT_ENCODING) {
-            None => None,
-            Some(encodings) => Some(decode(encodings.to_str().ok()?, body, MAX_CARD)?),
-        };
-        let plain = decoded.as_deref().unwrap_or(body);
+    /// The card as the client gets it, or why it stays as it is.
+    fn rewrite(&self, headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, String> {
+        let encodings: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().map(as_text).collect();
+        let encodings = encodings.join(",");
+        let decoded = decode(&encodings, body, MAX_CARD)
+            .ok_or_else(|| format!("its Content-Encoding cannot be read: {encodings:?}"))?;
         let backend = |host: &str| self.way.table.is_backend(host, &self.way.route);
-        let card = rewrite_card(plain, &self.origin, &backend)?;
+        let card = rewrite_card(&decoded, &self.origin, &backend)
+            .map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
         if card.signatures_removed {
             self.way.route.metrics.signatures_removed.increment(1);
         }
-        Some(card.body)
+        Ok(card.body)
     }
 
     /// Replaces the body and what described the old one.
     fn replace(&self, head: &mut response::Parts, body: Bytes) -> Bytes {
-        let Some(card) = self.rewrite(&head.headers, &body) else {
-            self.way.route.metrics.cards_passed.increment(1);
-            return body;
-        };
-        self.way.route.metrics.cards_rewritten.increment(1);
-        for name in [CONTENT_ENCODING, ETAG, LAST_MODIFIED, header::ACCEPT_RANGES] {
-            head.headers.remove(name);
+        match self.rewrite(&head.headers, &body) {
+            Ok(card) => {
+                self.way.route.metrics.cards_rewritten.increment(1);
+                forget_body(&mut head.headers);
+                Bytes::from(card)
+            }
+            Err(why) => {
+                self.passed(&why);
+                body
+            }
         }
-        for digest in ["content-md5", "digest", "content-digest", "repr-digest"] {
-            head.headers.remove(digest);
+    }
+
+    /// Counts a card that passes as it is, and says why now and then.
+    fn passed(&self, why: &str) {
+        self.way.route.metrics.cards_passed.increment(1);
+        if may_log() {
+            let host = &self.way.route.config.host;
+            tracing::warn!(
+                host,
+                why,
+                "an agent card is passed as it is; clients that follow its URL may go around the proxy"
+            );
         }
-        Bytes::from(card)
+    }
+
+    /// Counts a response that may be a card, but is not read.
+    fn not_read(&self, status: StatusCode) {
+        match status {
+            _ if self.is_head => {}
+            StatusCode::OK => self.passed("it is an event stream"),
+            StatusCode::NON_AUTHORITATIVE_INFORMATION | StatusCode::PARTIAL_CONTENT => {
+                self.passed("its status is not 200");
+            }
+            // An error, a redirect, or nothing new: no card.
+            _ => {}
+        }
+    }
+}
+
+fn may_log() -> bool {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = last.is_none_or(|last| last.elapsed() >= LOG_EVERY);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
+}
+
+fn as_text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("?")
+}
+
+/// Removes what describes the backend's bytes, which the client does not get.
+fn forget_body(headers: &mut HeaderMap) {
+    for name in [CONTENT_ENCODING, ETAG, LAST_MODIFIED, header::ACCEPT_RANGES] {
+        headers.remove(name);
+    }
+    for digest in ["content-md5", "digest", "content-digest", "repr-digest"] {
+        headers.remove(digest);
     }
 }
 
@@ -100,9 +157,16 @@ pub async fn pass(
     mut record: Recorder,
 ) -> Response<ReplyBody> {
     if response.status() != StatusCode::OK || plan.events.is_some() {
+        card.not_read(response.status());
         return response.map(|leased| ReplyBody::relay(leased, plan, record));
     }
     let (mut head, mut leased) = response.into_parts();
+    if card.is_head {
+        // The length of a rewritten card is not known (RFC 9110 section 8.6).
+        forget_body(&mut head.headers);
+        head.headers.remove(CONTENT_LENGTH);
+        return Response::from_parts(head, ReplyBody::relay(leased, plan, record));
+    }
     match read(&mut leased, &plan).await {
         Read::Whole(body) => {
             leased.lease.give_back();
@@ -113,7 +177,7 @@ pub async fn pass(
             Response::from_parts(head, ReplyBody::local(body, record))
         }
         Read::TooLarge(start) => {
-            card.way.route.metrics.cards_passed.increment(1);
+            card.passed("it is larger than 1 MiB");
             Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
         }
         Read::Broken(error, outcome) => {

@@ -28,11 +28,9 @@ pub fn rewrite<B>(response: &mut Response<B>, way: &Way) {
 /// carries the backend's Host, so servers build their `Location` from it.
 fn stay_on_proxy<B>(response: &mut Response<B>, way: &Way) {
     let Some(location) = response.headers().get(LOCATION) else { return };
-    let path = location
-        .to_str()
-        .ok()
-        .and_then(|url| path_absolute(url, &|host| way.table.is_backend(host, &way.route)));
-    if let Some(path) = path.and_then(|path| HeaderValue::try_from(path).ok()) {
+    let is_backend = |host: &str| way.table.is_backend(host, &way.route);
+    let path = path_absolute(location.as_bytes(), &is_backend);
+    if let Some(path) = path.and_then(|path| HeaderValue::from_bytes(&path).ok()) {
         response.headers_mut().insert(LOCATION, path);
     }
 }

@@ -39,7 +39,7 @@ pub struct Facts {
     pub path: PathAndQuery,
     /// It is a GET.
     pub is_get: bool,
-    /// Of the GET of an agent card, which waits longest for its backend: its [`CARD_FIELDS`].
+    /// Of the GET or HEAD of an agent card, which waits longest for its backend: its [`CARD_FIELDS`].
     pub card: Option<Box<HeaderMap>>,
     /// Its `Mcp-Session-Id`.
     pub session: Option<HeaderValue>,
@@ -81,6 +81,7 @@ impl Facts {
         let (target, port) = target(map, cluster_domain)?.unzip();
         let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let is_get = request.method() == Method::GET;
+        let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
         let session = map.get(headers::MCP_SESSION_ID).cloned();
         let has_last_event_id = map.contains_key(headers::LAST_EVENT_ID);
         let events = is_get && wants_events(map);
@@ -94,7 +95,7 @@ impl Facts {
             port: port.flatten(),
             host: host_of(request),
             is_get,
-            card: (is_get && is_card_path(path.path())).then(|| card_fields(map)),
+            card: is_card.then(|| card_fields(map)),
             path,
             reopened: events && (session.is_some() || has_last_event_id),
             session,

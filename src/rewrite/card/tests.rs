@@ -1,0 +1,184 @@
+//! Cards with every URL there may be, against serde_json as a reference.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const ORIGIN: &str = "http://proxy.kagent:8080";
+
+fn helper(host: &str) -> bool {
+    host == "helper.team-a"
+}
+
+fn rewrite(card: &str) -> String {
+    let done = rewrite_card(card.as_bytes(), ORIGIN, &helper).unwrap();
+    String::from_utf8(done.body).unwrap()
+}
+
+#[test]
+fn every_url_of_the_backend_becomes_ours_and_nothing_else_changes() {
+    let card = json!({
+        "name": "helper", "x": {"url": "http://helper.team-a:8080"}, "version": 1.0,
+        "url": "http://Helper.team-a:8080/a/?q=1",
+        "additionalInterfaces": [{"url": "http://helper.team-a:8080", "transport": "JSONRPC"}],
+        "supportedInterfaces": [
+            {"url": "http://localhost:8080/", "protocolVersion": "1.0"},
+            {"url": "http://0.0.0.0:8080"}, {"url": "http://[::1]:8080/b"},
+            {"url": "https://public.example/a2a"}, {"url": "grpc://helper.team-a:9"}, {},
+            {"x": {"url": "http://helper.team-a/"}}, [{"url": "http://helper.team-a/"}]
+        ],
+        "y": [{"url": "http://helper.team-a:8080"}]
+    });
+    let done = rewrite_card(card.to_string().as_bytes(), ORIGIN, &helper).unwrap();
+    assert_eq!(done.urls, 5);
+    let mut expected = card;
+    expected["url"] = json!("http://proxy.kagent:8080/a/?q=1");
+    expected["additionalInterfaces"][0]["url"] = json!(ORIGIN);
+    expected["supportedInterfaces"][0]["url"] = json!("http://proxy.kagent:8080/");
+    expected["supportedInterfaces"][1]["url"] = json!(ORIGIN);
+    expected["supportedInterfaces"][2]["url"] = json!("http://proxy.kagent:8080/b");
+    assert_eq!(String::from_utf8(done.body).unwrap(), expected.to_string());
+}
+
+#[test]
+fn signatures_go_with_one_comma() {
+    for (card, expected) in [
+        (r#"{"signatures":[1],"a":1}"#, r#"{"a":1}"#),
+        (r#"{"a":1,"signatures":[{"b":2}],"c":3}"#, r#"{"a":1,"c":3}"#),
+        (r#"{"a":1 , "signatures" : null }"#, r#"{"a":1  }"#),
+        (r#"{ "signatures":"x" }"#, "{  }"),
+        (r#"{"signatures":1,"signatures":2}"#, "{}"),
+        (r#"{"signatures":1,"signatures":2, "a":1}"#, r#"{ "a":1}"#),
+        (r#"{"a":1,"signatures":1,"Signatures":2}"#, r#"{"a":1}"#),
+        (r#"{"signatures":1,"a":1,"signatur\u0065s":{"x":[1,2]},"b":2}"#, r#"{"a":1,"b":2}"#),
+    ] {
+        let done = rewrite_card(card.as_bytes(), ORIGIN, &helper).unwrap();
+        assert!(done.signatures_removed);
+        assert_eq!(String::from_utf8(done.body).unwrap(), expected, "{card}");
+    }
+    let inner = r#"{"x":{"signatures":1},"y":"signatures"}"#;
+    assert_eq!(rewrite(inner), inner);
+}
+
+#[test]
+fn a_url_changes_in_its_place_whatever_its_escapes() {
+    for (card, expected) in [
+        (
+            r#"{"url":"\thttp:\/\/helper.team-a\/\u00e9 "}"#,
+            r#"{"url":"\thttp://proxy.kagent:8080\/\u00e9 "}"#,
+        ),
+        (
+            r#"{"\u0055RL":"http://\u0068elper.team-a"}"#,
+            r#"{"\u0055RL":"http://proxy.kagent:8080"}"#,
+        ),
+        (
+            r#"{"url":"//u\":\ud83d@helper.team-a/"}"#,
+            r#"{"url":"http://u\":\ud83d@proxy.kagent:8080/"}"#,
+        ),
+        (
+            r#"{"url":"http://localhost","url":"http://localhost/"}"#,
+            r#"{"url":"http://proxy.kagent:8080","url":"http://proxy.kagent:8080/"}"#,
+        ),
+    ] {
+        assert_eq!(rewrite(card), expected, "{card}");
+    }
+    // The Host of a request may have any visible character.
+    let done = rewrite_card(br#"{"url":"http://localhost/"}"#, "http://a\"\\b", &helper).unwrap();
+    let read: Value = serde_json::from_slice(&done.body).unwrap();
+    assert_eq!(read["url"], "http://a\"\\b/");
+}
+
+#[test]
+fn what_is_no_object_is_refused() {
+    for body in ["", "[1]", "1", "\"url\"", "{", "<html>", r#"{"url":"\x"}"#, r#"{"ur\l":1}"#] {
+        assert!(rewrite_card(body.as_bytes(), ORIGIN, &|_| true).is_err(), "{body}");
+    }
+}
+
+/// The reference: the value read, changed and compared as a value.
+fn reference(card: &Value) -> Value {
+    let mut card = card.clone();
+    let change = |url: &mut Value| {
+        let path = url.as_str().and_then(|url| url.strip_prefix("http://helper.team-a"));
+        if let Some(path) = path {
+            *url = json!(format!("{ORIGIN}{path}"));
+        }
+    };
+    let Some(members) = card.as_object_mut() else { return card };
+    members.shift_remove("signatures");
+    for (name, value) in members {
+        match (name.as_str(), value) {
+            ("url", url) => change(url),
+            ("supportedInterfaces" | "additionalInterfaces", Value::Array(list)) => {
+                list.iter_mut().filter_map(|entry| entry.get_mut("url")).for_each(change);
+            }
+            _ => {}
+        }
+    }
+    card
+}
+
+/// JSON as text, with any white space, and with escapes that need not be.
+fn text_of(value: &Value, seed: &mut fastrand::Rng) -> String {
+    let space = |seed: &mut fastrand::Rng| [" ", "", "\n\t", "", ""][seed.usize(..5)];
+    let string = |text: &str, seed: &mut fastrand::Rng| {
+        let escaped = |c: char| format!("\\u{:04x}", u32::from(c));
+        let any: String = text
+            .chars()
+            .map(|c| if seed.u8(..9) == 0 && c < '\u{ff}' { escaped(c) } else { c.to_string() })
+            .collect();
+        format!("\"{any}\"")
+    };
+    let inner = match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| text_of(item, seed)).collect();
+            format!("[{}{}]", space(seed), items.join(","))
+        }
+        Value::Object(members) => {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(name, value)| {
+                    format!("{}{}:{}", space(seed), string(name, seed), text_of(value, seed))
+                })
+                .collect();
+            format!("{{{}{}}}", space(seed), members.join(","))
+        }
+        Value::String(text) => string(text, seed),
+        other => other.to_string(),
+    };
+    format!("{}{inner}{}", space(seed), space(seed))
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let names = "url|x|signatures|supportedInterfaces|additionalInterfaces";
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z\u{e9}/:]{0,8}".prop_map(Value::from),
+        "http://(helper\\.team-a|other\\.team-a)(/[a-z\u{e9}]{0,4})?".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::vec((names, inner), 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_card_is_what_the_reference_makes_of_it(card in values(), seed in any::<u64>()) {
+        prop_assume!(card.is_object());
+        let text = text_of(&card, &mut fastrand::Rng::with_seed(seed));
+        prop_assert_eq!(&serde_json::from_str::<Value>(&text).unwrap(), &card);
+        let done = rewrite_card(text.as_bytes(), "http://proxy.kagent", &|_| false).unwrap();
+        if !done.signatures_removed {
+            prop_assert_eq!(done.body, text.as_bytes(), "nothing to rewrite: every byte stays");
+        }
+        let read: Value = serde_json::from_str(&rewrite(&text)).unwrap();
+        prop_assert_eq!(read, reference(&card));
+    }
+}
