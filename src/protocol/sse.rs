@@ -4,6 +4,9 @@
 //! Keeps a few bytes of state and none of the stream's. `proxy/stream.rs` feeds it and asks whether a
 //! comment may stand here.
 
+/// The byte order mark that may stand in front of a stream, and is no part of its first line.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What has been seen of one stream.
 #[derive(Clone, Debug)]
 pub struct SseScanner {
@@ -11,6 +14,8 @@ pub struct SseScanner {
     /// The block under way has a line that is not a comment.
     has_field: bool,
     events: u64,
+    /// Bytes of a mark that have been seen; `None` behind it, or where there is none.
+    mark: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +35,16 @@ enum Place {
 
 impl Default for SseScanner {
     fn default() -> Self {
-        Self { place: Place::Between, has_field: false, events: 0 }
+        Self { place: Place::Between, has_field: false, events: 0, mark: Some(0) }
     }
 }
 
 impl SseScanner {
     /// Takes the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let (Some(seen), Some(&byte)) = (self.mark, bytes.first()) {
+            bytes = self.begin_stream(seen, byte, bytes);
+        }
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.place {
                 Place::InLine => {
@@ -70,7 +78,21 @@ impl SseScanner {
     /// nothing. Not behind a lone CR: its LF may be on its way.
     #[must_use]
     pub fn is_between(&self) -> bool {
-        self.place == Place::Between
+        self.place == Place::Between && matches!(self.mark, None | Some(0))
+    }
+
+    /// Skips the mark; what is left of the bytes.
+    fn begin_stream<'b>(&mut self, seen: usize, byte: u8, bytes: &'b [u8]) -> &'b [u8] {
+        if MARK.get(seen) == Some(&byte) {
+            self.mark = Some(seen + 1).filter(|seen| *seen < MARK.len());
+            return bytes.get(1..).unwrap_or_default();
+        }
+        if seen > 0 {
+            // Only its beginning: that was text.
+            self.begin_line(0xef);
+        }
+        self.mark = None;
+        bytes
     }
 
     fn begin_line(&mut self, byte: u8) {
@@ -115,6 +137,12 @@ mod tests {
         ("data: 1\n\ndata: {\"half", 1, false),
         ("data: 1\n", 0, false),
         ("data: 1", 0, false),
+        ("\u{feff}", 0, true),
+        ("\u{feff}: ping\n\n", 0, true),
+        ("\u{feff}data: 1\n\n", 1, true),
+        ("\u{fefe}: ping\n\n", 1, true),
+        ("\u{feff}\u{feff}: ping\n\n", 1, true),
+        (": ping\n\n\u{feff}: ping\n\n", 1, true),
     ];
 
     #[test]

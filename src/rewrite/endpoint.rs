@@ -1,219 +1,217 @@
-//! The `endpoint` event of MCP's legacy HTTP+SSE transport (MCP 2024-11-05, "HTTP with SSE"): an
-//! absolute URL of the backend becomes path and query, or the client posts around the proxy.
+//! The `endpoint` event of MCP's legacy HTTP+SSE transport (MCP 2024-11-05, "HTTP with SSE"): its URL is
+//! changed where the caller says so, or the client posts around the proxy.
 //!
-//! Only the first event of a stream is looked at, and held until it is whole: a client acts on whole
-//! events, so nothing is late. Knows bytes; `proxy/stream.rs` feeds it and sends what comes out.
+//! The first event of that name is meant, whatever stands before it: a retry time, an id, comments, other
+//! events, a byte order mark. Lines pass when they are whole, but from its name or its first `data` line
+//! on an event is held until it is whole, for its name may stand last: a client acts on whole events, so
+//! nothing is late. A message in JSON passes as it comes. Lines are read as WHATWG HTML section 9.2.6 has it. Knows bytes; `proxy/stream.rs` feeds it and
+//! sends what comes out.
 
-use super::origin::path_absolute;
+use std::ops::Range;
 
-/// Bytes of a first event that are held; a longer one is no `endpoint` event.
+/// Bytes of an event that are held; a longer one is no `endpoint` event.
 const MAX_EVENT: usize = 16 * 1024;
+/// Bytes before the `endpoint` event, comments aside; behind them there is none.
+const MAX_BEFORE: usize = 64 * 1024;
+
+/// What the URL becomes; `None` leaves it as it is.
+pub type Map<'m> = dyn Fn(&[u8]) -> Option<Vec<u8>> + 'm;
 
 /// What becomes of the bytes handed in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Held {
-    /// The first event is not whole yet; these bytes before it, comments, go out.
+    /// These go out; the event is still to come or not whole.
     Wait(Vec<u8>),
     /// These go out, and all that follow as they are.
     Release(Vec<u8>),
 }
 
-/// Holds a stream's first event.
+/// Finds a stream's `endpoint` event.
 #[derive(Debug, Default)]
 pub struct EndpointEvent {
+    /// What has not gone out: lines of an event that may be the one, and the line under way.
     held: Vec<u8>,
+    /// Where in it the line under way begins.
+    line: usize,
+    /// The first line is behind us, and a byte order mark with it.
+    has_begun: bool,
+    /// A CR ended the last line; a LF that follows belongs to it.
+    after_cr: bool,
+    /// The line under way has gone out in part.
+    is_cut: bool,
+    event: Event,
+    /// Bytes of fields that have been seen.
+    before: usize,
+}
+
+/// The event under way.
+#[derive(Debug, Default)]
+struct Event {
+    is_endpoint: bool,
+    /// The values of its `data` fields in what is held.
+    data: Vec<Range<usize>>,
+    /// It cannot be the one: the rest of it goes out as it comes.
+    passes: bool,
 }
 
 // === impl EndpointEvent ===
 
 impl EndpointEvent {
-    /// Takes the next bytes; `backend` judges a lower-case host name.
-    pub fn feed(&mut self, bytes: &[u8], backend: &dyn Fn(&str) -> bool) -> Held {
+    /// Takes the next bytes; `map` gets the URL as it stands in the event, several `data` lines joined
+    /// by LF.
+    pub fn feed(&mut self, bytes: &[u8], map: &Map<'_>) -> Held {
         self.held.extend_from_slice(bytes);
-        match first_event(&self.held) {
-            Some(end) => {
-                let rest = self.held.split_off(end);
-                let event = self.release();
-                let mut out = rewrite(&event, backend).unwrap_or(event);
-                out.extend_from_slice(&rest);
-                Held::Release(out)
+        let mut out = Vec::new();
+        while let Some(text) = self.next_line() {
+            if !text.is_empty() || self.is_cut {
+                self.see_line(text);
+                continue;
             }
-            None if self.held.len() > MAX_EVENT => Held::Release(self.release()),
-            None => {
-                let rest = self.held.split_off(comments(&self.held));
-                Held::Wait(std::mem::replace(&mut self.held, rest))
+            let event = std::mem::take(&mut self.event);
+            let found = event.is_endpoint && !event.passes && !event.data.is_empty();
+            let ended = self.take_to(self.line);
+            match found.then(|| rewrite(&ended, &event.data, map)).flatten() {
+                Some(rewritten) => out.extend(rewritten),
+                None => out.extend(ended),
+            }
+            if found || self.before > MAX_BEFORE {
+                out.extend(self.release());
+                return Held::Release(out);
             }
         }
+        self.before_the_line_s_end();
+        let passed = self.passed();
+        out.extend(self.take_to(passed));
+        if self.before > MAX_BEFORE {
+            out.extend(self.release());
+            return Held::Release(out);
+        }
+        Held::Wait(out)
+    }
+
+    /// Whether bytes wait for more.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// What is held when the stream ends.
     pub fn release(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
-}
 
-/// Where the last comment block in front of the first event ends: servers that send comments to keep a
-/// stream alive must be heard.
-fn comments(bytes: &[u8]) -> usize {
-    let (mut at, mut whole) = (0, 0);
-    while let Some((line, end)) = next_line(bytes, at) {
-        match line.first() {
-            None => whole = end,
-            Some(b':') => {}
-            Some(_) => return whole,
+    /// The next whole line, without its end; the line under way begins behind it.
+    fn next_line(&mut self) -> Option<Range<usize>> {
+        if self.after_cr && self.held.get(self.line) == Some(&b'\n') {
+            self.line += 1;
+            self.after_cr = false;
         }
-        at = end;
-    }
-    whole
-}
-
-/// Where the first event ends, comments and blank lines before it included.
-fn first_event(bytes: &[u8]) -> Option<usize> {
-    let (mut at, mut has_field) = (0, false);
-    while let Some((line, end)) = next_line(bytes, at) {
-        if line.is_empty() && has_field {
-            return Some(end);
+        let rest = self.held.get(self.line..)?;
+        self.after_cr &= rest.is_empty();
+        let length = memchr::memchr2(b'\n', b'\r', rest)?;
+        self.after_cr = rest.get(length) == Some(&b'\r');
+        let start = self.line;
+        self.line += length + 1;
+        let mut text = start..start + length;
+        if !std::mem::replace(&mut self.has_begun, true) && !self.is_cut {
+            text.start += mark(rest);
         }
-        has_field |= !line.is_empty() && line.first() != Some(&b':');
-        at = end;
+        Some(text)
     }
-    // Lines that end with a lone CR: no LF is on its way behind the second one.
-    (has_field && bytes.ends_with(b"\r\r")).then_some(bytes.len())
-}
 
-/// The line that begins at `at`, without its end, and where the next one begins. A CR as the last
-/// byte is no end yet: its LF may be on its way.
-fn next_line(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let rest = bytes.get(at..)?;
-    let length = memchr::memchr2(b'\n', b'\r', rest)?;
-    let line = rest.get(..length)?;
-    let end = match (rest.get(length), rest.get(length + 1)) {
-        (Some(b'\r'), Some(b'\n')) => length + 2,
-        (Some(b'\r'), None) => return None,
-        _ => length + 1,
-    };
-    Some((line, at + end))
-}
-
-/// The event with its URL changed; `None` if there is nothing to change.
-fn rewrite(event: &[u8], backend: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
-    let (mut at, mut is_endpoint, mut data) = (0, false, None);
-    while let Some((line, end)) = next_line(event, at) {
-        if let Some(value) = field(line, b"event") {
-            is_endpoint = value == b"endpoint";
+    /// Takes note of a whole line.
+    fn see_line(&mut self, text: Range<usize>) {
+        let line = self.held.get(text.clone()).unwrap_or_default();
+        let is_cut = std::mem::take(&mut self.is_cut);
+        if is_cut || line.first() == Some(&b':') {
+            return;
+        }
+        self.before += line.len();
+        if let Some(name) = field(line, b"event") {
+            // go-sdk trims names.
+            self.event.is_endpoint = name.trim_ascii() == b"endpoint";
         }
         if let Some(value) = field(line, b"data") {
-            // Several lines are no URL.
-            if data.is_some() {
-                return None;
-            }
-            let value_at = at + line.len() - value.len();
-            data = Some((value_at, at + line.len()));
+            self.event.passes |= self.event.data.is_empty() && is_json(value);
+            let value = text.end - value.len()..text.end;
+            self.event.data.push(value);
         }
-        at = end;
     }
-    let (start, end) = data.filter(|_| is_endpoint)?;
-    let path = path_absolute(event.get(start..end)?, backend)?;
-    Some([event.get(..start)?, &path, event.get(end..)?].concat())
+
+    /// Looks at the line under way: whether it, or what is held before it, makes the event pass.
+    fn before_the_line_s_end(&mut self) {
+        let line = self.held.get(self.line..).unwrap_or_default();
+        let is_first = self.event.data.is_empty();
+        let data = field(line, b"data").filter(|_| is_first && !self.is_cut);
+        let held = self.held.len() - self.whole_lines_passed();
+        self.event.passes |= data.is_some_and(is_json) || held > MAX_EVENT;
+    }
+
+    /// Bytes of whole lines that need not be held: nothing says yet that it may be the one.
+    fn whole_lines_passed(&self) -> usize {
+        let may_be = self.event.is_endpoint || !self.event.data.is_empty();
+        if may_be { 0 } else { self.line }
+    }
+
+    /// How many of the held bytes go out now.
+    fn passed(&mut self) -> usize {
+        if self.event.passes {
+            let line = self.held.len().saturating_sub(self.line);
+            self.before += line;
+            self.is_cut |= line > 0;
+            self.event.data.clear();
+            return self.held.len();
+        }
+        self.whole_lines_passed()
+    }
+
+    fn take_to(&mut self, at: usize) -> Vec<u8> {
+        let rest = self.held.split_off(at.min(self.held.len()));
+        self.line = self.line.saturating_sub(at);
+        std::mem::replace(&mut self.held, rest)
+    }
 }
 
-/// The value of a field of this name, without the one space that may precede it.
+/// The event with its URL changed; `None` if it stays.
+fn rewrite(event: &[u8], data: &[Range<usize>], map: &Map<'_>) -> Option<Vec<u8>> {
+    let values: Vec<_> = data.iter().filter_map(|value| event.get(value.clone())).collect();
+    let mut url = map(&values.join(&b'\n'))?;
+    url.retain(|byte| !matches!(byte, b'\n' | b'\r'));
+    let (first, others) = data.split_first()?;
+    let mut out = [event.get(..first.start)?, &url].concat();
+    let mut at = first.end;
+    for value in others {
+        // The whole line goes, with the end of the line before it in place of its own.
+        let between = event.get(at..value.start)?;
+        let end = between.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'))?;
+        let kept = between.get(..end)?;
+        let is_crlf = between.get(end) == Some(&b'\n') && kept.ends_with(b"\r");
+        out.extend_from_slice(if is_crlf { kept.strip_suffix(b"\r")? } else { kept });
+        at = value.end;
+    }
+    out.extend_from_slice(event.get(at..)?);
+    Some(out)
+}
+
+/// The value of a field of this name, without the one space that may precede it; empty without a colon.
 fn field<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
-    let value = line.strip_prefix(name)?.strip_prefix(b":")?;
+    let rest = line.strip_prefix(name)?;
+    if rest.is_empty() {
+        return Some(rest);
+    }
+    let value = rest.strip_prefix(b":")?;
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn backend(host: &str) -> bool {
-        host == "tools.kagent"
-    }
-
-    fn through(pieces: &[&str]) -> String {
-        let (mut event, mut out, mut open) = (EndpointEvent::default(), Vec::new(), true);
-        for piece in pieces {
-            if !open {
-                out.extend_from_slice(piece.as_bytes());
-            } else {
-                match event.feed(piece.as_bytes(), &backend) {
-                    Held::Wait(bytes) => out.extend(bytes),
-                    Held::Release(bytes) => {
-                        out.extend(bytes);
-                        open = false;
-                    }
-                }
-            }
-        }
-        out.extend(event.release());
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn the_url_becomes_path_and_query_at_every_split() {
-        for (stream, expected) in [
-            (
-                "event: endpoint\ndata: http://tools.kagent:8084/messages/?session_id=ab%2F\n\ndata: 1\n\n",
-                "event: endpoint\ndata: /messages/?session_id=ab%2F\n\ndata: 1\n\n",
-            ),
-            (
-                ": hi\r\n\r\ndata:http://tools.kagent/m\r\nevent:endpoint\r\n\r\n",
-                ": hi\r\n\r\ndata:/m\r\nevent:endpoint\r\n\r\n",
-            ),
-        ] {
-            for at in 0..=stream.len() {
-                for to in at..=stream.len() {
-                    let pieces = [&stream[..at], &stream[at..to], &stream[to..]];
-                    assert_eq!(through(&pieces), expected, "split at {at}, {to}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn comments_in_front_of_it_are_not_held() {
-        let mut event = EndpointEvent::default();
-        let feed = |event: &mut EndpointEvent, bytes: &[u8]| event.feed(bytes, &backend);
-        assert_eq!(feed(&mut event, b": ping\n\n"), Held::Wait(b": ping\n\n".to_vec()));
-        assert_eq!(feed(&mut event, b": pi"), Held::Wait(Vec::new()));
-        assert_eq!(feed(&mut event, b"ng\n\nevent: endp"), Held::Wait(b": ping\n\n".to_vec()));
-        let released = feed(&mut event, b"oint\ndata: http://tools.kagent/m\n\n");
-        assert_eq!(released, Held::Release(b"event: endpoint\ndata: /m\n\n".to_vec()));
-    }
-
-    #[test]
-    fn an_event_of_lone_crs_is_not_held_until_the_next_one() {
-        let mut event = EndpointEvent::default();
-        let bytes = b"event: endpoint\rdata: /m\r\r";
-        assert_eq!(event.feed(bytes, &backend), Held::Release(bytes.to_vec()));
-    }
-
-    #[test]
-    fn everything_else_passes_byte_for_byte() {
-        let long = format!("data: {}", "x".repeat(MAX_EVENT + 1));
-        for stream in [
-            "event: endpoint\ndata: /messages/?session_id=1\n\n",
-            "event: endpoint\ndata: http://other.ns/m\n\n",
-            "event: message\ndata: http://tools.kagent/m\n\nevent: endpoint\ndata: http://tools.kagent/m\n\n",
-            "event: endpoint\ndata: http://tools.kagent/m\ndata: x\n\n",
-            "event: endpoint\ndata: http://tools.kag",
-            "event: endpoint\rdata: /m\r\r",
-            ": only a comment\n\n",
-            "",
-            long.as_str(),
-        ] {
-            for at in 0..=stream.len().min(200) {
-                assert_eq!(through(&[&stream[..at], &stream[at..]]), stream, "split at {at}");
-            }
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_are_lost_or_made_up(stream in "[evntdaol:/ \r\n]{0,60}", at in 0usize..60) {
-            let at = at.min(stream.len());
-            proptest::prop_assert_eq!(through(&[&stream[..at], &stream[at..]]), stream);
-        }
-    }
+/// Whether a value begins as a JSON-RPC message does, and as no URL does.
+fn is_json(value: &[u8]) -> bool {
+    matches!(value.trim_ascii_start().first(), Some(b'{' | b'['))
 }
+
+/// The length of the byte order mark at the beginning of a line.
+fn mark(line: &[u8]) -> usize {
+    if line.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,49 @@ async fn comments_of_the_backend_pass_before_the_first_event() {
     drop(client);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn an_endpoint_event_is_found_behind_whatever_stands_before_it() {
+    let (proxy, backend) = start(|_| {}).await;
+    let host = format!("127.0.0.1:{}", backend.port());
+    for before in [
+        "retry: 3000\n\n",
+        "id: 1\n\n",
+        "id: 1\nretry: 3000\r\n",
+        "event: ping\ndata: 1\n\n",
+        "event: ping\n\n: hi\n\ndata\n\n",
+        "event: endpoint\rretry: 1\r\rdata: {\"jsonrpc\":\"2.0\"}\r\r",
+        "\u{feff}",
+        "\u{feff}: hi\n\n",
+        "event: message\n",
+        "data: {\ndata: }\n\n",
+    ] {
+        let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
+        if before.ends_with("\n\n") || before.ends_with("\r\r") {
+            call.send(&chunk(before)).await;
+            client.until(before).await;
+        }
+        let ahead = if before.ends_with("\n\n") || before.ends_with("\r\r") { "" } else { before };
+        call.send(&chunk(&format!("{ahead}event: endpoint\ndata: http://{host}/m?s=1\n"))).await;
+        call.send(&chunk("\ndata: 1\n\n")).await;
+        let seen = client.until("data: 1\n\n").await;
+        assert!(!seen.contains(&host) && seen.contains("data: /m?s=1\n"), "{before:?}: {seen:?}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_before_the_endpoint_event_is_not_late() {
+    let (proxy, backend) = start(|_| {}).await;
+    let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
+    call.send(&chunk("retry: 3000\n")).await;
+    client.until("retry: 3000\n").await;
+    call.send(&chunk("\nevent: ping\ndata: 1\r\n\r")).await;
+    client.until("event: ping\ndata: 1\r\n\r").await;
+    call.send(&chunk("\nevent: message\ndata: {\"half")).await;
+    client.until("data: {\"half").await;
+    call.send(&chunk("\"}\n\n")).await;
+    client.until("\"}\n\n").await;
+    drop(client);
+    proxy.stop().await;
+}

@@ -21,14 +21,15 @@ use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 /// What D13 allows between one side's end and the other's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
 
-/// A body that says what the scenario tells it to; [`Feed::closed`] tells that nobody reads it.
-struct Script(mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>);
+/// A body that says what the scenario tells it to; [`Feed::closed`] tells that nobody reads it. One whose
+/// feed is dropped early ends with its last frame.
+struct Script(mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>, bool);
 
 type Feed = mpsc::UnboundedSender<io::Result<Frame<Bytes>>>;
 
 fn script() -> (Feed, Script) {
     let (feed, frames) = mpsc::unbounded_channel();
-    (feed, Script(frames))
+    (feed, Script(frames, false))
 }
 
 fn data(feed: &Feed, text: &'static str) {
@@ -48,7 +49,13 @@ impl Body for Script {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.0.poll_recv(cx)
+        let polled = self.0.poll_recv(cx);
+        self.1 |= polled.is_ready();
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.1 && self.0.is_closed() && self.0.is_empty()
     }
 }
 
@@ -182,6 +189,23 @@ async fn events_over_h2c(proxy: &TestProxy, backend: &mut H2cBackend) -> (Client
         client.until(event).await;
     }
     (client, feed)
+}
+
+#[tokio::test]
+async fn the_last_frame_of_an_h2c_backend_is_passed_on_whole_though_a_part_of_it_was_held() {
+    let (proxy, mut backend) = before_h2c().await;
+    let mut client = proxy.connect().await;
+    client.send("GET /sse HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+    let (_request, answer) = backend.accept().await;
+    let (feed, response) = events();
+    data(&feed, ": ping\n\nevent: endp");
+    // The stream ends with that frame.
+    drop(feed);
+    answer.send(response).ok().unwrap();
+    let seen = client.until("0\r\n\r\n").await;
+    assert!(seen.contains(": ping\n\n") && seen.contains("event: endp"), "{seen:?}");
+    drop(client);
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::protocol::sse::SseScanner;
 use crate::proxy::record::{Outcome, Recorder};
 use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
+use crate::rewrite::origin::path_absolute;
 use crate::upstream::{Lease, Leased};
 
 /// What a silent event stream gets (D15): a comment, which every parser skips.
@@ -180,7 +181,8 @@ impl Relay {
                 }
             }),
         };
-        if last {
+        // What is held goes out by the poll that finds the end.
+        if last && !self.events.as_ref().is_some_and(|events| events.is_holding()) {
             self.finish(Outcome::Complete);
         }
         Some(frame)
@@ -276,15 +278,16 @@ impl Events {
         Self { scanner: SseScanner::default(), first, after_first, standalone }
     }
 
-    /// The bytes that go out now; `None` while the first event is not whole.
+    /// The bytes that go out now; `None` if all of them are held.
     fn pass(&mut self, data: Bytes) -> Option<Bytes> {
         let out = match &mut self.first {
             None => data,
             Some(first) => {
                 let FirstEvent { event, way } = first;
-                match event.feed(&data, &|host| way.table.is_backend(host, &way.route)) {
-                    Held::Wait(comments) if comments.is_empty() => return None,
-                    Held::Wait(comments) => Bytes::from(comments),
+                let is_backend = |host: &str| way.table.is_backend(host, &way.route);
+                match event.feed(&data, &|url| path_absolute(url, &is_backend)) {
+                    Held::Wait(passed) if passed.is_empty() => return None,
+                    Held::Wait(passed) => Bytes::from(passed),
                     Held::Release(bytes) => {
                         self.first = None;
                         Bytes::from(bytes)
@@ -296,7 +299,11 @@ impl Events {
         Some(out)
     }
 
-    /// What is held back when the stream ends inside its first event.
+    fn is_holding(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.event.is_holding())
+    }
+
+    /// What is held back when the stream ends inside an event.
     fn release(&mut self) -> Option<Bytes> {
         let held = self.first.take()?.event.release();
         (!held.is_empty()).then(|| Bytes::from(held))
