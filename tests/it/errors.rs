@@ -12,8 +12,13 @@ fn get(extra: &str) -> String {
 
 #[tokio::test]
 async fn whatever_the_header_says_nothing_outside_the_table_is_dialled() {
-    let routes = vec![route("a.ns", "/", Scheme::Http, &[9])];
+    // It listens, so that whatever is dialled by mistake, by route or by header, gets through.
+    let backend = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    backend.set_nonblocking(true).unwrap();
+    let address = backend.local_addr().unwrap();
+    let routes = vec![route("a.ns", "/", Scheme::Http, &[address.port()])];
     let proxy = TestProxy::start(config(routes)).await;
+    let itself = format!("x-kagent-host: {address}\r\n");
     let long = format!("x-kagent-host: {}\r\n", "a.".repeat(300));
     for (extra, status, reason) in [
         ("", 400, "missing_target"),
@@ -25,6 +30,7 @@ async fn whatever_the_header_says_nothing_outside_the_table_is_dialled() {
         ("x-kagent-host: a.ns:22\r\n", 400, "bad_target"),
         ("x-kagent-host: a.ns\r\nx-kagent-host: b.ns\r\n", 400, "bad_target"),
         (long.as_str(), 400, "bad_target"),
+        (itself.as_str(), 400, "bad_target"),
         ("x-kagent-host: example.com\r\n", 503, "unknown_target"),
         ("x-kagent-host: kubernetes.default\r\n", 503, "unknown_target"),
     ] {
@@ -35,8 +41,10 @@ async fn whatever_the_header_says_nothing_outside_the_table_is_dialled() {
         assert_eq!(answer.contains("retry-after: "), status == 503, "{answer}");
     }
     let metrics = proxy.admin("/metrics").await;
-    assert!(metrics.contains("kagent_proxy_rejected_total{reason=\"bad_target\"} 8"), "{metrics}");
-    assert!(!metrics.contains("event=\"opened\"} 1"), "{metrics}");
+    assert!(metrics.contains("kagent_proxy_rejected_total{reason=\"bad_target\"} 9"), "{metrics}");
+    assert!(metrics.contains("event=\"opened\"} 0"), "{metrics}");
+    let dialled = backend.accept().map(|(_, peer)| peer);
+    assert_eq!(dialled.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     proxy.stop().await;
 }
 
