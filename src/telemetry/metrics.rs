@@ -19,8 +19,8 @@ pub const SECONDS: &[f64] = &[
 
 /// Finished requests, by route, class, status and outcome.
 pub const REQUESTS: &str = "kagent_proxy_requests_total";
-/// Seconds from the request's arrival to the head of the answer.
-pub const HEAD_SECONDS: &str = "kagent_proxy_head_seconds";
+/// Seconds from the request's arrival to the headers of the response.
+pub const RESPONSE_HEADERS_SECONDS: &str = "kagent_proxy_response_headers_seconds";
 /// Seconds from the request's arrival to the end of the answer.
 pub const WHOLE_SECONDS: &str = "kagent_proxy_request_seconds";
 /// Seconds from the request's arrival to the end of the first event of an event stream.
@@ -71,7 +71,7 @@ pub const BUILD: &str = "kagent_proxy_build_info";
 /// Name and help text of every metric; the README's table is compared with it.
 pub const HELP: &[(&str, &str)] = &[
     (REQUESTS, "Finished requests by route, class, status and outcome"),
-    (HEAD_SECONDS, "Seconds from the request's arrival to the head of the answer"),
+    (RESPONSE_HEADERS_SECONDS, "Seconds from the request's arrival to the headers of the response"),
     (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the answer"),
     (
         FIRST_EVENT_SECONDS,
@@ -277,7 +277,7 @@ impl Metrics {
             metrics: self.clone(),
             route: route.to_owned(),
             requests: ArcSwap::default(),
-            head: self.0.register_histogram(&key(HEAD_SECONDS, labels()), &METADATA),
+            head: self.0.register_histogram(&key(RESPONSE_HEADERS_SECONDS, labels()), &METADATA),
             whole: self.0.register_histogram(&key(WHOLE_SECONDS, labels()), &METADATA),
             open: self.0.register_gauge(&key(OPEN, labels()), &METADATA),
             first_event: self.0.register_histogram(&key(FIRST_EVENT_SECONDS, labels()), &METADATA),
