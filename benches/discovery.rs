@@ -14,7 +14,6 @@ use kagent_proxy::discovery::index::Index;
 use kagent_proxy::discovery::object::{Kind, Object};
 use kagent_proxy::discovery::publish::Publisher;
 use kagent_proxy::route::{Ask, HostKey, ObjectId, RouteTable};
-use kagent_proxy::telemetry;
 use kagent_proxy::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 
@@ -28,7 +27,7 @@ struct Cluster {
 
 impl Cluster {
     fn new(size: usize) -> Self {
-        let metrics = Metrics::new(telemetry::recorder().unwrap());
+        let metrics = Metrics::new().unwrap();
         let publisher =
             Publisher::new(DiscoveryConfig::default(), UpstreamConfig::default(), metrics);
         let index = Index::new("cluster.local", &[]);

@@ -7,10 +7,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use kagent_proxy::build;
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Target};
 use kagent_proxy::route::{Ask, HostKey, RouteTable};
 use kagent_proxy::telemetry::metrics::Metrics;
-use kagent_proxy::{build, telemetry};
 
 fn table(routes: usize) -> RouteTable {
     let route = |number| {
@@ -19,7 +19,7 @@ fn table(routes: usize) -> RouteTable {
         RouteConfig { host: format!("agent-{number}.team-a"), prefix: "/".to_owned(), to }
     };
     let config = Config { routes: (0..routes).map(route).collect(), ..Config::sidecar() };
-    let metrics = Metrics::new(telemetry::recorder().unwrap());
+    let metrics = Metrics::new().unwrap();
     build::build(&config, &metrics, None).unwrap().table
 }
 

@@ -24,7 +24,6 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -37,6 +36,7 @@ use crate::readiness::Readiness;
 use crate::route::discovered::State;
 use crate::route::{Discovered, Note, Route};
 use crate::socket::ACCEPT_PAUSE;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Endpoint;
 
 /// What the admin listener shows.
@@ -45,7 +45,7 @@ pub struct Admin {
     /// For `/routes` and `/explain`.
     pub proxy: Arc<Proxy>,
     /// For `/metrics`.
-    pub metrics: PrometheusHandle,
+    pub metrics: Metrics,
     /// For `/readyz`.
     pub watch: Watch,
     /// For `/readyz`.

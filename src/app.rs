@@ -29,6 +29,7 @@ use crate::reload::{Load, Reload, Seen};
 use crate::socket;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::upstream::Cluster;
@@ -99,8 +100,7 @@ impl App {
     ) -> Result<Bound, BuildError> {
         tls::install_provider();
         let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
-        let recorder = telemetry::recorder().map_err(|e| BuildError::Setup(e.to_string()))?;
-        let metrics = Metrics::new(recorder);
+        let metrics = Metrics::new().map_err(|e| BuildError::Setup(e.to_string()))?;
         let built = build::build(&config, &metrics, None)?;
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
@@ -194,14 +194,13 @@ impl Bound {
     ///
     /// Returns whether everything under way finished before the deadline.
     pub async fn run(self) -> bool {
-        let handle = self.metrics.handle();
         let Self { config, view, proxy, watch, trigger, .. } = self;
         let mut background = JoinSet::new();
         for cluster in &self.clusters {
             background.spawn(Cluster::keep_current(Arc::downgrade(cluster)));
         }
         drop(self.clusters);
-        background.spawn(telemetry::upkeep(handle.clone()));
+        background.spawn(telemetry::upkeep(self.metrics.clone()));
         background.spawn(socket::watch());
         if let Some(reload) = self.reload {
             background.spawn(reload.run());
@@ -212,7 +211,7 @@ impl Bound {
         }
         let admin = Admin {
             proxy: Arc::clone(&proxy),
-            metrics: handle,
+            metrics: self.metrics,
             watch: watch.clone(),
             readiness,
             trigger: trigger.clone(),
@@ -303,8 +302,9 @@ fn access_log(config: &Config) -> Result<AccessLog, BuildError> {
     if !config.log.access {
         return Ok(AccessLog::off());
     }
-    AccessLog::start(config.log.format, io::stderr())
-        .map_err(|error| BuildError::Setup(format!("a thread for the access log: {error}")))
+    let log = Log::standard_error()
+        .map_err(|error| BuildError::Setup(format!("a thread for the log: {error}")))?;
+    Ok(AccessLog::new(config.log.format, log))
 }
 
 /// Says each second of a drain what it still waits for.

@@ -19,7 +19,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
 use crate::route::{Note, Route, RouteTable, Source};
-use crate::telemetry::{self, metrics::Metrics};
+use crate::telemetry::metrics::Metrics;
 
 mod ask;
 pub use ask::ask;
@@ -97,7 +97,7 @@ pub fn explain_config(
     sources: &Sources,
     question: &Question,
 ) -> Result<Value, String> {
-    let metrics = Metrics::new(telemetry::recorder().map_err(|error| error.to_string())?);
+    let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
     let mut answer =
         explain(&built.table, &config.listener, &config::view(config, sources), question);

@@ -18,6 +18,7 @@ use kagent_proxy::demo;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
+use kagent_proxy::telemetry::log::{self, Log};
 use kagent_proxy::{check, telemetry, tls};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,10 +28,22 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const FAULTY_CONFIGURATION: u8 = 64;
-/// What tasks may take to let go of the access log at the end.
+/// What tasks may take to end, and to log their end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// What the log may take to be written at the end; its reader may be stuck.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Waits for the log when it is dropped, after a panic too.
+struct LastLines;
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        log::flush(LAST_LINES);
+    }
+}
 
 fn main() -> ExitCode {
+    let _written_at_the_end = LastLines;
     let cli = Cli::parse();
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -127,7 +140,11 @@ fn start<T>(load: Load, ready: impl FnOnce(&Bound) -> io::Result<T>) -> ExitCode
         Ok(loaded) => loaded,
         Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
     };
-    if let Err(fault) = telemetry::start_logging(&loaded.config.log) {
+    let log = match Log::standard_error() {
+        Ok(log) => log,
+        Err(error) => return complain(&format!("cannot start the log: {error}"), 1),
+    };
+    if let Err(fault) = telemetry::start_logging(&loaded.config.log, log) {
         return complain(&fault, FAULTY_CONFIGURATION);
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -208,7 +225,14 @@ fn say(text: &str) {
     let _reader_may_be_gone = writeln!(io::stdout(), "{}", text.trim_end());
 }
 
+/// The way of all lines: after the log it may stand behind, and without waiting for a reader.
 fn complain(text: &str, code: u8) -> ExitCode {
-    let _reader_may_be_gone = writeln!(io::stderr(), "{}", text.trim_end());
+    let text = format!("{}\n", text.trim_end());
+    match Log::standard_error() {
+        Ok(log) => log.push(text.as_bytes()),
+        Err(_) => {
+            let _reader_may_be_gone = io::stderr().write_all(text.as_bytes());
+        }
+    }
     ExitCode::from(code)
 }

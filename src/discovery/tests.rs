@@ -9,7 +9,7 @@ use super::object::{Kind, Object};
 use super::publish::{Changes, Publisher};
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::route::{Ask, HostKey, NoRoute, Note, ObjectId, RouteTable};
-use crate::telemetry::{self, metrics::Metrics};
+use crate::telemetry::metrics::Metrics;
 
 mod cases;
 mod updates;
@@ -23,7 +23,7 @@ struct World {
 
 impl World {
     fn new(config: DiscoveryConfig) -> Self {
-        let metrics = Metrics::new(telemetry::recorder().unwrap());
+        let metrics = Metrics::new().unwrap();
         Self {
             index: Index::new("cluster.local", &config.pod_ips),
             publisher: Publisher::new(config, UpstreamConfig::default(), metrics),

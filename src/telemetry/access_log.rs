@@ -1,20 +1,15 @@
 //! One structured line for each finished exchange, on the log target `access`.
 //!
-//! Lines are formatted here and handed to a thread that writes them, because a line through the general
-//! log costs as much as relaying a request. Fields are fixed. Knows nothing of how an exchange came to
-//! its end; `proxy/exchange.rs` fills the [`Line`].
+//! Lines are formatted here, each thread in a buffer of its own, because a line through the general log
+//! costs as much as relaying a request. Fields are fixed. Knows nothing of how an exchange came to its
+//! end, nor of who reads the lines.
 
+use std::cell::RefCell;
 use std::io::Write;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use super::log::Log;
 use crate::config::LogFormat;
-
-/// Lines gather this long before they are written together.
-const GATHER: Duration = Duration::from_millis(20);
-/// Bytes that may wait for a reader that does not read; further lines are dropped and counted.
-const MAX_WAITING: usize = 8 * 1024 * 1024;
 
 /// What one finished exchange was.
 #[derive(Clone, Copy, Debug)]
@@ -53,29 +48,15 @@ pub struct Line<'a> {
     pub whole: Duration,
 }
 
-/// Takes lines from any thread; the last handle's drop writes what is left.
+/// Takes lines from any thread.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Option<Arc<Writer>>);
+pub struct AccessLog(Option<(LogFormat, Log)>);
 
-#[derive(Debug)]
-struct Writer {
-    format: LogFormat,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
+/// What a thread formats its lines in.
 #[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    lines: Vec<u8>,
+struct Sheet {
+    line: Vec<u8>,
     stamp: Stamp,
-    dropped: u64,
-    closed: bool,
 }
 
 /// The time in text; all lines of a second share most of it.
@@ -84,6 +65,10 @@ struct Stamp {
     second: Option<u64>,
     /// Up to the second, and the point.
     text: String,
+}
+
+thread_local! {
+    static SHEET: RefCell<Sheet> = RefCell::default();
 }
 
 // === impl AccessLog ===
@@ -95,90 +80,38 @@ impl AccessLog {
         Self(None)
     }
 
-    /// Starts the thread that writes to `output`.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(format: LogFormat, output: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || for_thread.write_all(output))?;
-        Ok(Self(Some(Arc::new(Writer { format, shared, thread: Some(thread) }))))
+    /// Lines in this format, among the others of `log`.
+    #[must_use]
+    pub fn new(format: LogFormat, log: Log) -> Self {
+        Self(Some((format, log)))
     }
 
-    /// Takes a line, unless the log's filter has the target `access` off.
+    /// Takes a line, unless the log's filter has the target `access` off. Never waits for a reader.
     pub fn write(&self, line: &Line<'_>) {
-        let Some(writer) = &self.0 else { return };
+        let Some((format, log)) = &self.0 else { return };
         if tracing::enabled!(target: "access", tracing::Level::INFO) {
-            writer.take(line, SystemTime::now());
+            // Only a thread that ends has none any more.
+            let _nothing_to_say = SHEET.try_with(|sheet| {
+                if let Ok(mut sheet) = sheet.try_borrow_mut() {
+                    log.push(sheet.format(*format, line, SystemTime::now()));
+                }
+            });
         }
     }
 }
 
-// === impl Writer ===
+// === impl Sheet ===
 
-impl Writer {
-    fn take(&self, line: &Line<'_>, now: SystemTime) {
-        let mut waiting = self.shared.lock();
-        if waiting.lines.len() > MAX_WAITING {
-            waiting.dropped += 1;
-            return;
-        }
-        let Waiting { lines, stamp, .. } = &mut *waiting;
-        let was_empty = lines.is_empty();
+impl Sheet {
+    fn format(&mut self, format: LogFormat, line: &Line<'_>, now: SystemTime) -> &[u8] {
+        let Self { line: out, stamp } = self;
+        out.clear();
         // Writing into a vector does not fail.
-        let _infallible = match self.format {
-            LogFormat::Json => line.json(lines, stamp.at(now)),
-            LogFormat::Text => line.text(lines, stamp.at(now)),
+        let _infallible = match format {
+            LogFormat::Json => line.json(out, stamp.at(now)),
+            LogFormat::Text => line.text(out, stamp.at(now)),
         };
-        drop(waiting);
-        if was_empty {
-            self.shared.changed.notify_one();
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            let _it_only_writes = thread.join();
-        }
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn write_all(&self, mut output: impl Write) {
-        let mut lines = Vec::new();
-        loop {
-            let mut waiting = self.lock();
-            while waiting.lines.is_empty() && !waiting.closed {
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-            }
-            let (closed, dropped) = (waiting.closed, std::mem::take(&mut waiting.dropped));
-            std::mem::swap(&mut lines, &mut waiting.lines);
-            drop(waiting);
-            // A reader that is gone must not end the program.
-            let _nobody_reads = output.write_all(&lines).and_then(|()| output.flush());
-            lines.clear();
-            if dropped > 0 {
-                tracing::warn!(dropped, "access lines were dropped, nobody read them");
-            }
-            if closed {
-                return;
-            }
-            std::thread::sleep(GATHER);
-        }
-    }
-
-    /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        out
     }
 }
 
@@ -325,19 +258,6 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Default)]
-    struct Output(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Output {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn a_json_line_is_one_object_with_every_field() {
         let mut out = Vec::new();
@@ -378,14 +298,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_written_before_the_last_handle_is_gone() {
-        let output = Output::default();
-        let log = AccessLog::start(LogFormat::Json, output.clone()).unwrap();
-        let writer = log.0.as_ref().unwrap();
-        for _ in 0..1000 {
-            writer.take(&line(), SystemTime::UNIX_EPOCH);
+    fn a_sheet_holds_one_line_at_a_time() {
+        let mut sheet = Sheet::default();
+        for format in [LogFormat::Json, LogFormat::Text, LogFormat::Json] {
+            let mut alone = Sheet::default();
+            let expected = alone.format(format, &line(), SystemTime::UNIX_EPOCH).to_vec();
+            assert_eq!(sheet.format(format, &line(), SystemTime::UNIX_EPOCH), expected);
         }
-        drop(log);
-        assert_eq!(output.0.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 1000);
     }
 }

@@ -1,15 +1,17 @@
 //! Every metric: name, help, buckets, and the handles that requests touch.
 //!
 //! Labels come from closed sets (route, class, outcome, status, reason), so that no client can make
-//! series. Handles are resolved when a route is built; a request only adds to them. `/metrics` in
-//! `admin.rs` prints them.
+//! series. Handles are resolved when a route is built; a request only adds to them. What a route
+//! counts is shown as long as somebody holds its handles.
 
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit,
-};
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{BuildError, PrometheusRecorder};
+
+use super::series::{Families, Series, builder};
+use super::{log, panics};
 
 /// Bucket bounds of every duration, in seconds: from loopback calls to agents that think for minutes.
 pub const SECONDS: &[f64] = &[
@@ -65,6 +67,10 @@ pub const DISCOVERY_EVENTS: &str = "kagent_proxy_discovery_events_total";
 pub const DISCOVERY_ERRORS: &str = "kagent_proxy_discovery_errors_total";
 /// Whether every object of the cluster has been seen once.
 pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
+/// Lines of the log that were dropped, by cause.
+pub const LOG_DROPPED: &str = "kagent_proxy_log_lines_dropped_total";
+/// Panics of the program, whatever became of them.
+pub const PANICS: &str = "kagent_proxy_panics_total";
 /// Always 1; the version is a label.
 pub const BUILD: &str = "kagent_proxy_build_info";
 
@@ -100,12 +106,27 @@ pub const HELP: &[(&str, &str)] = &[
     (DISCOVERY_EVENTS, "Changes of the cluster's objects, by kind"),
     (DISCOVERY_ERRORS, "Failures of watches, by kind; the last known table stays in force"),
     (DISCOVERY_SYNCED, "Whether all objects of the cluster have been listed once"),
+    (
+        LOG_DROPPED,
+        "Log lines dropped: queue_full where nobody reads standard error, write_failed where it cannot be written",
+    ),
+    (PANICS, "Panics of the program; each is logged with its place"),
     (BUILD, "Always 1, with the version as a label"),
 ];
 
-/// The shared recorder: cheap to clone, one for each running proxy.
+/// The recorders: cheap to clone, one for each running proxy.
 #[derive(Clone)]
-pub struct Metrics(Arc<metrics_exporter_prometheus::PrometheusRecorder>);
+pub struct Metrics(Arc<Recorders>);
+
+struct Recorders {
+    /// Of the program.
+    own: PrometheusRecorder,
+    /// Of its routes.
+    routes: Series,
+    queue_full: Counter,
+    write_failed: Counter,
+    panics: Counter,
+}
 
 /// The handles of one kind of discovered object.
 #[derive(Clone, Debug)]
@@ -120,18 +141,18 @@ pub struct KindMetrics {
     pub errors: Counter,
 }
 
-/// Registered at the first increment: most discovered routes never need it.
+/// A counter of a route, registered at the first increment: most discovered routes never need it.
 struct Later {
     metrics: Metrics,
     route: String,
-    counter: OnceLock<Counter>,
+    counter: OnceLock<(Arc<PrometheusRecorder>, Counter)>,
 }
 
-/// The handles of one route.
+/// The handles of one route. Several of one label share their series.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    metrics: Metrics,
-    route: String,
+    /// Held, for its series are shown as long.
+    recorder: Arc<PrometheusRecorder>,
     /// One counter for each (class, status, outcome) seen; few, so a scan beats a map.
     requests: ArcSwap<Vec<(RequestLabels, Counter)>>,
     /// To the head.
@@ -196,29 +217,39 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Takes the recorder and describes every metric.
-    #[must_use]
-    pub fn new(recorder: metrics_exporter_prometheus::PrometheusRecorder) -> Self {
-        for (name, help) in HELP {
-            let name = KeyName::from_const_str(name);
-            if name.as_str().ends_with("_seconds") {
-                recorder.describe_histogram(name, Some(Unit::Seconds), (*help).into());
-            } else if name.as_str().ends_with("_total") {
-                recorder.describe_counter(name, None, (*help).into());
-            } else {
-                recorder.describe_gauge(name, None, (*help).into());
-            }
-        }
-        let this = Self(Arc::new(recorder));
+    /// Recorders with nothing counted.
+    ///
+    /// # Errors
+    /// When the list of buckets is empty, which a test excludes.
+    pub fn new() -> Result<Self, BuildError> {
+        let own = builder()?.build_recorder();
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        this.0.register_gauge(&key(BUILD, version), &METADATA).set(1.0);
-        this
+        own.register_gauge(&key(BUILD, version), &METADATA).set(1.0);
+        let dropped = |cause: &str| counter(&own, LOG_DROPPED, vec![("cause", cause.to_owned())]);
+        let (queue_full, write_failed) = (dropped("queue_full"), dropped("write_failed"));
+        let panics = counter(&own, PANICS, Vec::new());
+        let routes = Series::default();
+        Ok(Self(Arc::new(Recorders { own, routes, queue_full, write_failed, panics })))
     }
 
-    /// Prints, and folds samples.
+    /// Everything, in the text format of Prometheus.
     #[must_use]
-    pub fn handle(&self) -> metrics_exporter_prometheus::PrometheusHandle {
-        self.0.handle()
+    pub fn render(&self) -> String {
+        let Recorders { own, routes, queue_full, write_failed, panics } = &*self.0;
+        let dropped = log::dropped();
+        queue_full.absolute(dropped.queue_full);
+        write_failed.absolute(dropped.write_failed);
+        panics.absolute(panics::count());
+        let mut families = Families::default();
+        families.add(&own.handle().render());
+        routes.live().iter().for_each(|route| families.add(&route.handle().render()));
+        families.text(HELP)
+    }
+
+    /// Folds samples into histograms: recorders keep every raw sample until then.
+    pub fn upkeep(&self) {
+        self.0.own.handle().run_upkeep();
+        self.0.routes.live().iter().for_each(|route| route.handle().run_upkeep());
     }
 
     /// Counts an answer of our own.
@@ -228,14 +259,18 @@ impl Metrics {
 
     /// Counts upstream connections of a route that were closed unused, or found closed.
     pub fn discarded(&self, route: &str) -> Counter {
-        let labels = vec![("route", route.to_owned()), ("event", "discarded".to_owned())];
-        self.counter(POOL, labels)
+        let later = self.later(route);
+        later.counter();
+        Counter::from_arc(Arc::new(later))
     }
 
     /// The same, with a series only once there is something to count.
     pub fn discarded_later(&self, route: &str) -> Counter {
-        let (metrics, route) = (self.clone(), route.to_owned());
-        Counter::from_arc(Arc::new(Later { metrics, route, counter: OnceLock::new() }))
+        Counter::from_arc(Arc::new(self.later(route)))
+    }
+
+    fn later(&self, route: &str) -> Later {
+        Later { metrics: self.clone(), route: route.to_owned(), counter: OnceLock::new() }
     }
 
     /// The handles of a kind of discovered object.
@@ -243,8 +278,8 @@ impl Metrics {
     pub fn kind(&self, kind: &str) -> KindMetrics {
         let labels = || vec![("kind", kind.to_owned())];
         KindMetrics {
-            up: self.0.register_gauge(&key(DISCOVERY_UP, labels()), &METADATA),
-            objects: self.0.register_gauge(&key(DISCOVERY_OBJECTS, labels()), &METADATA),
+            up: self.0.own.register_gauge(&key(DISCOVERY_UP, labels()), &METADATA),
+            objects: self.0.own.register_gauge(&key(DISCOVERY_OBJECTS, labels()), &METADATA),
             events: self.counter(DISCOVERY_EVENTS, labels()),
             errors: self.counter(DISCOVERY_ERRORS, labels()),
         }
@@ -252,12 +287,12 @@ impl Metrics {
 
     /// Requests that wait.
     pub fn held(&self) -> Gauge {
-        self.0.register_gauge(&key(HELD, Vec::new()), &METADATA)
+        self.0.own.register_gauge(&key(HELD, Vec::new()), &METADATA)
     }
 
     /// Whether all objects have been listed once.
     pub fn synced(&self) -> Gauge {
-        self.0.register_gauge(&key(DISCOVERY_SYNCED, Vec::new()), &METADATA)
+        self.0.own.register_gauge(&key(DISCOVERY_SYNCED, Vec::new()), &METADATA)
     }
 
     /// Counts changed configurations.
@@ -268,40 +303,49 @@ impl Metrics {
     /// The handles of a route; `route` is its host and prefix as written.
     #[must_use]
     pub fn route(&self, route: &str) -> RouteMetrics {
-        let labels = || vec![("route", route.to_owned())];
-        let by = |name: &'static str, value: &str| {
-            vec![("route", route.to_owned()), (name, value.to_owned())]
+        let recorder = self.0.routes.of(route);
+        let by = |name: &'static str, label: &'static str, value: &str| {
+            counter(&recorder, name, vec![(label, value.to_owned())])
         };
-        let pool = |event: &str| by("event", event);
+        let plain = |name| counter(&recorder, name, Vec::new());
+        let gauge = |name| recorder.register_gauge(&key(name, Vec::new()), &METADATA);
+        let histogram = |name| recorder.register_histogram(&key(name, Vec::new()), &METADATA);
         RouteMetrics {
-            metrics: self.clone(),
-            route: route.to_owned(),
             requests: ArcSwap::default(),
-            head: self.0.register_histogram(&key(RESPONSE_HEADERS_SECONDS, labels()), &METADATA),
-            whole: self.0.register_histogram(&key(WHOLE_SECONDS, labels()), &METADATA),
-            open: self.0.register_gauge(&key(OPEN, labels()), &METADATA),
-            first_event: self.0.register_histogram(&key(FIRST_EVENT_SECONDS, labels()), &METADATA),
-            open_streams: self.0.register_gauge(&key(OPEN_STREAMS, labels()), &METADATA),
-            events: self.counter(EVENTS, labels()),
-            comments: self.counter(COMMENTS, labels()),
-            aborts_client: self.counter(ABORTS, by("side", "client")),
-            aborts_upstream: self.counter(ABORTS, by("side", "upstream")),
-            informational: self.counter(INFORMATIONAL, labels()),
-            request_bytes: self.counter(REQUEST_BYTES, labels()),
-            cards_rewritten: self.counter(CARDS, by("result", "rewritten")),
-            cards_passed: self.counter(CARDS, by("result", "passed")),
-            signatures_removed: self.counter(CARDS, by("result", "signature_removed")),
-            bytes: self.counter(BYTES, labels()),
-            opened: self.counter(POOL, pool("opened")),
-            reused: self.counter(POOL, pool("reused")),
-            ejections: self.counter(EJECTIONS, labels()),
-            retries: self.counter(RETRIES, labels()),
+            head: histogram(RESPONSE_HEADERS_SECONDS),
+            whole: histogram(WHOLE_SECONDS),
+            open: gauge(OPEN),
+            first_event: histogram(FIRST_EVENT_SECONDS),
+            open_streams: gauge(OPEN_STREAMS),
+            events: plain(EVENTS),
+            comments: plain(COMMENTS),
+            aborts_client: by(ABORTS, "side", "client"),
+            aborts_upstream: by(ABORTS, "side", "upstream"),
+            informational: plain(INFORMATIONAL),
+            request_bytes: plain(REQUEST_BYTES),
+            cards_rewritten: by(CARDS, "result", "rewritten"),
+            cards_passed: by(CARDS, "result", "passed"),
+            signatures_removed: by(CARDS, "result", "signature_removed"),
+            bytes: plain(BYTES),
+            opened: by(POOL, "event", "opened"),
+            reused: by(POOL, "event", "reused"),
+            ejections: plain(EJECTIONS),
+            retries: plain(RETRIES),
+            recorder,
         }
     }
 
     fn counter(&self, name: &'static str, labels: Vec<(&'static str, String)>) -> Counter {
-        self.0.register_counter(&key(name, labels), &METADATA)
+        counter(&self.0.own, name, labels)
     }
+}
+
+fn counter(
+    recorder: &PrometheusRecorder,
+    name: &'static str,
+    labels: Vec<(&'static str, String)>,
+) -> Counter {
+    recorder.register_counter(&key(name, labels), &METADATA)
 }
 
 fn key(name: &'static str, labels: Vec<(&'static str, String)>) -> Key {
@@ -315,7 +359,12 @@ fn key(name: &'static str, labels: Vec<(&'static str, String)>) -> Key {
 
 impl Later {
     fn counter(&self) -> &Counter {
-        self.counter.get_or_init(|| self.metrics.discarded(&self.route))
+        let registered = self.counter.get_or_init(|| {
+            let recorder = self.metrics.0.routes.of(&self.route);
+            let counter = counter(&recorder, POOL, vec![("event", "discarded".to_owned())]);
+            (recorder, counter)
+        });
+        &registered.1
     }
 }
 
@@ -338,10 +387,10 @@ impl RouteMetrics {
             counter.increment(1);
             return;
         }
-        let counter = self.metrics.counter(
+        let counter = counter(
+            &self.recorder,
             REQUESTS,
             vec![
-                ("route", self.route.clone()),
                 ("class", labels.class.to_owned()),
                 ("status", labels.status.to_string()),
                 ("outcome", labels.outcome.to_owned()),

@@ -27,6 +27,7 @@ mod h2c;
 mod heads;
 mod hold;
 mod layers;
+mod logging;
 mod long;
 mod messages;
 mod program;

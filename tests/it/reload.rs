@@ -49,13 +49,24 @@ async fn start(file: &Path) -> TestProxy {
 
 /// Until the admin listener shows it; bounded by the harness.
 async fn until(proxy: &TestProxy, path: &str, part: &str) {
+    comes(proxy, path, part, true).await;
+}
+
+/// Until the admin listener does not show it any more.
+async fn without(proxy: &TestProxy, path: &str, part: &str) {
+    comes(proxy, path, part, false).await;
+}
+
+async fn comes(proxy: &TestProxy, path: &str, part: &str, wanted: bool) {
     let wait = async {
-        while !proxy.admin(path).await.contains(part) {
+        while proxy.admin(path).await.contains(part) != wanted {
             // Between two looks at another process's state.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(crate::support::BOUND, wait).await.expect("never came");
+    tokio::time::timeout(crate::support::BOUND, wait)
+        .await
+        .unwrap_or_else(|_| panic!("{part}: {wanted} never came"));
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
@@ -220,4 +231,56 @@ async fn shown(proxy: &TestProxy, trusted: &tokio_rustls::TlsConnector, cert: &s
         }
     };
     tokio::time::timeout(crate::support::BOUND, shown).await.expect("the old certificate stays");
+}
+
+#[tokio::test]
+async fn a_route_s_series_go_with_its_last_request_and_others_stay() {
+    let folder = folder("series");
+    let file = folder.join("config.yaml");
+    let identity = Authority::new().issue("proxy.kagent");
+    replace(&folder.join("tls.crt"), &identity.cert);
+    replace(&folder.join("tls.key"), &identity.key);
+    let (stays, goes) = (Backend::start().await, Backend::start().await);
+    let (one, both) = (to("s.ns", &stays), to("s.ns", &stays) + &to("t.ns", &goes));
+    replace(&file, &yaml(&folder, &both));
+    let proxy = start(&file).await;
+    let closing = GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+    let (answer, _) = tokio::join!(proxy.ask(&closing), stays.answer(OK));
+    assert!(answer.ends_with("ok"), "{answer}");
+    let counted =
+        "requests_total{route=\"s.ns\",class=\"unary\",status=\"200\",outcome=\"complete\"} 1\n";
+    until(&proxy, "/metrics", counted).await;
+
+    // A stream on the route that goes: its series last as long.
+    let mut client = proxy.connect().await;
+    client.send(&GET.replace("s.ns", "t.ns")).await;
+    let mut call = goes.accept().await;
+    call.until("\r\n\r\n").await;
+    call.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await;
+    client.until("\r\n\r\n").await;
+    replace(&file, &yaml(&folder, &one));
+    until(&proxy, "/metrics", "kagent_proxy_config_reloads_total{result=\"applied\"} 1").await;
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_open_streams{route=\"t.ns\"} 1\n"), "{metrics}");
+    assert!(metrics.contains(counted), "{metrics}");
+    drop((call, client));
+    without(&proxy, "/metrics", "t.ns").await;
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains(counted), "{metrics}");
+    assert_eq!(metrics.matches("# TYPE kagent_proxy_requests_total ").count(), 1, "{metrics}");
+
+    // A route that comes back begins at zero; one that only changes goes on.
+    let slower = both.replace("targets", "timeouts: {unary: {head: 9s}}, targets");
+    assert_ne!(slower, both);
+    replace(&file, &yaml(&folder, &slower));
+    until(&proxy, "/routes", "t.ns").await;
+    let metrics = proxy.admin("/metrics").await;
+    let back = "kagent_proxy_upstream_connections_total{route=\"t.ns\",event=\"opened\"} 0\n";
+    assert!(metrics.contains(back) && metrics.contains(counted), "{metrics}");
+    assert!(!metrics.contains("requests_total{route=\"t.ns\""), "{metrics}");
+    let (answer, _) = tokio::join!(proxy.ask(&closing), stays.answer(OK));
+    assert!(answer.ends_with("ok"), "{answer}");
+    until(&proxy, "/metrics", &counted.replace("} 1", "} 2")).await;
+    proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
 }
