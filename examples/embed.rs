@@ -16,7 +16,7 @@ use kagent_proxy::config::{Config, RouteConfig, RouteTarget, target::parse_targe
 use kagent_proxy::proxy::Proxy;
 use kagent_proxy::proxy::request::conn::{ConnTask, Connection};
 use kagent_proxy::proxy::service::ProxyService;
-use kagent_proxy::telemetry::{self, access_log::AccessLog, metrics::Metrics};
+use kagent_proxy::telemetry::{access_log::AccessLog, metrics::Metrics};
 use kagent_proxy::{build, drain};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let to = RouteTarget::new(parse_targets("http://127.0.0.1:8081")?);
     let route = RouteConfig { host: "helper.team-a".to_owned(), prefix: "/".to_owned(), to };
     let config = Config { routes: vec![route], ..Config::sidecar() };
-    let metrics = Metrics::new(telemetry::recorder()?);
+    let metrics = Metrics::new()?;
     let built = build::build(&config, &metrics, None)?;
     for cluster in &built.fresh {
         cluster.refresh().await;

@@ -6,6 +6,7 @@ pub mod access_log;
 pub mod log;
 pub mod metrics;
 pub mod panics;
+pub mod record;
 mod series;
 
 use std::time::Duration;

@@ -17,43 +17,24 @@ use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
 use crate::route::Route;
-use crate::telemetry::access_log::{AccessLog, Line};
-use crate::telemetry::metrics::RequestLabels;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::record::{Outcome, Record};
 
-/// How an exchange ended; the same words stand in the log, the metric and the docs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The answer was passed on whole.
-    Complete,
-    /// The client left first.
-    ClientGone,
-    /// The backend broke off.
-    UpstreamBroke,
-    /// The backend was silent for longer than the route's idle limit.
-    IdleTimeout,
-    /// The exchange took longer than the route's total limit.
-    TotalTimeout,
-    /// A session's own stream was ended between two events, because the program drains.
-    Drained,
-    /// The proxy answered itself.
-    Refused(Reason),
-}
-
-/// The record.
+/// Takes the notes.
 #[derive(Debug)]
 pub struct Recorder {
     started: Instant,
     conn: Arc<Connection>,
     task: ConnTask,
     method: http::Method,
-    told: HeadCopy,
+    head: HeadCopy,
     kind: Kind,
-    /// All exchanges of the proxy.
+    /// All requests of the proxy.
     open: Arc<AtomicUsize>,
     log: AccessLog,
     upload: Arc<Upload>,
     /// Counted as an open stream or tunnel.
-    streams: bool,
+    is_stream: bool,
     reopened: bool,
     events: u64,
     route: Option<Arc<Route>>,
@@ -61,7 +42,7 @@ pub struct Recorder {
     outcome: Outcome,
     bytes: u64,
     connect: Option<Duration>,
-    head: Option<Duration>,
+    response_headers: Option<Duration>,
     first: Option<Duration>,
 }
 
@@ -73,24 +54,6 @@ struct HeadCopy {
     text: Box<str>,
     path_end: usize,
     target_end: usize,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// The word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::ClientGone => "client_gone",
-            Self::UpstreamBroke => "upstream_broke",
-            Self::IdleTimeout => "idle_timeout",
-            Self::TotalTimeout => "total_timeout",
-            Self::Drained => "drained",
-            Self::Refused(_) => "refused",
-        }
-    }
 }
 
 // === impl Recorder ===
@@ -112,12 +75,12 @@ impl Recorder {
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            told: HeadCopy::of(request),
+            head: HeadCopy::of(request),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
             upload: Arc::clone(request.body().upload()),
-            streams: false,
+            is_stream: false,
             reopened: false,
             events: 0,
             route: None,
@@ -125,7 +88,7 @@ impl Recorder {
             outcome: Outcome::ClientGone,
             bytes: 0,
             connect: None,
-            head: None,
+            response_headers: None,
             first: None,
         }
     }
@@ -168,13 +131,13 @@ impl Recorder {
 
     /// The head of the answer is here, and with it the kind of call.
     pub fn on_head(&mut self, status: StatusCode, kind: Kind) {
-        self.head = Some(self.age());
+        self.response_headers = Some(self.age());
         self.status = status.as_u16();
         self.kind = kind;
         if kind != Kind::Unary
             && let Some(route) = &self.route
         {
-            self.streams = true;
+            self.is_stream = true;
             route.metrics.open_streams.increment(1.0);
         }
     }
@@ -182,18 +145,18 @@ impl Recorder {
     /// The proxy answers itself.
     pub fn refused(&mut self, reason: Reason) {
         self.status = reason.status().as_u16();
-        self.outcome = Outcome::Refused(reason);
+        self.outcome = Outcome::Refused(reason.word());
     }
 
     /// The proxy closes without an answer.
     pub fn unanswered(&mut self, reason: Reason) {
-        self.outcome = Outcome::Refused(reason);
+        self.outcome = Outcome::Refused(reason.word());
     }
 
     /// `x-kagent-host` as sent, if it was readable.
     #[must_use]
     pub fn target(&self) -> &str {
-        self.told.target()
+        self.head.target()
     }
 
     /// Bytes pass.
@@ -244,6 +207,29 @@ impl Recorder {
         self.started
     }
 
+    /// What is known by now.
+    fn record(&self) -> Record<'_> {
+        Record {
+            peer: &self.conn.peer_text,
+            method: self.method.as_str(),
+            path: self.head.path(),
+            target: self.head.target(),
+            route: self.route.as_ref().map_or("", |route| &route.config.host),
+            class: self.kind.as_str(),
+            status: self.status,
+            outcome: self.outcome,
+            traceparent: self.head.traceparent(),
+            bytes: self.bytes,
+            is_stream: self.is_stream,
+            events: self.events,
+            request_bytes: self.upload.bytes(),
+            connect: self.connect,
+            response_headers: self.response_headers,
+            first: self.first,
+            whole: self.age(),
+        }
+    }
+
     /// How long ago that was.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -255,58 +241,15 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::Relaxed);
-        let whole = self.age();
-        let mut name = "";
+        let record = self.record();
         if let Some(route) = &self.route {
-            name = &route.config.host;
-            let metrics = &route.metrics;
-            metrics.open.decrement(1.0);
-            metrics.bytes.increment(self.bytes);
-            metrics.request_bytes.increment(self.upload.bytes());
-            if self.streams {
-                metrics.open_streams.decrement(1.0);
-                metrics.events.increment(self.events);
+            route.metrics.open.decrement(1.0);
+            if self.is_stream {
+                route.metrics.open_streams.decrement(1.0);
             }
-            match self.outcome {
-                Outcome::ClientGone => metrics.aborts_client.increment(1),
-                Outcome::UpstreamBroke => metrics.aborts_upstream.increment(1),
-                _ => {}
-            }
-            if let Some(first) = self.first.filter(|_| self.kind == Kind::Stream) {
-                metrics.first_event.record(first.as_secs_f64());
-            }
-            metrics.whole.record(whole.as_secs_f64());
-            if let Some(head) = self.head {
-                metrics.head.record(head.as_secs_f64());
-            }
-            metrics.count(RequestLabels {
-                class: self.kind.as_str(),
-                status: self.status,
-                outcome: self.outcome.as_str(),
-            });
+            route.metrics.finish(&record);
         }
-        let reason = match self.outcome {
-            Outcome::Refused(reason) => reason.word(),
-            other => other.as_str(),
-        };
-        self.log.write(&Line {
-            peer: &self.conn.peer_text,
-            method: self.method.as_str(),
-            path: self.told.path(),
-            target: self.told.target(),
-            route: name,
-            class: self.kind.as_str(),
-            status: self.status,
-            outcome: reason,
-            traceparent: self.told.traceparent(),
-            bytes: self.bytes,
-            events: self.events,
-            request_bytes: self.upload.bytes(),
-            connect: self.connect,
-            head: self.head,
-            first: self.first,
-            whole,
-        });
+        self.log.finish(&record);
     }
 }
 

@@ -1,7 +1,7 @@
-//! One structured line for each finished exchange, on the log target `access`.
+//! One structured line for each finished request, on the log target `access`.
 //!
 //! Lines are formatted here, each thread in a buffer of its own, because a line through the general log
-//! costs as much as relaying a request. Fields are fixed. Knows nothing of how an exchange came to its
+//! costs as much as relaying a request. Fields are fixed. Knows nothing of how a request came to its
 //! end, nor of who reads the lines.
 
 use std::cell::RefCell;
@@ -9,44 +9,8 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::log::Log;
+use super::record::Record;
 use crate::config::LogFormat;
-
-/// What one finished exchange was.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// The client's address.
-    pub peer: &'a str,
-    /// Request method.
-    pub method: &'a str,
-    /// Request path, without its query: queries may carry session ids.
-    pub path: &'a str,
-    /// `x-kagent-host` as sent, if it was readable.
-    pub target: &'a str,
-    /// Route taken, empty if none.
-    pub route: &'a str,
-    /// Kind of call.
-    pub class: &'a str,
-    /// Status answered; 0 when there was no answer.
-    pub status: u16,
-    /// How it ended.
-    pub outcome: &'a str,
-    /// `traceparent` as sent (W3C Trace Context).
-    pub traceparent: &'a str,
-    /// Bytes of the answer's body.
-    pub bytes: u64,
-    /// Events of an event stream that passed whole.
-    pub events: u64,
-    /// Bytes of the request's body.
-    pub request_bytes: u64,
-    /// To the connection that carried it.
-    pub connect: Option<Duration>,
-    /// To the answer's head.
-    pub head: Option<Duration>,
-    /// To the first body bytes, of an event stream to the end of its first event.
-    pub first: Option<Duration>,
-    /// To the end.
-    pub whole: Duration,
-}
 
 /// Takes lines from any thread.
 #[derive(Clone, Debug)]
@@ -86,14 +50,15 @@ impl AccessLog {
         Self(Some((format, log)))
     }
 
-    /// Takes a line, unless the log's filter has the target `access` off. Never waits for a reader.
-    pub fn write(&self, line: &Line<'_>) {
+    /// Writes the line of a request, unless the log's filter has the target `access` off. Never waits for a
+    /// reader.
+    pub fn finish(&self, record: &Record<'_>) {
         let Some((format, log)) = &self.0 else { return };
         if tracing::enabled!(target: "access", tracing::Level::INFO) {
             // Only a thread that ends has none any more.
             let _nothing_to_say = SHEET.try_with(|sheet| {
                 if let Ok(mut sheet) = sheet.try_borrow_mut() {
-                    log.push(sheet.format(*format, line, SystemTime::now()));
+                    log.push(sheet.format(*format, record, SystemTime::now()));
                 }
             });
         }
@@ -103,13 +68,13 @@ impl AccessLog {
 // === impl Sheet ===
 
 impl Sheet {
-    fn format(&mut self, format: LogFormat, line: &Line<'_>, now: SystemTime) -> &[u8] {
+    fn format(&mut self, format: LogFormat, record: &Record<'_>, now: SystemTime) -> &[u8] {
         let Self { line: out, stamp } = self;
         out.clear();
         // Writing into a vector does not fail.
         let _infallible = match format {
-            LogFormat::Json => line.json(out, stamp.at(now)),
-            LogFormat::Text => line.text(out, stamp.at(now)),
+            LogFormat::Json => record.json(out, stamp.at(now)),
+            LogFormat::Text => record.text(out, stamp.at(now)),
         };
         out
     }
@@ -131,9 +96,9 @@ impl Stamp {
     }
 }
 
-// === impl Line ===
+// === impl Record ===
 
-impl Line<'_> {
+impl Record<'_> {
     fn texts(&self) -> [(&'static str, &str); 7] {
         [
             ("method", self.method),
@@ -141,7 +106,7 @@ impl Line<'_> {
             ("host", self.target),
             ("route", self.route),
             ("class", self.class),
-            ("outcome", self.outcome),
+            ("outcome", self.outcome.detail()),
             ("traceparent", self.traceparent),
         ]
     }
@@ -149,7 +114,7 @@ impl Line<'_> {
     fn times(&self) -> [(&'static str, Option<Duration>); 4] {
         [
             ("connect_ms", self.connect),
-            ("head_ms", self.head),
+            ("response_headers_ms", self.response_headers),
             ("first_ms", self.first),
             ("whole_ms", Some(self.whole)),
         ]
@@ -236,9 +201,10 @@ fn fraction(out: &mut Vec<u8>, number: u32, mut unit: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::record::Outcome;
 
-    fn line() -> Line<'static> {
-        Line {
+    fn line() -> Record<'static> {
+        Record {
             peer: "127.0.0.1:80",
             method: "POST",
             path: "/mcp\"\n",
@@ -246,13 +212,14 @@ mod tests {
             route: "a.ns",
             class: "stream",
             status: 200,
-            outcome: "complete",
+            outcome: Outcome::Complete,
+            is_stream: true,
             traceparent: "",
             bytes: 9,
             events: 2,
             request_bytes: 3,
             connect: None,
-            head: Some(Duration::from_micros(1_050)),
+            response_headers: Some(Duration::from_micros(1_050)),
             first: None,
             whole: Duration::from_secs(2),
         }
@@ -268,7 +235,7 @@ mod tests {
             "timestamp": "1970-01-01T00:00:00.000000Z", "level": "INFO", "target": "access",
             "peer": "127.0.0.1:80", "method": "POST", "path": "/mcp\"\n", "host": "a.ns",
             "route": "a.ns", "class": "stream", "outcome": "complete", "traceparent": "",
-            "status": 200, "bytes": 9, "events": 2, "request_bytes": 3, "head_ms": 1.05,
+            "status": 200, "bytes": 9, "events": 2, "request_bytes": 3, "response_headers_ms": 1.05,
             "whole_ms": 2000.0,
         });
         assert_eq!(read, expected);
@@ -294,7 +261,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(r#" path="/mcp\"\n" host="a.ns" "#), "{text}");
-        assert!(text.ends_with(" head_ms=1.050 whole_ms=2000.000\n"), "{text}");
+        assert!(text.ends_with(" response_headers_ms=1.050 whole_ms=2000.000\n"), "{text}");
     }
 
     #[test]

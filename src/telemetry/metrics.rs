@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusRecorder};
 
+use super::record::{Outcome, Record};
 use super::series::{Families, Series, builder};
 use super::{log, panics};
 
@@ -155,8 +156,8 @@ pub struct RouteMetrics {
     recorder: Arc<PrometheusRecorder>,
     /// One counter for each (class, status, outcome) seen; few, so a scan beats a map.
     requests: ArcSwap<Vec<(RequestLabels, Counter)>>,
-    /// To the head.
-    pub head: Histogram,
+    /// To the response's headers.
+    pub response_headers: Histogram,
     /// To the end.
     pub whole: Histogram,
     /// Under way.
@@ -197,13 +198,13 @@ pub struct RouteMetrics {
 
 /// What tells one request counter of a route from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestLabels {
+struct RequestLabels {
     /// Kind of call.
-    pub class: &'static str,
-    /// Status of the answer; 0 when there was none.
-    pub status: u16,
+    class: &'static str,
+    /// Status of the response; 0 when there was none.
+    status: u16,
     /// How it ended.
-    pub outcome: &'static str,
+    outcome: &'static str,
 }
 
 static METADATA: Metadata<'static> = Metadata::new("kagent_proxy", Level::INFO, None);
@@ -312,7 +313,7 @@ impl Metrics {
         let histogram = |name| recorder.register_histogram(&key(name, Vec::new()), &METADATA);
         RouteMetrics {
             requests: ArcSwap::default(),
-            head: histogram(RESPONSE_HEADERS_SECONDS),
+            response_headers: histogram(RESPONSE_HEADERS_SECONDS),
             whole: histogram(WHOLE_SECONDS),
             open: gauge(OPEN),
             first_event: histogram(FIRST_EVENT_SECONDS),
@@ -381,8 +382,33 @@ impl CounterFn for Later {
 // === impl RouteMetrics ===
 
 impl RouteMetrics {
-    /// Counts one finished request.
-    pub fn count(&self, labels: RequestLabels) {
+    /// Counts a finished request.
+    pub fn finish(&self, record: &Record<'_>) {
+        self.bytes.increment(record.bytes);
+        self.request_bytes.increment(record.request_bytes);
+        if record.is_stream {
+            self.events.increment(record.events);
+        }
+        match record.outcome {
+            Outcome::ClientGone => self.aborts_client.increment(1),
+            Outcome::UpstreamBroke => self.aborts_upstream.increment(1),
+            _ => {}
+        }
+        if let Some(first) = record.first.filter(|_| record.events > 0) {
+            self.first_event.record(first.as_secs_f64());
+        }
+        self.whole.record(record.whole.as_secs_f64());
+        if let Some(headers) = record.response_headers {
+            self.response_headers.record(headers.as_secs_f64());
+        }
+        self.count(RequestLabels {
+            class: record.class,
+            status: record.status,
+            outcome: record.outcome.word(),
+        });
+    }
+
+    fn count(&self, labels: RequestLabels) {
         if let Some((_, counter)) = self.requests.load().iter().find(|(seen, _)| *seen == labels) {
             counter.increment(1);
             return;

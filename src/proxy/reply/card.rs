@@ -17,12 +17,13 @@ use super::plan::RelayPlan;
 use super::relay::StreamError;
 use super::timeouts::{BodyTimer, Expired};
 use crate::config::Cards;
-use crate::proxy::record::{Outcome, Recorder};
+use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::rewrite::card::{MAX_CARD, rewrite_card};
 use crate::rewrite::decode::decode;
+use crate::telemetry::record::Outcome;
 use crate::upstream::Leased;
 
 /// One card that passes as it is, of all, gets a line in the log in this time.

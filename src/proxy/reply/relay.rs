@@ -17,10 +17,11 @@ use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
 use crate::drain::Phase;
 use crate::protocol::sse::SseScanner;
-use crate::proxy::record::{Outcome, Recorder};
+use crate::proxy::record::Recorder;
 use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
+use crate::telemetry::record::Outcome;
 use crate::upstream::{Lease, Leased};
 
 /// What a silent event stream gets (D15): a comment, which every parser skips.

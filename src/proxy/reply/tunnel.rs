@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use super::body::ReplyBody;
 use super::timeouts::{BodyTimeouts, BodyTimer, Expired};
-use crate::proxy::record::{Outcome, Recorder};
+use crate::proxy::record::Recorder;
+use crate::telemetry::record::Outcome;
 use crate::upstream::{Lease, Leased};
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.

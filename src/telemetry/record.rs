@@ -1,0 +1,91 @@
+//! What one finished request was, as plain data for every sink: metrics, the access log.
+//!
+//! Each sink is one method that reads it, and adding one touches nobody else. Knows nothing of how a
+//! request is served.
+
+use std::time::Duration;
+
+/// How a request ended; the same words stand in the log, the metric and the docs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The response was passed on whole.
+    Complete,
+    /// The client left first.
+    ClientGone,
+    /// The backend broke off.
+    UpstreamBroke,
+    /// The backend was silent for longer than the route's idle limit.
+    IdleTimeout,
+    /// The request took longer than the route's total limit.
+    TotalTimeout,
+    /// A session's own stream was ended between two events, because the program drains.
+    Drained,
+    /// The proxy answered itself, for this reason.
+    Refused(&'static str),
+}
+
+/// What one finished request was.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The client's address.
+    pub peer: &'a str,
+    /// Request method.
+    pub method: &'a str,
+    /// Request path, without its query: queries may carry session ids.
+    pub path: &'a str,
+    /// `x-kagent-host` as sent, if it was readable.
+    pub target: &'a str,
+    /// Route taken, empty if none.
+    pub route: &'a str,
+    /// Kind of call.
+    pub class: &'static str,
+    /// Status of the response; 0 when there was none.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// `traceparent` as sent (W3C Trace Context).
+    pub traceparent: &'a str,
+    /// Bytes of the response's body.
+    pub bytes: u64,
+    /// It was an event stream or a tunnel.
+    pub is_stream: bool,
+    /// Events of an event stream that passed whole.
+    pub events: u64,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// To the connection that carried it.
+    pub connect: Option<Duration>,
+    /// To the response's headers.
+    pub response_headers: Option<Duration>,
+    /// To the first body bytes, of an event stream to the end of its first event.
+    pub first: Option<Duration>,
+    /// To the end.
+    pub whole: Duration,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// The word of the metric: one for all refusals, which are counted by reason elsewhere.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamBroke => "upstream_broke",
+            Self::IdleTimeout => "idle_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Drained => "drained",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// The word of the access log, which says the reason of a refusal.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Refused(reason) => reason,
+            other => other.word(),
+        }
+    }
+}
