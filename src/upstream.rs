@@ -44,6 +44,17 @@ pub struct Place {
     pub uid: Option<Arc<str>>,
     /// Known to be in another zone.
     pub far: bool,
+    /// Whether it takes new requests.
+    pub state: PlaceState,
+}
+
+/// Whether an endpoint takes new requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceState {
+    /// Yes.
+    Ready,
+    /// It is terminating and still serves: only where no endpoint is ready.
+    Serving,
 }
 
 /// The endpoints of one route, kept current by [`Cluster::refresh`] or by whoever calls
@@ -137,6 +148,8 @@ impl Cluster {
                 self.endpoint(target, place.address, place.uid.clone())
             });
             endpoint.set_far(place.far);
+            let leaving = place.state == PlaceState::Serving;
+            new |= endpoint.set_leaving(leaving) && !leaving;
             next.push(endpoint);
         }
         self.put(next, new);
@@ -233,6 +246,7 @@ impl Cluster {
         let candidates = endpoints.iter().map(|endpoint| Candidate {
             load: endpoint.load(),
             far: endpoint.is_far(),
+            leaving: endpoint.is_leaving(),
             ejected: endpoint.health.is_ejected(now),
             tried: tried.contains(&endpoint.address),
         });
@@ -316,6 +330,7 @@ mod tests {
             address: ([10, 0, 0, 1], 8080).into(),
             uid: Some(uid.into()),
             far: false,
+            state: PlaceState::Ready,
         };
         cluster.place(&[place("a")]);
         let first = cluster.pick(&[]).unwrap();
@@ -325,6 +340,25 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
         cluster.place(&[]);
         assert!(cluster.pick(&[]).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_terminates_is_the_same_one_and_waits_behind_the_ready_ones() {
+        let cluster =
+            Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
+        let place = |last: u8, state| Place {
+            address: ([10, 0, 0, last], 8080).into(),
+            uid: None,
+            far: false,
+            state,
+        };
+        cluster.place(&[place(1, PlaceState::Ready)]);
+        let first = cluster.pick(&[]).unwrap();
+        cluster.place(&[place(1, PlaceState::Serving)]);
+        assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()), "there is no other");
+        cluster.place(&[place(1, PlaceState::Serving), place(2, PlaceState::Ready)]);
+        assert_eq!(cluster.pick(&[]).unwrap().address, ([10, 0, 0, 2], 8080).into());
+        assert!(Arc::ptr_eq(&first, &cluster.endpoints()[0]), "what stays on it may go on");
     }
 
     #[tokio::test]

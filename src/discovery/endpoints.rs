@@ -10,7 +10,7 @@ use super::decide::{Lead, To};
 use super::index::{ClusterHost, Index};
 use super::object::{Service, Slice, SliceEndpoint};
 use crate::config::Endpoints;
-use crate::upstream::Place;
+use crate::upstream::{Place, PlaceState};
 
 /// What a choice of addresses depends on besides the slices.
 #[derive(Clone, Debug, Default)]
@@ -73,14 +73,14 @@ impl View {
             _ => false,
         };
         let address = SocketAddr::new(endpoint.address, port);
-        Place { address, uid: endpoint.uid.clone(), far }
+        Place { address, uid: endpoint.uid.clone(), far, state: PlaceState::Ready }
     }
 
     fn cluster_address(&self, service: &Service, lead: &Lead) -> Option<Place> {
         let same = |ip: &&IpAddr| self.own_address.is_none_or(|own| own.is_ipv6() == ip.is_ipv6());
         let ips = &service.cluster_ips;
         let ip = ips.iter().find(same).or_else(|| ips.first())?;
-        Some(Place { address: SocketAddr::new(*ip, lead.port), uid: None, far: false })
+        Some(Place { address: SocketAddr::new(*ip, lead.port), uid: None, far: false, state: PlaceState::Ready })
     }
 }
 

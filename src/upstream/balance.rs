@@ -9,6 +9,8 @@ pub struct Candidate {
     pub load: usize,
     /// In another zone: left out as long as there is a healthy one in ours.
     pub far: bool,
+    /// Terminating: left out as long as there is one that is not, tried or ejected as that may be.
+    pub leaving: bool,
     /// Left out as long as there is any other.
     pub ejected: bool,
     /// Not to be taken again in this round.
@@ -17,13 +19,16 @@ pub struct Candidate {
 
 /// The index of the less loaded of two random candidates. Those of another zone count only when none
 /// of ours is healthy, ejected ones only when no other is left, so the last endpoint is never ejected;
-/// tried ones never.
+/// tried ones never. Terminating ones count only where all are terminating, as in kube-proxy (KEP-1669).
 ///
 /// `random` is any number; all of its bits are used.
 #[must_use]
 pub fn choose(candidates: impl Iterator<Item = Candidate> + Clone, random: u64) -> Option<usize> {
-    let healthy = || candidates.clone().enumerate().filter(|(_, c)| !c.tried && !c.ejected);
-    let any = || candidates.clone().enumerate().filter(|(_, c)| !c.tried);
+    let all_leave = candidates.clone().all(|c| c.leaving);
+    let any = || {
+        candidates.clone().enumerate().filter(move |(_, c)| !c.tried && (all_leave || !c.leaving))
+    };
+    let healthy = || any().filter(|(_, c)| !c.ejected);
     let near = || healthy().filter(|(_, c)| !c.far);
     match (near().count(), healthy().count()) {
         (0, 0) => better(any(), any().count(), random),
@@ -51,7 +56,7 @@ mod tests {
     use super::*;
 
     fn open(load: usize) -> Candidate {
-        Candidate { load, far: false, ejected: false, tried: false }
+        Candidate { load, far: false, leaving: false, ejected: false, tried: false }
     }
 
     /// A spread of numbers that is the same in every run.
@@ -90,5 +95,24 @@ mod tests {
         all[1].tried = true;
         assert_eq!(choose(all.iter().copied(), 7), None);
         assert_eq!(choose(std::iter::empty(), 7), None);
+    }
+
+    #[test]
+    fn terminating_ones_count_only_where_all_are_terminating() {
+        let mut all = [open(9), open(0), open(0)];
+        all[1].leaving = true;
+        all[2].leaving = true;
+        assert!(randoms().all(|random| choose(all.iter().copied(), random) == Some(0)));
+        (all[0].ejected, all[0].far) = (true, true);
+        assert!(randoms().all(|random| choose(all.iter().copied(), random) == Some(0)));
+        all[0].tried = true;
+        assert_eq!(
+            choose(all.iter().copied(), 7),
+            None,
+            "who tried the ready one waits for another"
+        );
+        all[0].leaving = true;
+        let taken = choose(all.iter().copied(), 7);
+        assert!(taken == Some(1) || taken == Some(2), "{taken:?}");
     }
 }

@@ -39,6 +39,7 @@ pub struct Endpoint {
     tls: Option<Arc<Tls>>,
     in_flight: AtomicUsize,
     far: AtomicBool,
+    leaving: AtomicBool,
 }
 
 /// The right to one connection, or to one stream of a shared one, until dropped.
@@ -85,6 +86,7 @@ impl Endpoint {
             tls,
             in_flight: AtomicUsize::new(0),
             far: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -102,6 +104,17 @@ impl Endpoint {
 
     pub(super) fn set_far(&self, far: bool) {
         self.far.store(far, Ordering::Relaxed);
+    }
+
+    /// Whether it is terminating and still serves.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was leaving before.
+    pub(super) fn set_leaving(&self, leaving: bool) -> bool {
+        self.leaving.swap(leaving, Ordering::Relaxed)
     }
 
     /// A connection that is open already; never HTTP/2 if `http1`.
