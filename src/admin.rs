@@ -173,7 +173,15 @@ fn shown(route: &Route, source: &str, host: &str) -> Value {
         "source": source,
         "targets": targets,
         "endpoints": endpoints,
+        "leftOut": left_out(route),
     })
+}
+
+/// What is not dialled although somebody says that it is behind the route.
+fn left_out(route: &Route) -> Vec<Value> {
+    let notes = route.left_out.load();
+    let shown = |note: &Note| json!({ "address": note.candidate, "why": note.verdict });
+    notes.iter().flat_map(|notes| notes.iter()).map(shown).collect()
 }
 
 /// A host that the cluster has and that cannot be reached. Services without any mark are most of a
@@ -200,6 +208,7 @@ fn not_allowed(asks: &[Method]) -> Response<Full<Bytes>> {
 fn endpoint(endpoint: &Endpoint) -> Value {
     json!({
         "address": endpoint.address.to_string(),
+        "state": if endpoint.is_leaving() { "serving" } else { "ready" },
         "inFlight": endpoint.load(),
         "ejected": endpoint.health.is_ejected(Instant::now()),
         "reuseIdleSeconds": endpoint.pool.reuse_limit().as_secs_f64(),

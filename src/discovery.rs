@@ -9,10 +9,13 @@ pub mod decide;
 pub mod endpoints;
 pub mod index;
 pub mod object;
+pub mod pod;
 pub mod publish;
 pub mod secrets;
 pub mod watch;
+pub mod whose;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +42,10 @@ const SECRETS_EVERY: Duration = Duration::from_secs(60);
 /// So many Secrets are read at once.
 const SECRETS_AT_ONCE: usize = 8;
 
+/// What it means that Pods may not be seen.
+const WITHOUT_PODS: &str = "without the right to list pods the proxy believes EndpointSlices: who may write \
+    them can lead it to addresses of others, and two namespaces that claim one address both lose it";
+
 /// Takes changes of the table over.
 pub type Publish = Box<dyn Fn(Changes) + Send>;
 
@@ -50,6 +57,8 @@ pub struct Discovery {
     publish: Publish,
     watches: Vec<Watch>,
     states: Vec<State>,
+    /// Watches of Pods that tell nothing.
+    blind: BTreeSet<usize>,
     kinds: Vec<(Kind, KindMetrics)>,
     synced: metrics::Gauge,
     is_synced: bool,
@@ -102,6 +111,7 @@ impl Discovery {
             publish,
             states: vec![State::Listing; watches.len()],
             watches,
+            blind: BTreeSet::new(),
             kinds,
             synced: metrics.synced(),
             is_synced: false,
@@ -197,9 +207,20 @@ impl Discovery {
                 }
                 self.index.apply(kind, id, object);
             }
-            Told::Listed(number) => self.set(number, State::Up),
-            Told::Absent(number) => self.set(number, State::Absent),
-            Told::Forbidden(number, why) => self.set(number, State::Forbidden(why)),
+            Told::Listed(number) => {
+                self.sees(number, true);
+                self.set(number, State::Up);
+            }
+            Told::Absent(number) => {
+                self.sees(number, false);
+                self.set(number, State::Absent);
+            }
+            Told::Forbidden(number, why, forgotten) => {
+                if forgotten {
+                    self.sees(number, false);
+                }
+                self.set(number, State::Forbidden(why));
+            }
             Told::Failed(number, why) => {
                 let listed = self.states.get(number).is_some_and(State::has_listed);
                 self.set(number, State::Failed(why, listed));
@@ -221,6 +242,19 @@ impl Discovery {
                     self.index.touch(&service);
                 }
             }
+        }
+    }
+
+    /// All objects of a watch are known now, or none: of Pods, the index has to know.
+    fn sees(&mut self, number: usize, sees: bool) {
+        let Some(watch) = self.watches.get(number).filter(|watch| watch.kind == Kind::Pod) else {
+            return;
+        };
+        self.index.set_sees_pods(watch.namespace.as_deref(), sees);
+        if sees {
+            self.blind.remove(&number);
+        } else if self.blind.insert(number) {
+            tracing::error!(watch = watch.place(), "{}", WITHOUT_PODS);
         }
     }
 

@@ -240,6 +240,10 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
         }),
     );
     answer.insert("targets".to_owned(), json!(targets));
+    if let Some(notes) = &*route.left_out.load() {
+        let notes: Vec<_> = notes.iter().map(Note::to_json).collect();
+        answer.insert("leftOut".to_owned(), json!(notes));
+    }
     answer.insert(
         "applies".to_owned(),
         json!({

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+use arc_swap::ArcSwapOption;
 use rpds::HashTrieMapSync;
 
 use crate::config::RouteConfig;
@@ -33,6 +34,8 @@ pub struct Route {
     pub metrics: Handles,
     /// Who made it.
     pub source: Source,
+    /// Addresses that its Service claims and that are not dialled, each with the reason.
+    pub left_out: ArcSwapOption<Vec<Note>>,
 }
 
 /// Metric handles, made when first needed.
@@ -142,7 +145,7 @@ impl Route {
     ) -> Self {
         let (metrics, label) = (metrics.clone(), label.to_owned());
         let metrics = Handles::new(Box::new(move || metrics.route(&label)));
-        Self { config, cluster, metrics, source }
+        Self { config, cluster, metrics, source, left_out: ArcSwapOption::empty() }
     }
 
     /// Whether a port written behind the host is one of the targets'.

@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::file::{Map, Reader};
-use super::kind::{Kind, SWITCH};
+use super::kind::{Kind, NETWORK, SWITCH};
 use super::target::parse_host;
 use super::{Config, RouteTarget};
 
@@ -28,6 +29,8 @@ pub struct DiscoveryConfig {
     pub controller: ServiceName,
     /// What is dialled.
     pub endpoints: Endpoints,
+    /// Where Services without a selector may lead to addresses that are no Pod's (D42).
+    pub external_endpoints: Vec<IpNet>,
     /// Our own zone; without it that of our own address in our Service's `EndpointSlice` (D6).
     pub zone: Option<String>,
     /// Our own addresses, the primary family first: what has one among its endpoints is ourselves.
@@ -68,6 +71,7 @@ impl Default for DiscoveryConfig {
             trusted_namespaces: None,
             controller: ServiceName { name, namespace },
             endpoints: Endpoints::Pods,
+            external_endpoints: Vec::new(),
             zone: None,
             pod_ips: Vec::new(),
             ca_bundle: None,
@@ -103,6 +107,10 @@ impl Reader<'_> {
         }
         self.set(&mut section, "controller", &mut discovery.controller, SERVICE);
         self.set(&mut section, "endpoints", &mut discovery.endpoints, ENDPOINTS);
+        if let Some(items) = self.list(&mut section, "externalEndpoints") {
+            let nets = items.iter().filter_map(|(node, path)| self.scalar(node, path, NETWORK));
+            discovery.external_endpoints = nets.collect();
+        }
         self.set(&mut section, "zone", &mut discovery.zone, ZONE);
         self.set(&mut section, "podIps", &mut discovery.pod_ips, POD_IPS);
         self.set(&mut section, "caBundleFile", &mut discovery.ca_bundle, FILE);
@@ -127,6 +135,7 @@ pub(super) fn view(discovery: &DiscoveryConfig) -> Value {
             Endpoints::Pods => "pods",
             Endpoints::Service => "service",
         },
+        "externalEndpoints": discovery.external_endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "zone": discovery.zone,
         "podIps": discovery.pod_ips,
         "caBundleFile": path(&discovery.ca_bundle),

@@ -1,15 +1,19 @@
-//! The addresses behind a lead: ready pods, from the slices of its Service.
+//! The addresses behind a lead: pods that are ready, and those that end and still serve, from the slices
+//! of its Service.
 //!
-//! Pure. Terminating pods are not ready and leave at once; their running streams live on in their
-//! leases. `discovery/publish.rs` hands the result to the cluster of the route.
+//! Pure. `discovery/whose.rs` says which of them count. A pod that ends stays as long as it serves: its
+//! streams run on, and new requests go to it only where no pod is ready.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::decide::{Lead, To};
 use super::index::{ClusterHost, Index};
 use super::object::{Service, Slice, SliceEndpoint};
-use crate::config::Endpoints;
+use super::whose::{self, LeftOut};
+use crate::config::{DiscoveryConfig, Endpoints};
+use crate::route::ObjectId;
 use crate::upstream::{Place, PlaceState};
 
 /// What a choice of addresses depends on besides the slices.
@@ -23,6 +27,52 @@ pub struct View {
     pub own_address: Option<IpAddr>,
 }
 
+/// The endpoints of a Service, each with what becomes of it.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    service: Option<&'a Service>,
+    endpoints: Vec<JudgedEndpoint<'a>>,
+}
+
+#[derive(Debug)]
+struct JudgedEndpoint<'a> {
+    slice: &'a Slice,
+    endpoint: &'a SliceEndpoint,
+    /// What lives there, or why it does not count.
+    verdict: Result<Option<Arc<str>>, LeftOut>,
+}
+
+// === impl Judged ===
+
+impl<'a> Judged<'a> {
+    /// Looks at every endpoint once.
+    #[must_use]
+    pub fn of(index: &'a Index, config: &DiscoveryConfig, id: &ObjectId) -> Self {
+        let service = index.service(id);
+        let judge = |(slice, endpoint): (&'a Slice, &'a SliceEndpoint)| {
+            let service = service?;
+            let verdict = whose::endpoint(index, config, (id, service), endpoint);
+            Some(JudgedEndpoint { slice, endpoint, verdict })
+        };
+        let all = index.slices(id).flat_map(|s| s.endpoints.iter().map(move |e| (s, e)));
+        Self { service, endpoints: all.filter_map(judge).collect() }
+    }
+
+    /// What would be dialled otherwise, and why it is not.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<(IpAddr, LeftOut)> {
+        let dialled = self.endpoints.iter().filter(|judged| judged.endpoint.state.is_some());
+        let left = dialled.filter_map(|judged| {
+            let why = judged.verdict.as_ref().err()?;
+            Some((judged.endpoint.address, why.clone()))
+        });
+        let mut left: Vec<_> = left.collect();
+        left.sort_by_key(|(address, _)| *address);
+        left.dedup();
+        left
+    }
+}
+
 // === impl View ===
 
 impl View {
@@ -34,10 +84,12 @@ impl View {
 
     /// The places behind a lead, in the order of their addresses.
     #[must_use]
-    pub fn places(&self, index: &Index, host: &ClusterHost, lead: &Lead) -> Vec<Place> {
-        let Some(service) = index.service(&host.service) else { return Vec::new() };
+    pub fn places(&self, judged: &Judged<'_>, host: &ClusterHost, lead: &Lead) -> Vec<Place> {
+        let Some(service) = judged.service else { return Vec::new() };
         if self.service_address && !service.headless && host.pod.is_none() {
-            return self.cluster_address(service, lead).into_iter().collect();
+            // The node chooses among all endpoints, those that do not count too.
+            let place = self.cluster_address(service, lead);
+            return place.filter(|_| judged.left_out().is_empty()).into_iter().collect();
         }
         let ipv6 = self.own_address.map_or(service.ipv6, |own| own.is_ipv6());
         let mut seen = HashSet::new();
@@ -48,44 +100,51 @@ impl View {
                 // Without names they cannot be told apart; one family is all of them.
                 break;
             }
-            for slice in index.slices(&host.service).filter(|slice| slice.ipv6 == family) {
+            for judged in judged.endpoints.iter().filter(|judged| judged.slice.ipv6 == family) {
+                let JudgedEndpoint { slice, endpoint, verdict } = judged;
                 let Some(port) = port_of(slice, lead) else { continue };
+                let known = endpoint.uid.as_ref().is_some_and(|uid| seen.contains(uid));
+                if family != ipv6 && known {
+                    continue;
+                }
                 if family == ipv6 {
                     // Those that are not ready too: they must not come back by their other address.
-                    seen.extend(slice.endpoints.iter().filter_map(|e| e.uid.clone()));
+                    seen.extend(endpoint.uid.clone());
                 }
-                for endpoint in slice.endpoints.iter().filter(|endpoint| fits(endpoint, host)) {
-                    let known = endpoint.uid.as_ref().is_some_and(|uid| seen.contains(uid));
-                    if family == ipv6 || !known {
-                        places.push(self.place(endpoint, port));
-                    }
+                if let (Some(state), Ok(uid)) = (endpoint.state, verdict)
+                    && (host.pod.is_none() || host.pod == endpoint.hostname)
+                {
+                    places.push(Place {
+                        address: SocketAddr::new(endpoint.address, port),
+                        uid: uid.clone(),
+                        far: self.is_far(endpoint),
+                        state,
+                    });
                 }
             }
         }
-        places.sort_by(|a, b| (a.address, &a.uid).cmp(&(b.address, &b.uid)));
-        places.dedup();
+        let leaving = |place: &Place| place.state == PlaceState::Serving;
+        places
+            .sort_by(|a, b| (a.address, &a.uid, leaving(a)).cmp(&(b.address, &b.uid, leaving(b))));
+        // A slice that is being split tells of an endpoint twice.
+        places.dedup_by(|a, b| (a.address, &a.uid) == (b.address, &b.uid));
         places
     }
 
-    fn place(&self, endpoint: &SliceEndpoint, port: u16) -> Place {
-        let far = match (&self.zone, &endpoint.zone) {
+    fn is_far(&self, endpoint: &SliceEndpoint) -> bool {
+        match (&self.zone, &endpoint.zone) {
             (Some(ours), Some(theirs)) => **ours != **theirs,
             _ => false,
-        };
-        let address = SocketAddr::new(endpoint.address, port);
-        Place { address, uid: endpoint.uid.clone(), far, state: PlaceState::Ready }
+        }
     }
 
     fn cluster_address(&self, service: &Service, lead: &Lead) -> Option<Place> {
         let same = |ip: &&IpAddr| self.own_address.is_none_or(|own| own.is_ipv6() == ip.is_ipv6());
         let ips = &service.cluster_ips;
         let ip = ips.iter().find(same).or_else(|| ips.first())?;
-        Some(Place { address: SocketAddr::new(*ip, lead.port), uid: None, far: false, state: PlaceState::Ready })
+        let address = SocketAddr::new(*ip, lead.port);
+        Some(Place { address, uid: None, far: false, state: PlaceState::Ready })
     }
-}
-
-fn fits(endpoint: &SliceEndpoint, host: &ClusterHost) -> bool {
-    endpoint.ready && (host.pod.is_none() || host.pod == endpoint.hostname)
 }
 
 /// The pods' port.

@@ -1,15 +1,19 @@
 //! What the watches have told, and which hosts a change touches.
 //!
 //! Owned by one task, without locks. An update costs what it touches: every object knows by reverse
-//! look-up the Services it speaks of. Pure; knows no client and no route. `discovery/decide.rs` and
-//! `discovery/endpoints.rs` read it.
+//! look-up the Services it speaks of. Pure; knows no client and no route.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice, SliceEndpoint};
+use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice};
+use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
+use addresses::Addresses;
+
+mod addresses;
+mod own;
 
 /// Ids in the order of their names, so that every run decides alike.
 pub type Ids = BTreeSet<ObjectId>;
@@ -28,6 +32,7 @@ pub struct ClusterHost {
 pub struct Index {
     cluster_domain: Box<str>,
     own_addresses: Vec<IpAddr>,
+    addresses: Addresses,
     services: HashMap<ObjectId, Service>,
     slices: HashMap<ObjectId, Slice>,
     slices_of: HashMap<ObjectId, Ids>,
@@ -83,7 +88,7 @@ impl Index {
     pub fn new(cluster_domain: &str, own_addresses: &[IpAddr]) -> Self {
         Self {
             cluster_domain: cluster_domain.into(),
-            own_addresses: own_addresses.to_vec(),
+            own_addresses: own_addresses.iter().map(IpAddr::to_canonical).collect(),
             ..Self::default()
         }
     }
@@ -91,17 +96,10 @@ impl Index {
     /// An object as it is now; `None` if it is gone.
     pub fn apply(&mut self, kind: Kind, id: ObjectId, object: Option<Object>) {
         match (kind, object) {
-            (Kind::Service, Some(Object::Service(new))) => {
-                if self.services.get(&id) != Some(&new) {
-                    self.services.insert(id.clone(), new);
-                    self.touch(&id);
-                }
-            }
-            (Kind::Service, _) => {
-                if self.services.remove(&id).is_some() {
-                    self.touch(&id);
-                }
-            }
+            (Kind::Service, Some(Object::Service(new))) => self.set_service(id, Some(new)),
+            (Kind::Service, _) => self.set_service(id, None),
+            (Kind::Pod, Some(Object::Pod(new))) => self.set_pod(&id, new),
+            (Kind::Pod, _) => self.set_pod(&id, None),
             (Kind::EndpointSlice, Some(Object::Slice(new))) => self.set_slice(id, Some(new)),
             (Kind::EndpointSlice, _) => self.set_slice(id, None),
             (Kind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
@@ -166,16 +164,53 @@ impl Index {
         self.touch_all(&named);
     }
 
+    /// All Pods of a namespace are known from now on, or no longer; of every namespace, without one.
+    /// Where they are not, what slices say has to be believed.
+    pub fn set_sees_pods(&mut self, namespace: Option<&str>, sees: bool) {
+        if self.addresses.set_sees(namespace, sees) {
+            self.moved.extend(self.slices_of.keys().cloned());
+        }
+    }
+
+    fn set_service(&mut self, id: ObjectId, new: Option<Service>) {
+        let old = self.services.get(&id);
+        if old == new.as_ref() {
+            return;
+        }
+        let touched = self.addresses.set_service(&id, old, new.as_ref());
+        self.moved.extend(touched);
+        self.touch(&id);
+        match new {
+            Some(new) => self.services.insert(id.clone(), new),
+            None => self.services.remove(&id),
+        };
+        if self.is_ourselves(&id) {
+            self.own_kind_changed(&id.namespace);
+        }
+    }
+
+    fn set_pod(&mut self, id: &ObjectId, new: Option<Pod>) {
+        let own = self.own_pod().is_some_and(|(own, _)| own == id);
+        let touched = self.addresses.set_pod(id, new);
+        self.moved.extend(touched);
+        if own || self.own_pod().is_some_and(|(own, _)| own == id) {
+            self.own_kind_changed(&id.namespace);
+        }
+    }
+
     fn set_slice(&mut self, id: ObjectId, new: Option<Slice>) {
         if self.slices.get(&id) == new.as_ref() {
             return;
         }
         let old = self.slices.remove(&id);
+        self.moved.extend(self.addresses.set_slice(old.as_ref(), new.as_ref()));
+        let mut own = false;
         for slice in [old.as_ref(), new.as_ref()].into_iter().flatten() {
             let Some(service) = &slice.service else { continue };
             self.moved.insert(service.clone());
             let ours = slice.endpoints.iter().any(|e| self.own_addresses.contains(&e.address));
             // Names of pods, and whether the Service is ourselves, are part of the decision.
+            own |= ours;
             if ours || slice.endpoints.iter().any(|e| e.hostname.is_some()) {
                 self.dirty.insert(service.clone());
             }
@@ -187,7 +222,10 @@ impl Index {
             if let Some(service) = &new.service {
                 link(&mut self.slices_of, service, &id);
             }
-            self.slices.insert(id, new);
+            self.slices.insert(id.clone(), new);
+        }
+        if own {
+            self.own_kind_changed(&id.namespace);
         }
     }
 
@@ -309,21 +347,27 @@ impl Index {
         ids.filter_map(|id| self.slices.get(id))
     }
 
-    /// Whether a Service leads to ourselves.
+    /// Whether all Pods of a namespace are known.
     #[must_use]
-    pub fn is_ourselves(&self, service: &ObjectId) -> bool {
-        self.own_endpoint(service).is_some()
+    pub fn sees_pods(&self, namespace: &str) -> bool {
+        self.addresses.sees(Some(namespace))
     }
 
-    /// The zone that our own endpoint stands in (D6).
+    /// The Pods with an address: several on the network of their node, else the one whose it is.
     #[must_use]
-    pub fn own_zone(&self, service: &ObjectId) -> Option<&str> {
-        self.own_endpoint(service)?.zone.as_deref()
+    pub fn pods_at(&self, address: IpAddr) -> Vec<(&ObjectId, &Pod)> {
+        self.addresses.pods_at(address)
     }
 
-    fn own_endpoint(&self, service: &ObjectId) -> Option<&SliceEndpoint> {
-        let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
-        endpoints.find(|e| self.own_addresses.contains(&e.address))
+    /// The Services whose slices claim an address.
+    pub fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &ObjectId> {
+        self.addresses.claimants(address)
+    }
+
+    /// The Service whose own address it is.
+    #[must_use]
+    pub fn cluster_ip_of(&self, address: IpAddr) -> Option<&ObjectId> {
+        self.addresses.cluster_ip_of(address)
     }
 
     /// How many objects of a kind are known.
@@ -332,6 +376,7 @@ impl Index {
         match kind {
             Kind::Service => self.services.len(),
             Kind::EndpointSlice => self.slices.len(),
+            Kind::Pod => self.addresses.count(),
             Kind::Namespace => self.namespaces.len(),
             Kind::Agent => self.agents.len(),
             Kind::SandboxAgent => self.sandboxes.len(),

@@ -4,12 +4,15 @@
 //! object and no later version of a resource breaks a watch. Pure; knows no client. `discovery/index.rs`
 //! keeps what comes out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::pod::{Labels, Pod, PodObject};
 use crate::route::ObjectId;
+use crate::upstream::PlaceState;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +21,8 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io`.
     EndpointSlice,
+    /// Core: whose addresses are whose.
+    Pod,
     /// Core; only where all namespaces are watched.
     Namespace,
     /// `kagent.dev`.
@@ -43,6 +48,8 @@ pub struct Service {
     pub ipv6: bool,
     /// Its TCP ports.
     pub ports: Vec<Port>,
+    /// Which pods are behind it; without one somebody else writes its slices.
+    pub selector: Labels,
     /// Owners of `kagent.dev`: kind and name.
     pub owners: Vec<(String, String)>,
     /// `kagent.dev/mcp-service=true`.
@@ -84,8 +91,8 @@ pub struct Slice {
 pub struct SliceEndpoint {
     /// Its address.
     pub address: IpAddr,
-    /// Takes new work.
-    pub ready: bool,
+    /// Whether it takes new requests; `None` is not at all.
+    pub state: Option<PlaceState>,
     /// The pod's UID.
     pub uid: Option<Arc<str>>,
     /// Its name in DNS, below the Service's.
@@ -149,6 +156,8 @@ pub enum Object {
     Service(Service),
     /// A slice.
     Slice(Slice),
+    /// A pod; `None` if it does not run.
+    Pod(Option<Pod>),
     /// A namespace: only that it exists.
     Namespace,
     /// An Agent.
@@ -165,9 +174,10 @@ pub enum Object {
 
 impl Kind {
     /// All of them; those that must be there first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Service,
         Self::EndpointSlice,
+        Self::Pod,
         Self::Namespace,
         Self::Agent,
         Self::SandboxAgent,
@@ -181,12 +191,19 @@ impl Kind {
         match self {
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
+            Self::Pod => "pods",
             Self::Namespace => "namespaces",
             Self::Agent => "agents",
             Self::SandboxAgent => "sandboxagents",
             Self::RemoteMcpServer => "remotemcpservers",
             Self::McpServer => "mcpservers",
         }
+    }
+
+    /// Whether a cluster may lack it: where it does, there are no such objects.
+    #[must_use]
+    pub const fn may_be_absent(self) -> bool {
+        !matches!(self, Self::Service | Self::EndpointSlice | Self::Pod)
     }
 
     /// Without these nothing can be routed.
@@ -205,6 +222,7 @@ impl Object {
         match kind {
             Kind::Service => Self::Service(service(json)),
             Kind::EndpointSlice => Self::Slice(slice(namespace, json)),
+            Kind::Pod => Self::Pod(PodObject::deserialize(json).ok().and_then(|told| told.pod)),
             Kind::Namespace => Self::Namespace,
             Kind::Agent => Self::Agent(agent(namespace, json)),
             Kind::SandboxAgent => Self::SandboxAgent,
@@ -244,6 +262,7 @@ fn service(json: &Value) -> Service {
     };
     let annotations = json.pointer("/metadata/annotations").and_then(Value::as_object);
     let labels = json.pointer("/metadata/labels").and_then(Value::as_object);
+    let selector = json.pointer("/spec/selector").and_then(Value::as_object);
     let owners = items(json, "/metadata/ownerReferences").filter_map(|owner| {
         let ours = text(owner, "/apiVersion").is_some_and(|api| api.starts_with("kagent.dev/"));
         let (kind, name) = (text(owner, "/kind")?, text(owner, "/name")?);
@@ -268,6 +287,7 @@ fn service(json: &Value) -> Service {
         ipv6: primary.unwrap_or_else(|| cluster_ips.first().is_some_and(IpAddr::is_ipv6)),
         cluster_ips,
         ports: ports.collect(),
+        selector: Labels::new(selector.into_iter().flatten().filter_map(label)),
         owners: owners.collect(),
         mcp_label: labels
             .and_then(|map| map.get("kagent.dev/mcp-service"))
@@ -280,6 +300,10 @@ fn service(json: &Value) -> Service {
     }
 }
 
+fn label<'v>((key, value): (&'v String, &'v Value)) -> Option<(&'v str, &'v str)> {
+    Some((key, value.as_str()?))
+}
+
 fn slice(namespace: &str, json: &Value) -> Slice {
     let labels = json.pointer("/metadata/labels").and_then(Value::as_object);
     let service = labels.and_then(|map| map.get("kubernetes.io/service-name"));
@@ -289,18 +313,14 @@ fn slice(namespace: &str, json: &Value) -> Slice {
     });
     let endpoints = items(json, "/endpoints").filter_map(|endpoint| {
         // All addresses of one endpoint are the same pod; consumers use the first
-        // (discovery.k8s.io/v1, Endpoint.addresses).
+        // (discovery.k8s.io/v1, Endpoint.addresses). An IPv4 address in the form of IPv6 leads to the former.
         let address: IpAddr = text(endpoint, "/addresses/0")?.parse().ok()?;
-        let condition =
-            |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
-        // An unknown condition counts as ready (EndpointConditions.ready). With publishNotReadyAddresses
-        // a pod on its way out is ready too.
-        let leaves = condition("terminating").unwrap_or(false);
-        let ready = condition("ready").unwrap_or(true) && !leaves;
+        let kind = text(endpoint, "/targetRef/kind").unwrap_or("Pod");
+        let uid = text(endpoint, "/targetRef/uid").filter(|_| kind == "Pod");
         Some(SliceEndpoint {
-            address,
-            ready,
-            uid: text(endpoint, "/targetRef/uid").map(Arc::from),
+            address: address.to_canonical(),
+            state: state(endpoint),
+            uid: uid.map(Arc::from),
             hostname: text(endpoint, "/hostname").map(Box::from),
             zone: text(endpoint, "/zone").map(Box::from),
         })
@@ -309,23 +329,22 @@ fn slice(namespace: &str, json: &Value) -> Slice {
         service,
         ipv6: text(json, "/addressType") == Some("IPv6"),
         ports: ports.collect(),
-        endpoints: endpoints.filter(|endpoint| is_dialled(endpoint.address)).collect(),
+        endpoints: endpoints.collect(),
     }
 }
 
-/// Metadata services outside the link-local range: Alibaba Cloud's, and AWS's over IPv6.
-const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
-/// Addresses that no pod has: whoever may write slices must not lead us to ourselves or to the
-/// metadata service of a cloud.
-fn is_dialled(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4 == METADATA_V4,
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6 == METADATA_V6,
-    };
-    !(link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
+/// Ready, or terminating and still serving, as kube-proxy tells them apart (KEP-1669). An unknown
+/// condition counts as ready, and `serving` as what `ready` is (`EndpointConditions`).
+fn state(endpoint: &Value) -> Option<PlaceState> {
+    let condition =
+        |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
+    let ready = condition("ready").unwrap_or(true);
+    // With publishNotReadyAddresses a pod on its way out is ready too.
+    if condition("terminating").unwrap_or(false) {
+        condition("serving").unwrap_or(ready).then_some(PlaceState::Serving)
+    } else {
+        ready.then_some(PlaceState::Ready)
+    }
 }
 
 fn agent(namespace: &str, json: &Value) -> Agent {

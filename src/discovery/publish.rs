@@ -10,16 +10,20 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::decide::{self, Lead, OpenPlan, Plan, PlanState, RulePlan, Trust};
-use super::endpoints::View;
+use super::endpoints::{Judged, View};
 use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
+use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, Open, State};
 use crate::route::rule::{self, Rule, Standing};
-use crate::route::{Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
+use crate::route::{Discovered, HostKey, NoRoute, Note, ObjectId, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
+use tally::Tally;
+
+mod tally;
 
 /// What of the table is about to change.
 #[derive(Debug, Default)]
@@ -43,6 +47,7 @@ pub struct Publisher {
     live: HashMap<ObjectId, Live>,
     /// The Agents behind an address, each with the Service that says so.
     callers: HashMap<IpAddr, BTreeMap<ObjectId, ObjectId>>,
+    left_out: Tally,
     /// What comes from now on was not there before.
     follows: bool,
 }
@@ -55,6 +60,7 @@ struct Live {
     routes: Vec<LiveRoute>,
     addresses: BTreeSet<IpAddr>,
     agent: Option<ObjectId>,
+    left_out: Vec<(IpAddr, LeftOut)>,
     /// There is such a Service.
     exists: bool,
     /// When it came, if we saw that.
@@ -100,8 +106,8 @@ impl Publisher {
         let view =
             View::new(config.endpoints, config.zone.clone(), config.pod_ips.first().copied());
         let secrets = Secrets::new(config.ca_bundle.clone());
-        let (live, callers) = (HashMap::new(), HashMap::new());
-        Self { config, upstream, metrics, view, secrets, live, callers, follows: false }
+        let (live, callers, left_out) = (HashMap::new(), HashMap::new(), Tally::new(&metrics));
+        Self { config, upstream, metrics, view, secrets, live, callers, left_out, follows: false }
     }
 
     /// Takes over what has changed: plans of the dirty ones, endpoints of those that moved.
@@ -115,17 +121,34 @@ impl Publisher {
         }
         moved.extend(dirty);
         for id in &moved {
-            if let Some(live) = self.live.get(id) {
-                for route in &live.routes {
-                    let places = self.view.places(index, &route.host, &route.lead);
-                    route.route.cluster.place(&places);
-                }
-            }
+            self.place(index, id);
             self.find_callers(index, id, &mut changes);
         }
         self.secrets.forget_unused();
         self.follows = true;
         changes
+    }
+
+    /// Puts the endpoints of a Service in force.
+    fn place(&mut self, index: &Index, id: &ObjectId) {
+        let Some(live) = self.live.get_mut(id) else { return };
+        let left_out = if live.routes.is_empty() {
+            Vec::new()
+        } else {
+            let judged = Judged::of(index, &self.config, id);
+            for route in &live.routes {
+                route.route.cluster.place(&self.view.places(&judged, &route.host, &route.lead));
+            }
+            judged.left_out()
+        };
+        if left_out != live.left_out || !left_out.is_empty() {
+            let notes = left_out.iter().map(|(ip, why)| Note::new(ip.to_string(), why.to_string()));
+            let notes = Some(notes.collect::<Vec<_>>()).filter(|notes| !notes.is_empty());
+            let notes = notes.map(Arc::new);
+            live.routes.iter().for_each(|live| live.route.left_out.store(notes.clone()));
+            self.left_out.change(id, &live.left_out, &left_out);
+            live.left_out = left_out;
+        }
     }
 
     /// Closes idle connections of every route.
@@ -186,6 +209,9 @@ impl Publisher {
             live.routes = kept;
         }
         (live.plan, live.pods) = (plan, pods);
+        if live.plan.is_none() {
+            self.left_out.change(id, &std::mem::take(&mut live.left_out), &[]);
+        }
         if live.plan.is_some() || !live.addresses.is_empty() {
             self.live.insert(id.clone(), live);
         }
@@ -194,12 +220,14 @@ impl Publisher {
     /// Whose pods stand behind the addresses of a Service (D6). An address of two Agents is nobody's.
     fn find_callers(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
         let agent = decide::agent_of(index, id);
-        let addresses: BTreeSet<IpAddr> = match &agent {
-            Some(_) => {
+        let addresses: BTreeSet<IpAddr> = match (&agent, index.service(id)) {
+            (Some(agent), Some(service)) => {
+                let of = (id, service, agent);
                 let endpoints = index.slices(id).flat_map(|slice| &slice.endpoints);
-                endpoints.map(|endpoint| endpoint.address.to_canonical()).collect()
+                let theirs = endpoints.filter(|e| whose::is_caller(index, &self.config, of, e));
+                theirs.map(|endpoint| endpoint.address).collect()
             }
-            None => BTreeSet::new(),
+            _ => BTreeSet::new(),
         };
         let live = self.live.entry(id.clone()).or_default();
         let before = std::mem::replace(&mut live.addresses, addresses.clone());

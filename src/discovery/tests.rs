@@ -13,6 +13,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod cases;
 mod updates;
+mod whose;
 
 /// A cluster, and the table made of it.
 struct World {
@@ -103,14 +104,30 @@ impl World {
         (answer, chain)
     }
 
-    /// The addresses behind a host.
+    /// The addresses behind a host, with `~` in front of those that are on their way out.
     fn endpoints(&self, host: &str, path: &str) -> Vec<String> {
         let (host, port) = HostKey::parse(host, "cluster.local").unwrap();
         let domain = "cluster.local";
         let ask =
             Ask { host: &host, path, port, authority: None, caller: None, cluster_domain: domain };
         let chosen = self.table.resolve(&ask, None).unwrap();
-        chosen.route.cluster.endpoints().iter().map(|e| e.address.to_string()).collect()
+        let endpoints = chosen.route.cluster.endpoints();
+        let shown = endpoints.iter().map(|e| (if e.is_leaving() { "~" } else { "" }, e.address));
+        shown.map(|(leaving, address)| format!("{leaving}{address}")).collect()
+    }
+
+    /// What is not dialled behind a host, each with the reason.
+    fn left_out(&self, host: &str) -> Vec<String> {
+        let (host, _) = HostKey::parse(host, "cluster.local").unwrap();
+        let found = self.table.discovered(&host).unwrap();
+        let route = found.routes().next().unwrap();
+        let notes = route.left_out.load();
+        let text = |note: &Note| format!("{}: {}", note.candidate, note.verdict);
+        notes.iter().flat_map(|notes| notes.iter()).map(text).collect()
+    }
+
+    fn caller(&self, address: &str) -> Option<String> {
+        self.table.caller(address.parse().unwrap()).map(ToString::to_string)
     }
 }
 
@@ -176,16 +193,19 @@ fn mcp_server(namespace: &str, name: &str, port: u16) -> (Kind, Value) {
     (Kind::McpServer, json!({ "metadata": metadata, "spec": { "deployment": { "port": port } } }))
 }
 
-/// `endpoints` as `address`, with `!` in front if not ready; their UID is the address.
+/// `endpoints` as `address`, with `!` in front if not ready and `~` if terminating and still serving; their
+/// UID is the address.
 fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) -> (Kind, Value) {
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|endpoint| {
-            let ready = !endpoint.starts_with('!');
-            let address = endpoint.trim_start_matches('!');
+            let ready = !endpoint.starts_with(['!', '~']);
+            let address = endpoint.trim_start_matches(['!', '~']);
             json!({
                 "addresses": [address],
-                "conditions": { "ready": ready, "serving": true, "terminating": !ready },
+                "conditions": {
+                    "ready": ready, "serving": !endpoint.starts_with('!'), "terminating": !ready,
+                },
                 "targetRef": { "kind": "Pod", "uid": address },
             })
         })
@@ -204,4 +224,26 @@ fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) 
             "endpoints": endpoints,
         }),
     )
+}
+
+/// A running Pod whose UID is its address, labelled `app` like a Service's pods.
+fn pod(namespace: &str, name: &str, app: &str, address: &str) -> (Kind, Value) {
+    (
+        Kind::Pod,
+        json!({
+            "metadata": {
+                "namespace": namespace, "name": name, "uid": address, "labels": { "app": app },
+            },
+            "spec": { "hostNetwork": false },
+            "status": { "phase": "Running", "podIPs": [{ "ip": address }] },
+        }),
+    )
+}
+
+/// One on the network of its node.
+fn host_pod(namespace: &str, name: &str, app: &str, address: &str) -> (Kind, Value) {
+    let (kind, mut json) = pod(namespace, name, app, address);
+    json["spec"]["hostNetwork"] = json!(true);
+    json["metadata"]["uid"] = json!(name);
+    (kind, json)
 }

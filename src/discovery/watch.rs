@@ -4,32 +4,33 @@
 //! sees goes to `discovery.rs` over a channel.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 use tokio::time::Instant;
 
 use super::object::{Kind, Object};
+use super::pod::PodObject;
 use super::secrets::{Read, SecretKey};
-use crate::config::{DiscoveryConfig, Secret};
+use crate::config::DiscoveryConfig;
 use crate::route::ObjectId;
+
+mod client;
+pub use client::{client, read_secret};
 
 /// The server ends a watch after this many seconds and we go on from where it was: a connection that
 /// died silently is noticed little later.
 const WATCH_SECONDS: u32 = 60;
-/// Longest silence of the API server.
-const READ: Duration = Duration::from_secs(75);
-/// For a connection to the API server.
-const CONNECT: Duration = Duration::from_secs(5);
 /// For how long RBAC may forbid an optional kind before it counts as absent (D6): a server that starts
 /// may refuse for a moment what it will allow.
 const FORBIDDEN: Duration = Duration::from_secs(60);
@@ -46,8 +47,8 @@ pub enum Told {
     Listed(usize),
     /// There is no such resource, so there are no objects.
     Absent(usize),
-    /// We may not see it.
-    Forbidden(usize, String),
+    /// We may not see it, and what was known of it, if anything, is forgotten.
+    Forbidden(usize, String, bool),
     /// It does not work at the moment.
     Failed(usize, String),
     /// The list is out of date and is read again; nothing is wrong.
@@ -73,8 +74,12 @@ struct Seen {
     known: HashSet<ObjectId>,
     /// So far in the list that is being read.
     listed: HashSet<ObjectId>,
+    /// Names of namespaces, so that each is kept once.
+    namespaces: HashSet<Arc<str>>,
     /// A whole list has been read.
     complete: bool,
+    /// What was read once is still known.
+    keeps: bool,
     /// The watch broke since.
     broken: bool,
     /// Since when RBAC forbids it.
@@ -103,69 +108,54 @@ impl Backoff for Pauses {
     }
 }
 
-/// The client of the API server: the kubeconfig that is named, else the pod's service account, else
-/// what kubectl would take.
-///
-/// # Errors
-/// Says what is missing.
-pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let found = match &config.kubeconfig {
-        Some(path) => {
-            let named = |error| format!("kubeconfig {}: {error}", path.display());
-            let file = Kubeconfig::read_from(path).map_err(|error| named(error.to_string()))?;
-            let options = KubeConfigOptions::default();
-            let read = kube::Config::from_custom_kubeconfig(file, &options).await;
-            read.map_err(|error| named(error.to_string()))
-        }
-        None if in_cluster => kube::Config::incluster().map_err(|error| {
-            format!(
-                "the pod's service account cannot be used: {error}; set automountServiceAccountToken: true"
-            )
-        }),
-        None => kube::Config::infer().await.map_err(|error| {
-            format!("no way to the API server: {error}; run in a pod or name a file with --kubeconfig")
-        }),
-    };
-    let mut found = found?;
-    found.connect_timeout = Some(CONNECT);
-    found.read_timeout = Some(READ);
-    // kube's own would hide 429, 503 and 504 for minutes; the watches have pauses of theirs, and say so.
-    found.default_retry = false;
-    Client::try_from(found).map_err(|error| format!("cannot talk to the API server: {error}"))
+/// What a watch can read.
+trait Watched: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static {
+    /// Only objects with these fields.
+    const FIELDS: Option<&'static str>;
+
+    /// What is kept of it.
+    fn object(self, kind: Kind, namespace: &str) -> Object;
 }
 
-/// Reads one Secret by its name.
-///
-/// # Errors
-/// The server does not answer, which says nothing of the Secret.
-pub async fn read_secret(client: Client, key: &SecretKey) -> Result<Read, String> {
-    if !is_name(&key.secret.name) {
-        return Ok(Err("that is not the name of a Secret".to_owned()));
+impl Watched for DynamicObject {
+    const FIELDS: Option<&'static str> = None;
+
+    fn object(self, kind: Kind, namespace: &str) -> Object {
+        // Labels, annotations and owners are part of what is read.
+        let mut json = self.data;
+        if let (Some(map), Ok(metadata)) =
+            (json.as_object_mut(), serde_json::to_value(self.metadata))
+        {
+            map.insert("metadata".to_owned(), metadata);
+        }
+        Object::read(kind, namespace, &json)
     }
-    let api: Api<KubeSecret> = Api::namespaced(client, &key.secret.namespace);
-    let secret = match api.get(&key.secret.name).await {
-        Ok(secret) => secret,
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            return Ok(Err("RBAC forbids it".to_owned()));
-        }
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            return Ok(Err("it does not exist".to_owned()));
-        }
-        Err(error) => return Err(error.to_string()),
-    };
-    let data = secret.data.unwrap_or_default();
-    let Some(value) = data.get(&*key.key) else {
-        return Ok(Err(format!("it has no key {:?}", key.key)));
-    };
-    let text = String::from_utf8(value.0.clone());
-    Ok(text.map(|text| Secret::Inline(text.into())).map_err(|_| "it is not PEM text".to_owned()))
 }
 
-/// A DNS subdomain, as objects are named (RFC 1123): what goes into the path of a request.
-fn is_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    (1..=253).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with('.')
+impl Watched for PodObject {
+    /// Others have no address; the jobs that ended may be most of a cluster's Pods.
+    const FIELDS: Option<&'static str> = Some("status.phase=Running");
+
+    fn object(self, _: Kind, _: &str) -> Object {
+        Object::Pod(self.pod)
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn read<K: Watched>(&mut self, kind: Kind, object: K) -> (ObjectId, Object) {
+        let meta = object.meta();
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let name = meta.name.as_deref().unwrap_or_default().into();
+        let namespace: Arc<str> = match self.namespaces.get(namespace) {
+            Some(known) => Arc::clone(known),
+            None => namespace.into(),
+        };
+        self.namespaces.insert(Arc::clone(&namespace));
+        let object = object.object(kind, &namespace);
+        (ObjectId { namespace, name }, object)
+    }
 }
 
 // === impl Watch ===
@@ -198,11 +188,22 @@ impl Watch {
 
     /// Tells until nobody listens.
     pub async fn run(self, client: Client, to: Sender<Told>) {
+        if self.kind == Kind::Pod {
+            let api: Api<PodObject> = match &self.namespace {
+                Some(name) => Api::namespaced(client, name),
+                None => Api::all(client),
+            };
+            return self.tell(api, to).await;
+        }
         let resource = resource(self.kind);
         let api: Api<DynamicObject> = match &self.namespace {
             Some(name) => Api::namespaced_with(client, name, &resource),
             None => Api::all_with(client, &resource),
         };
+        self.tell(api, to).await;
+    }
+
+    async fn tell<K: Watched>(&self, api: Api<K>, to: Sender<Told>) {
         let mut seen = Seen::default();
         let mut pauses = Pauses(FIRST_PAUSE);
         while let Ok(listed) = Box::pin(self.follow(&api, &mut seen, &to)).await {
@@ -216,9 +217,9 @@ impl Watch {
 
     /// Follows one stream until it has to be made anew; whether it ever had a whole list. The error is
     /// that nobody listens.
-    async fn follow(
+    async fn follow<K: Watched>(
         &self,
-        api: &Api<DynamicObject>,
+        api: &Api<K>,
         seen: &mut Seen,
         to: &Sender<Told>,
     ) -> Result<bool, SendError<Told>> {
@@ -227,7 +228,10 @@ impl Watch {
             self.forbidden(why, seen, to).await?;
             return Ok(false);
         }
-        let config = watcher::Config::default().timeout(WATCH_SECONDS);
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
+        if let Some(fields) = K::FIELDS {
+            config = config.fields(fields);
+        }
         let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Pauses(FIRST_PAUSE)));
         let mut listed = false;
         seen.complete = false;
@@ -251,9 +255,9 @@ impl Watch {
     }
 
     /// Tells one event; whether everything has to be listed anew. The error is that nobody listens.
-    async fn take(
+    async fn take<K: Watched>(
         &self,
-        event: Result<Event<DynamicObject>, watcher::Error>,
+        event: Result<Event<K>, watcher::Error>,
         seen: &mut Seen,
         to: &Sender<Told>,
     ) -> Result<bool, SendError<Told>> {
@@ -263,7 +267,7 @@ impl Watch {
                 return Ok(false);
             }
             Ok(Event::InitApply(object)) => {
-                let (id, object) = self.read(object);
+                let (id, object) = seen.read(self.kind, object);
                 seen.listed.insert(id.clone());
                 seen.known.insert(id.clone());
                 Told::Object(self.kind, id, Some(object))
@@ -272,23 +276,24 @@ impl Watch {
                 let gone: Vec<_> = seen.known.difference(&seen.listed).cloned().collect();
                 seen.known = std::mem::take(&mut seen.listed);
                 (seen.complete, seen.broken, seen.forbidden) = (true, false, None);
+                seen.keeps = true;
                 self.forget(gone, to).await?;
                 Told::Listed(self.number)
             }
             Ok(Event::Apply(object)) => {
-                let (id, object) = self.read(object);
+                let (id, object) = seen.read(self.kind, object);
                 seen.known.insert(id.clone());
                 Told::Object(self.kind, id, Some(object))
             }
             Ok(Event::Delete(object)) => {
-                let (id, _) = self.read(object);
+                let (id, _) = seen.read(self.kind, object);
                 seen.known.remove(&id);
                 Told::Object(self.kind, id, None)
             }
             Err(error) => {
                 seen.broken = true;
                 match self.failed(&error) {
-                    Told::Forbidden(_, why) => {
+                    Told::Forbidden(_, why, _) => {
                         self.forbidden(why, seen, to).await?;
                         return Ok(true);
                     }
@@ -314,18 +319,19 @@ impl Watch {
         to: &Sender<Told>,
     ) -> Result<(), SendError<Told>> {
         let since = *seen.forbidden.get_or_insert_with(Instant::now);
-        if !self.kind.is_required()
-            && Instant::now().saturating_duration_since(since) >= FORBIDDEN
-            && !seen.known.is_empty()
-        {
-            tracing::error!(
-                watch = self.place(),
-                why,
-                "RBAC forbids a watch; its objects are forgotten"
-            );
+        let long = Instant::now().saturating_duration_since(since) >= FORBIDDEN;
+        let forgets = long && seen.keeps && !self.kind.is_required();
+        seen.keeps &= !forgets;
+        if forgets {
+            let watch = self.place();
+            tracing::error!(watch, why, "RBAC forbids a watch; its objects are forgotten");
+        }
+        // First, so that nobody takes what is being forgotten for what is gone.
+        to.send(Told::Forbidden(self.number, why, !seen.keeps)).await?;
+        if forgets {
             self.forget(seen.known.drain().collect(), to).await?;
         }
-        to.send(Told::Forbidden(self.number, why)).await
+        Ok(())
     }
 
     async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), SendError<Told>> {
@@ -333,19 +339,6 @@ impl Watch {
             to.send(Told::Object(self.kind, id, None)).await?;
         }
         Ok(())
-    }
-
-    fn read(&self, object: DynamicObject) -> (ObjectId, Object) {
-        let namespace = object.metadata.namespace.clone().unwrap_or_default();
-        let name = object.metadata.name.clone().unwrap_or_default();
-        // Labels, annotations and owners are part of what is read.
-        let mut json = object.data;
-        if let (Some(map), Ok(metadata)) =
-            (json.as_object_mut(), serde_json::to_value(object.metadata))
-        {
-            map.insert("metadata".to_owned(), metadata);
-        }
-        (ObjectId::new(&namespace, &name), Object::read(self.kind, &namespace, &json))
     }
 
     fn failed(&self, error: &watcher::Error) -> Told {
@@ -357,9 +350,9 @@ impl Watch {
             _ => (0, error.to_string()),
         };
         match code {
-            404 if !self.kind.is_required() => Told::Absent(self.number),
+            404 if self.kind.may_be_absent() => Told::Absent(self.number),
             410 => Told::Expired(self.number),
-            403 => Told::Forbidden(self.number, why),
+            403 => Told::Forbidden(self.number, why, false),
             _ => Told::Failed(self.number, why),
         }
     }
@@ -367,7 +360,7 @@ impl Watch {
 
 /// Starts a watch and lets go of it. Only a plain refusal is an error; what else goes wrong is the
 /// list's to say.
-async fn may_watch(api: &Api<DynamicObject>) -> Result<(), String> {
+async fn may_watch<K: Watched>(api: &Api<K>) -> Result<(), String> {
     match api.watch(&WatchParams::default().timeout(1), "0").await.map(drop) {
         Err(kube::Error::Api(status)) if status.code == 403 => Err(status.message),
         _ => Ok(()),
@@ -375,7 +368,7 @@ async fn may_watch(api: &Api<DynamicObject>) -> Result<(), String> {
 }
 
 /// Returns once the server answers for a kind again.
-async fn answers(api: &Api<DynamicObject>) {
+async fn answers<K: Watched>(api: &Api<K>) {
     let mut pauses = Pauses(FIRST_PAUSE);
     loop {
         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
@@ -389,6 +382,7 @@ fn resource(kind: Kind) -> ApiResource {
     let (group, version, name) = match kind {
         Kind::Service => ("", "v1", "Service"),
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
+        Kind::Pod => ("", "v1", "Pod"),
         Kind::Namespace => ("", "v1", "Namespace"),
         Kind::Agent => ("kagent.dev", "v1alpha2", "Agent"),
         Kind::SandboxAgent => ("kagent.dev", "v1alpha2", "SandboxAgent"),
@@ -407,7 +401,8 @@ mod tests {
     async fn after(kind: Kind, pause: Duration) -> Receiver<Told> {
         let (to, from) = channel(8);
         let watch = Watch { number: 0, kind, namespace: None };
-        let mut seen = Seen { known: [ObjectId::new("a", "x")].into(), ..Seen::default() };
+        let known = [ObjectId::new("a", "x")].into();
+        let mut seen = Seen { known, keeps: true, ..Seen::default() };
         watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
         tokio::time::advance(pause).await;
         watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
@@ -419,16 +414,6 @@ mod tests {
         told.into_iter().any(|told| matches!(told, Told::Object(.., None)))
     }
 
-    #[test]
-    fn what_is_asked_for_by_name_cannot_leave_its_path() {
-        for name in ["ca", "my-ca.team-a", "0"] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in ["", "a b", "../x", ".", "a/b", "a?watch=1", "A", "%2e", &"a".repeat(254)] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn what_rbac_forbids_for_long_is_as_if_it_was_not_there_but_services_stay() {
         assert!(
@@ -437,5 +422,16 @@ mod tests {
         );
         assert!(forgotten(after(Kind::RemoteMcpServer, FORBIDDEN).await));
         assert!(!forgotten(after(Kind::Service, FORBIDDEN * 10).await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_pods_are_unseen_is_told_before_they_are_forgotten() {
+        let mut from = after(Kind::Pod, FORBIDDEN).await;
+        let told: Vec<Told> = std::iter::from_fn(|| from.try_recv().ok()).collect();
+        let [Told::Forbidden(.., false), Told::Forbidden(.., true), Told::Object(.., None)] =
+            told.as_slice()
+        else {
+            panic!("{told:?}")
+        };
     }
 }

@@ -66,6 +66,8 @@ pub const DISCOVERY_OBJECTS: &str = "kagent_proxy_discovery_objects";
 pub const DISCOVERY_EVENTS: &str = "kagent_proxy_discovery_events_total";
 /// Failures of watches, by kind.
 pub const DISCOVERY_ERRORS: &str = "kagent_proxy_discovery_errors_total";
+/// Endpoints that are not dialled, by why their address does not count.
+pub const DISCOVERY_LEFT_OUT: &str = "kagent_proxy_discovery_endpoints_left_out";
 /// Whether every object of the cluster has been seen once.
 pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
 /// Lines of the log that were dropped, by cause.
@@ -106,6 +108,10 @@ pub const HELP: &[(&str, &str)] = &[
     (DISCOVERY_OBJECTS, "Objects of the cluster that are known, by kind"),
     (DISCOVERY_EVENTS, "Changes of the cluster's objects, by kind"),
     (DISCOVERY_ERRORS, "Failures of watches, by kind; the last known table stays in force"),
+    (
+        DISCOVERY_LEFT_OUT,
+        "Endpoints in EndpointSlices that are not dialled, by reason: whose address they claim",
+    ),
     (DISCOVERY_SYNCED, "Whether all objects of the cluster have been listed once"),
     (
         LOG_DROPPED,
@@ -294,6 +300,12 @@ impl Metrics {
     /// Whether all objects have been listed once.
     pub fn synced(&self) -> Gauge {
         self.0.own.register_gauge(&key(DISCOVERY_SYNCED, Vec::new()), &METADATA)
+    }
+
+    /// Endpoints that are left out for this reason.
+    pub fn left_out(&self, reason: &'static str) -> Gauge {
+        let labels = vec![("reason", reason.to_owned())];
+        self.0.own.register_gauge(&key(DISCOVERY_LEFT_OUT, labels), &METADATA)
     }
 
     /// Counts changed configurations.

@@ -480,3 +480,80 @@ async fn the_query_that_kagent_drops_comes_back() {
     }
     proxy.stop().await;
 }
+
+/// A slice of a Service with this endpoint, as its Pod's controller writes it.
+fn slice(namespace: &str, of: &str, address: &str) -> Value {
+    json!({
+        "metadata": {
+            "namespace": namespace, "name": of, "labels": { "kubernetes.io/service-name": of },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+    })
+}
+
+fn pod(namespace: &str, name: &str, address: &str) -> Value {
+    json!({
+        "metadata": { "namespace": namespace, "name": name, "uid": format!("{namespace}-{name}") },
+        "status": { "phase": "Running", "podIPs": [{ "ip": address }] },
+    })
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_pod_of_an_endpoint_that_was_told_before_it() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    // The Service's own address is dialled, but only if all its endpoints count.
+    api.put("services", service("a", "tools", backend.port(), marked()));
+    api.put("endpointslices", slice("a", "tools", "10.0.0.1"));
+    api.put("pods", pod("b", "other", "10.0.0.2"));
+    let proxy = started(patient(&api)).await;
+    let routes = shows(&proxy, "/routes", "\"leftOut\":[{\"address\":\"10.0.0.1\"").await;
+    assert!(routes.contains("no running Pod of the Service's namespace has it"), "{routes}");
+    let explained = proxy.admin("/explain?host=tools.a&path=/").await;
+    assert!(explained.contains("\"leftOut\":[{\"candidate\":\"10.0.0.1\""), "{explained}");
+    let mut client = waiting(&proxy, &get("tools.a", "/")).await;
+    api.put("pods", pod("a", "tools-0", "10.0.0.1"));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    // Its slice leads to another's address now.
+    api.put("endpointslices", slice("a", "tools", "10.0.0.2"));
+    shows(&proxy, "/routes", "it is the address of Pod b/other").await;
+    let mut client = waiting(&proxy, &get("tools.a", "/")).await;
+    // The Pod goes, and one of the Service's own namespace gets the address.
+    api.delete("pods", "b", "other");
+    api.put("pods", pod("a", "tools-1", "10.0.0.2"));
+    backend.answer(ANSWER).await;
+    assert!(client.rest().await.ends_with("hi"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_waits_for_pods_and_a_cluster_that_forbids_them_is_served_all_the_same() {
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "tools", backend.port(), marked()));
+    api.put("endpointslices", slice("a", "tools", "10.0.0.1"));
+    api.fail("pods", 500);
+    let proxy = TestProxy::start(discovering(&api)).await;
+    shows(&proxy, "/readyz", "pods in the cluster").await;
+    api.fail("pods", 403);
+    ready(&proxy).await;
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_discovery_up{kind=\"pods\"} 0"), "{metrics}");
+    // What the slice says has to be believed, as long as nobody else claims the address.
+    answered(&proxy, ("tools.a", "/"), &backend).await;
+    let mut foreign = slice("b", "thief", "10.0.0.1");
+    foreign["endpoints"][0]["targetRef"] = json!({ "kind": "Pod", "uid": "u" });
+    api.put("endpointslices", foreign);
+    shows(&proxy, "/routes", "Service b/thief claims it too").await;
+    shows(&proxy, "/metrics", "endpoints_left_out{reason=\"shared\"} 1").await;
+    // The right comes: the Pod proves whose it is.
+    api.put("pods", pod("a", "tools-0", "10.0.0.1"));
+    api.fail("pods", 0);
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"pods\"} 1").await;
+    shows(&proxy, "/metrics", "endpoints_left_out{reason=\"shared\"} 0").await;
+    answered(&proxy, ("tools.a", "/"), &backend).await;
+    proxy.stop().await;
+}

@@ -196,7 +196,37 @@ fn a_pod_that_is_ready_and_leaves_gets_nothing_new() {
     let [agent, service_of_agent, _] = helper(&[]);
     let mut world = World::of(&[agent, service_of_agent]);
     world.apply(&[slices]);
-    assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.2:8080"]);
+    assert_eq!(world.endpoints("helper.a", "/"), ["~10.0.0.1:8080", "10.0.0.2:8080"]);
+}
+
+#[test]
+fn pods_that_end_and_still_serve_stay_behind_the_ready_ones() {
+    let mut world = World::of(&helper(&["~10.0.0.1", "10.0.0.2", "!10.0.0.3"]));
+    assert_eq!(world.endpoints("helper.a", "/"), ["~10.0.0.1:8080", "10.0.0.2:8080"]);
+    let picked = |world: &World| {
+        let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
+        let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
+        route.cluster.pick(&[]).map(|endpoint| endpoint.address.to_string())
+    };
+    for _ in 0..50 {
+        assert_eq!(picked(&world).unwrap(), "10.0.0.2:8080");
+    }
+    // kube-proxy goes on with them where no pod is ready.
+    world.apply(&helper(&["~10.0.0.1", "!10.0.0.2"]));
+    assert_eq!(picked(&world).unwrap(), "10.0.0.1:8080");
+    world.apply(&helper(&["!10.0.0.1", "!10.0.0.2"]));
+    assert_eq!(picked(&world), None);
+    // Without `serving` the endpoint says it by `ready`, and without any condition it is ready.
+    for (conditions, expected) in [
+        (json!({ "ready": false, "terminating": true }), &[][..]),
+        (json!({ "terminating": true }), &["~10.0.0.1:8080"][..]),
+        (json!({}), &["10.0.0.1:8080"][..]),
+        (json!({ "ready": false, "serving": true }), &[][..]),
+    ] {
+        let mut objects = helper(&["10.0.0.1"]);
+        objects[2].1["endpoints"][0]["conditions"] = conditions.clone();
+        assert_eq!(World::of(&objects).endpoints("helper.a", "/"), expected, "{conditions}");
+    }
 }
 
 #[test]
