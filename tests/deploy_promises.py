@@ -13,6 +13,7 @@ READ = {"get", "list", "watch"}
 # (group, resource) that discovery watches in a namespace, and besides in the whole cluster.
 WATCHED = {
     ("", "services"),
+    ("", "pods"),
     ("discovery.k8s.io", "endpointslices"),
     ("kagent.dev", "agents"),
     ("kagent.dev", "sandboxagents"),

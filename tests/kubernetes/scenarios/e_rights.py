@@ -42,11 +42,11 @@ def reads_only_what_it_must(world: World) -> None:
     proxy = world.proxy()
     proxy.routed("seen.team-a", "/", "echo", 8080)
     account = "--as=system:serviceaccount:kagent:kagent-proxy"
-    for kind in ("services", "endpointslices.discovery.k8s.io", "agents.kagent.dev", "mcpservers.kagent.dev"):
+    for kind in ("services", "endpointslices.discovery.k8s.io", "pods", "agents.kagent.dev", "mcpservers.kagent.dev"):
         for verb, answer in (("watch", "yes"), ("delete", "no"), ("patch", "no"), ("create", "no")):
             said = can(world, verb, kind, account)
             assert said == answer, (verb, kind, said)
-    for kind in ("secrets", "pods", "nodes", "configmaps"):
+    for kind in ("secrets", "nodes", "configmaps"):
         assert can(world, "list", kind, account) == "no", kind
     errors = proxy.metric("kagent_proxy_discovery_errors_total")
     assert not errors, (errors, proxy.log())

@@ -13,7 +13,7 @@ from proxy import PORT
 BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
 SPACE = "faults"
 WATCHED = [
-    "services", "namespaces", "endpointslices", "agents", "sandboxagents", "remotemcpservers", "mcpservers",
+    "services", "namespaces", "endpointslices", "pods", "agents", "sandboxagents", "remotemcpservers", "mcpservers",
 ]  # fmt: skip
 # The longest silence of the API server that the proxy bears is 75 s (READ in src/discovery/watch.rs).
 NOTICED = 75 + 10

@@ -5,7 +5,7 @@ without it.
 
 {{- define "kagent-proxy.rules" -}}
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, pods]
   verbs: [get, list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
