@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What a large cluster costs the proxy: memory, CPU of the first lists, CPU of each change.
 
-Usage: scale.py PATH_OF_KAGENT_PROXY [SERVICES AGENTS]; 10,000 and 5,000 without numbers. Makes that many
-Services with a slice of two pods each, and Agents of the first ones' names, at a real API server on loopback;
-then a thousand pods are replaced. Prints numbers and judges none. Nobody answers at the pods' addresses, and
-nothing is called. Takes some minutes; not part of tests/run.
+Usage: scale.py PATH_OF_KAGENT_PROXY [SERVICES AGENTS PODS]; 10,000, 5,000 and 10,000 without numbers. Makes that
+many Services with a slice of two pods each, Agents of the first ones' names, and the pods of the first ones, at a
+real API server on loopback. The proxy is measured without and with the right to pods; then a thousand pods are
+replaced, and a thousand change in a way that does not matter. Prints numbers and judges none. Nobody answers at the
+pods' addresses, and nothing is called. Takes some minutes; not part of tests/run.
 """
 
 import concurrent.futures
@@ -27,21 +28,47 @@ def service(number: int) -> dict:
     meta = {"name": f"agent-{number}", "namespace": SPACE}
     ports = [{"name": "http", "port": 8080, "targetPort": 8080}]
     # Headless, so that the server need not give out ten thousand addresses; nothing is dialled.
-    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"clusterIP": "None", "ports": ports}}
+    spec = {"clusterIP": "None", "ports": ports, "selector": {"app": f"agent-{number}"}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
 
 
-def endpoints(number: int, generation: int) -> dict:
+def address(number: int, which: int) -> str:
+    return f"10.{100 + which}.{number // 250}.{1 + number % 250}"
+
+
+def pod(number: int, which: int, generation: int = 0) -> dict:
+    """One of the size of a real one: labels, variables and a sidecar."""
+    name = f"agent-{number}"
+    labels = {"app": name, "pod-template-hash": "5d4f8c7b9d"}
+    labels |= {f"app.kubernetes.io/{key}": name for key in ("name", "instance", "part-of", "managed-by")}
+    env = [{"name": f"VARIABLE_{n}", "value": f"a value of variable {n}"} for n in range(20)]
+    containers = [{"name": part, "image": f"registry.local/{part}:v1.2.3", "env": env} for part in ("main", "sidecar")]
+    spec = {"nodeName": "node", "automountServiceAccountToken": False, "containers": containers}
+    meta = {"name": f"{name}-{which}-{generation}", "namespace": SPACE, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def running(number: int, which: int) -> dict:
+    ip = address(number, which)
+    ready = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")]
+    return {"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": ready}}
+
+
+def endpoints(number: int, uids: dict) -> dict:
     name = f"agent-{number}"
     pods = [
         {
-            "addresses": [f"10.{100 + pod}.{number // 250}.{1 + number % 250}"],
+            "addresses": [address(number, which)],
             "conditions": {"ready": True, "serving": True, "terminating": False},
-            "targetRef": {"kind": "Pod", "namespace": SPACE, "name": f"{name}-{pod}", "uid": f"{number}-{pod}-{generation}"},
+            "targetRef": {
+                "kind": "Pod", "namespace": SPACE, "name": f"{name}-{which}",
+                "uid": uids.get((number, which), f"{number}-{which}"),
+            },
             "nodeName": "node",
             "zone": "east",
         }
-        for pod in (0, 1)
-    ]
+        for which in (0, 1)
+    ]  # fmt: skip
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -98,7 +125,30 @@ class Proxy:
         self.process.wait(timeout=30)
 
 
-def measure(program: str, services: int, agents: int) -> None:
+RIGHTS = [
+    {"apiGroups": [""], "resources": ["services", "namespaces"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["kagent.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+]
+
+
+def without_pods(plane) -> pathlib.Path:
+    """A kubeconfig of one who may see everything but pods."""
+    group = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "limited"}, "rules": RIGHTS}
+    subject = {"kind": "ServiceAccount", "name": "default", "namespace": SPACE}
+    binding = {"apiVersion": f"{group}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "limited"}}
+    binding |= {"roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "limited"}, "subjects": [subject]}
+    for thing in (role, binding):
+        plane.api.apply(thing)
+    wish = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+    path = plane.api.path("v1", "ServiceAccount", SPACE, "default", "token")
+    file = plane.folder / "limited.kubeconfig"
+    file.write_text(plane.kubeconfig_for(plane.api.request("POST", path, wish)["status"]["token"]))
+    return file
+
+
+def measure(program: str, services: int, agents: int, pods: int) -> None:
     import crds
     from api import until
     from plane import Plane, free_port
@@ -107,51 +157,73 @@ def measure(program: str, services: int, agents: int) -> None:
         for definition in crds.definitions():
             plane.api.apply(definition)
         until(lambda: plane.api.list("kagent.dev/v1alpha2", "Agent") == [], 60, "Agents can be listed")
-        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}}
-        plane.api.apply(space)
-        empty = Proxy(program, plane.kubeconfig, free_port())
-        until(lambda: empty.get("/readyz") == "ready\n", 60, "the proxy is ready")
-        print(f"empty cluster: {empty.mebibytes():.1f} MiB, {empty.cpu():.2f} s of CPU", flush=True)
-        empty.stop()
+        plane.applied({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
+        uids: dict[tuple[int, int], str] = {}
 
-        def create(thing: dict) -> None:
-            plane.api.request("POST", plane.api.path(thing["apiVersion"], thing["kind"], SPACE), thing)
+        def create(thing: dict) -> dict:
+            return plane.api.request("POST", plane.api.path(thing["apiVersion"], thing["kind"], SPACE), thing)
 
+        def start(number: int, which: int, generation: int = 0) -> None:
+            made = pod(number, which, generation)
+            uids[number, which] = create(made)["metadata"]["uid"]
+            plane.api.patch(made, running(number, which), "status")
+
+        def ready(kubeconfig: pathlib.Path, what: str) -> Proxy:
+            proxy = Proxy(program, kubeconfig, free_port())
+            began = time.monotonic()
+            until(lambda: proxy.get("/readyz") == "ready\n", 120, "the proxy is ready")
+            took = time.monotonic() - began
+            print(f"{what}: ready after {took:.2f} s, {proxy.cpu():.2f} s of CPU, {proxy.mebibytes():.1f} MiB", flush=True)
+            return proxy
+
+        def count(proxy: Proxy, kind: str) -> float:
+            return proxy.metric(f'kagent_proxy_discovery_objects{{kind="{kind}"}}')
+
+        ready(plane.kubeconfig, "empty cluster").stop()
         began = time.monotonic()
-        for made in (service, lambda n: endpoints(n, 0)):
+        list(pool.map(lambda n: start(n // 2, n % 2), range(pods)))
+        print(f"{pods} pods made in {time.monotonic() - began:.0f} s", flush=True)
+        for made in (service, lambda n: endpoints(n, uids)):
             list(pool.map(create, map(made, range(services))))
         list(pool.map(create, map(agent, range(agents))))
-        print(f"{services} Services, {agents} Agents made in {time.monotonic() - began:.0f} s", flush=True)
-        proxy = Proxy(program, plane.kubeconfig, free_port())
-        began = time.monotonic()
-        until(lambda: proxy.get("/readyz") == "ready\n", 120, "the proxy is ready")
-        took, cpu = time.monotonic() - began, proxy.cpu()
-        kinds = {kind: proxy.metric(f'kagent_proxy_discovery_objects{{kind="{kind}"}}') for kind in ("services", "agents")}
-        assert kinds == {"services": services + 1, "agents": agents}, kinds
-        print(f"ready after {took:.2f} s, {cpu:.2f} s of CPU, {proxy.mebibytes():.1f} MiB", flush=True)
-        name = 'kagent_proxy_discovery_events_total{kind="endpointslices"}'
-        seen, before = proxy.metric(name), proxy.cpu()
+        print(f"{services} Services, {agents} Agents too in {time.monotonic() - began:.0f} s", flush=True)
+        ready(without_pods(plane), "without the right to pods").stop()
+        proxy = ready(plane.kubeconfig, "with it")
+        kinds = {kind: count(proxy, kind) for kind in ("services", "agents", "pods")}
+        assert kinds == {"services": services + 1, "agents": agents, "pods": pods}, kinds
 
-        def change(number: int) -> None:
-            thing = endpoints(number % services, 1 + number // services)
-            plane.api.patch(thing, {"endpoints": thing["endpoints"]})
+        def measured(what: str, change, kind: str, events: int) -> None:
+            name = f'kagent_proxy_discovery_events_total{{kind="{kind}"}}'
+            seen, before = proxy.metric(name), proxy.cpu()
+            list(pool.map(change, range(min(CHANGES, pods))))
+            until(lambda: proxy.metric(name) >= seen + events * min(CHANGES, pods), 60, "every change is seen")
+            spent = (proxy.cpu() - before) * 1e6 / min(CHANGES, pods)
+            print(f"{what}: {spent:.0f} µs of CPU each, {proxy.mebibytes():.1f} MiB", flush=True)
 
-        list(pool.map(change, range(CHANGES)))
-        until(lambda: proxy.metric(name) >= seen + CHANGES, 60, "every change is seen")
-        spent = (proxy.cpu() - before) * 1e6 / CHANGES
-        print(f"{CHANGES} pods replaced: {spent:.0f} µs of CPU each with its watch event, {proxy.mebibytes():.1f} MiB", flush=True)
+        def matters_not(number: int) -> None:
+            change = {"status": {"conditions": [{"type": "Ready", "status": "True", "message": str(number)}]}}
+            plane.api.patch(pod(number // 2, number % 2), change, "status")
+
+        def replace(number: int) -> None:
+            at = number // 2, number % 2
+            plane.api.delete(pod(*at), gracePeriodSeconds=0)
+            start(*at, 1)
+            plane.api.patch(endpoints(at[0], uids), {"endpoints": endpoints(at[0], uids)["endpoints"]})
+
+        measured("a change of a pod that does not matter", matters_not, "pods", 1)
+        measured("a pod replaced, with its events", replace, "endpointslices", 1)
         proxy.stop()
 
 
 def main() -> int:
     program = str(pathlib.Path(sys.argv[1]).resolve())
-    services, agents = (int(text) for text in sys.argv[2:4] or ("10000", "5000"))
+    services, agents, pods = (int(text) for text in sys.argv[2:5] or ("10000", "5000", "10000"))
     import build
 
     try:
         build.programs(*build.PLANE)
         ground.with_yaml()
-        measure(program, services, agents)
+        measure(program, services, agents, pods)
     except (ground.Missing, build.Missing) as lack:
         print(f"not possible here: {lack}")
         return 1
