@@ -1,6 +1,6 @@
 //! The closed set of reasons for which the proxy answers itself (D10): word, status, what to do.
 //!
-//! One table, which the README repeats and a test compares. Never 404: MCP clients read that as
+//! One table, which docs/errors.md repeats and a test compares. Never 404: MCP clients read that as
 //! "session lost", the Go A2A client as permanent. Knows nothing of requests; `proxy/error.rs` says
 //! which error has which reason.
 
@@ -154,10 +154,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_has_the_same_table() {
-        let readme = include_str!("../../README.md");
-        let section = readme.split("## Errors").nth(1).unwrap().split("\n## ").next().unwrap();
-        let written: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    fn the_docs_have_the_same_table() {
+        let docs = include_str!("../../docs/errors.md");
+        let table = docs.split("| reason |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
         let expected: Vec<String> = Reason::ALL
             .iter()
             .map(|r| format!("| `{}` | {} | {} |", r.word(), r.status().as_u16(), r.action()))

@@ -77,7 +77,7 @@ pub const PANICS: &str = "kagent_proxy_panics_total";
 /// Always 1; the version is a label.
 pub const BUILD: &str = "kagent_proxy_build_info";
 
-/// Name and help text of every metric; the README's table is compared with it.
+/// Name and help text of every metric; the table of docs/metrics-and-logs.md is compared with it.
 pub const HELP: &[(&str, &str)] = &[
     (REQUESTS, "Finished requests by route, class, status and outcome"),
     (RESPONSE_HEADERS_SECONDS, "Seconds from the request's arrival to the headers of the response"),
@@ -448,10 +448,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_has_the_same_table() {
-        let readme = include_str!("../../README.md");
-        let section = readme.split("## Metrics").nth(1).unwrap().split("\n## ").next().unwrap();
-        let written: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    fn the_docs_have_the_same_table() {
+        let docs = include_str!("../../docs/metrics-and-logs.md");
+        let table = docs.split("| name |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
         let expected: Vec<String> =
             HELP.iter().map(|(name, help)| format!("| `{name}` | {help} |")).collect();
         assert_eq!(written, expected);
