@@ -6,11 +6,14 @@
 #![allow(unsafe_code, reason = "getsockopt(TCP_INFO) has no safe wrapper")]
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Info;
@@ -23,7 +26,8 @@ fn lock() -> MutexGuard<'static, BTreeSet<RawFd>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An open stream that can be found by [`each`] until dropped.
+/// An open stream that can be found by [`each`] until dropped. The stream itself is never handed out: whoever
+/// exchanged it for another one would leave the number of a closed descriptor in the set.
 #[derive(Debug)]
 pub(super) struct Open(TcpStream);
 
@@ -34,14 +38,45 @@ impl Open {
         lock().insert(stream.as_raw_fd());
         Self(stream)
     }
+}
 
-    /// To read and write; never to be exchanged for another one, which this module alone could do wrong.
-    pub(super) fn stream(&mut self) -> std::pin::Pin<&mut TcpStream> {
-        std::pin::Pin::new(&mut self.0)
+impl AsyncRead for Open {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Open {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
-    pub(super) fn peek(&self) -> &TcpStream {
-        &self.0
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 }
 
