@@ -274,8 +274,9 @@ fn values(route: &Route, default: bool, view: &Value) -> Value {
         }
     };
     let items = view.pointer(&format!("/config/{list}")).and_then(Value::as_array);
-    let at = items.and_then(|items| items.iter().position(same)).unwrap_or_default();
-    let Some(to) = items.and_then(|items| items.get(at)).and_then(|item| item.get("to")) else {
+    let found = items.and_then(|items| items.iter().enumerate().find(|(_, item)| same(item)));
+    // A reload replaces table and view one after the other.
+    let Some((at, to)) = found.and_then(|(at, item)| Some((at, item.get("to")?))) else {
         return Value::Null;
     };
     let mut flat = Map::new();

@@ -111,3 +111,18 @@ fn questions_survive_the_query() {
     assert!(Question::from_query("hots=a").unwrap_err().contains("hots"));
     assert!(answer("path=mcp")["error"].as_str().unwrap().contains("begin it with /"));
 }
+
+/// Between the two swaps of a reload the view may lack a route: it must not be shown as another one.
+#[test]
+fn a_route_that_the_view_does_not_have_is_shown_without_values() {
+    let args = ConfigArgs { route: vec!["a.ns=b:1".to_owned()], ..ConfigArgs::default() };
+    let mut loaded = config::load(&args, &BTreeMap::new()).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let built = build::build(&loaded.config, &metrics, None).unwrap();
+    "other.ns".clone_into(&mut loaded.config.routes[0].host);
+    let view = config::view(&loaded.config, &loaded.sources);
+    let question = Question::from_query("host=a.ns").unwrap();
+    let answer = explain(&built.table, &loaded.config.listener, &view, &question);
+    assert_eq!(answer["targets"][0], "http://b:1");
+    assert_eq!(answer["values"], Value::Null, "{answer}");
+}
