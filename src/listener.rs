@@ -6,7 +6,7 @@ pub mod conn;
 pub mod io;
 pub mod tls;
 
-use std::io::Result;
+use std::io::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,8 +19,7 @@ use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
-use crate::proxy::request::conn::ConnTask;
-use crate::proxy::request::conn::Connection;
+use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::socket::{ACCEPT_PAUSE, Tcp};
 use tls::Acceptor;
 
@@ -32,13 +31,19 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// When the address is taken or not ours.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let every_ipv6 = address.is_ipv6() && address.ip().is_unspecified();
     match bind_exactly(address) {
-        Err(error) if address.ip().is_unspecified() && address.is_ipv6() => {
+        Err(error) if every_ipv6 && lacks_ipv6(&error) => {
             tracing::info!(%address, %error, "no IPv6 here, listening on IPv4");
             bind_exactly(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
         }
         other => other,
     }
+}
+
+/// The kernel has no IPv6, or it is switched off.
+fn lacks_ipv6(error: &Error) -> bool {
+    [Some(libc::EAFNOSUPPORT), Some(libc::EADDRNOTAVAIL)].contains(&error.raw_os_error())
 }
 
 fn bind_exactly(address: SocketAddr) -> Result<TcpListener> {
@@ -91,11 +96,7 @@ pub async fn run(listener: Listener, shared: Shared) {
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             permit = Arc::clone(&room).acquire_owned() => permit,
         };
-        let accepted = tokio::select! {
-            biased;
-            () = watch.reached(Phase::Closing) => break,
-            accepted = socket.accept() => accepted,
-        };
+        let Some(accepted) = accept(&socket, &mut connections, &mut watch).await else { break };
         match accepted {
             Ok((stream, peer)) => {
                 let scheme = if tls.is_some() { "https" } else { "http" };
@@ -131,6 +132,22 @@ pub async fn run(listener: Listener, shared: Shared) {
     while connections.join_next().await.is_some() {}
 }
 
+/// The next connection; `None` once no more may be taken. Those that end meanwhile are let go of.
+async fn accept(
+    socket: &TcpListener,
+    connections: &mut JoinSet<()>,
+    watch: &mut Watch,
+) -> Option<Result<(TcpStream, SocketAddr)>> {
+    loop {
+        tokio::select! {
+            biased;
+            () = watch.reached(Phase::Closing) => return None,
+            accepted = socket.accept() => return Some(accepted),
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+}
+
 /// The connection as bytes, behind its handshake if there is one.
 async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
     let stream = Tcp::new(stream)?;
@@ -139,4 +156,42 @@ async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimit
         // Boxed, as everything is that would weigh on a plain connection too.
         Some(tls) => Io::Tls(Box::new(Box::pin(tls.accept(stream, limits.handshake)).await?)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn finished_connections_are_let_go_of_while_nobody_connects() {
+        let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let (_trigger, mut watch) = crate::drain::channel();
+        let mut connections = JoinSet::new();
+        for _ in 0..10 {
+            connections.spawn(std::future::ready(()));
+        }
+        let turns = async {
+            // Each turn lets every task that can run do so.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = accept(&socket, &mut connections, &mut watch) => panic!("nobody connects"),
+            () = turns => {}
+        }
+        assert!(connections.is_empty(), "{} are left", connections.len());
+    }
+
+    /// Taken for IPv6 alone: IPv4 would be free, but the address was not there for lack of IPv6.
+    #[tokio::test]
+    async fn only_a_machine_without_ipv6_listens_on_ipv4_instead() {
+        let taken = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        taken.set_only_v6(true).unwrap();
+        taken.bind(&SocketAddr::from(([0u16; 8], 0)).into()).unwrap();
+        taken.listen(1).unwrap();
+        let address = taken.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(bind(address).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    }
 }
