@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -118,14 +118,12 @@ async fn serve_http2(
     watch: Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
-    let streams = Streams::default();
-    let next = streams.clone();
     let service = service_fn(move |request| {
         activity.on_request();
-        let (info, proxy, carrier) = (Arc::clone(&info), Arc::clone(&proxy), next.next());
-        async move { proxy.handle(&info, carrier, request).await }
+        let (info, proxy) = (Arc::clone(&info), Arc::clone(&proxy));
+        async move { proxy.handle(&info, Streams::current(), request).await }
     });
-    let mut builder = http2::Builder::new(streams);
+    let mut builder = http2::Builder::new(Streams);
     builder
         .max_concurrent_streams(limits.max_h2_streams)
         .max_pending_accept_reset_streams(limits.max_h2_resets)
@@ -178,19 +176,21 @@ where
     }
 }
 
-/// Spawns the streams of one HTTP/2 connection. hyper makes a stream's task right after it has called
-/// the service for it, so the carrier handed out last is the one of the task that comes next.
-#[derive(Clone, Default)]
-struct Streams(Arc<Mutex<Option<ConnTask>>>);
+tokio::task_local! {
+    /// The task of an HTTP/2 stream, as what runs in it sees it.
+    static STREAM: ConnTask;
+}
+
+/// Spawns the streams of one HTTP/2 connection, each with itself at hand.
+#[derive(Clone, Copy)]
+struct Streams;
 
 // === impl Streams ===
 
 impl Streams {
-    /// The carrier of the next stream.
-    fn next(&self) -> ConnTask {
-        let carrier = ConnTask::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(carrier.clone());
-        carrier
+    /// The stream that asks.
+    fn current() -> ConnTask {
+        STREAM.try_with(ConnTask::clone).unwrap_or_default()
     }
 }
 
@@ -199,10 +199,9 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let task = tokio::spawn(stream);
-        if let Some(carrier) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            carrier.set(task.abort_handle());
-        }
+        let task = ConnTask::default();
+        let spawned = tokio::spawn(STREAM.scope(task.clone(), stream));
+        task.set(spawned.abort_handle());
     }
 }
 
