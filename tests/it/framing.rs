@@ -143,12 +143,12 @@ fn odd() -> Vec<Odd> {
             absent: "transfer-encoding",
         },
         Odd {
-            name: "an absolute target, whose authority is ignored",
+            name: "an absolute target, whose authority is not the backend's Host",
             message: format!(
                 "POST http://other.example/a HTTP/1.1\r\n{HEAD}content-length: 4\r\n\r\nabcd"
             ),
-            present: length,
-            absent: "other.example",
+            present: "x-forwarded-host: other.example\r\n",
+            absent: "\r\nhost: other.example",
         },
     ]
 }

@@ -279,3 +279,35 @@ async fn every_head_must_come_whole_in_time() {
     drop(client);
     proxy.stop().await;
 }
+
+/// RFC 9113 section 8.3.1: two fields that name different hosts are malformed, two spellings of one are not.
+#[tokio::test]
+async fn a_host_that_differs_from_the_authority_is_refused() {
+    let (proxy, backend) = start().await;
+    let mut client = connect(&proxy).await;
+    // :method GET, :scheme http, :path /; the field's name is the 38th of the static table.
+    let with_host = |host: &str| {
+        let field = [&[0x0f, 23, u8::try_from(host.len()).unwrap()], host.as_bytes()].concat();
+        [request(&[0x82, 0x86, 0x84]), field].concat()
+    };
+    let mut stream = 1;
+    for host in ["other", "p:81", "p.x", "[::1]"] {
+        let block = with_host(host);
+        client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).await;
+        let head = until(&mut client, HEADERS).await;
+        assert_eq!((head.stream, head.payload[0]), (stream, 0x8c), "{host}: :status 400");
+        stream += 2;
+    }
+    for host in ["p", "P", "p:80"] {
+        let block = with_host(host);
+        client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).await;
+        let (_, head) = tokio::join!(
+            backend.answer("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"),
+            until(&mut client, HEADERS)
+        );
+        assert_eq!((head.stream, head.payload[0]), (stream, 0x89), "{host}: :status 204");
+        stream += 2;
+    }
+    drop(client);
+    proxy.stop().await;
+}

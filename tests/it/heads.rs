@@ -240,13 +240,18 @@ async fn is_refused_alone(request: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_authority_of_an_absolute_target_decides_nothing() {
-    let request = "GET http://u:p@169.254.169.254:1/first?a=//b HTTP/1.1\r\nhost: p\r\n\
+async fn the_authority_of_an_absolute_target_is_the_client_s_host_and_decides_no_backend() {
+    let request = "GET http://169.254.169.254:1/first?a=//b HTTP/1.1\r\nhost: p\r\n\
         x-kagent-host: s.ns\r\n\r\n";
     let (first, marker) = is_passed(request.as_bytes(), "\r\n\r\n").await;
     assert!(first.starts_with("GET /first?a=//b HTTP/1.1\r\n"), "{first}");
-    assert!(!first.contains("169.254"), "{first}");
+    assert!(first.contains("\r\nhost: 127.0.0.1:"), "{first}");
+    assert!(first.contains("\r\nx-forwarded-host: 169.254.169.254:1\r\n"), "{first}");
     assert!(is_marker(&marker), "{marker}");
+    // RFC 9110 section 4.2.4: what stands before an @ would deceive whoever reads it.
+    let answer =
+        is_refused(request.replace("//169", "//u:p@169").as_bytes(), "400 bad_request").await;
+    assert!(answer.contains("user information"), "{answer}");
     let request = "OPTIONS * HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
     let (first, _) = is_passed(request.as_bytes(), "\r\n\r\n").await;
     assert!(first.starts_with("OPTIONS * HTTP/1.1\r\n"), "{first}");

@@ -184,6 +184,14 @@ async fn a_request_without_the_header_takes_the_first_default_route_that_fits() 
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", backend.port())), "{head}");
     }
+    // An absolute target is the Host, whatever the field says (RFC 9112 section 3.2.2).
+    let absolute =
+        "GET http://Tools.example:80/mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let (answer, head) = tokio::join!(proxy.ask(absolute), named.answer(OK));
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(head.starts_with("GET /mcp HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", named.port())), "{head}");
+    assert!(head.contains("x-forwarded-host: Tools.example:80\r\n"), "{head}");
     let refused = proxy.ask(&ask("localhost", "x-kagent-host: b.ns\r\n")).await;
     assert!(refused.starts_with("HTTP/1.1 503 unknown_target"), "{refused}");
     let metrics = proxy.admin("/metrics").await;

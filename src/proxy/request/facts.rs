@@ -156,8 +156,9 @@ fn wants_events(map: &HeaderMap) -> bool {
     })
 }
 
-/// The Host of a request, from its field or from HTTP/2's `:authority`.
+/// The Host of a request: HTTP/2's `:authority` (RFC 9113 section 8.3.1) or that of an absolute target,
+/// which wins over the field (RFC 9112 section 3.2.2), else the field.
 fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
-    let field = request.headers().get(HOST).cloned();
-    field.or_else(|| request.uri().authority().and_then(|a| a.as_str().parse().ok()))
+    let authority = request.uri().authority().and_then(|a| a.as_str().parse().ok());
+    authority.or_else(|| request.headers().get(HOST).cloned())
 }

@@ -5,7 +5,7 @@
 //! routes or bodies. `proxy/facts.rs` asks before anything else.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::Authority;
+use http::uri::{Authority, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 /// Refuses what two readers may understand differently.
@@ -16,12 +16,16 @@ pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     let map = request.headers();
     host(map)?;
     let uri = request.uri();
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // RFC 9110 section 4.2.4, RFC 9113 section 8.3.1.
+        return Err("its target has user information; send none");
+    }
     let asterisk = uri.path() == "*" && request.method() == Method::OPTIONS;
     if !asterisk && !uri.path().starts_with('/') {
         return Err("its target is neither a path nor an absolute URL");
     }
     match request.version() {
-        Version::HTTP_2 => Ok(()),
+        Version::HTTP_2 => same_host(map, uri),
         // RFC 9112 section 3.2; HTTP/1.0 has none.
         Version::HTTP_11 if !map.contains_key(HOST) => Err("it has no Host field; send one"),
         _ => transfer_encoding(map),
@@ -38,6 +42,22 @@ fn host(map: &HeaderMap) -> Result<(), &'static str> {
     let named = host.is_empty()
         || Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
     if named { Ok(()) } else { Err("its Host field is no host name") }
+}
+
+/// A field beside `:authority` that names another host is malformed (RFC 9113 section 8.3.1).
+fn same_host(map: &HeaderMap, uri: &Uri) -> Result<(), &'static str> {
+    let (Some(host), Some(authority)) = (map.get(HOST), uri.authority()) else { return Ok(()) };
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
+    let same = |host: &Authority| {
+        host.host().eq_ignore_ascii_case(authority.host()) && port(host) == port(authority)
+    };
+    if host.as_bytes() == authority.as_str().as_bytes()
+        || Authority::try_from(host.as_bytes()).is_ok_and(|host| same(&host))
+    {
+        return Ok(());
+    }
+    Err("its Host field differs from its :authority; send one of them")
 }
 
 /// Nothing but `chunked`: the field is of this hop and not sent on, so any other coding would reach
@@ -105,6 +125,8 @@ mod tests {
             assert!(said.contains(part), "{fields:?}: {said:?}");
         }
         assert!(says("a.ns:80", &[]).is_some_and(|said| said.contains("target")));
+        let user = says("http://u@elsewhere/x", &[("host", "elsewhere")]).unwrap_or_default();
+        assert!(user.contains("user information"), "{user:?}");
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let asterisk = |method| {
                 let request = Request::builder().uri("*").method(method).version(version);
