@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client's address.
+    /// The client's address; on a socket for both families an IPv4 client has an IPv4 one.
     pub peer: SocketAddr,
     /// The same for access lines, and without its port for `x-forwarded-for`: made once.
     pub peer_text: Box<str>,
@@ -41,7 +41,8 @@ impl Connection {
         listener: Arc<str>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let ip = peer.ip().to_canonical().to_string();
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let ip = peer.ip().to_string();
         // An address has no byte that a field may not have.
         let forwarded_for =
             HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
