@@ -23,7 +23,8 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
-use self::error::{Refused, Unanswered};
+use self::error::{ProxyError, Refused, Unanswered};
+use self::reason::Reason;
 use self::record::Recorder;
 use self::reply::{Egress, Reply, ReplyBody};
 use self::request::conn::{ConnTask, Connection};
@@ -71,7 +72,8 @@ impl Proxy {
     ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
         let request = Box::new(received(conn, request));
         let mut record = Recorder::begin(conn, task, &self.open, &self.log, &request);
-        async move {
+        let upload = Arc::clone(request.body().upload());
+        let work = async move {
             match self.serve(conn, request, &mut record).await {
                 Ok(Reply::Relay(response, plan)) => {
                     Ok(response.map(|leased| ReplyBody::relay(leased, plan, record)))
@@ -80,7 +82,11 @@ impl Proxy {
                 Ok(other) => Ok(Box::pin(other.into_response(record, &self.egress)).await),
                 Err(refused) => Box::pin(self.refuse(refused, record)).await,
             }
-        }
+        };
+        reply::guard::guarded(work, move || {
+            self.metrics.rejected(Reason::Internal.word());
+            reply::refuse::internal(&upload)
+        })
     }
 
     /// The path of a request.
@@ -100,7 +106,7 @@ impl Proxy {
         Reply::of(response, (&facts, way, conn), client, &self.egress, record)
     }
 
-    fn read(&self, request: &Request<RequestBody>) -> Result<Facts, error::ProxyError> {
+    fn read(&self, request: &Request<RequestBody>) -> Result<Facts, ProxyError> {
         let domain = self.delivery.routes.current();
         Facts::read(request, domain.cluster_domain(), &self.ingress.limits, &self.ingress.pseudonym)
     }

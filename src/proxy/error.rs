@@ -63,6 +63,9 @@ pub enum ProxyError {
     /// The connection turned into something else without being asked.
     #[error("{0} switched protocols without being asked")]
     UnaskedUpgrade(String),
+    /// A fault of the proxy itself; the log has its place.
+    #[error("the proxy has failed; its log says where")]
+    Internal,
     /// The head did not come in time.
     #[error("{0} sent no response head within {1:?}")]
     HeadTimeout(String, std::time::Duration),
@@ -121,6 +124,7 @@ impl ProxyError {
             Self::UpstreamReset(..) => Reason::UpstreamReset,
             Self::UpstreamProtocol(..) | Self::UnaskedUpgrade(_) => Reason::UpstreamProtocol,
             Self::HeadTimeout(..) => Reason::HeadTimeout,
+            Self::Internal => Reason::Internal,
         }
     }
 

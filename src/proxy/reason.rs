@@ -43,6 +43,8 @@ pub enum Reason {
     HeadTimeout,
     /// The request came around.
     Loop,
+    /// A fault of the proxy itself: a panic.
+    Internal,
 }
 
 // === impl Reason ===
@@ -67,6 +69,7 @@ impl Reason {
         Self::UpstreamProtocol,
         Self::HeadTimeout,
         Self::Loop,
+        Self::Internal,
     ];
 
     /// The word of the header, the metric and the log.
@@ -101,6 +104,7 @@ impl Reason {
             Self::UpstreamProtocol => ("upstream_protocol", S::BAD_GATEWAY),
             Self::HeadTimeout => ("head_timeout", S::GATEWAY_TIMEOUT),
             Self::Loop => ("loop", S::LOOP_DETECTED),
+            Self::Internal => ("internal", S::INTERNAL_SERVER_ERROR),
         }
     }
 
@@ -145,6 +149,9 @@ impl Reason {
             }
             Self::HeadTimeout => "raise the route's head or total limit, which are off by default",
             Self::Loop => "no target may lead back to this proxy; at most ten proxies in `Via`",
+            Self::Internal => {
+                "report a bug, with the panic's line of the log; other requests are not affected"
+            }
         }
     }
 }

@@ -148,6 +148,14 @@ impl Recorder {
         self.outcome = Outcome::Refused(reason.word());
     }
 
+    /// A fault of the proxy ends it; a status that the client has seen stays.
+    pub fn failed(&mut self) {
+        if self.response_headers.is_none() {
+            self.status = Reason::Internal.status().as_u16();
+        }
+        self.outcome = Outcome::Refused(Reason::Internal.word());
+    }
+
     /// The proxy closes without an answer.
     pub fn unanswered(&mut self, reason: Reason) {
         self.outcome = Outcome::Refused(reason.word());
@@ -239,6 +247,9 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.failed();
+        }
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::Relaxed);
         let record = self.record();

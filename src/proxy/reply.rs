@@ -4,6 +4,7 @@
 
 pub mod body;
 pub mod card;
+pub mod guard;
 pub mod head;
 pub mod plan;
 pub mod refuse;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use super::body::ReplyBody;
+use crate::body::Upload;
 use crate::headers::X_KAGENT_PROXY_ERROR;
 use crate::protocol::jsonrpc::request_id;
 use crate::proxy::error::{ProxyError, Refused};
@@ -23,12 +24,34 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
     }
     let start = record.upload().take_start().unwrap_or_default();
     let reason = error.reason();
-    let (content_type, text) = match request_id(&start) {
-        Some(id) => ("application/json", json_rpc(&error, record.target(), id)),
-        None => ("application/problem+json", problem(&error, record.target())),
-    };
+    let (content_type, text) = worded(&error, record.target(), &start);
     record.refused(reason);
-    let mut response = Response::new(ReplyBody::local(Bytes::from(text), record));
+    let mut response = Response::new(ReplyBody::local(text, record));
+    dress(&mut response, reason, content_type);
+    response
+}
+
+/// The response to a request that panicked, whose record has been written.
+#[must_use]
+pub fn internal(upload: &Upload) -> Response<ReplyBody> {
+    let error = ProxyError::Internal;
+    let start = upload.take_start().unwrap_or_default();
+    let (content_type, text) = worded(&error, "", &start);
+    let mut response = Response::new(ReplyBody::Unrecorded(Some(text)));
+    dress(&mut response, error.reason(), content_type);
+    response
+}
+
+/// The media type and the text of an error; `start` is that of the request's body.
+fn worded(error: &ProxyError, target: &str, start: &[u8]) -> (&'static str, Bytes) {
+    let (content_type, text) = match request_id(start) {
+        Some(id) => ("application/json", json_rpc(error, target, id)),
+        None => ("application/problem+json", problem(error, target)),
+    };
+    (content_type, Bytes::from(text))
+}
+
+fn dress(response: &mut Response<ReplyBody>, reason: Reason, content_type: &'static str) {
     *response.status_mut() = reason.status();
     if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.word().as_bytes()) {
         response.extensions_mut().insert(phrase);
@@ -36,7 +59,6 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     fields(reason, headers);
-    response
 }
 
 fn fields(reason: Reason, headers: &mut HeaderMap) {
@@ -72,7 +94,8 @@ fn json_rpc(error: &ProxyError, target: &str, id: &str) -> String {
 }
 
 /// The error as problem details (RFC 9457).
-fn problem(error: &ProxyError, target: &str) -> String {
+#[must_use]
+pub fn problem(error: &ProxyError, target: &str) -> String {
     let reason = error.reason();
     json!({
         "type": "about:blank",

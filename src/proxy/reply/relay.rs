@@ -36,6 +36,9 @@ pub enum StreamError {
     /// The route's idle limit.
     #[error("no bytes from upstream within the route's idle limit")]
     Idle,
+    /// A panic.
+    #[error("the proxy has failed; its log says where")]
+    Internal,
     /// The route's total limit.
     #[error("the answer has not ended within the route's total limit")]
     Total,
@@ -111,6 +114,11 @@ impl Relay {
             stream.finish(Outcome::Complete);
         }
         stream
+    }
+
+    /// The proxy has failed.
+    pub(super) fn failed(&mut self) {
+        self.record.failed();
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
