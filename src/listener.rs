@@ -2,9 +2,11 @@
 //!
 //! Knows sockets and the drain; nothing of routes. `listener/conn.rs` serves what it accepts.
 
+mod activity;
 pub mod conn;
 pub mod io;
 pub mod tls;
+mod watched;
 
 use std::io::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -152,6 +152,26 @@ impl Proxy {
         Ok(Self { ingress, delivery, egress, metrics, log, open: Arc::default() })
     }
 
+    /// Counts and logs a request whose head the parser has refused with the response `theirs`; returns the
+    /// one that takes its place.
+    #[must_use]
+    pub fn unread(&self, conn: &Connection, theirs: &[u8]) -> Vec<u8> {
+        let error = self.record_unread(conn, reply::unread::is_too_large(theirs));
+        reply::unread::response(&error, theirs)
+    }
+
+    /// Counts and logs it only.
+    pub fn record_unread(&self, conn: &Connection, too_large: bool) -> ProxyError {
+        let limits = self.limits();
+        let error = match too_large {
+            true => ProxyError::HeadTooLarge(limits.max_head_bytes, limits.max_head_fields),
+            false => ProxyError::Unreadable,
+        };
+        self.metrics.rejected(error.reason().word());
+        record::unread(conn, error.reason(), &self.log);
+        error
+    }
+
     /// The table of this moment.
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {

@@ -6,30 +6,26 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::io::AsyncReadExt;
 
+use super::activity::{Activity, Overdue};
 use super::io::Io;
+use super::watched::{Refusing, Watched};
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
-use crate::proxy::request::conn::ConnTask;
-use crate::proxy::request::conn::Connection;
+use crate::proxy::request::conn::{ConnTask, Connection};
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How often an idle connection is looked at within its idle limit, which it may overstay by one look.
-const LOOKS: u32 = 8;
 
 /// Serves one connection to its end.
 pub async fn serve(
@@ -53,7 +49,12 @@ pub async fn serve(
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
     let http2 = first == PREFACE;
     let heads = http2.then(HeadScanner::default);
-    let io = Watched { prefix: first, stream, activity: Arc::clone(&activity), heads };
+    let refusing = (!http2).then(|| Refusing {
+        proxy: Arc::clone(&proxy),
+        info: Arc::clone(&info),
+        response: None,
+    });
+    let io = Watched { prefix: first, stream, activity: Arc::clone(&activity), heads, refusing };
     let ended = if http2 {
         // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
         Box::pin(serve_http2(io, Arc::clone(&info), proxy, limits, watch, &activity)).await
@@ -94,8 +95,23 @@ async fn serve_http1(
         proxy.handle(info, carrier.clone(), request)
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
-    drive(pin!(connection), |connection| connection.graceful_shutdown(), limits, watch, activity)
-        .await
+    let ended = drive(
+        pin!(connection),
+        |connection| connection.graceful_shutdown(),
+        limits,
+        watch,
+        activity,
+    )
+    .await;
+    if let Err(error) = &ended
+        && error.is_parse()
+        && !error.is_parse_version_h2()
+        && !activity.has_refused()
+    {
+        // The parser's own response stood right behind another one, and has left with it.
+        let _bare_already = proxy.record_unread(info, error.is_parse_too_large());
+    }
+    ended
 }
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {
@@ -205,267 +221,29 @@ where
     }
 }
 
-/// What a connection is doing, so that a slow head and a forgotten connection can be told from a
-/// stream that is merely silent (D17).
-struct Activity {
-    born: Instant,
-    /// Requests whose answer has not ended: their reads are bodies, not heads.
-    open: Arc<AtomicUsize>,
-    /// Milliseconds since `born`, plus one, of a head's first byte; zero outside heads.
-    head: AtomicU64,
-    /// Heads that came whole: a request may begin and end between two looks.
-    requests: AtomicU64,
-}
-
-// === impl Activity ===
-
-impl Activity {
-    fn new(open: Arc<AtomicUsize>) -> Self {
-        Self { born: Instant::now(), open, head: AtomicU64::new(1), requests: AtomicU64::new(0) }
-    }
-
-    /// A head is complete; another one may have begun behind it in HTTP/2.
-    fn on_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        let age = Instant::now().saturating_duration_since(self.born);
-        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Bytes came of which it is known whether they leave a head unfinished.
-    fn on_head(&self, inside: bool) {
-        let since = self.head.load(Ordering::Relaxed);
-        if inside && since == 0 {
-            self.head.store(self.now() + 1, Ordering::Relaxed);
-        } else if !inside && since != 0 {
-            self.head.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Bytes came: in HTTP/1, with no request open, those of a head.
-    fn on_read(&self) {
-        if self.open.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
-            self.head.store(self.now() + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Ends if no head has come whole within `limit`; never once one has.
-    async fn without_request(&self, limit: Duration) {
-        tokio::time::sleep_until(self.born + limit).await;
-        if self.requests.load(Ordering::Relaxed) > 0 {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Ends when a head took too long, or when no request has been open for `idle` (zero is without
-    /// limit): never early, and late by at most the time between two looks.
-    async fn overdue(&self, head: Duration, idle: Duration) -> Overdue {
-        let look = Some(idle / LOOKS).filter(|idle| !idle.is_zero());
-        let look = look.map_or(head, |look| look.min(head));
-        let (mut idle_since, mut requests) = (Instant::now(), 0);
-        loop {
-            let started = self.head.load(Ordering::Relaxed);
-            let head_due = started
-                .checked_sub(1)
-                .map(|started| self.born + Duration::from_millis(started) + head);
-            let now = Instant::now();
-            if head_due.is_some_and(|due| due <= now) {
-                return Overdue::Head;
-            }
-            let seen = self.requests.load(Ordering::Relaxed);
-            if started != 0 || seen != requests || self.open.load(Ordering::Relaxed) > 0 {
-                (idle_since, requests) = (now, seen);
-            } else if !idle.is_zero() && idle_since + idle <= now {
-                return Overdue::Idle;
-            }
-            let next = head_due.unwrap_or(now + look).min(now + look);
-            tokio::time::sleep_until(next).await;
-        }
-    }
-}
-
-/// Why a connection is closed although nothing went wrong.
-enum Overdue {
-    /// A head did not come whole.
-    Head,
-    /// No request has been open for long.
-    Idle,
-}
-
-/// The stream, the bytes already taken from it, and an eye on its reads.
-struct Watched {
-    prefix: Vec<u8>,
-    stream: Io,
-    activity: Arc<Activity>,
-    /// In HTTP/2.
-    heads: Option<HeadScanner>,
-}
-
-// === impl Watched ===
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let taken = this.prefix.len().min(buf.remaining());
-        if taken > 0 {
-            buf.put_slice(this.prefix.get(..taken).unwrap_or_default());
-            this.prefix.drain(..taken);
-        }
-        let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            // Together with what follows if it is there: a head in two reads would double hyper's buffer.
-            Poll::Pending if taken > 0 => return Poll::Ready(Ok(())),
-            read => ready!(read)?,
-        }
-        let new = buf.filled().get(before..).unwrap_or_default();
-        match &mut this.heads {
-            _ if new.is_empty() => {}
-            None => this.activity.on_read(),
-            Some(heads) => {
-                heads.feed(new);
-                this.activity.on_head(heads.is_inside());
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::reply::timeouts::BodyTimeouts;
+    use crate::proxy::reply::watchdog::Watchdog;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn activity() -> (Activity, Arc<AtomicUsize>) {
-        let open = Arc::new(AtomicUsize::new(0));
-        let activity = Activity::new(Arc::clone(&open));
-        activity.on_head(false);
-        (activity, open)
-    }
-
-    #[tokio::test]
-    async fn a_head_comes_in_one_read_although_its_first_bytes_were_taken_before() {
-        use tokio::io::AsyncWriteExt;
-
-        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = tokio::net::TcpStream::connect(server.local_addr().unwrap());
-        let (client, accepted) = tokio::join!(client, server.accept());
-        let (mut client, stream) = (client.unwrap(), accepted.unwrap().0);
-        client.write_all(b"mcp HTTP/1.1\r\n").await.unwrap();
-        stream.readable().await.unwrap();
-        let mut io = Watched {
-            prefix: b"GET /".to_vec(),
-            stream: Io::Plain(crate::socket::Tcp::new(stream).unwrap()),
-            activity: Arc::new(activity().0),
-            heads: None,
-        };
-        let mut small = [0; 2];
-        assert_eq!(io.read(&mut small).await.unwrap(), 2, "no more than fits");
-        let mut buffer = [0; 64];
-        let read = io.read(&mut buffer).await.unwrap();
-        assert_eq!(buffer[..read], *b"T /mcp HTTP/1.1\r\n");
-        io.prefix = b"GET".to_vec();
-        assert_eq!(io.read(&mut buffer).await.unwrap(), 3, "nothing follows: it does not wait");
-        drop(client);
-        io.prefix = b"GET".to_vec();
-        while io.read(&mut buffer).await.unwrap() > 0 {}
-        assert!(io.prefix.is_empty() && buffer.starts_with(b"GET"));
-    }
-
+    /// Whatever hyper calls first: what runs in a stream finds that stream.
     #[tokio::test(start_paused = true)]
-    async fn a_request_between_two_looks_puts_the_idle_end_off() {
-        let (activity, _) = activity();
-        let busy = async {
-            for _ in 0..100 {
-                activity.on_request();
-                tokio::time::sleep(9 * SECOND).await;
-            }
-            Instant::now()
+    async fn a_limit_ends_the_stream_that_has_it_and_no_other() {
+        let stream = |limited: bool, ended: Arc<()>| async move {
+            let _ended = ended;
+            let idle = limited.then_some(Duration::from_secs(1));
+            let limits = BodyTimeouts { idle, ..BodyTimeouts::default() };
+            let _watchdog = Watchdog::start(limits, &Streams::current());
+            std::future::pending::<()>().await;
         };
-        let (overdue, last) = tokio::join!(
-            async { (activity.overdue(10 * SECOND, 80 * SECOND).await, Instant::now()) },
-            busy
-        );
-        assert!(matches!(overdue.0, Overdue::Idle));
-        let after = overdue.1 - (last - 9 * SECOND);
-        assert!((80 * SECOND..=90 * SECOND).contains(&after), "{after:?} after the last request");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pings_of_http_2_do_not_keep_a_connection() {
-        let (activity, _) = activity();
-        activity.on_request();
-        let pings = async {
-            loop {
-                tokio::time::sleep(SECOND).await;
-                activity.on_head(false);
-            }
-        };
-        let overdue =
-            tokio::time::timeout(200 * SECOND, activity.overdue(10 * SECOND, 80 * SECOND));
-        tokio::select! {
-            overdue = overdue => assert!(matches!(overdue, Ok(Overdue::Idle))),
-            () = pings => {}
+        let streams: Vec<_> = [false, true, false].map(|limited| (limited, Arc::new(()))).into();
+        for (limited, ended) in &streams {
+            Streams.execute(stream(*limited, Arc::clone(ended)));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_open_request_is_neither_idle_nor_a_slow_head() {
-        let (activity, open) = activity();
-        activity.on_request();
-        open.store(1, Ordering::Relaxed);
-        activity.on_read();
-        let overdue = activity.overdue(10 * SECOND, 80 * SECOND);
-        assert!(tokio::time::timeout(3600 * SECOND, overdue).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_deadline_from_its_first_byte() {
-        let (activity, _) = activity();
-        activity.on_request();
-        tokio::time::advance(37 * SECOND).await;
-        activity.on_read();
-        tokio::time::advance(3 * SECOND).await;
-        activity.on_read();
-        let start = Instant::now();
-        let overdue = activity.overdue(10 * SECOND, 900 * SECOND).await;
-        assert!(matches!(overdue, Overdue::Head));
-        assert_eq!(Instant::now() - start, 7 * SECOND);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        for (limited, ended) in &streams {
+            assert_eq!(Arc::strong_count(ended), if *limited { 1 } else { 2 });
+        }
     }
 }

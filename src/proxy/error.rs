@@ -30,6 +30,11 @@ pub enum ProxyError {
     /// A head that software may read in two ways.
     #[error("the request's head is ambiguous: {0}")]
     BadRequest(&'static str),
+    /// A head that the parser cannot read.
+    #[error(
+        "the request's head cannot be read: its method, target, version, a field or a length is malformed"
+    )]
+    Unreadable,
     /// A body that breaks off, or whose chunks cannot be read.
     #[error("the request's body is broken: {0}")]
     BrokenBody(hyper::Error),
@@ -113,7 +118,7 @@ impl ProxyError {
             Self::MissingTarget => Reason::MissingTarget,
             Self::NotText | Self::BadTarget(..) | Self::TwoTargets => Reason::BadTarget,
             Self::Misrouted(misrouted) => misrouted.reason,
-            Self::BadRequest(_) | Self::BrokenBody(_) => Reason::BadRequest,
+            Self::BadRequest(_) | Self::Unreadable | Self::BrokenBody(_) => Reason::BadRequest,
             Self::Connect => Reason::MethodNotAllowed,
             Self::HeadTooLarge(..) => Reason::HeaderTooLarge,
             Self::Loop(_) => Reason::Loop,

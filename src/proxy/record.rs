@@ -264,6 +264,29 @@ impl Drop for Recorder {
     }
 }
 
+/// Logs a request whose head could not be read: nothing is known of it but its client.
+pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
+    log.finish(&Record {
+        peer: &conn.peer_text,
+        method: "",
+        path: "",
+        target: "",
+        route: "",
+        class: Kind::Unary.as_str(),
+        status: reason.status().as_u16(),
+        outcome: Outcome::Refused(reason.word()),
+        traceparent: "",
+        bytes: 0,
+        is_stream: false,
+        events: 0,
+        request_bytes: 0,
+        connect: None,
+        response_headers: None,
+        first: None,
+        whole: Duration::ZERO,
+    });
+}
+
 // === impl HeadCopy ===
 
 impl HeadCopy {

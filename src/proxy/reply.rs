@@ -11,6 +11,7 @@ pub mod refuse;
 pub mod relay;
 pub mod timeouts;
 pub mod tunnel;
+pub mod unread;
 pub mod watchdog;
 
 use http::{Response, StatusCode};

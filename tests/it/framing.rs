@@ -201,16 +201,11 @@ async fn heads_beyond_the_limits_are_answered_with_431() {
     let long = format!("x-long: {}\r\n", "y".repeat(70 * 1024));
     let many = "x-a: 1\r\n".repeat(130);
     let far = format!("x-far: {}\r\n", "y".repeat(300 * 1024));
-    for (name, fields, ours) in [("long", long, true), ("many", many, true), ("far", far, false)] {
+    for (name, fields) in [("long", long), ("many", many), ("far", far)] {
         let answer =
             proxy.ask(&format!("GET / HTTP/1.1\r\n{HEAD}connection: close\r\n{fields}\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 431 "), "{name}: {answer:?}");
-        // Far beyond the limits the parser gives up before we could say why.
-        assert_eq!(
-            answer.contains("x-kagent-proxy-error: header_too_large"),
-            ours,
-            "{name}: {answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 431 header_too_large\r\n"), "{name}: {answer:?}");
+        assert!(answer.contains("x-kagent-proxy-error: header_too_large"), "{name}: {answer}");
     }
     drop(backend);
     proxy.stop().await;

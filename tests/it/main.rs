@@ -39,5 +39,6 @@ mod reuse;
 mod runtimes;
 mod stalled;
 mod tls;
+mod unread;
 mod upgrades;
 mod urls;
