@@ -30,6 +30,7 @@ pub mod route;
 
 pub mod upstream;
 
+pub mod supervise;
 pub mod tls;
 
 pub mod body;

@@ -58,6 +58,8 @@ pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
 pub const RETRIES: &str = "kagent_proxy_retries_total";
 /// Changed configurations, by what became of them.
 pub const RELOADS: &str = "kagent_proxy_config_reloads_total";
+/// Background tasks that panicked, by name.
+pub const BACKGROUND_FAILED: &str = "kagent_proxy_background_tasks_failed_total";
 /// Whether the watch of a kind of object works.
 pub const DISCOVERY_UP: &str = "kagent_proxy_discovery_up";
 /// Objects known, by kind.
@@ -100,7 +102,11 @@ pub const HELP: &[(&str, &str)] = &[
     (POOL, "Upstream connections opened, reused and discarded"),
     (EJECTIONS, "Endpoints left out for a while because they failed"),
     (RETRIES, "Requests sent again on another connection"),
-    (RELOADS, "Changed configurations: applied or refused"),
+    (
+        RELOADS,
+        "Changed configurations: applied or refused; rotated: TLS files alone, beside a refused one",
+    ),
+    (BACKGROUND_FAILED, "Background tasks that panicked and were started again, by name"),
     (
         DISCOVERY_UP,
         "Whether the watch of a kind of object works; 0 too where RBAC or the API lack it",
@@ -311,6 +317,11 @@ impl Metrics {
     /// Counts changed configurations.
     pub fn reloads(&self, result: &str) -> Counter {
         self.counter(RELOADS, vec![("result", result.to_owned())])
+    }
+
+    /// Counts panics of a background task.
+    pub fn background_failed(&self, task: &str) -> Counter {
+        self.counter(BACKGROUND_FAILED, vec![("task", task.to_owned())])
     }
 
     /// The handles of a route; `route` is its host and prefix as written.

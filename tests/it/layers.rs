@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "build", "discovery"],
     &["route"],
     &["upstream"],
-    &["body", "tls"],
+    &["body", "tls", "supervise"],
     &["telemetry"],
     &["config"],
     &["cli"],
