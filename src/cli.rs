@@ -49,6 +49,9 @@ pub struct ConfigArgs {
     /// Address of the admin listener (`KAGENT_PROXY_ADMIN`).
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,
+    /// Address of the admin listener on loopback, which shows everything (`KAGENT_PROXY_ADMIN_LOCAL`).
+    #[arg(long, value_name = "ADDR")]
+    pub admin_local: Option<String>,
     /// Static route, HOST[/prefix]=TARGET[,TARGET...]; repeatable (`KAGENT_PROXY_ROUTES`).
     #[arg(long, value_name = "HOST=TARGET")]
     pub route: Vec<String>,
@@ -96,8 +99,8 @@ pub struct ExplainArgs {
     /// Address that the request comes from: the Agent behind it may decide.
     #[arg(long, value_name = "IP")]
     pub from: Option<std::net::IpAddr>,
-    /// Ask the running proxy with this admin listener, such as http://127.0.0.1:9090.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "route", "default_route"])]
+    /// Ask the running proxy with this admin listener; alone it is that of a port-forward.
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "http://127.0.0.1:9091", conflicts_with_all = ["config", "route", "default_route"])]
     pub admin: Option<String>,
     /// Configuration file, YAML (`KAGENT_PROXY_CONFIG`).
     #[arg(long, value_name = "FILE")]

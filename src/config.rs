@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod address;
 mod check;
 mod defaults;
 mod discovery;
@@ -84,6 +85,8 @@ pub const DEFAULT_PORT: u16 = 8080;
 pub const DEFAULT_SIDECAR_PORT: u16 = 8090;
 /// Port of the admin listener.
 pub const DEFAULT_ADMIN_PORT: u16 = 9090;
+/// Port of the admin listener on loopback, which shows everything.
+pub const DEFAULT_ADMIN_LOCAL_PORT: u16 = 9091;
 
 /// Everything the program was told, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,16 +182,20 @@ pub struct ListenerLimits {
     pub max_h2_resets: usize,
 }
 
-/// The admin listener.
+/// The admin listeners.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
-    /// The address to bind.
+    /// The address for everyone: liveness, readiness and metrics.
     pub address: SocketAddr,
-    /// Who may see more than liveness, readiness and metrics.
+    /// The address for everything, on loopback. Not bound where `address` is on loopback itself.
+    pub local: SocketAddr,
+    /// What `address` shows.
     pub expose: Expose,
+    /// Host names besides `localhost` under which everything may be asked, lower case.
+    pub hosts: Vec<String>,
 }
 
-/// What peers other than loopback may ask the admin listener.
+/// What the admin listener for everyone shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expose {
     /// `/livez`, `/readyz` and `/metrics`.

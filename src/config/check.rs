@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::address::{parse_address, parse_loopback};
 use super::file::{Map, Node, Reader};
-use super::kind::{DURATION, Kind, LIMIT, NETWORK, POSITIVE, SIZE, SWITCH, TEXT, number};
-use super::load::{duplicate, parse_address, parse_log_format, parse_log_level};
+use super::kind::{
+    DAY, HOUR, Kind, LIMIT, MIB, NETWORK, SWITCH, Shape, TEXT, YEAR, duration, duration_or_0,
+    number, size,
+};
+use super::load::{duplicate, parse_log_format, parse_log_level, parse_workers};
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{parse_host, parse_match, parse_target};
 use super::{
@@ -137,22 +141,44 @@ impl Reader<'_> {
     fn limits(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "listener") else { return };
         let limits = &mut config.listener;
-        self.set(&mut section, "detect", &mut limits.detect, POSITIVE);
-        self.set(&mut section, "handshake", &mut limits.handshake, POSITIVE);
-        self.set(&mut section, "headRead", &mut limits.head_read, POSITIVE);
-        self.set(&mut section, "idle", &mut limits.idle, DURATION);
-        self.set(&mut section, "maxHeadBytes", &mut limits.max_head_bytes, SIZE);
-        self.set(&mut section, "maxHeadFields", &mut limits.max_head_fields, number());
-        self.set(&mut section, "maxConnections", &mut limits.max_connections, number());
-        self.set(&mut section, "maxH2Streams", &mut limits.max_h2_streams, number());
-        self.set(&mut section, "maxH2Resets", &mut limits.max_h2_resets, number());
+        self.set(&mut section, "detect", &mut limits.detect, duration::<100, HOUR>());
+        self.set(&mut section, "handshake", &mut limits.handshake, duration::<100, HOUR>());
+        self.set(&mut section, "headRead", &mut limits.head_read, duration::<100, HOUR>());
+        self.set(&mut section, "idle", &mut limits.idle, duration_or_0::<1000, YEAR>());
+        self.set(&mut section, "maxHeadBytes", &mut limits.max_head_bytes, size::<4096, MIB>());
+        self.set(
+            &mut section,
+            "maxHeadFields",
+            &mut limits.max_head_fields,
+            number::<16, 1000, _>(),
+        );
+        self.set(
+            &mut section,
+            "maxConnections",
+            &mut limits.max_connections,
+            number::<1, 1_000_000, _>(),
+        );
+        self.set(
+            &mut section,
+            "maxH2Streams",
+            &mut limits.max_h2_streams,
+            number::<1, 100_000, _>(),
+        );
+        self.set(&mut section, "maxH2Resets", &mut limits.max_h2_resets, number::<1, 100_000, _>());
         self.end(&section);
     }
 
     fn admin(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "admin") else { return };
         self.set(&mut section, "address", &mut config.admin.address, Kind::text(parse_address));
+        self.set(&mut section, "local", &mut config.admin.local, Kind::text(parse_loopback));
         self.set(&mut section, "expose", &mut config.admin.expose, EXPOSE);
+        if let Some(items) = self.list(&mut section, "hosts") {
+            let names = items.iter();
+            let names =
+                names.filter_map(|(node, path)| self.scalar(node, path, Kind::text(parse_host)));
+            config.admin.hosts = names.collect();
+        }
         self.end(&section);
     }
 
@@ -237,16 +263,16 @@ impl Reader<'_> {
             }
         }
         if let Some(mut section) = self.section(map, "timeouts") {
-            self.set(&mut section, "connect", &mut to.timeouts.connect, POSITIVE);
+            self.set(&mut section, "connect", &mut to.timeouts.connect, duration::<10, HOUR>());
             self.call_limits(&mut section, "unary", &mut to.timeouts.unary);
             self.call_limits(&mut section, "stream", &mut to.timeouts.stream);
             self.call_limits(&mut section, "upgrade", &mut to.timeouts.upgrade);
             self.end(&section);
         }
-        self.set(map, "keepAlive", &mut to.keep_alive, DURATION);
+        self.set(map, "keepAlive", &mut to.keep_alive, duration_or_0::<1000, YEAR>());
         if let Some(mut section) = self.section(map, "hold") {
-            self.set(&mut section, "card", &mut to.hold.card, DURATION);
-            self.set(&mut section, "request", &mut to.hold.request, DURATION);
+            self.set(&mut section, "card", &mut to.hold.card, duration::<0, HOUR>());
+            self.set(&mut section, "request", &mut to.hold.request, duration::<0, HOUR>());
             self.end(&section);
         }
     }
@@ -283,24 +309,44 @@ impl Reader<'_> {
     fn upstream(&mut self, map: &mut Map<'_>, config: &mut Config) {
         if let Some(mut section) = self.section(map, "upstream") {
             let upstream = &mut config.upstream;
-            self.set(&mut section, "idle", &mut upstream.idle, DURATION);
-            self.set(&mut section, "idleMax", &mut upstream.idle_max, DURATION);
-            self.set(&mut section, "resolveEvery", &mut upstream.resolve_every, POSITIVE);
-            self.set(&mut section, "retryPercent", &mut upstream.retry_percent, number());
-            self.set(&mut section, "retryPerSecond", &mut upstream.retry_per_second, number());
+            self.set(&mut section, "idle", &mut upstream.idle, duration::<0, DAY>());
+            self.set(&mut section, "idleMax", &mut upstream.idle_max, duration::<0, DAY>());
+            self.set(
+                &mut section,
+                "resolveEvery",
+                &mut upstream.resolve_every,
+                duration::<1000, DAY>(),
+            );
+            self.set(
+                &mut section,
+                "retryPercent",
+                &mut upstream.retry_percent,
+                number::<0, 100, _>(),
+            );
+            self.set(
+                &mut section,
+                "retryPerSecond",
+                &mut upstream.retry_per_second,
+                number::<0, 100_000, _>(),
+            );
             self.end(&section);
         }
         if let Some(mut section) = self.section(map, "hold") {
-            self.set(&mut section, "max", &mut config.hold.max, number());
-            self.set(&mut section, "maxPerSource", &mut config.hold.max_per_source, number());
+            self.set(&mut section, "max", &mut config.hold.max, number::<0, 1_000_000, _>());
+            self.set(
+                &mut section,
+                "maxPerSource",
+                &mut config.hold.max_per_source,
+                number::<0, 1_000_000, _>(),
+            );
             self.end(&section);
         }
     }
 
     fn top(&mut self, map: &mut Map<'_>, config: &mut Config) {
         if let Some(mut section) = self.section(map, "drain") {
-            self.set(&mut section, "lag", &mut config.drain.lag, DURATION);
-            self.set(&mut section, "deadline", &mut config.drain.deadline, DURATION);
+            self.set(&mut section, "lag", &mut config.drain.lag, duration::<0, HOUR>());
+            self.set(&mut section, "deadline", &mut config.drain.deadline, duration::<0, DAY>());
             self.end(&section);
         }
         if let Some(mut section) = self.section(map, "log") {
@@ -326,7 +372,7 @@ impl Reader<'_> {
         );
         self.set(map, "clusterDomain", &mut config.cluster_domain, Kind::text(parse_host));
         self.set(map, "workers", &mut config.workers, WORKERS);
-        self.set(map, "reloadEvery", &mut config.reload_every, DURATION);
+        self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
     }
 }
 
@@ -349,11 +395,10 @@ const AUTHORITY: Kind<Option<String>> =
         Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
         _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
     });
-const WORKERS: Kind<Option<NonZeroUsize>> = Kind::number(|text| {
-    text.parse()
-        .map(Some)
-        .map_err(|_| format!("{text:?} is not a number of threads; write 1 or more"))
-});
+const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
+    shape: Shape::Number { min: 1, max: 1024 },
+    parse: |text| parse_workers(text).map(Some),
+};
 
 /// The line of a map's key.
 fn key_line(reader: &Reader<'_>, map: &Map<'_>, key: &str) -> usize {

@@ -17,7 +17,9 @@ impl Default for Config {
             listener: ListenerLimits::default(),
             admin: AdminConfig {
                 address: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_ADMIN_PORT),
+                local: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_ADMIN_LOCAL_PORT),
                 expose: Expose::Status,
+                hosts: Vec::new(),
             },
             routes: Vec::new(),
             default_routes: Vec::new(),
@@ -46,6 +48,16 @@ impl Config {
         }
         config.admin.address = SocketAddr::new(loopback, DEFAULT_ADMIN_PORT);
         config
+    }
+}
+
+// === impl AdminConfig ===
+
+impl AdminConfig {
+    /// Where everything is shown.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        if self.address.ip().to_canonical().is_loopback() { self.address } else { self.local }
     }
 }
 

@@ -4,12 +4,11 @@
 //! `check.rs` names a kind for every key; `file.rs` reads by it, `schema.rs` writes it down.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::units::{parse_duration, parse_size};
+use super::units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A kind of scalar that becomes a `T`.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +22,10 @@ pub(super) struct Kind<T> {
 pub(super) enum Shape {
     Text,
     Switch,
-    Number,
+    Number {
+        min: u64,
+        max: u64,
+    },
     Duration,
     Size,
     /// One of these words.
@@ -38,13 +40,8 @@ impl<T> Kind<T> {
         Self { shape: Shape::Text, parse }
     }
 
-    /// A number that `parse` takes.
-    pub(super) const fn number(parse: fn(&str) -> Result<T, String>) -> Self {
-        Self { shape: Shape::Number, parse }
-    }
-
     /// A duration that `parse` takes.
-    pub(super) const fn duration(parse: fn(&str) -> Result<T, String>) -> Self {
+    const fn from_duration(parse: fn(&str) -> Result<T, String>) -> Self {
         Self { shape: Shape::Duration, parse }
     }
 
@@ -66,29 +63,86 @@ pub(super) const SWITCH: Kind<bool> = Kind {
         text.parse().map_err(|_| format!("{text:?} is not a switch; write true or false"))
     },
 };
-/// A duration that may be 0.
-pub(super) const DURATION: Kind<Duration> = Kind::duration(parse_duration);
-/// A duration that may not be 0.
-pub(super) const POSITIVE: Kind<Duration> = Kind::duration(|text| match parse_duration(text)? {
-    Duration::ZERO => Err("must not be 0; write a duration such as 10s".to_owned()),
-    time => Ok(time),
+/// Milliseconds; with them the bounds of durations are written.
+pub(super) const HOUR: u64 = 3_600_000;
+/// The same.
+pub(super) const DAY: u64 = 24 * HOUR;
+/// The longest duration that anybody means: beyond it is a typing error.
+pub(super) const YEAR: u64 = 365 * DAY;
+/// Bytes.
+pub(super) const MIB: u64 = 1 << 20;
+
+/// A duration within these milliseconds.
+pub(super) const fn duration<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
+    Kind::from_duration(|text| within(parse_duration(text)?, MIN, MAX, false))
+}
+
+/// The same, or 0, which turns something off.
+pub(super) const fn duration_or_0<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
+    Kind::from_duration(|text| within(parse_duration(text)?, MIN, MAX, true))
+}
+
+fn within(time: Duration, min: u64, max: u64, may_be_0: bool) -> Result<Duration, String> {
+    let (min, max) = (Duration::from_millis(min), Duration::from_millis(max));
+    if (min..=max).contains(&time) || (may_be_0 && time.is_zero()) {
+        return Ok(time);
+    }
+    let [time, min, max] = [time, min, max].map(duration_text);
+    let off = if may_be_0 { ", or 0" } else { "" };
+    Err(format!("{time} is out of bounds; write {min} to {max}{off}"))
+}
+
+/// A time limit of at least a tenth of a second; 0 is none.
+pub(super) const LIMIT: Kind<Option<Duration>> = Kind::from_duration(|text| {
+    let time = within(parse_duration(text)?, 100, YEAR, true)?;
+    Ok(Some(time).filter(|time| !time.is_zero()))
 });
-/// A time limit; 0 is none.
-pub(super) const LIMIT: Kind<Option<Duration>> =
-    Kind::duration(|text| parse_duration(text).map(|time| Some(time).filter(|t| !t.is_zero())));
-/// A number of bytes.
-pub(super) const SIZE: Kind<usize> = Kind { shape: Shape::Size, parse: parse_size };
+
+/// A number of bytes within these.
+pub(super) const fn size<const MIN: u64, const MAX: u64>() -> Kind<usize> {
+    Kind {
+        shape: Shape::Size,
+        parse: |text| {
+            let bytes = parse_size(text)?;
+            if (MIN..=MAX).contains(&(bytes as u64)) {
+                return Ok(bytes);
+            }
+            let [min, max] = [MIN, MAX].map(|bound| usize::try_from(bound).unwrap_or(usize::MAX));
+            let [bytes, min, max] = [bytes, min, max].map(size_text);
+            Err(format!("{bytes} is out of bounds; write {min} to {max}"))
+        },
+    }
+}
+
 /// A network, or an address as the network of itself.
 pub(super) const NETWORK: Kind<IpNet> = Kind::text(|text| {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse()
         .or_else(|_| address())
+        .map(canonical)
         .map_err(|_| format!("{text:?} is not a network; write one such as 10.0.0.0/8 or 10.0.0.1"))
 });
 
-/// A whole number.
-pub(super) const fn number<T: FromStr>() -> Kind<T> {
-    Kind::number(|text| {
-        text.parse().map_err(|_| format!("{text:?} is not a whole number; write one such as 100"))
-    })
+/// Addresses of clients are compared in their canonical form.
+fn canonical(net: IpNet) -> IpNet {
+    let (address, length) = (net.addr().to_canonical(), net.prefix_len());
+    match (net, length.checked_sub(96)) {
+        (IpNet::V6(_), Some(length)) if address.is_ipv4() => {
+            IpNet::new(address, length).unwrap_or(net)
+        }
+        _ => net,
+    }
+}
+
+/// A whole number within these.
+pub(super) const fn number<const MIN: u64, const MAX: u64, T: TryFrom<u64>>() -> Kind<T> {
+    let parse = |text: &str| {
+        let wrong = || format!("{text:?} is not a whole number; write one from {MIN} to {MAX}");
+        let number: u64 = text.parse().map_err(|_| wrong())?;
+        if !(MIN..=MAX).contains(&number) {
+            return Err(format!("{number} is out of bounds; write {MIN} to {MAX}"));
+        }
+        T::try_from(number).map_err(|_| wrong())
+    };
+    Kind { shape: Shape::Number { min: MIN, max: MAX }, parse }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::address::{self, parse_address, parse_loopback};
 use super::check::read_file;
 use super::discovery::pod_ips;
 use super::sources::{ConfigFaults, Source, Sources};
@@ -17,10 +18,11 @@ use crate::cli::ConfigArgs;
 
 /// The variables we read. None is called port or service-anything: a kubelet puts those into pods
 /// for a Service named `kagent-proxy` (D23).
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "KAGENT_PROXY_CONFIG",
     "KAGENT_PROXY_LISTEN",
     "KAGENT_PROXY_ADMIN",
+    "KAGENT_PROXY_ADMIN_LOCAL",
     "KAGENT_PROXY_ROUTES",
     "KAGENT_PROXY_DEFAULT_ROUTE",
     "KAGENT_PROXY_DISCOVERY",
@@ -64,6 +66,8 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     }
     build.listen(&given.listen());
     build.admin(given.one(given.args.admin.as_deref(), "--admin", "KAGENT_PROXY_ADMIN"));
+    let local = given.args.admin_local.as_deref();
+    build.admin_local(given.one(local, "--admin-local", "KAGENT_PROXY_ADMIN_LOCAL"));
     build.routes(&given.routes());
     build.default_route(given.default_route());
     build.discovery(given);
@@ -199,6 +203,17 @@ impl Build {
         }
     }
 
+    fn admin_local(&mut self, given: Option<Text<'_>>) {
+        let Some((source, text)) = given else { return };
+        match parse_loopback(text) {
+            Ok(address) => {
+                self.config.admin.local = address;
+                self.sources.set("admin.local", source);
+            }
+            Err(reason) => self.faults.add(&source, "admin.local", reason),
+        }
+    }
+
     /// Adds routes; one of equal host and prefix is replaced, unless both came from the same place.
     fn routes(&mut self, given: &[Text<'_>]) {
         for (source, text) in given {
@@ -248,18 +263,11 @@ impl Build {
 
     /// Two listeners cannot have one address.
     fn addresses(&mut self) {
-        let mut taken = vec![("admin".to_owned(), self.config.admin.address)];
-        for (at, listener) in self.config.listeners.iter().enumerate() {
-            let path = format!("listeners[{at}].address");
-            let address = listener.address;
-            let holder = taken.iter().find(|(_, old)| *old == address && address.port() != 0);
-            if let Some((holder, _)) = holder {
-                let reason =
-                    format!("{address} is the address of {holder} too; write another port");
-                self.faults.add(&self.sources.of(&path), path, reason);
-            } else {
-                taken.push((listener.name.clone(), address));
-            }
+        for (path, reason) in address::conflicts(&self.config) {
+            // Where nobody has written the one, somebody has written the other.
+            let given = self.sources.get(&path).is_some() || path != "admin.local";
+            let place = self.sources.of(if given { &path } else { "admin.address" });
+            self.faults.add(&place, path, reason);
         }
     }
 
@@ -384,16 +392,12 @@ impl Build {
 
     fn workers(&mut self, given: Option<Text<'_>>) {
         let Some((source, text)) = given else { return };
-        match text.parse::<NonZeroUsize>() {
+        match parse_workers(text) {
             Ok(workers) => {
                 self.config.workers = Some(workers);
                 self.sources.set("workers", source);
             }
-            Err(_) => self.faults.add(
-                &source,
-                "workers",
-                format!("{text:?} is not a number of threads; write 1 or more"),
-            ),
+            Err(reason) => self.faults.add(&source, "workers", reason),
         }
     }
 }
@@ -411,10 +415,9 @@ pub(super) fn duplicate(route: &RouteConfig) -> String {
     )
 }
 
-pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("{text:?} is not an address; write IP:PORT, such as 127.0.0.1:8080 or [::]:8080")
-    })
+pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
+    let workers = text.parse::<NonZeroUsize>().ok().filter(|workers| workers.get() <= 1024);
+    workers.ok_or_else(|| format!("{text:?} is not a number of threads; write 1 to 1024"))
 }
 
 pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {

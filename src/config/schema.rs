@@ -79,7 +79,9 @@ fn described(asked: &Asked) -> Value {
         Asked::List => json!({ "type": ["array", "null"] }),
         Asked::Scalar(Shape::Text) => json!({ "type": ["string", "null"] }),
         Asked::Scalar(Shape::Switch) => json!({ "type": ["boolean", "null"] }),
-        Asked::Scalar(Shape::Number) => json!({ "type": ["integer", "null"], "minimum": 0 }),
+        Asked::Scalar(Shape::Number { min, max }) => {
+            json!({ "type": ["integer", "null"], "minimum": min, "maximum": max })
+        }
         Asked::Scalar(Shape::Duration) => json!({
             "description": "A duration such as 30s, 1m30s, 500ms or 0.",
             "anyOf": [

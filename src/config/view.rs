@@ -45,7 +45,9 @@ fn values(config: &Config) -> Value {
         },
         "admin": {
             "address": config.admin.address.to_string(),
+            "local": config.admin.local.to_string(),
             "expose": match config.admin.expose { Expose::Status => "status", Expose::All => "all" },
+            "hosts": config.admin.hosts,
         },
         "routes": routes.collect::<Vec<_>>(),
         "defaultRoutes": defaults.collect::<Vec<_>>(),

@@ -85,7 +85,7 @@ fn all_faults_come_at_once_and_name_their_place() {
         "--route: routes: target \"b\" has no port; write b:8080 or http://b",
         "--route: routes: c is given twice; write one route with all its targets, separated by commas",
         "--log-format: log.format: \"xml\" is not a log format; write json or text",
-        "KAGENT_PROXY_WORKERS: workers: \"0\" is not a number of threads; write 1 or more",
+        "KAGENT_PROXY_WORKERS: workers: \"0\" is not a number of threads; write 1 to 1024",
     ];
     assert_eq!(report.lines().collect::<Vec<_>>(), expected);
 }
@@ -175,7 +175,27 @@ fn faults_of_a_file_carry_line_and_proposal() {
         ),
         (
             "admin: {address: \"[::1]:1\"}\nlisteners:\n- address: \"[::1]:1\"",
-            "3: listeners[0].address: [::1]:1 is the address of admin too; write another port",
+            "3: listeners[0].address: [::1]:1 is taken by [::1]:1 of admin; write another port",
+        ),
+        (
+            "listeners: [{name: a, address: \"[::]:1\"}, {name: b, address: \"0.0.0.0:1\"}]",
+            "1: listeners[1].address: 0.0.0.0:1 is taken by [::]:1 of a; write another port",
+        ),
+        (
+            "listeners: [{name: a, address: \"127.0.0.1:1\"}, {name: b, address: \"[::]:1\"}]",
+            "1: listeners[1].address: [::]:1 is taken by 127.0.0.1:1 of a; write another port",
+        ),
+        (
+            "listeners: [{name: a, address: \"0.0.0.0:1\"}, {name: b, address: \"10.0.0.1:1\"}]",
+            "1: listeners[1].address: 10.0.0.1:1 is taken by 0.0.0.0:1 of a; write another port",
+        ),
+        (
+            "admin: {address: \"[::]:9091\"}",
+            "1: admin.local: 127.0.0.1:9091 is taken by [::]:9091 of admin; write another port",
+        ),
+        (
+            "admin: {local: \"0.0.0.0:9091\"}",
+            "1: admin.local: \"0.0.0.0:9091\" is not on loopback; write one such as 127.0.0.1:9091, or admin.expose: all to show everything elsewhere",
         ),
         ("\nlisteners: []", "2: listeners: has no usable listener; write one or leave the key out"),
         (
@@ -191,6 +211,90 @@ fn faults_of_a_file_carry_line_and_proposal() {
         let report = faults(&file.args(), &env(&[]));
         assert_eq!(report, format!("{}:{expected}", file.0.display()), "{yaml}");
     }
+}
+
+/// A value that nobody can mean is a fault; the least and the greatest that somebody can are none.
+#[test]
+fn numbers_sizes_and_durations_have_bounds() {
+    let year = "8760h";
+    for (key, least, greatest) in [
+        ("listener.detect", "100ms", "1h"),
+        ("listener.handshake", "100ms", "1h"),
+        ("listener.headRead", "100ms", "1h"),
+        ("listener.idle", "1s", year),
+        ("listener.maxHeadBytes", "4KiB", "1MiB"),
+        ("listener.maxHeadFields", "16", "1000"),
+        ("listener.maxConnections", "1", "1000000"),
+        ("listener.maxH2Streams", "1", "100000"),
+        ("listener.maxH2Resets", "1", "100000"),
+        ("routeDefaults.timeouts.connect", "10ms", "1h"),
+        ("routeDefaults.timeouts.unary.head", "100ms", year),
+        ("routeDefaults.timeouts.stream.idle", "100ms", year),
+        ("routeDefaults.timeouts.upgrade.total", "100ms", year),
+        ("routeDefaults.keepAlive", "1s", year),
+        ("routeDefaults.hold.card", "0", "1h"),
+        ("routeDefaults.hold.request", "0", "1h"),
+        ("upstream.idle", "0", "24h"),
+        ("upstream.idleMax", "0", "24h"),
+        ("upstream.resolveEvery", "1s", "24h"),
+        ("upstream.retryPercent", "0", "100"),
+        ("upstream.retryPerSecond", "0", "100000"),
+        ("hold.max", "0", "1000000"),
+        ("hold.maxPerSource", "0", "1000000"),
+        ("drain.lag", "0", "1h"),
+        ("drain.deadline", "0", "24h"),
+        ("workers", "1", "1024"),
+        ("reloadEvery", "10ms", "24h"),
+    ] {
+        let written = |value: &str| {
+            let depth = key.matches('.').count();
+            let file =
+                File::new("bounds", &(key.replace('.', ": {") + ": " + value + &"}".repeat(depth)));
+            load(&file.args(), &env(&[])).err().map(|faults| faults.to_string())
+        };
+        for value in [least, greatest] {
+            assert_eq!(written(value), None, "{key}: {value}");
+        }
+        // One step beyond, in the unit of the bound.
+        let (digits, unit) = greatest
+            .split_at(greatest.find(|c: char| !c.is_ascii_digit()).unwrap_or(greatest.len()));
+        let beyond = format!("{}{unit}", digits.parse::<u64>().unwrap() + 1);
+        let below = match least {
+            "0" => "-1",
+            "1s" => "999ms",
+            "4KiB" => "4095",
+            "16" => "15",
+            "1" => "0",
+            "10ms" => "9ms",
+            _ => "99ms",
+        };
+        for value in [below, &beyond] {
+            assert!(written(value).is_some_and(|said| said.contains(key)), "{key}: {value}");
+        }
+    }
+}
+
+#[test]
+fn the_local_admin_address_has_a_flag_and_a_variable() {
+    let args = ConfigArgs { admin_local: Some("[::1]:1".to_owned()), ..ConfigArgs::default() };
+    let both = env(&[("KAGENT_PROXY_ADMIN_LOCAL", "127.0.0.1:2")]);
+    let loaded = load(&args, &both).unwrap();
+    assert_eq!(loaded.config.admin.local, "[::1]:1".parse().unwrap());
+    assert_eq!(loaded.sources.of("admin.local"), Source::Flag("--admin-local"));
+    let loaded = load(&ConfigArgs::default(), &both).unwrap();
+    assert_eq!(loaded.config.admin.local, "127.0.0.1:2".parse().unwrap());
+    let report =
+        faults(&ConfigArgs::default(), &env(&[("KAGENT_PROXY_ADMIN_LOCAL", "10.0.0.1:2")]));
+    assert!(report.starts_with("KAGENT_PROXY_ADMIN_LOCAL: admin.local: "), "{report}");
+}
+
+#[test]
+fn a_trusted_network_is_the_same_in_both_families() {
+    let file =
+        File::new("mapped", "trustedProxies: [\"::ffff:10.0.0.0/104\", \"::ffff:10.1.2.3\"]");
+    let loaded = load(&file.args(), &env(&[])).unwrap();
+    let shown: Vec<_> = loaded.config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "10.1.2.3/32"]);
 }
 
 #[test]
