@@ -1,4 +1,4 @@
-//! The admin listener.
+//! What operators ask.
 //!
 //! - `GET /livez`: the process runs.
 //! - `GET /readyz`: 200 while serving; 503 until the cluster is known, and from the first moment of a
@@ -9,21 +9,22 @@
 //! - `GET /explain?host=&path=&method=`: how such a request would be routed, JSON.
 //! - `POST /drain`: starts the drain, as SIGTERM does.
 //!
-//! The last four answer loopback peers only, unless `admin.expose: all`.
+//! The first three are for everyone. The last four are on the socket that is bound to loopback, which a
+//! `kubectl port-forward` reaches and nothing outside the pod does: behind a mesh's sidecar every peer of the
+//! other socket is a loopback address, so a peer proves nothing. `admin.expose: all` puts them on both.
 //!
 //! Knows the proxy's table and the drain; carries no traffic.
 
-use std::convert::Infallible;
+mod door;
+mod serve;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -35,7 +36,6 @@ use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::route::discovered::State;
 use crate::route::{Discovered, Note, Route};
-use crate::socket::ACCEPT_PAUSE;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Endpoint;
 
@@ -54,43 +54,52 @@ pub struct Admin {
     pub trigger: Trigger,
     /// For `/config` and `/explain`.
     pub config: Arc<ArcSwap<Value>>,
-    /// Who sees what.
+    /// What the socket for everyone shows.
     pub expose: Expose,
+    /// Names that a Host may have besides `localhost`.
+    pub hosts: Arc<[String]>,
+    /// Where everything is shown.
+    pub local: SocketAddr,
+}
+
+/// Which of the sockets is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The one for kubelets and scrapers, and whoever else reaches it.
+    Everyone,
+    /// The one bound to loopback.
+    Local,
 }
 
 // === impl Admin ===
 
 impl Admin {
-    /// Answers until dropped; it outlives the drain, so that it can be watched.
-    pub async fn run(self, listener: TcpListener) {
-        loop {
-            let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "the admin listener cannot accept, pausing");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let admin = self.clone();
-            tokio::spawn(async move {
-                let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let answer = admin.answer(request.method(), request.uri(), peer);
-                    async move { Ok::<_, Infallible>(answer) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    tracing::debug!(%peer, %error, "admin connection ended");
-                }
-            });
-        }
+    /// Answers on one socket until dropped; it outlives the drain, so that it can be watched.
+    pub async fn run(self, listener: Arc<TcpListener>, door: Door) {
+        let answer = move |request: &Request<hyper::body::Incoming>| {
+            self.answer(door, request.method(), request.uri(), request.headers())
+        };
+        serve::serve(&listener, serve::Bounds::default(), answer).await;
     }
 
-    fn answer(&self, method: &Method, uri: &Uri, peer: SocketAddr) -> Response<Full<Bytes>> {
+    fn answer(
+        &self,
+        door: Door,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Response<Full<Bytes>> {
         let path = uri.path();
-        let inside = peer.ip().to_canonical().is_loopback() || self.expose == Expose::All;
+        let everyones = ["/livez", "/readyz", "/metrics"].contains(&path);
+        let here = everyones || door == Door::Local || self.expose == Expose::All;
+        // Kubelets and scrapers call the other socket by names that nobody configures.
+        let guarded = door == Door::Local || !everyones;
+        if here
+            && guarded
+            && let Some(why) = door::foreign(uri, headers, &self.hosts)
+        {
+            return text(StatusCode::FORBIDDEN, format!("refused: {why}\n"));
+        }
         let asks =
             if path == "/drain" { &[Method::POST][..] } else { &[Method::GET, Method::HEAD] };
         if !asks.contains(method) {
@@ -100,22 +109,27 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" => self.ready(),
             "/metrics" => text(StatusCode::OK, self.metrics.render()),
-            "/routes" if inside => json_text(&self.routes()),
-            "/config" if inside => json_text(&self.config.load()),
-            "/explain" if inside => self.explain(uri.query().unwrap_or_default()),
-            "/drain" if inside => {
+            "/routes" if here => json_text(&self.routes()),
+            "/config" if here => json_text(&self.config.load()),
+            "/explain" if here => self.explain(uri.query().unwrap_or_default()),
+            "/drain" if here => {
                 self.trigger.advance(Phase::Draining);
                 text(StatusCode::ACCEPTED, "draining\n")
             }
-            "/routes" | "/config" | "/explain" | "/drain" => text(
-                StatusCode::FORBIDDEN,
-                "only loopback peers may ask; use kubectl port-forward or admin.expose: all\n",
-            ),
+            "/routes" | "/config" | "/explain" | "/drain" => self.elsewhere(path),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "know: /livez /readyz /metrics /routes /config /explain /drain\n",
+                "not found; endpoints: /livez /readyz /metrics /routes /config /explain /drain\n",
             ),
         }
+    }
+
+    fn elsewhere(&self, path: &str) -> Response<Full<Bytes>> {
+        let (local, port) = (self.local, self.local.port());
+        let where_to_ask = format!(
+            "{path} is answered on {local} only: use kubectl port-forward to port {port} of the pod, or set admin.expose: all\n"
+        );
+        text(StatusCode::FORBIDDEN, where_to_ask)
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {

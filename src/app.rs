@@ -5,19 +5,19 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Door};
 use crate::build::{self, RouteFault};
-use crate::config::{self, Config, ListenerConfig, Sources};
+use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
 #[cfg(feature = "kube")]
 use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
@@ -27,6 +27,7 @@ use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
 use crate::socket;
+use crate::supervise::keep_running;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::Log;
@@ -58,18 +59,21 @@ pub enum BuildError {
 pub struct Bound {
     /// Where clients connect, in the order of the configuration.
     pub addresses: Vec<SocketAddr>,
-    /// Where operators connect.
+    /// Where kubelets and scrapers connect.
     pub admin_address: SocketAddr,
+    /// Where operators connect; the same where that is on loopback.
+    pub admin_local: SocketAddr,
     config: Config,
     view: Arc<ArcSwap<serde_json::Value>>,
     proxy: Arc<Proxy>,
     clusters: Vec<Arc<Cluster>>,
     listeners: Vec<Listener>,
-    admin_listener: TcpListener,
+    /// Each with what it is for.
+    admin_listeners: Vec<(Door, TcpListener)>,
     metrics: Metrics,
     trigger: Trigger,
     watch: Watch,
-    reload: Option<Reload>,
+    reload: Option<Arc<Mutex<Reload>>>,
     readiness: Readiness,
     traffic: Handle,
 }
@@ -109,8 +113,7 @@ impl App {
             addresses.push(local(&opened.socket, listener.address)?);
             listeners.push(opened);
         }
-        let admin = config.admin.address;
-        let admin_listener = listener::bind(admin).map_err(|e| BuildError::Bind(admin, e))?;
+        let (admin_listeners, admin_address, admin_local) = open_admin(&config.admin)?;
         // Names that take longer are looked up again by the first request that needs them.
         let resolved = join_all(built.fresh.iter().map(|cluster| cluster.refresh()));
         if tokio::time::timeout(RESOLVE_AT_START, resolved).await.is_err() {
@@ -123,13 +126,14 @@ impl App {
                 .map_err(|e| BuildError::Setup(e.to_string()))?;
         Ok(Bound {
             addresses,
-            admin_address: local(&admin_listener, admin)?,
+            admin_address,
+            admin_local,
             config,
             view,
             proxy: Arc::new(proxy),
             clusters: built.fresh,
             listeners,
-            admin_listener,
+            admin_listeners,
             metrics,
             trigger,
             watch,
@@ -157,6 +161,21 @@ fn open(config: &ListenerConfig, traffic: &Handle) -> Result<Listener, BuildErro
     Ok(Listener { socket, name, tls })
 }
 
+/// Opens the admin sockets: one where it is on loopback, else one for everyone and one on loopback.
+fn open_admin(
+    config: &AdminConfig,
+) -> Result<(Vec<(Door, TcpListener)>, SocketAddr, SocketAddr), BuildError> {
+    let bind = |address| listener::bind(address).map_err(|error| BuildError::Bind(address, error));
+    let inner = bind(config.local())?;
+    let inner_address = local(&inner, config.local())?;
+    if config.local() == config.address {
+        return Ok((vec![(Door::Local, inner)], inner_address, inner_address));
+    }
+    let outer = bind(config.address)?;
+    let outer_address = local(&outer, config.address)?;
+    Ok((vec![(Door::Everyone, outer), (Door::Local, inner)], outer_address, inner_address))
+}
+
 fn local(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, BuildError> {
     listener.local_addr().map_err(|e| BuildError::Bind(asked, e))
 }
@@ -177,7 +196,7 @@ impl Bound {
             Some((Arc::clone(&listener.name), Arc::clone(listener.tls.as_ref()?)))
         });
         let seen = Seen::look(file.as_ref(), &self.config);
-        self.reload = Some(Reload {
+        let reload = Reload {
             seen,
             load,
             file,
@@ -186,42 +205,21 @@ impl Bound {
             metrics: self.metrics.clone(),
             acceptors: acceptors.collect(),
             view: Arc::clone(&self.view),
-        });
+        };
+        self.reload = Some(Arc::new(Mutex::new(reload)));
         self
     }
 
     /// Serves until [`Phase::Draining`] was asked for and the drain is over.
     ///
     /// Returns whether everything under way finished before the deadline.
-    pub async fn run(self) -> bool {
-        let Self { config, view, proxy, watch, trigger, .. } = self;
+    pub async fn run(mut self) -> bool {
         let mut background = JoinSet::new();
-        for cluster in &self.clusters {
-            background.spawn(Cluster::keep_current(Arc::downgrade(cluster)));
-        }
-        drop(self.clusters);
-        background.spawn(telemetry::upkeep(self.metrics.clone()));
-        background.spawn(socket::watch());
-        if let Some(reload) = self.reload {
-            background.spawn(reload.run());
-        }
-        let readiness = self.readiness;
-        if config.discovery.enabled {
-            background.spawn(discover(&config, &proxy, &self.metrics, readiness.clone()));
-        }
-        let admin = Admin {
-            proxy: Arc::clone(&proxy),
-            metrics: self.metrics,
-            watch: watch.clone(),
-            readiness,
-            trigger: trigger.clone(),
-            config: view,
-            expose: config.admin.expose,
-        };
-        background.spawn(admin.run(self.admin_listener));
-        background.spawn(report_drain(Arc::clone(&proxy), watch.clone()));
+        self.start_background(&mut background);
+        let Self { config, proxy, watch, trigger, .. } = self;
         let mut draining = watch.clone();
-        let mut serving = Box::pin(serve(self.listeners, &config, proxy, watch, self.traffic));
+        let mut serving =
+            Box::pin(serve(self.listeners, &config, proxy, watch, (self.traffic, self.metrics)));
         tokio::select! {
             () = serving.as_mut() => return true,
             () = draining.reached(Phase::Draining) => {}
@@ -231,6 +229,54 @@ impl Bound {
             () = tokio::time::sleep(config.drain.lag) => trigger.advance(Phase::Closing),
         }
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
+    }
+
+    /// Everything beside the traffic; each task is started again when it panics.
+    fn start_background(&mut self, tasks: &mut JoinSet<()>) {
+        let metrics = self.metrics.clone();
+        for cluster in std::mem::take(&mut self.clusters) {
+            let cluster = Arc::downgrade(&cluster);
+            let names = move || Cluster::keep_current(Weak::clone(&cluster));
+            tasks.spawn(keep_running("names", metrics.clone(), names));
+        }
+        let of_series = metrics.clone();
+        let upkeep = move || telemetry::upkeep(of_series.clone());
+        tasks.spawn(keep_running("metrics", metrics.clone(), upkeep));
+        tasks.spawn(keep_running("dead_peers", metrics.clone(), socket::watch));
+        if let Some(reload) = self.reload.take() {
+            let follow = move || {
+                let reload = Arc::clone(&reload);
+                async move { reload.lock().await.run().await }
+            };
+            tasks.spawn(keep_running("reload", metrics.clone(), follow));
+        }
+        if self.config.discovery.enabled {
+            let readiness = self.readiness.clone();
+            tasks.spawn(discover(&self.config, &self.proxy, &self.metrics, readiness));
+        }
+        let admin = self.admin();
+        for (door, listener) in std::mem::take(&mut self.admin_listeners) {
+            let (admin, listener) = (admin.clone(), Arc::new(listener));
+            let run = move || admin.clone().run(Arc::clone(&listener), door);
+            tasks.spawn(keep_running("admin", metrics.clone(), run));
+        }
+        let (proxy, watch) = (Arc::clone(&self.proxy), self.watch.clone());
+        let report = move || report_drain(Arc::clone(&proxy), watch.clone());
+        tasks.spawn(keep_running("drain_report", metrics, report));
+    }
+
+    fn admin(&self) -> Admin {
+        Admin {
+            proxy: Arc::clone(&self.proxy),
+            metrics: self.metrics.clone(),
+            watch: self.watch.clone(),
+            readiness: self.readiness.clone(),
+            trigger: self.trigger.clone(),
+            config: Arc::clone(&self.view),
+            expose: self.config.admin.expose,
+            hosts: self.config.admin.hosts.as_slice().into(),
+            local: self.admin_local,
+        }
     }
 }
 
@@ -253,7 +299,7 @@ fn discover(
     let (domain, upstream) = (&config.cluster_domain, &config.upstream);
     let discovery =
         Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish);
-    let synced = metrics.synced();
+    let (synced, failed) = (metrics.synced(), metrics.background_failed("discovery"));
     async move {
         // In a set, so that it ends with us.
         let mut task = JoinSet::new();
@@ -261,6 +307,7 @@ fn discover(
         let Some(Err(error)) = task.join_next().await else { return };
         // As if the API server was away: traffic goes on by the last table.
         synced.set(0.0);
+        failed.increment(1);
         tracing::error!(%error, "discovery has failed; the last table stays until a restart");
     }
 }
@@ -282,7 +329,7 @@ async fn serve(
     config: &Config,
     proxy: Arc<Proxy>,
     watch: Watch,
-    traffic: Handle,
+    (traffic, metrics): (Handle, Metrics),
 ) {
     let shared = Shared {
         proxy: Arc::clone(&proxy),
@@ -294,7 +341,12 @@ async fn serve(
     for listener in listeners {
         serving.spawn_on(listener::run(listener, shared.clone()), &traffic);
     }
-    while serving.join_next().await.is_some() {}
+    while let Some(ended) = serving.join_next().await {
+        if let Err(error) = ended {
+            metrics.background_failed("listener").increment(1);
+            tracing::error!(%error, "a listener has failed; its port is closed until a restart");
+        }
+    }
     proxy.tunnels_ended().await;
 }
 

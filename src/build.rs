@@ -66,6 +66,18 @@ pub fn build(
     Ok(Built { table, fresh: build.fresh, tls: build.tls })
 }
 
+/// The TLS files of a route as they are now; `None` for one without an `https` target.
+///
+/// # Errors
+/// Names the route and the file that cannot be used.
+pub fn client_configs(config: &RouteConfig) -> Result<Option<ClientConfigs>, RouteFault> {
+    if config.to.targets.iter().all(|target| target.scheme != Scheme::Https) {
+        return Ok(None);
+    }
+    let fault = |error| RouteFault { route: label(config), error };
+    tls::client_config(&config.to.tls).map(Some).map_err(fault)
+}
+
 struct Build<'a> {
     config: &'a Config,
     metrics: &'a Metrics,
@@ -79,10 +91,7 @@ struct Build<'a> {
 impl Build<'_> {
     fn route(&mut self, config: RouteConfig) -> Result<Arc<Route>, RouteFault> {
         let label = label(&config);
-        let fault = |error| RouteFault { route: label.clone(), error };
-        let secure = config.to.targets.iter().any(|target| target.scheme == Scheme::Https);
-        let configs =
-            if secure { Some(tls::client_config(&config.to.tls).map_err(fault)?) } else { None };
+        let configs = client_configs(&config)?;
         let same = |old: &&Arc<Route>| {
             old.config.host == config.host && old.config.prefix == config.prefix
         };

@@ -128,7 +128,7 @@ fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode
     start(Box::new(load), |bound| {
         let servers = backends.serve()?;
         if let Some(listen) = bound.addresses.first() {
-            say(&demo::guide(*listen, bound.admin_address));
+            say(&demo::guide(*listen, bound.admin_local));
         }
         Ok(servers)
     })
@@ -184,7 +184,8 @@ async fn serve<T>(
     };
     let bound = bound.following(loaded.file, load);
     let listen: Vec<String> = bound.addresses.iter().map(ToString::to_string).collect();
-    tracing::info!(listen = listen.join(" "), admin = %bound.admin_address, "serving");
+    let (admin, admin_local) = (bound.admin_address, bound.admin_local);
+    tracing::info!(listen = listen.join(" "), %admin, %admin_local, "serving");
     let _beside = match ready(&bound) {
         Ok(beside) => beside,
         Err(error) => return complain(&format!("cannot serve: {error}"), 1),

@@ -1,13 +1,14 @@
 //! Static routes, TLS files and secrets follow their files, without a restart and without touching a
 //! stream.
 //!
-//! Files are compared by content, so that the symlinks of a mounted ConfigMap or Secret work. What is
-//! wrong is refused as a whole, loudly, and the old state stays. Knows the parts that can change:
-//! table, acceptors, view.
+//! Files are compared by content, so that the symlinks of a mounted ConfigMap or Secret work. A changed
+//! configuration that is wrong is refused as a whole, loudly, and the old one stays; its TLS files are followed
+//! all the same, each by itself, so that a typing error cannot let a certificate expire. Knows the parts that can
+//! change: table, acceptors, view.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -17,6 +18,7 @@ use crate::build::{self, Built, RouteFault};
 use crate::config::{self, Config, ConfigFaults, ListenerConfig, Loaded, Secret};
 use crate::listener::tls::Acceptor;
 use crate::proxy::Proxy;
+use crate::supervise::keep_running;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::upstream::Cluster;
@@ -77,35 +79,26 @@ enum Refused {
 
 impl Reload {
     /// Looks again and again, until dropped; never if `reloadEvery` is zero.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         if self.config.reload_every.is_zero() {
             return;
         }
         let applied = self.metrics.reloads("applied");
         let refused = self.metrics.reloads("refused");
-        let Seen { mut watched, mut prints } = std::mem::take(&mut self.seen);
+        let rotated = self.metrics.reloads("rotated");
         let mut tick = tokio::time::interval(self.config.reload_every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
             // Every file is looked at before it is read: one that changes in between is read again at
             // the next look, and never missed.
-            let now = (fingerprint(&self.file), fingerprint(&watched));
-            if now == prints {
+            let now = (fingerprint(&self.file), fingerprint(&self.seen.watched));
+            if now == self.seen.prints {
                 continue;
             }
-            prints = now;
-            let reloaded = match (self.load)() {
-                Ok(loaded) => {
-                    // Also of a configuration that is refused: what it lacks may come later.
-                    watched = secret_files(&self.config);
-                    watched.extend(secret_files(&loaded.config));
-                    prints.1 = fingerprint(&watched);
-                    Box::pin(self.reload(loaded)).await
-                }
-                Err(faults) => Err(faults.into()),
-            };
-            match reloaded {
+            let secrets_changed = now.1 != self.seen.prints.1;
+            self.seen.prints = now;
+            match self.look_again().await {
                 Ok(()) => {
                     applied.increment(1);
                     tracing::info!(routes = self.config.routes.len(), "configuration is reloaded");
@@ -113,9 +106,51 @@ impl Reload {
                 Err(fault) => {
                     refused.increment(1);
                     tracing::error!(%fault, "the changed configuration is refused, the old one stays");
+                    // Always: a file may have changed while this look was under way.
+                    if self.rotate() && secrets_changed {
+                        rotated.increment(1);
+                        tracing::info!("TLS files are read again; the configuration stays refused");
+                    }
                 }
             }
         }
+    }
+
+    async fn look_again(&mut self) -> Result<(), Refused> {
+        let loaded = (self.load)()?;
+        // Also of a configuration that is refused: what it lacks may come later.
+        self.seen.watched = secret_files(&self.config);
+        self.seen.watched.extend(secret_files(&loaded.config));
+        self.seen.prints.1 = fingerprint(&self.seen.watched);
+        Box::pin(self.reload(loaded)).await
+    }
+
+    /// The TLS files of the configuration in force as they are now, each by itself; whether all could be read.
+    fn rotate(&self) -> bool {
+        let mut whole = true;
+        for (name, acceptor) in &self.acceptors {
+            let listener = self.config.listeners.iter().find(|listener| *listener.name == **name);
+            let Some(tls) = listener.and_then(|listener| listener.tls.as_ref()) else { continue };
+            match tls::server_config(tls) {
+                Ok(config) => acceptor.replace(config),
+                Err(error) => {
+                    whole = false;
+                    let fault = Refused::Listener(name.to_string(), error);
+                    tracing::error!(%fault, "the old certificate stays");
+                }
+            }
+        }
+        for route in self.proxy.routes().statics() {
+            match build::client_configs(&route.config) {
+                Ok(None) => {}
+                Ok(Some(configs)) => route.cluster.replace_tls(configs),
+                Err(fault) => {
+                    whole = false;
+                    tracing::error!(%fault, "the route keeps its old TLS files");
+                }
+            }
+        }
+        whole
     }
 
     async fn reload(&mut self, loaded: Loaded) -> Result<(), Refused> {
@@ -153,7 +188,9 @@ impl Reload {
         // At once: a name that does not resolve may take seconds, and must not add up.
         join_all(built.fresh.iter().map(|cluster| cluster.refresh())).await;
         for cluster in &built.fresh {
-            tokio::spawn(Cluster::keep_current(Arc::downgrade(cluster)));
+            let cluster = Arc::downgrade(cluster);
+            let names = move || Cluster::keep_current(Weak::clone(&cluster));
+            tokio::spawn(keep_running("names", self.metrics.clone(), names));
         }
         for (cluster, configs) in built.tls {
             cluster.replace_tls(configs);

@@ -156,10 +156,11 @@ def expect(stream, word: str, within: float) -> None:
 
 
 def outside() -> None:
-    """Who asks from outside the pod is told readiness and numbers, and nothing of routes (D24)."""
-    code = "import http.client; c = http.client.HTTPConnection('{}:9090', timeout=20); c.request('{}', '{}'); "
+    """Who asks from outside the pod is told readiness and numbers, and nothing of routes (D31)."""
+    code = "import http.client; c = http.client.HTTPConnection('{}:{}', timeout=20); c.request('{}', '{}'); "
     code += "print(c.getresponse().status)"
-    for namespace, host in ((CLIENT, "10.98.1.1"), (PROXY, "127.0.0.1")):
+    # A peer on loopback proves nothing: behind a mesh's sidecar all are.
+    for namespace, host, port in ((CLIENT, "10.98.1.1", 9090), (PROXY, "127.0.0.1", 9090), (PROXY, "127.0.0.1", 9091)):
         for method, path, closed in (
             ("GET", "/livez", False),
             ("GET", "/readyz", False),
@@ -169,12 +170,18 @@ def outside() -> None:
             ("GET", "/explain?host=s.ns", True),
             ("POST", "/drain", True),
         ):
-            if path == "/drain" and namespace == PROXY:
+            if path == "/drain" and port == 9091:
                 continue
-            command = ["ip", "netns", "exec", namespace, sys.executable, "-c", code.format(host, method, path)]
+            asked = code.format(host, port, method, path)
+            command = ["ip", "netns", "exec", namespace, sys.executable, "-c", asked]
             status = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-            expected = "403" if closed and namespace == CLIENT else "200"
-            assert status == expected, f"{method} {path} from {namespace}: {status}, not {expected}"
+            expected = "403" if closed and port == 9090 else "200"
+            assert status == expected, f"{method} {path} of {port} from {namespace}: {status}, not {expected}"
+    # The other socket is not there at all for whoever is outside.
+    code = "import socket; s = socket.socket(); s.settimeout(20); print(s.connect_ex(('10.98.1.1', 9091)))"
+    command = ["ip", "netns", "exec", CLIENT, sys.executable, "-c", code]
+    refused = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert refused == "111", f"9091 from outside: {refused}, not ECONNREFUSED"
 
 
 def stalled() -> None:

@@ -285,7 +285,8 @@ def notes() -> None:
             {},
             [
                 "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080",
-                "port-forward deployment/kagent-proxy 9090",
+                "port-forward deployment/kagent-proxy 9091",
+                "curl http://127.0.0.1:9091/routes",
             ],
         ),
         (
@@ -293,6 +294,13 @@ def notes() -> None:
             ["proxy.url=http://kagent-proxy.kagent.svc.corp.example:80"],
         ),
         (NOTHING, ["Discovery is off"]),
+        # The port for everyone has the other one's number, or is on loopback itself.
+        ({"metrics": {"port": 9091}}, ["port-forward deployment/kagent-proxy 9090"]),
+        (
+            {"config": {"admin": {"address": "127.0.0.1:9095"}}},
+            ["port-forward deployment/kagent-proxy 9095"],
+        ),
+        ({"config": {"admin": {"local": "127.0.0.1:9096"}}}, ["port-forward deployment/kagent-proxy 9096"]),
         ({"rbac": {"create": False}}, ["does not become ready"]),
         (
             {"rbac": {"namespaces": ["kagent"]}, "controller": "kagent-controller.agents"},

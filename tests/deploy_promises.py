@@ -155,6 +155,9 @@ def configuration(deployed: Deployed, binary: str) -> None:
     listening = [listener["address"].rpartition(":")[2] for listener in config["listeners"]]
     assert listening == [str(port) for name, port in ports.items() if name != "admin"]
     assert config["admin"]["address"].endswith(f":{ports['admin']}")
+    # What no other pod may ask is on loopback, so no container port and no Service leads there.
+    host, _, port = config["admin"]["local"].rpartition(":")
+    assert host == "127.0.0.1" and int(port) not in ports.values(), config["admin"]
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.yaml"
         file.write_text(deployed.file)

@@ -69,7 +69,7 @@ def commands() -> None:
     default = json.loads(run("explain", "--default-route", "127.0.0.1:9").stdout)
     assert default["route"]["kind"] == "default", default
     asked = run("explain", "--host", "a", "--admin", "https://127.0.0.1:9")
-    assert asked.returncode == 1 and "http://127.0.0.1:9090" in asked.stderr, asked
+    assert asked.returncode == 1 and "http://127.0.0.1:9091" in asked.stderr, asked
     unknown = json.loads(run("explain", "--host", "helper.team-b", *route).stdout)
     assert unknown["reason"] == "unknown_target", unknown
 

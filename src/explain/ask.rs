@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// What the proxy at `admin` (such as `http://127.0.0.1:9090`) says.
+/// What the proxy at `admin` (such as `http://127.0.0.1:9091`) says.
 ///
 /// # Errors
 /// Says what is wrong with the URL, or why there is no answer.
@@ -47,7 +47,7 @@ pub async fn ask(admin: &str, question: &Question) -> Result<Value, String> {
 }
 
 fn not_admin(text: &str) -> String {
-    format!("{text:?} is not the URL of an admin listener; write one such as http://127.0.0.1:9090")
+    format!("{text:?} is not the URL of an admin listener; write one such as http://127.0.0.1:9091")
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

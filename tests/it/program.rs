@@ -13,6 +13,7 @@ use crate::tls::{Authority, GET, tls_backend};
 /// A running program; ended with the value.
 pub(crate) struct Program {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
     child: Child,
 }
@@ -20,9 +21,23 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `kagent-proxy run` with these flags on free ports.
     pub(crate) async fn start(flags: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kagent-proxy"))
-            .args(["run", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(["--log-format", "json"])
+        Self::spawn(&mut Command::new(env!("CARGO_BIN_EXE_kagent-proxy")), flags, env).await
+    }
+
+    /// The same with so few open files.
+    pub(crate) async fn with_files(files: usize, flags: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_kagent-proxy")]);
+        Self::spawn(&mut command, flags, &[]).await
+    }
+
+    async fn spawn(command: &mut Command, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let listens = flags.contains(&"--listen");
+        let mut child = command
+            .arg("run")
+            .args(if listens { &[][..] } else { &["--listen", "127.0.0.1:0"] })
+            .args(["--admin", "127.0.0.1:0", "--log-format", "json"])
             .args(flags)
             .envs(env.iter().copied())
             .stderr(Stdio::piped())
@@ -38,7 +53,7 @@ impl Program {
             }
         };
         let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
-        Self { address: address("listen"), log, child }
+        Self { address: address("listen"), admin: address("admin"), log, child }
     }
 
     pub(crate) async fn connect(&self) -> Client {
@@ -65,6 +80,23 @@ impl Program {
         };
         tokio::time::timeout(BOUND, found).await.unwrap_or_else(|_| panic!("no {part}"))
     }
+}
+
+/// Clients that take every descriptor must not take liveness with them: a kubelet would kill the pod.
+#[tokio::test]
+async fn the_admin_listener_answers_at_the_limit_of_open_files() {
+    let mut program = Program::with_files(64, &["--route", "s.ns=127.0.0.1:9"]).await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(program.connect().await);
+    }
+    program.logs("cannot accept").await;
+    for _ in 0..5 {
+        let mut admin = Client(TcpStream::connect(program.admin).await.unwrap());
+        admin.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        admin.until("\r\n\r\nok\n").await;
+    }
+    drop(clients);
 }
 
 #[tokio::test]

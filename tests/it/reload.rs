@@ -176,6 +176,66 @@ async fn a_refused_file_is_taken_when_the_secret_it_names_arrives() {
 }
 
 #[tokio::test]
+async fn certificates_rotate_while_the_changed_configuration_is_refused() {
+    let folder = folder("beside-a-fault");
+    let file = folder.join("config.yaml");
+    let (authority, other) = (Authority::new(), Authority::new());
+    let identity = authority.issue("proxy.kagent");
+    replace(&folder.join("tls.crt"), &identity.cert);
+    replace(&folder.join("tls.key"), &identity.key);
+    let port = tls_backend(&authority.issue("tools.kagent"), b"http/1.1").await;
+    let ca = folder.join("upstream.ca");
+    replace(&ca, &other.pem());
+    let routes = format!(
+        "- {{match: s.ns, targets: [\"https://127.0.0.1:{port}\"], \
+         tls: {{caFile: {}, serverName: tools.kagent}}}}\n",
+        ca.display()
+    );
+    replace(&file, &yaml(&folder, &routes));
+    let proxy = start(&file).await;
+    let ask =
+        || async { proxy.ask(&GET.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await };
+    assert!(ask().await.starts_with("HTTP/1.1 502 connect_failed"));
+
+    // A typing error, and a route whose authority is missing: both are refused as a whole.
+    let missing =
+        "- {match: t.ns, targets: [\"https://127.0.0.1:1\"], tls: {caFile: /nonexistent/ca}}\n";
+    let trusted = connector(&authority.pem(), None, b"http/1.1");
+    for routes in ["- {match: s.ns, target: []}\n", missing] {
+        let before = refused(&proxy).await;
+        replace(&file, &yaml(&folder, routes));
+        let counted = async {
+            while refused(&proxy).await == before {
+                // Between two looks at another process's state.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::BOUND, counted).await.expect("it was not refused");
+        let renewed = authority.issue("proxy.kagent");
+        // One step: a key that does not fit its certificate is refused, and again counted.
+        let both = format!("{}{}", renewed.cert, renewed.key);
+        replace(&folder.join("tls.key"), &both);
+        replace(&folder.join("tls.crt"), &both);
+        shown(&proxy, &trusted, &renewed.cert).await;
+    }
+    // A route's authority too, beside a listener's certificate that is no certificate.
+    replace(&folder.join("tls.crt"), "half written");
+    replace(&ca, &authority.pem());
+    let answered = async {
+        while !ask().await.starts_with("HTTP/1.1 200 ") {
+            // Between two looks at the files.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(crate::support::BOUND, answered)
+        .await
+        .expect("the authority is not followed");
+    assert!(!proxy.admin("/routes").await.contains("t.ns"), "what was refused stays refused");
+    proxy.stop().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
 async fn a_withdrawn_authority_is_not_trusted_by_connections_of_before() {
     let folder = folder("withdrawn");
     let file = folder.join("config.yaml");
@@ -215,6 +275,14 @@ async fn a_withdrawn_authority_is_not_trusted_by_connections_of_before() {
         proxy.stop().await;
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// How many changed configurations were refused.
+async fn refused(proxy: &TestProxy) -> u64 {
+    let metrics = proxy.admin("/metrics").await;
+    let name = "kagent_proxy_config_reloads_total{result=\"refused\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value.unwrap_or("0").parse().unwrap()
 }
 
 /// Until the TLS listener shows this certificate.

@@ -20,6 +20,8 @@ pub(crate) struct TestProxy {
     pub(crate) address: SocketAddr,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
+    /// Where everything is shown.
+    pub(crate) local: SocketAddr,
     trigger: Trigger,
     running: JoinHandle<bool>,
 }
@@ -37,6 +39,7 @@ pub(crate) fn config(routes: Vec<RouteConfig>) -> Config {
     let mut config = Config { routes, ..Config::sidecar() };
     config.listeners[0].address.set_port(0);
     config.admin.address.set_port(0);
+    config.admin.local.set_port(0);
     config.drain.lag = Duration::ZERO;
     config.drain.deadline = BOUND;
     config
@@ -49,10 +52,10 @@ impl TestProxy {
     }
 
     pub(crate) fn run(bound: Bound) -> Self {
-        let (addresses, admin, trigger) =
-            (bound.addresses.clone(), bound.admin_address, bound.trigger());
+        let (addresses, trigger) = (bound.addresses.clone(), bound.trigger());
+        let (admin, local) = (bound.admin_address, bound.admin_local);
         let address = addresses[0];
-        Self { address, addresses, admin, trigger, running: tokio::spawn(bound.run()) }
+        Self { address, addresses, admin, local, trigger, running: tokio::spawn(bound.run()) }
     }
 
     /// What the program says of a configuration it cannot start with.
@@ -74,8 +77,11 @@ impl TestProxy {
 
     /// A GET of the admin listener.
     pub(crate) async fn admin(&self, path: &str) -> String {
-        let mut client = Client(TcpStream::connect(self.admin).await.unwrap());
-        client.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+        let mut client = Client(TcpStream::connect(self.local).await.unwrap());
+        let host = self.local;
+        client
+            .send(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+            .await;
         client.rest().await
     }
 

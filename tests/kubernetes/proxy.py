@@ -109,7 +109,7 @@ class Proxy:
     def admin(self, path: str) -> tuple[int, str]:
         """What the admin socket says to a peer on loopback."""
         pod = self.pod
-        status, _, body = ask("127.0.0.1", 9090, path, pod=pod)
+        status, _, body = ask("127.0.0.1", 9091, path, pod=pod)
         return status, body["text"] if set(body) == {"text"} else json.dumps(body)
 
     def explain(self, host: str, path: str) -> str:

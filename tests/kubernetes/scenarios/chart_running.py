@@ -73,7 +73,7 @@ def agents_are_routed(world: World) -> None:
 
 def told(pod, path: str) -> tuple[int, str]:
     """What the admin port says to a port-forward."""
-    status, _, body = ask("127.0.0.1", 9090, path, pod=pod)
+    status, _, body = ask("127.0.0.1", 9091, path, pod=pod)
     return status, body.get("text", "")
 
 
@@ -194,9 +194,11 @@ def helm_installs(world: World) -> None:
         first, pods = settled(world)
         for name in pods:
             pod = world.kubelet.pod(name)
-            # The admin port tells others than loopback nothing but its state.
+            # The admin port shows its state and nothing else, also to peers on loopback; the other one is not
+            # there for other pods.
             assert ask(pod.address, 9090, "/routes")[0] == 403
-            assert ask("127.0.0.1", 9090, "/routes", pod=pod)[0] == 200
+            assert ask("127.0.0.1", 9090, "/routes", pod=pod)[0] == 403
+            assert ask("127.0.0.1", 9091, "/routes", pod=pod)[0] == 200
         routes = [{"match": "foo.dev", "targets": ["https://foo.dev"]}]
         release(world, "upgrade", "kagent-proxy", chart, values={"config": {"routes": routes}})
         assert settled(world) == (first, pods), "a route rolled the pods"

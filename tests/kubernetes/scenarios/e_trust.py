@@ -52,7 +52,7 @@ def static_wins(world: World) -> None:
     assert "Agent" in chain and proxy.routed("found.team-a", "/", "alpha", 8080), chain
     # The program itself asks the running one, from inside the pod.
     pod = proxy.pod
-    command = [world.program, "explain", "--admin", "http://127.0.0.1:9090", "--host", "found.team-a"]
+    command = [world.program, "explain", "--admin", "http://127.0.0.1:9091", "--host", "found.team-a"]
     done = subprocess.run(["ip", "netns", "exec", pod.place.name, *command], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and "8080" in done.stdout, (done.stdout, done.stderr)
 

@@ -14,9 +14,10 @@ are read off the merged configuration, so that an override cannot make them disa
 {{- $_ := set $discovery "namespaces" (uniq .) -}}
 {{- end -}}
 {{- $listener := dict "name" "http" "address" (printf "[::]:%d" (int .Values.service.ports.targetPort)) -}}
+{{- $local := ternary 9090 9091 (eq (int .Values.metrics.port) 9091) -}}
 {{- $config := dict
   "listeners" (list $listener)
-  "admin" (dict "address" (printf "[::]:%d" (int .Values.metrics.port)))
+  "admin" (dict "address" (printf "[::]:%d" (int .Values.metrics.port)) "local" (printf "127.0.0.1:%d" $local))
   "clusterDomain" "cluster.local"
   "drain" (dict "lag" "5s" "deadline" "5m")
   "log" (dict "format" "json" "level" "info" "access" true)
@@ -48,6 +49,13 @@ are read off the merged configuration, so that an override cannot make them disa
 - name: admin
   containerPort: {{ include "kagent-proxy.port" (list "config.admin" $config.admin) }}
   protocol: TCP
+{{- end }}
+
+{{/* The port on loopback that a port-forward asks: that of the admin socket where it is on loopback itself. */}}
+{{- define "kagent-proxy.local" -}}
+{{- $admin := (include "kagent-proxy.config" . | fromYaml).admin -}}
+{{- $one := regexMatch "^(127\\.|\\[::1\\])" (toString $admin.address) -}}
+{{- include "kagent-proxy.port" (list "config.admin.local" (dict "address" (ternary $admin.address $admin.local $one))) -}}
 {{- end }}
 
 {{/* Whole seconds of a duration such as 1m30s, rounded up. */}}
