@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The reverse proxy behind kagent's `proxy.url`.
 #[derive(Clone, Debug, Parser)]
@@ -30,6 +30,9 @@ pub enum Command {
     Check(ConfigArgs),
     /// Say how a request would be routed, and why.
     Explain(ExplainArgs),
+    /// Look at the cluster and say what would go wrong; exit 0, 1 (an error was found) or 2 (could not look).
+    #[cfg(feature = "kube")]
+    Doctor(DoctorArgs),
     /// Run with an MCP server and an A2A agent of its own, on loopback, and print what to try.
     #[cfg(feature = "demo")]
     Demo(ConfigArgs),
@@ -112,6 +115,56 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "TARGET")]
     pub default_route: Option<String>,
 }
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// One line a finding.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub struct DoctorArgs {
+    /// How to reach the cluster; without it the pod's service account, else what kubectl would take
+    /// (`KAGENT_PROXY_KUBECONFIG`), such as ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig, such as kind-test; its current one if not given.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace of kagent, such as kagent (the default, unless the configuration says otherwise).
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Deployment and Service of kagent's controller, such as kagent-controller.
+    #[arg(long, value_name = "NAME[.NAMESPACE]")]
+    pub controller: Option<String>,
+    /// Service of this proxy, such as kagent-proxy.kagent; in kagent's namespace if none is named.
+    #[arg(long, value_name = "NAME[.NAMESPACE]", default_value = "kagent-proxy")]
+    pub proxy_service: String,
+    /// Whose rights are checked, such as kagent/kagent-proxy, or self for those of this user; without it the
+    /// account of the pod, else the one with the name of the proxy's Service.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub service_account: Option<String>,
+    /// The proxy's configuration, such as config.yaml: which namespaces it watches and trusts
+    /// (`KAGENT_PROXY_CONFIG`).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// text for people, json for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  kagent-proxy doctor
+  kagent-proxy doctor --kubeconfig ~/.kube/config --context kind-test --output json
+  kagent-proxy doctor --namespace ai --controller my-kagent-controller --proxy-service kagent-proxy.edge
+  kubectl -n kagent exec deployment/kagent-proxy -- kagent-proxy doctor";
 
 // === impl ExplainArgs ===
 

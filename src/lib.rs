@@ -18,6 +18,8 @@ pub mod admin;
 pub mod listener;
 
 pub mod check;
+#[cfg(feature = "kube")]
+pub mod doctor;
 pub mod explain;
 
 pub mod proxy;

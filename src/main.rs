@@ -1,6 +1,7 @@
 //! The program: flags in, exit code out; no logic.
 //!
-//! Exit codes: 0 done, 1 cannot run, 64 the configuration is at fault (`EX_USAGE`).
+//! Exit codes: 0 done, 1 cannot run or the doctor found an error, 2 the doctor could not look, 64 the
+//! configuration is at fault (`EX_USAGE`).
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,12 +10,16 @@ use std::time::Duration;
 
 use clap::Parser;
 use kagent_proxy::app::{App, Bound};
+#[cfg(feature = "kube")]
+use kagent_proxy::cli::DoctorArgs;
 use kagent_proxy::cli::{Cli, Command, ConfigArgs, ExplainArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
 #[cfg(feature = "demo")]
 use kagent_proxy::demo;
+#[cfg(feature = "kube")]
+use kagent_proxy::doctor;
 use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Some(Command::Explain(args)) => explained(&args, &env),
+        #[cfg(feature = "kube")]
+        Some(Command::Doctor(args)) => examine(&args, &env),
         #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => demonstrate(args, &env),
         Some(Command::Version) => {
@@ -95,6 +102,20 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error, 1),
+    }
+}
+
+#[cfg(feature = "kube")]
+fn examine(args: &DoctorArgs, env: &BTreeMap<String, String>) -> ExitCode {
+    tls::install_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
+    match runtime.and_then(|runtime| runtime.block_on(doctor::doctor(args, env))) {
+        Ok((report, code)) => {
+            say(&report);
+            ExitCode::from(code)
+        }
+        Err(error) => complain(&error, doctor::NOT_LOOKED),
     }
 }
 

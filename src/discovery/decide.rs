@@ -245,11 +245,8 @@ fn without_service(index: &Index, id: &ObjectId) -> Option<Plan> {
 }
 
 /// Whom an object in this namespace binds for a Service in that one (D5).
-pub(super) fn standing(
-    config: &DiscoveryConfig,
-    object: &ObjectId,
-    service: &ObjectId,
-) -> Standing {
+#[must_use]
+pub fn standing(config: &DiscoveryConfig, object: &ObjectId, service: &ObjectId) -> Standing {
     if object.namespace == service.namespace {
         Standing::Own
     } else if config.trusts(&object.namespace) {

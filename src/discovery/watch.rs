@@ -26,7 +26,7 @@ use crate::config::DiscoveryConfig;
 use crate::route::ObjectId;
 
 mod client;
-pub use client::{client, read_secret};
+pub use client::{client, connect, read_secret};
 
 /// The server ends a watch after this many seconds and we go on from where it was: a connection that
 /// died silently is noticed little later.
@@ -378,7 +378,9 @@ async fn answers<K: Watched>(api: &Api<K>) {
     }
 }
 
-fn resource(kind: Kind) -> ApiResource {
+/// How the API server names a kind.
+#[must_use]
+pub fn resource(kind: Kind) -> ApiResource {
     let (group, version, name) = match kind {
         Kind::Service => ("", "v1", "Service"),
         Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),

@@ -157,6 +157,21 @@ impl Api {
 }
 
 impl State {
+    /// The response to a path of one object: `…/namespaces/NAMESPACE/RESOURCE/NAME`.
+    fn one(&self, path: &str) -> Option<Response<Body>> {
+        let (_, path) = path.split_once("/namespaces/")?;
+        let [namespace, resource, name] = path.split('/').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let key = format!("{namespace}/{name}");
+        let found = self.objects.get(resource).and_then(|objects| objects.get(&key));
+        let absent = json!({ "kind": "Status", "status": "Failure", "code": 404, "message": "" });
+        Some(found.map_or_else(
+            || json_response(StatusCode::NOT_FOUND, &absent),
+            |object| json_response(StatusCode::OK, object),
+        ))
+    }
+
     fn tell(&mut self, resource: &str, kind: &str, object: &Value) {
         let line = format!("{}\n", json!({ "type": kind, "object": object }));
         let line = Bytes::from(line);
@@ -184,6 +199,14 @@ fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
             "reason": "Scripted", "message": "scripted",
         });
         return json_response(StatusCode::from_u16(status).unwrap(), &body);
+    }
+    if request.method() == http::Method::POST {
+        // A review of rights.
+        let review = json!({ "status": { "allowed": failing("rights").is_none() } });
+        return json_response(StatusCode::CREATED, &review);
+    }
+    if let Some(found) = state.one(request.uri().path()) {
+        return found;
     }
     if watch {
         let (to, mut from) = mpsc::unbounded_channel();

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["reload"],
     &["listener", "admin"],
-    &["explain", "check"],
+    &["explain", "check", "doctor"],
     &["proxy", "build", "discovery"],
     &["route"],
     &["upstream"],

@@ -17,6 +17,8 @@ mod cards;
 mod deadlines;
 #[cfg(feature = "kube")]
 mod discovery;
+#[cfg(feature = "kube")]
+mod doctor;
 mod ends;
 mod errors;
 mod events;

@@ -2,6 +2,7 @@
 //!
 //! Knows where a client's configuration may come from; nothing of what is watched.
 
+use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
@@ -22,21 +23,34 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// # Errors
 /// Says what is missing.
 pub async fn client(config: &DiscoveryConfig) -> Result<Client, String> {
+    connect(config.kubeconfig.as_deref(), None).await
+}
+
+/// As [`client`], by this context of the kubeconfig; without one by its current context.
+///
+/// # Errors
+/// Says what is missing.
+pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, String> {
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let found = match &config.kubeconfig {
-        Some(path) => {
+    let options =
+        KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
+    let found = match (kubeconfig, context) {
+        (Some(path), _) => {
             let named = |error| format!("kubeconfig {}: {error}", path.display());
             let file = Kubeconfig::read_from(path).map_err(|error| named(error.to_string()))?;
-            let options = KubeConfigOptions::default();
             let read = kube::Config::from_custom_kubeconfig(file, &options).await;
             read.map_err(|error| named(error.to_string()))
         }
-        None if in_cluster => kube::Config::incluster().map_err(|error| {
+        (None, Some(context)) => {
+            let read = kube::Config::from_kubeconfig(&options).await;
+            read.map_err(|error| format!("context {context}: {error}"))
+        }
+        (None, None) if in_cluster => kube::Config::incluster().map_err(|error| {
             format!(
                 "the pod's service account cannot be used: {error}; set automountServiceAccountToken: true"
             )
         }),
-        None => kube::Config::infer().await.map_err(|error| {
+        (None, None) => kube::Config::infer().await.map_err(|error| {
             format!("no way to the API server: {error}; run in a pod or name a file with --kubeconfig")
         }),
     };

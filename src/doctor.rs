@@ -1,0 +1,248 @@
+//! `kagent-proxy doctor`: looks at a cluster and says what would go wrong, each with a remedy.
+//!
+//! `gather.rs` reads, by `ask.rs`; the rest judges what was read and does no I/O. Whether a Service is
+//! routable is discovery's own decision, never one of its own. Changes nothing in the cluster.
+
+mod agents;
+mod ask;
+mod entry;
+mod gather;
+mod hosts;
+mod rights;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::{ConfigArgs, DoctorArgs, Output};
+use crate::config::{self, Cards, Config, ServiceName};
+use crate::discovery::object::Kind;
+use crate::route::ObjectId;
+use gather::Seen;
+
+/// Nothing is wrong; warnings and notes do not count.
+pub const HEALTHY: u8 = 0;
+/// At least one finding is an error.
+pub const FAULTY: u8 = 1;
+/// The cluster could not be looked at.
+pub const NOT_LOOKED: u8 = 2;
+
+/// For everything together. Each request has a shorter deadline of its own.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How bad a finding is. The worst comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Calls fail or go around the proxy.
+    Error,
+    /// Calls may fail, or something could not be checked.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// The object it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do; empty if nothing has to be done.
+    pub remedy: String,
+}
+
+/// Everything that was found, the worst first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    findings: Vec<Finding>,
+    looked_at: String,
+}
+
+/// Looks at the cluster. Returns what to print and the exit code: [`HEALTHY`] or [`FAULTY`].
+///
+/// # Errors
+/// The cluster could not be looked at, which is [`NOT_LOOKED`]; says why.
+pub async fn doctor(
+    args: &DoctorArgs,
+    env: &BTreeMap<String, String>,
+) -> Result<(String, u8), String> {
+    let config = load(args, env)?;
+    let ours = service(&args.proxy_service, &config.discovery.controller.namespace);
+    let gathering = Box::pin(gather::gather(args, &config, ours));
+    let seen = match tokio::time::timeout(PATIENCE, gathering).await {
+        Ok(seen) => seen?,
+        Err(_) => return Err(format!("the cluster was not read within {PATIENCE:?}")),
+    };
+    let report = judge(&seen);
+    let text = match args.output {
+        Output::Text => report.to_text(),
+        Output::Json => format!("{:#}", report.to_json()),
+    };
+    Ok((text, report.code()))
+}
+
+/// The proxy's configuration: whose word counts and which namespaces are watched are part of the judgement.
+fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<Config, String> {
+    let flags = ConfigArgs {
+        config: args.config.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        discovery: true,
+        ..ConfigArgs::default()
+    };
+    let loaded = config::load(&flags, env).map_err(|faults| faults.to_string())?;
+    let mut config = loaded.config;
+    let controller = &mut config.discovery.controller;
+    if let Some(namespace) = &args.namespace {
+        controller.namespace.clone_from(namespace);
+    }
+    if let Some(name) = &args.controller {
+        let id = service(name, &controller.namespace);
+        *controller =
+            ServiceName { name: id.name.to_string(), namespace: id.namespace.to_string() };
+    }
+    Ok(config)
+}
+
+/// `name` or `name.namespace`.
+fn service(text: &str, namespace: &str) -> ObjectId {
+    let (name, namespace) = text.split_once('.').unwrap_or((text, namespace));
+    ObjectId::new(namespace, name)
+}
+
+fn judge(seen: &Seen) -> Report {
+    let mut findings = entry::judge(seen);
+    findings.extend(rights::judge(&seen.account, &seen.rights));
+    findings.extend(hosts::judge(seen));
+    findings.extend(agents::judge(seen));
+    findings.extend(seen.unread.iter().map(|(what, why)| {
+        Finding::warning(
+            what,
+            format!("could not be read, so what depends on it was not checked: {why}"),
+            "run doctor as a user who may get and list it".to_owned(),
+        )
+    }));
+    findings.extend(seen.passing.iter().map(|route| {
+        Finding::warning(
+            route,
+            "cards: pass leaves the backend's own URLs in agent cards; agents of the Go runtime call those, around the proxy"
+                .to_owned(),
+            "remove cards: pass from the proxy's configuration".to_owned(),
+        )
+    }));
+    findings.sort();
+    findings.dedup();
+    let count = |kind| seen.index.count(kind);
+    let looked_at = format!(
+        "{} Services, {} Agents, {} RemoteMCPServers, {} MCPServers",
+        count(Kind::Service),
+        count(Kind::Agent),
+        count(Kind::RemoteMcpServer),
+        count(Kind::McpServer)
+    );
+    Report { findings, looked_at }
+}
+
+/// Where the configuration passes agent cards unchanged.
+fn passing(config: &Config) -> Vec<String> {
+    let routes = config.routes.iter().filter(|route| route.to.cards == Cards::Pass);
+    let mut found: Vec<String> = routes.map(|r| format!("route {}{}", r.host, r.prefix)).collect();
+    if config.discovery.inherited.cards == Cards::Pass {
+        found.push("routeDefaults".to_owned());
+    }
+    found
+}
+
+// === impl Level ===
+
+impl Level {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+// === impl Finding ===
+
+impl Finding {
+    fn new(level: Level, subject: &impl ToString, what: String, remedy: String) -> Self {
+        Self { level, subject: subject.to_string(), what, remedy }
+    }
+
+    fn error(subject: &impl ToString, what: String, remedy: String) -> Self {
+        Self::new(Level::Error, subject, what, remedy)
+    }
+
+    fn warning(subject: &impl ToString, what: String, remedy: String) -> Self {
+        Self::new(Level::Warning, subject, what, remedy)
+    }
+
+    fn note(subject: &impl ToString, what: String) -> Self {
+        Self::new(Level::Note, subject, what, String::new())
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    fn count(&self, level: Level) -> usize {
+        self.findings.iter().filter(|finding| finding.level == level).count()
+    }
+
+    fn code(&self) -> u8 {
+        if self.count(Level::Error) == 0 { HEALTHY } else { FAULTY }
+    }
+
+    /// One line a finding, and a summary.
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for Finding { level, subject, what, remedy } in &self.findings {
+            let _infallible = write!(text, "{:<8} {subject}: {}", level.word(), one_line(what));
+            if !remedy.is_empty() {
+                let _infallible = write!(text, " -> {}", one_line(remedy));
+            }
+            text.push('\n');
+        }
+        let (errors, warnings) = (self.count(Level::Error), self.count(Level::Warning));
+        let _infallible = writeln!(
+            text,
+            "errors: {errors}, warnings: {warnings}, notes: {}; looked at {}",
+            self.count(Level::Note),
+            self.looked_at
+        );
+        text
+    }
+
+    fn to_json(&self) -> Value {
+        let findings = self.findings.iter().map(|finding| {
+            json!({
+                "level": finding.level.word(),
+                "subject": finding.subject,
+                "what": finding.what,
+                "remedy": finding.remedy,
+            })
+        });
+        json!({
+            "findings": findings.collect::<Vec<_>>(),
+            "errors": self.count(Level::Error),
+            "warnings": self.count(Level::Warning),
+            "notes": self.count(Level::Note),
+            "lookedAt": self.looked_at,
+        })
+    }
+}
+
+/// Names of objects and messages of servers must not make lines of their own.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests;

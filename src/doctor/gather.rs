@@ -1,0 +1,316 @@
+//! Reads what the judgement needs, and nothing else. Only gets, lists and reviews.
+//!
+//! What RBAC keeps from us is noted, so that the report can say what was not checked. Judges nothing.
+
+use std::net::IpAddr;
+
+use futures_util::stream::{StreamExt, TryStreamExt};
+use k8s_openapi::ByteString;
+use kube::Client;
+use serde_json::Value;
+
+use super::agents::AgentSeen;
+use super::ask::{self, Answer};
+use super::entry::{self, Origin};
+use super::rights::{self, Account, Right};
+use crate::cli::DoctorArgs;
+use crate::config::{Config, DiscoveryConfig};
+use crate::discovery::index::Index;
+use crate::discovery::object::{Kind, Object};
+use crate::discovery::watch::{self, Watch};
+use crate::route::ObjectId;
+
+/// Questions at once.
+const AT_ONCE: usize = 8;
+/// On whatever the controller makes for an Agent.
+const OF_AGENTS: &str = "app=kagent";
+/// The hash of an agent's configuration, on its pods.
+const HASH: &str = "/metadata/annotations/kagent.dev~1config-hash";
+
+/// `proxy.url`, as the controller has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ProxyUrl {
+    /// It is this; empty if it is not set.
+    Is(String),
+    /// It could not be read, and why.
+    Unread(String),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) discovery: DiscoveryConfig,
+    /// The Service of this proxy.
+    pub(super) ours: ObjectId,
+    pub(super) objects: Vec<(Kind, ObjectId, Object)>,
+    /// The same, as discovery decides by it.
+    pub(super) index: Index,
+    pub(super) proxy_url: ProxyUrl,
+    pub(super) account: Account,
+    pub(super) rights: Vec<Right>,
+    pub(super) agents: Vec<AgentSeen>,
+    /// What RBAC keeps from us, and why.
+    pub(super) unread: Vec<(String, String)>,
+    /// Kinds that could not be read.
+    pub(super) hidden: Vec<Kind>,
+    /// Where agent cards are passed unchanged.
+    pub(super) passing: Vec<String>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// From objects, with nothing said about the rest.
+    pub(super) fn new(
+        config: &Config,
+        ours: ObjectId,
+        objects: Vec<(Kind, ObjectId, Object)>,
+    ) -> Self {
+        let index = index(&config.cluster_domain, &ours, &objects);
+        let account = Account::Of(ours.namespace.to_string(), ours.name.to_string());
+        Self {
+            discovery: (*config.discovery).clone(),
+            ours,
+            objects,
+            index,
+            proxy_url: ProxyUrl::Is(String::new()),
+            account,
+            rights: Vec::new(),
+            agents: Vec::new(),
+            unread: Vec::new(),
+            hidden: Vec::new(),
+            passing: super::passing(config),
+        }
+    }
+
+    /// Whether all Services are known.
+    pub(super) fn has_services(&self) -> bool {
+        !self.hidden.contains(&Kind::Service)
+    }
+
+    /// Whether all endpoints are known.
+    pub(super) fn has_slices(&self) -> bool {
+        !self.hidden.contains(&Kind::EndpointSlice)
+    }
+}
+
+/// The index of discovery. The addresses behind our own Service are ours.
+fn index(domain: &str, ours: &ObjectId, objects: &[(Kind, ObjectId, Object)]) -> Index {
+    let slices = objects.iter().filter_map(|(_, _, object)| match object {
+        Object::Slice(slice) if slice.service.as_ref() == Some(ours) => Some(slice),
+        _ => None,
+    });
+    let own: Vec<IpAddr> = slices.flat_map(|slice| &slice.endpoints).map(|e| e.address).collect();
+    let mut index = Index::new(domain, &own);
+    for (kind, id, object) in objects {
+        index.apply(*kind, id.clone(), Some(object.clone()));
+    }
+    index
+}
+
+/// Reads the cluster.
+///
+/// # Errors
+/// There is no way to the API server, or it does not answer.
+pub(super) async fn gather(
+    args: &DoctorArgs,
+    config: &Config,
+    ours: ObjectId,
+) -> Result<Seen, String> {
+    let discovery = &config.discovery;
+    let client = watch::connect(discovery.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    // Whether anybody is there, before anything else.
+    ask::get(&client, "/version").await?;
+    let watches = Watch::all(discovery);
+    let (mut objects, mut unread, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+    for watch in &watches {
+        match ask::list(&client, &place(watch), "").await? {
+            Answer::Found(items) => {
+                objects.extend(items.iter().map(|item| read(watch.kind, item)));
+            }
+            Answer::Absent => {}
+            Answer::Forbidden(why) => {
+                hidden.push(watch.kind);
+                unread.push((watch.place(), why));
+            }
+        }
+    }
+    let mut seen = Seen::new(config, ours, objects);
+    seen.account = account(args, &seen)?;
+    (seen.unread, seen.hidden) = (unread, hidden);
+    seen.proxy_url = Box::pin(proxy_url(&client, &seen)).await?;
+    seen.rights = Box::pin(asked(&client, &seen.account, rights::needed(&watches))).await?;
+    Box::pin(agents(&client, &mut seen)).await?;
+    let unknown = seen.rights.iter().all(|right| right.allowed.is_none());
+    if unknown && !seen.has_services() {
+        let why = seen.unread.first().map(|(_, why)| why.as_str()).unwrap_or_default();
+        return Err(format!("this user may see nothing of the cluster: {why}"));
+    }
+    Ok(seen)
+}
+
+fn account(args: &DoctorArgs, seen: &Seen) -> Result<Account, String> {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    match args.service_account.as_deref() {
+        Some("self") => Ok(Account::Own),
+        Some(text) => match text.split_once('/') {
+            Some((namespace, name)) => Ok(Account::Of(namespace.to_owned(), name.to_owned())),
+            None => Err(format!("{text:?} is not a ServiceAccount; write NAMESPACE/NAME, or self")),
+        },
+        None if in_pod && seen.discovery.kubeconfig.is_none() => Ok(Account::Own),
+        None => Ok(seen.account.clone()),
+    }
+}
+
+/// The path of what a watch lists.
+fn place(watch: &Watch) -> String {
+    let kind = watch::resource(watch.kind);
+    let api = if kind.group.is_empty() { "api" } else { "apis" };
+    match &watch.namespace {
+        Some(name) => format!("/{api}/{}/namespaces/{name}/{}", kind.api_version, kind.plural),
+        None => format!("/{api}/{}/{}", kind.api_version, kind.plural),
+    }
+}
+
+fn text(json: &Value, at: &str) -> String {
+    json.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn id(json: &Value) -> ObjectId {
+    ObjectId::new(&text(json, "/metadata/namespace"), &text(json, "/metadata/name"))
+}
+
+fn read(kind: Kind, json: &Value) -> (Kind, ObjectId, Object) {
+    let id = id(json);
+    let object = Object::read(kind, &id.namespace, json);
+    (kind, id, object)
+}
+
+async fn proxy_url(client: &Client, seen: &Seen) -> Result<ProxyUrl, String> {
+    let controller = &seen.discovery.controller;
+    let (space, name) = (&controller.namespace, &controller.name);
+    let path = format!("/apis/apps/v1/namespaces/{space}/deployments/{name}");
+    let deployment = match ask::get(client, &path).await? {
+        Answer::Found(deployment) => deployment,
+        Answer::Absent => {
+            return Ok(ProxyUrl::Unread("there is no such Deployment".to_owned()));
+        }
+        Answer::Forbidden(why) => return Ok(ProxyUrl::Unread(why)),
+    };
+    let (maps, key) = match entry::origin(&deployment) {
+        Origin::Here(url) => return Ok(ProxyUrl::Is(url)),
+        Origin::Nowhere => return Ok(ProxyUrl::Is(String::new())),
+        Origin::ConfigMaps(maps, key) => (maps, key),
+    };
+    for map in maps {
+        match ask::get(client, &format!("/api/v1/namespaces/{space}/configmaps/{map}")).await? {
+            Answer::Found(map) => {
+                let data = map.get("data").and_then(|data| data.get(&key));
+                if let Some(url) = data.and_then(Value::as_str) {
+                    return Ok(ProxyUrl::Is(url.trim().to_owned()));
+                }
+            }
+            Answer::Absent => {}
+            Answer::Forbidden(why) => return Ok(ProxyUrl::Unread(why)),
+        }
+    }
+    Ok(ProxyUrl::Is(String::new()))
+}
+
+/// The same rights, with the server's answers.
+async fn asked(
+    client: &Client,
+    account: &Account,
+    rights: Vec<Right>,
+) -> Result<Vec<Right>, String> {
+    let questions = rights.into_iter().map(|mut right| async {
+        let (path, body) = account.question(&right);
+        if let Answer::Found(review) = ask::review(client, path, &body).await? {
+            right.allowed = review.pointer("/status/allowed").and_then(Value::as_bool);
+        }
+        Ok(right)
+    });
+    futures_util::stream::iter(questions).buffered(AT_ONCE).try_collect().await
+}
+
+/// What the controller wrote for each Agent, and what runs.
+async fn agents(client: &Client, seen: &mut Seen) -> Result<(), String> {
+    let is_agent = |object: &Object| matches!(object, Object::Agent(_));
+    let ids: Vec<ObjectId> = seen
+        .objects
+        .iter()
+        .filter(|(_, _, object)| is_agent(object))
+        .map(|(_, id, _)| id.clone())
+        .collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let deployments = listed(client, seen, "/apis/apps/v1", "deployments").await?;
+    let pods = listed(client, seen, "/api/v1", "pods").await?;
+    let configs = ids.iter().map(|id| config(client, id));
+    let configs = futures_util::stream::iter(configs).buffered(AT_ONCE);
+    let configs: Vec<_> = Box::pin(configs.try_collect()).await?;
+    for (id, config) in ids.into_iter().zip(configs) {
+        let config = match config {
+            Answer::Found(config) => Some(config),
+            Answer::Absent => None,
+            Answer::Forbidden(why) => {
+                seen.unread.push((format!("Secret {id}"), why));
+                None
+            }
+        };
+        let made = deployments.iter().find(|deployment| self::id(deployment) == id);
+        let template = made.and_then(|made| made.pointer("/spec/template"));
+        let hash = |json: &Value| Some(text(json, HASH)).filter(|hash| !hash.is_empty());
+        let running = pods.iter().filter(|pod| {
+            text(pod, "/metadata/namespace") == *id.namespace
+                && text(pod, "/metadata/labels/kagent") == *id.name
+                && pod.pointer("/metadata/deletionTimestamp").is_none()
+                && !matches!(text(pod, "/status/phase").as_str(), "Succeeded" | "Failed")
+        });
+        seen.agents.push(AgentSeen {
+            config,
+            hash: template.and_then(hash),
+            pods: running.map(|pod| (text(pod, "/metadata/name"), hash(pod))).collect(),
+            id: Some(id),
+        });
+    }
+    Ok(())
+}
+
+/// What the controller has made of a kind, in the namespaces that are watched.
+async fn listed(
+    client: &Client,
+    seen: &mut Seen,
+    api: &str,
+    resource: &str,
+) -> Result<Vec<Value>, String> {
+    let spaces = seen.discovery.namespaces.clone();
+    let mut paths: Vec<String> =
+        spaces.iter().map(|space| format!("{api}/namespaces/{space}/{resource}")).collect();
+    if paths.is_empty() {
+        paths.push(format!("{api}/{resource}"));
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        match ask::list(client, &path, OF_AGENTS).await? {
+            Answer::Found(items) => all.extend(items),
+            Answer::Absent => {}
+            Answer::Forbidden(why) => seen.unread.push((resource.to_owned(), why)),
+        }
+    }
+    Ok(all)
+}
+
+/// The configuration that the controller wrote for an Agent.
+async fn config(client: &Client, id: &ObjectId) -> Result<Answer<Value>, String> {
+    let path = format!("/api/v1/namespaces/{}/secrets/{}", id.namespace, id.name);
+    let mut secret = match ask::get(client, &path).await? {
+        Answer::Found(secret) => secret,
+        other => return Ok(other),
+    };
+    let data = secret.pointer_mut("/data/config.json").map(Value::take).unwrap_or_default();
+    let bytes: Option<ByteString> = serde_json::from_value(data).ok();
+    let config = bytes.and_then(|bytes| serde_json::from_slice(&bytes.0).ok());
+    Ok(config.map_or(Answer::Absent, Answer::Found))
+}

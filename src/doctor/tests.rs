@@ -1,0 +1,237 @@
+//! Each finding from the smallest cluster that has it.
+
+use serde_json::{Value, json};
+
+use super::agents::AgentSeen;
+use super::entry::{Origin, origin};
+use super::gather::{ProxyUrl, Seen};
+use super::rights::{Account, needed};
+use super::*;
+use crate::config::Config;
+use crate::discovery::object::Object;
+use crate::discovery::watch::Watch;
+
+const URL: &str = "http://kagent-proxy.kagent.svc.cluster.local:8080";
+
+fn object(kind: Kind, namespace: &str, name: &str, json: &Value) -> (Kind, ObjectId, Object) {
+    (kind, ObjectId::new(namespace, name), Object::read(kind, namespace, json))
+}
+
+fn service_of(namespace: &str, name: &str, ports: &[u16]) -> (Kind, ObjectId, Object) {
+    let ports: Vec<Value> =
+        ports.iter().map(|port| json!({ "name": format!("p{port}"), "port": port })).collect();
+    let spec = json!({ "spec": { "clusterIP": "10.0.0.1", "ports": ports } });
+    object(Kind::Service, namespace, name, &spec)
+}
+
+fn remote(namespace: &str, name: &str, url: &str) -> (Kind, ObjectId, Object) {
+    object(Kind::RemoteMcpServer, namespace, name, &json!({ "spec": { "url": url } }))
+}
+
+fn agent(namespace: &str, name: &str) -> (Kind, ObjectId, Object) {
+    object(Kind::Agent, namespace, name, &json!({}))
+}
+
+fn namespace(name: &str) -> (Kind, ObjectId, Object) {
+    object(Kind::Namespace, "", name, &json!({}))
+}
+
+/// A cluster in which nothing is wrong, and these objects.
+fn cluster(more: Vec<(Kind, ObjectId, Object)>) -> Seen {
+    let slice = json!({
+        "metadata": { "labels": { "kubernetes.io/service-name": "kagent-proxy" } },
+        "endpoints": [{ "addresses": ["10.1.0.1"] }],
+    });
+    let mut objects = vec![
+        service_of("kagent", "kagent-proxy", &[8080]),
+        object(Kind::EndpointSlice, "kagent", "kagent-proxy-1", &slice),
+        service_of("team-a", "helper", &[8080]),
+        agent("team-a", "helper"),
+        namespace("kagent"),
+        namespace("team-a"),
+    ];
+    objects.extend(more);
+    let mut seen = Seen::new(&Config::default(), ObjectId::new("kagent", "kagent-proxy"), objects);
+    seen.proxy_url = ProxyUrl::Is(URL.to_owned());
+    seen
+}
+
+/// The report has a line that begins with this and has all these parts.
+#[track_caller]
+fn has(seen: &Seen, start: &str, parts: &[&str]) {
+    let text = judge(seen).to_text();
+    let fits = |line: &&str| line.starts_with(start) && parts.iter().all(|p| line.contains(p));
+    assert!(text.lines().any(|line| fits(&line)), "no {start} with {parts:?} in:\n{text}");
+}
+
+#[test]
+fn nothing_is_wrong_in_a_healthy_cluster() {
+    let report = judge(&cluster(vec![]));
+    assert_eq!((report.code(), report.findings.as_slice()), (HEALTHY, [].as_slice()));
+    assert!(report.to_text().starts_with("errors: 0, warnings: 0, notes: 0; looked at 2 Services"));
+}
+
+#[test]
+fn proxy_url_must_lead_here() {
+    for (url, level, part) in [
+        ("", "error", "is not set"),
+        ("kagent-proxy:8080", "error", "is not an http URL"),
+        ("http://other.kagent:8080", "error", "leads elsewhere"),
+        ("http://kagent-proxy:8080", "error", "leads elsewhere"),
+        ("http://10.9.9.9:8080", "error", "leads elsewhere"),
+        ("http://kagent-proxy.kagent:81", "error", "names port 81"),
+        ("http://kagent-proxy.kagent:8080/base", "warning", "has a path"),
+        ("https://kagent-proxy.kagent:8080", "warning", "is https"),
+    ] {
+        let mut seen = cluster(vec![]);
+        seen.proxy_url = ProxyUrl::Is(url.to_owned());
+        has(&seen, level, &["Deployment kagent/kagent-controller", part, "--set proxy.url="]);
+    }
+    for url in ["http://10.0.0.1:8080", "http://kagent-proxy.kagent.svc:8080/"] {
+        let mut seen = cluster(vec![]);
+        seen.proxy_url = ProxyUrl::Is(url.to_owned());
+        assert_eq!(judge(&seen).code(), HEALTHY, "{url}");
+    }
+    let objects = vec![namespace("kagent")];
+    let mut seen = Seen::new(&Config::default(), ObjectId::new("kagent", "kagent-proxy"), objects);
+    seen.proxy_url = ProxyUrl::Is(URL.to_owned());
+    has(&seen, "error", &["which does not exist", "install the proxy"]);
+}
+
+#[test]
+fn the_controller_says_where_its_proxy_url_stands() {
+    let container =
+        |json: Value| json!({ "spec": { "template": { "spec": { "containers": [json] } } } });
+    let here = |url: &str| Origin::Here(url.to_owned());
+    for (json, expected) in [
+        (json!({ "args": ["--proxy-url=http://a"] }), here("http://a")),
+        (json!({ "args": ["-proxy-url", "http://a"] }), here("http://a")),
+        (json!({ "env": [{ "name": "PROXY_URL", "value": "http://a" }] }), here("http://a")),
+        (
+            json!({ "envFrom": [{ "configMapRef": { "name": "one" } }, { "configMapRef": { "name": "two" } }] }),
+            Origin::ConfigMaps(vec!["two".to_owned(), "one".to_owned()], "PROXY_URL".to_owned()),
+        ),
+        (json!({}), Origin::Nowhere),
+    ] {
+        assert_eq!(origin(&container(json)), expected);
+    }
+}
+
+#[test]
+fn services_that_somebody_names_must_be_routable() {
+    let external = json!({ "spec": { "type": "ExternalName", "externalName": "x.example" } });
+    let user = json!({ "spec": { "declarative": { "tools": [
+        { "mcpServer": { "kind": "Service", "name": "two" } },
+    ] } } });
+    has(
+        &cluster(vec![agent("team-a", "ext"), object(Kind::Service, "team-a", "ext", &external)]),
+        "error",
+        &["Service team-a/ext", "ExternalName"],
+    );
+    has(&cluster(vec![agent("team-a", "late")]), "warning", &["its Service does not yet"]);
+    has(
+        &cluster(vec![namespace("dev"), remote("kagent", "foo", "https://foo.dev/mcp")]),
+        "error",
+        &["Service dev/foo", "static route", "RemoteMCPServer kagent/foo"],
+    );
+    has(
+        &cluster(vec![
+            service_of("team-a", "two", &[80, 81]),
+            object(Kind::Agent, "team-a", "user", &user),
+        ]),
+        "error",
+        &["Service team-a/two", "several ports", "kagent.dev/mcp-service-port"],
+    );
+    has(
+        &cluster(vec![
+            service_of("team-a", "tool", &[3000]),
+            remote("team-a", "tool", "http://tool.team-a:1234/mcp"),
+        ]),
+        "error",
+        &["port 1234", "no such port", "3000"],
+    );
+    has(
+        &cluster(vec![
+            service_of("team-a", "tool", &[1, 2]),
+            remote("team-a", "one", "http://tool.team-a:1/mcp"),
+            remote("team-a", "other", "http://tool.team-a:2/mcp"),
+        ]),
+        "error",
+        &["team-a/one and team-a/other", "/mcp"],
+    );
+}
+
+#[test]
+fn tool_servers_outside_or_of_others_are_named() {
+    let at =
+        |url: &str| cluster(vec![service_of("team-a", "t", &[80]), remote("team-b", "t", url)]);
+    has(&at("https://mcp.example.com/mcp"), "note", &["outside the cluster"]);
+    has(&at("http://foo.dev/mcp"), "note", &["no namespace dev"]);
+    has(&at("http://t.team-a/mcp"), "warning", &["team-b is not trusted", "trustedNamespaces"]);
+    has(&at("http://t.team-a.svc/mcp"), "warning", &["around the proxy"]);
+    has(&at("ftp://t.team-a/mcp"), "error", &["not an http URL"]);
+}
+
+#[test]
+fn missing_rights_name_the_rule() {
+    let mut seen = cluster(vec![]);
+    seen.rights = needed(&Watch::all(&seen.discovery));
+    for right in &mut seen.rights {
+        let missing = ["services", "agents", "pods"].contains(&right.resource.as_str());
+        right.allowed = Some(!missing || right.verb == "get");
+    }
+    let core = "ServiceAccount kagent/kagent-proxy: may not list, watch";
+    has(&seen, "error", &[core, "never becomes ready", "resources: [services]", "ClusterRole"]);
+    has(&seen, "error", &[core, "apiGroups: [\"kagent.dev\"], resources: [agents]"]);
+    has(&seen, "warning", &[core, "resources: [pods]"]);
+    seen.rights.iter_mut().for_each(|right| right.allowed = None);
+    has(&seen, "warning", &["would not say"]);
+    let right = seen.rights.first().unwrap();
+    let (path, body) = Account::Own.question(right);
+    assert!(path.ends_with("/selfsubjectaccessreviews"));
+    assert_eq!(body.pointer("/spec/resourceAttributes/resource"), Some(&json!("services")));
+    assert_eq!(body.pointer("/spec/user"), None);
+    let (path, body) = seen.account.question(right);
+    assert!(path.ends_with("/subjectaccessreviews"));
+    assert_eq!(
+        body.pointer("/spec/user"),
+        Some(&json!("system:serviceaccount:kagent:kagent-proxy"))
+    );
+}
+
+#[test]
+fn agents_must_have_rolled_since() {
+    let with = |config: Value, running: &str| {
+        let mut seen = cluster(vec![]);
+        seen.agents = vec![AgentSeen {
+            id: Some(ObjectId::new("team-a", "helper")),
+            config: Some(config),
+            hash: Some("2".to_owned()),
+            pods: vec![("helper-x".to_owned(), Some(running.to_owned()))],
+        }];
+        seen
+    };
+    let around = "http://helper.team-a:8080";
+    let direct = json!({ "remote_agents": [{ "url": around }] });
+    has(&with(direct, "2"), "error", &["Agent team-a/helper", "around the proxy", around]);
+    let elsewhere = json!({ "http_tools": [{ "params": {
+        "url": "http://old.kagent:80/mcp", "headers": { "x-kagent-host": "t.team-a" } } }] });
+    has(&with(elsewhere, "2"), "error", &["http://old.kagent:80/mcp"]);
+    has(&with(json!({}), "1"), "error", &["has not rolled", "helper-x", "rollout status"]);
+    let through = json!({
+        "remote_agents": [{ "url": URL, "headers": { "x-kagent-host": "helper.team-a" } }],
+        "sse_tools": [{ "params": { "url": "https://mcp.example.com/sse", "headers": {} } }],
+    });
+    assert_eq!(judge(&with(through, "2")).code(), HEALTHY);
+}
+
+#[test]
+fn what_could_not_be_read_and_cards_that_are_passed_are_warnings() {
+    let mut seen = cluster(vec![]);
+    seen.unread.push(("Secret team-a/helper".to_owned(), "no\nrights".to_owned()));
+    seen.passing.push("routeDefaults".to_owned());
+    has(&seen, "warning", &["Secret team-a/helper", "no rights"]);
+    has(&seen, "warning", &["routeDefaults", "cards: pass"]);
+    let report = judge(&seen);
+    assert_eq!((report.code(), report.to_json()["warnings"].clone()), (HEALTHY, json!(2)));
+}
