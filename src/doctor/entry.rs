@@ -127,13 +127,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 }
 
 /// Whether the host is ours, and something listens there.
-fn reached(
-    seen: &Seen,
-    subject: &String,
-    url: &str,
-    parsed: &Remote,
-    set: String,
-) -> Option<Finding> {
+fn reached(seen: &Seen, subject: &str, url: &str, parsed: &Remote, set: String) -> Option<Finding> {
     let ours = &seen.ours;
     if !seen.has_services() {
         return None;
@@ -142,18 +136,18 @@ fn reached(
         let what = format!("{url:?} leads elsewhere, not to Service {ours}");
         let remedy =
             format!("{set}; or, if that host is this proxy, name its Service with --proxy-service");
-        return Some(Finding::error(subject, what, remedy));
+        return Some(Finding::error(&subject, what, remedy));
     }
     let Some(service) = seen.index.service(ours) else {
         let what = format!("{url:?} leads to Service {ours}, which does not exist");
         let remedy =
             "install the proxy (deploy/README.md), or name its Service with --proxy-service";
-        return Some(Finding::error(subject, what, remedy.to_owned()));
+        return Some(Finding::error(&subject, what, remedy.to_owned()));
     };
     if !service.headless && service.ports.iter().all(|port| port.number != parsed.port) {
         let what =
             format!("{url:?} names port {}, which Service {ours} does not have", parsed.port);
-        return Some(Finding::error(subject, what, set));
+        return Some(Finding::error(&subject, what, set));
     }
     let ready =
         seen.index.slices(ours).flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.ready);
@@ -163,7 +157,7 @@ fn reached(
             "kubectl -n {} get pods; the pod's /readyz says what it waits for",
             ours.namespace
         );
-        return Some(Finding::error(subject, what, remedy));
+        return Some(Finding::error(&subject, what, remedy));
     }
     None
 }

@@ -12,6 +12,9 @@ use crate::discovery::watch::{Watch, resource};
 /// What every watch does.
 const VERBS: [&str; 3] = ["get", "list", "watch"];
 
+const OWN_REVIEW: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+const REVIEW: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+
 /// Whose rights are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Account {
@@ -87,9 +90,9 @@ impl Account {
             "namespace": right.namespace.as_deref().unwrap_or_default(),
         });
         let (path, kind, mut spec) = match self {
-            Self::Own => ("selfsubjectaccessreviews", "SelfSubjectAccessReview", json!({})),
+            Self::Own => (OWN_REVIEW, "SelfSubjectAccessReview", json!({})),
             Self::Of(namespace, name) => (
-                "subjectaccessreviews",
+                REVIEW,
                 "SubjectAccessReview",
                 // What the server adds to a ServiceAccount by itself must be said here.
                 json!({
@@ -105,10 +108,6 @@ impl Account {
         if let Some(map) = spec.as_object_mut() {
             map.insert("resourceAttributes".to_owned(), attributes);
         }
-        let path = match path {
-            "subjectaccessreviews" => "/apis/authorization.k8s.io/v1/subjectaccessreviews",
-            _ => "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-        };
         (path, json!({ "apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec }))
     }
 }
@@ -167,7 +166,7 @@ fn lacks(account: &Account, right: &Right, missing: &[&str]) -> Finding {
         right.group, right.resource
     );
     let subject = account.name();
-    if right.required || right.resource != "pods" && right.resource != "namespaces" {
+    if right.required || !matches!(right.resource.as_str(), "pods" | "namespaces") {
         Finding::error(&subject, what, remedy)
     } else {
         Finding::warning(&subject, what, remedy)
