@@ -1,17 +1,22 @@
 # The image of kagent-proxy: one binary on distroless, no shell, not root, read-only root file system.
 #
-# NOT BUILT in this project's CI, which has no container engine; the steps are those that CI runs on a
-# plain machine, and tests/deploy.py checks what can be checked without an engine.
+# `tests/run image` builds and runs it. Both bases are named by tag here; a build that must repeat to the bit pins
+# their digests by arguments:
+#   docker build --build-arg RUST=rust:1.95.0-bookworm@sha256:... --build-arg BASE=gcr.io/distroless/cc-debian12:nonroot@sha256:... .
 
-FROM rust:1.95-bookworm AS build
+ARG RUST=docker.io/library/rust:1.95.0-bookworm
+# glibc of the same Debian as the builder's; carries the system's certificate authorities.
+ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${RUST} AS build
 WORKDIR /src
 COPY . .
-# The demo stays out of production.
-RUN cargo build --release --locked --no-default-features --features kube,jemalloc
+# The demo stays out of production. The target folder may be a cache; the program is copied out of it.
+RUN cargo build --release --locked --no-default-features --features kube,jemalloc \
+    && cp target/release/kagent-proxy /kagent-proxy
 
-# glibc of the same Debian as the builder's; carries the system's certificate authorities.
-FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /src/target/release/kagent-proxy /usr/local/bin/kagent-proxy
+FROM ${BASE}
+COPY --from=build /kagent-proxy /usr/local/bin/kagent-proxy
 USER 65532:65532
 EXPOSE 8080 9090
 ENTRYPOINT ["/usr/local/bin/kagent-proxy"]

@@ -9,6 +9,37 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const RUN_EXAMPLES: &str = "\
+Examples:
+  A sidecar: agents find helper.team-a behind 127.0.0.1:8090
+    kagent-proxy run --route helper.team-a=127.0.0.1:8081
+  In a cluster: routes come from its objects
+    kagent-proxy run --config /etc/kagent-proxy/config.yaml
+  From a workstation, by the current kubeconfig
+    kagent-proxy run --discovery --kubeconfig ~/.kube/config --listen 127.0.0.1:8090
+  Two endpoints, and a route that requests without x-kagent-host take
+    kagent-proxy run --route tools.team-a/mcp=10.0.0.7:8080,10.0.0.8:8080 --default-route 127.0.0.1:3000";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  kagent-proxy check --config config.yaml
+  KAGENT_PROXY_LOG_LEVEL=debug kagent-proxy check --route helper.team-a=127.0.0.1:8081";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  By a configuration that nothing serves
+    kagent-proxy explain --config config.yaml --host helper.team-a --path /mcp
+  By a running proxy, which alone knows what was discovered; first: kubectl port-forward deploy/kagent-proxy 9091
+    kagent-proxy explain --admin http://127.0.0.1:9091 --host tools.team-a --path /mcp --from 10.244.1.7";
+
+#[cfg(feature = "demo")]
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  On the default ports, 8090 and 9090
+    kagent-proxy demo
+  Elsewhere, with one more route to an agent of yours
+    kagent-proxy demo --listen 127.0.0.1:9000 --route helper.team-a=127.0.0.1:8081";
+
 /// The reverse proxy behind kagent's `proxy.url`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kagent-proxy", args_conflicts_with_subcommands = true)]
@@ -25,16 +56,20 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Carry traffic (the default).
+    #[command(after_help = RUN_EXAMPLES)]
     Run(ConfigArgs),
     /// Validate a configuration and print every fault; exit 0 or 64.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(ConfigArgs),
     /// Say how a request would be routed, and why.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
     /// Look at the cluster and say what would go wrong; exit 0, 1 (an error was found) or 2 (could not look).
     #[cfg(feature = "kube")]
     Doctor(DoctorArgs),
     /// Run with an MCP server and an A2A agent of its own, on loopback, and print what to try.
     #[cfg(feature = "demo")]
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(ConfigArgs),
     /// Print the version.
     Version,
@@ -205,5 +240,22 @@ mod tests {
         assert_eq!(args.config_args().route, ["a=b:1"]);
         let both = ["kagent-proxy", "explain", "--admin", "http://a", "--route", "a=b:1"];
         assert!(Cli::try_parse_from(both).is_err(), "a running proxy has its own routes");
+    }
+
+    #[test]
+    fn every_subcommand_has_examples_that_it_understands() {
+        use clap::CommandFactory;
+
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines = help.lines().filter_map(|line| line.split_once("kagent-proxy "));
+            let examples: Vec<_> = lines.filter(|(before, _)| before.starts_with("  ")).collect();
+            assert!(command.get_name() == "version" || !examples.is_empty(), "{command}");
+            for (_, words) in examples {
+                let words = ["kagent-proxy"].into_iter().chain(words.split_whitespace());
+                let cli = Cli::try_parse_from(words.clone()).unwrap();
+                assert!(cli.command.is_some(), "{:?}", words.collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""The image, built from the Dockerfile and run as the chart runs it.
+
+Usage: image.py. Needs root and apt, from which it installs buildah, podman, runc and mmdebstrap. No registry
+is asked: both bases are made here under their own names from Debian's packages, with the Rust toolchain of
+this machine in the first. The build keeps crates and objects under `.work/`, so only the first one is slow.
+What it shows: the container runs as 65532 with a read-only file system, no capabilities and no new
+privileges; it has no shell; it relays to a backend on loopback; `/readyz` answers; SIGTERM drains it and it
+ends with 0. Stops by itself.
+"""
+
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = ROOT / ".work" / "image"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+NAME = f"localhost/kagent-proxy-test:{os.getpid()}"
+PACKAGES = ("buildah", "podman", "runc", "mmdebstrap")
+SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+# A first build on two cores; later ones take seconds.
+BUILD_SECONDS = 2400
+SECONDS = 60
+# No user namespaces, no cgroup manager and no network of its own: what a sandbox allows.
+STORE = ["--root", str(WORK / "store"), "--runroot", str(WORK / "run"), "--storage-driver", "vfs"]
+
+
+def run(*command: str, seconds: float = SECONDS, **more) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, **more)
+    if done.returncode != 0:
+        sys.exit(f"not ok {' '.join(command[:3])} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def base(argument: str) -> str:
+    """The name of a base, as the Dockerfile has it."""
+    prefix = f"ARG {argument}="
+    return next(line.removeprefix(prefix) for line in DOCKERFILE.splitlines() if line.startswith(prefix))
+
+
+def install() -> None:
+    if all(map(shutil.which, PACKAGES)):
+        return
+    run("apt-get", "update", "-qq", seconds=300)
+    run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES, seconds=600)
+
+
+def stand_in(name: str, tar: str, variant: str, packages: list[str], *config: str) -> None:
+    """An image under this name, made of Debian's packages."""
+    tree = WORK / tar
+    release = dict(line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    if not tree.exists():
+        made = tree.with_suffix(".new.tar")
+        sources = next(path for path in SOURCES if os.path.exists(path))
+        run("mmdebstrap", f"--variant={variant}", f"--include={','.join(packages)}", "--skip=check/empty",
+            release["VERSION_CODENAME"], str(made), sources, seconds=900)
+        made.rename(tree)
+    container = run("buildah", *STORE, "from", "scratch").strip()
+    run("buildah", *STORE, "add", container, str(tree), "/", seconds=300)
+    # Its post-install script, which extracting does not run, would make it.
+    run("buildah", *STORE, "add", container, "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs/ca-certificates.crt")
+    run("buildah", *STORE, "config", *config, container)
+    run("buildah", *STORE, "commit", "--rm", container, name, seconds=300)
+
+
+def build() -> None:
+    toolchain = run("rustc", "--print", "sysroot", cwd=ROOT).strip()
+    cargo = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+    target = WORK / "target"
+    target.mkdir(parents=True, exist_ok=True)
+    stand_in(base("RUST"), "rust.tar", "apt", ["gcc", "g++", "libc6-dev", "make", "ca-certificates"],
+             "--env", "PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin", "--env", "CARGO_HOME=/usr/local/cargo")
+    stand_in(base("BASE"), "runtime.tar", "extract", ["base-files", "libc6", "libgcc-s1", "netbase", "tzdata"],
+             "--user", "65532:65532")
+    volumes = [f"{toolchain}:/usr/local/rust:ro", f"{target}:/src/target:rw"]
+    volumes += [f"{cargo / name}:/usr/local/cargo/{name}:rw" for name in ("registry", "config.toml") if (cargo / name).exists()]
+    run("buildah", *STORE, "bud", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers=false",
+        *(f"--volume={volume}" for volume in volumes), "-t", NAME, ".", cwd=ROOT, seconds=BUILD_SECONDS)
+
+
+class Backend(http.server.BaseHTTPRequestHandler):
+    """Says which host it was asked for."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"host": self.headers["host"], "via": self.headers["via"]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def until_ready(port: int, podman: subprocess.Popen) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if podman.poll() is not None:
+            sys.exit(f"not ok the container ended with {podman.returncode}: {podman.stderr.read()}")
+        try:
+            if get(port, "/readyz")[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    sys.exit("not ok the container is not ready")
+
+
+def container(name: str, *command: str, entrypoint: str | None = None) -> list[str]:
+    podman = ["podman", *STORE, "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--name", name,
+              "--network", "host", "--cgroups", "disabled", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
+              "--security-opt", "no-new-privileges", "--user", "65532", "--ulimit", "nofile=4096:4096", "--pull", "never"]
+    return [*podman, *(["--entrypoint", entrypoint] if entrypoint else []), NAME, *command]
+
+
+def serves() -> None:
+    backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    threading.Thread(target=backend.serve_forever, daemon=True).start()
+    listen, admin = free_port(), free_port()
+    name = f"kagent-proxy-test-{os.getpid()}"
+    command = container(name, "run", "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}", "--route",
+                        f"helper.team-a=127.0.0.1:{backend.server_port}")
+    podman = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until_ready(admin, podman)
+        status, body = get(listen, "/x", **{"x-kagent-host": "helper.team-a"})
+        assert status == 200 and "kagent-proxy" in json.loads(body)["via"], body
+        pid = run("podman", *STORE, "inspect", "--format", "{{.State.Pid}}", name).strip()
+        state = pathlib.Path(f"/proc/{pid}/status").read_text()
+        fields = dict(line.split(":\t", 1) for line in state.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == ["65532"] * 4, fields["Uid"]
+        assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, (fields["CapEff"], fields["CapBnd"])
+        assert fields["NoNewPrivs"] == "1"
+        mounts = pathlib.Path(f"/proc/{pid}/mounts").read_text().splitlines()
+        root = next(line.split()[3] for line in mounts if line.split()[1] == "/")
+        assert "ro" in root.split(","), root
+        run("podman", *STORE, "kill", "--signal", "TERM", name)
+        podman.wait(SECONDS)
+        assert podman.returncode == 0, (podman.returncode, podman.stderr.read())
+    finally:
+        if podman.poll() is None:
+            podman.kill()
+        backend.shutdown()
+
+
+def has_no_shell() -> None:
+    for shell in ("/bin/sh", "/bin/bash", "/usr/bin/dash"):
+        done = subprocess.run(container(f"kagent-proxy-shell-{os.getpid()}", "-c", "true", entrypoint=shell),
+                              capture_output=True, text=True, timeout=SECONDS)
+        assert done.returncode == 127 and "no such file" in done.stderr.lower(), (shell, done)
+
+
+def main() -> None:
+    if os.geteuid() != 0:
+        sys.exit("not ok the image needs root to be built here; run tests/run as root, or leave the topic image out")
+    WORK.mkdir(parents=True, exist_ok=True)
+    install()
+    try:
+        build()
+        serves()
+        has_no_shell()
+    finally:
+        shutil.rmtree(WORK / "store", ignore_errors=True)
+        shutil.rmtree(WORK / "run", ignore_errors=True)
+    print("ok")
+
+
+main()
