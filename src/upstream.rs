@@ -243,14 +243,26 @@ impl Cluster {
             return Some(Arc::clone(only));
         }
         let now = Instant::now();
-        let candidates = endpoints.iter().map(|endpoint| Candidate {
-            load: endpoint.load(),
-            far: endpoint.is_far(),
-            leaving: endpoint.is_leaving(),
-            ejected: endpoint.health.is_ejected(now),
-            tried: tried.contains(&endpoint.address),
-        });
-        endpoints.get(balance::choose(candidates, fastrand::u64(..))?).cloned()
+        loop {
+            let candidates = endpoints.iter().map(|endpoint| Candidate {
+                load: endpoint.load(),
+                far: endpoint.is_far(),
+                ejected: endpoint.health.is_ejected(now),
+                tried: tried.contains(&endpoint.address),
+            });
+            let chosen = endpoints.get(balance::choose(candidates, fastrand::u64(..))?)?;
+            // One that is still ejected is the only choice left. One whose ejection is over is tried by one
+            // request; who comes second chooses again, and finds it ejected.
+            if chosen.health.is_ejected(now) || chosen.health.admit(now) {
+                return Some(Arc::clone(chosen));
+            }
+        }
+    }
+
+    /// Whether there is an endpoint that has not been tried yet.
+    #[must_use]
+    pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
+        self.endpoints.load().iter().any(|endpoint| !tried.contains(&endpoint.address))
     }
 
     /// Waits for other endpoints, at most `until`, and has the names looked up again: what refuses may
@@ -305,6 +317,32 @@ mod tests {
         tried.sort();
         let ports: Vec<u16> = tried.iter().map(SocketAddr::port).collect();
         assert_eq!(ports, [1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_was_ejected_gets_one_request_before_it_gets_its_share() {
+        let targets = vec![target(1), target(2)];
+        let cluster = Cluster::new(targets, UpstreamConfig::default(), None, Counter::noop());
+        cluster.refresh().await;
+        let failed = Arc::clone(&cluster.endpoints()[0]);
+        let picked = |times: usize| {
+            let picks = std::iter::repeat_with(|| cluster.pick(&[]).unwrap()).take(times);
+            picks.filter(|endpoint| Arc::ptr_eq(endpoint, &failed)).count()
+        };
+        assert!(failed.health.dial_failed(Instant::now(), u64::MAX));
+        assert_eq!(picked(100), 0, "ejected");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(picked(100), 1, "one tries it");
+        assert!(
+            cluster.pick(&[cluster.endpoints()[1].address]).is_some(),
+            "the last is never ejected"
+        );
+        assert!(failed.health.dial_failed(Instant::now(), u64::MAX), "it fails again");
+        assert_eq!(picked(100), 0);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(picked(100), 1);
+        failed.health.answered();
+        assert!(picked(100) > 10, "it has its share");
     }
 
     #[tokio::test(start_paused = true)]

@@ -103,7 +103,7 @@ impl<'a> Retry<'a> {
         past.repeated |= broken.written;
         past.tried.push(broken.address);
         // A new connection that closes at once is as good as a failed dial.
-        let elsewhere = broken.reused || route.cluster.pick(&past.tried).is_some();
+        let elsewhere = broken.reused || route.cluster.has_other(&past.tried);
         elsewhere || self.pause(route).await
     }
 
