@@ -79,6 +79,10 @@ pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(300);
 pub const DEFAULT_RETRY_PERCENT: u32 = 20;
 /// Retries allowed each second besides the share.
 pub const DEFAULT_RETRY_PER_SECOND: u32 = 10;
+/// `upstream.maxHeadBytes`: twice what requests may have, since backends are trusted more than clients.
+pub const DEFAULT_UPSTREAM_MAX_HEAD_BYTES: usize = 128 * 1024;
+/// `upstream.maxHeadFields`: as many as requests may have.
+pub const DEFAULT_UPSTREAM_MAX_HEAD_FIELDS: usize = 128;
 /// Port of the traffic listener in a cluster.
 pub const DEFAULT_PORT: u16 = 8080;
 /// Port of the traffic listener of a sidecar or a demo: an agent in the same pod has 8080.
@@ -351,6 +355,10 @@ pub struct UpstreamConfig {
     pub retry_percent: u32,
     /// Retries each second besides the share.
     pub retry_per_second: u32,
+    /// Bytes of one response's headers.
+    pub max_head_bytes: usize,
+    /// Fields of one response's headers.
+    pub max_head_fields: usize,
 }
 
 /// How the program ends.

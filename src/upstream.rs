@@ -7,8 +7,12 @@ pub mod balance;
 pub mod budget;
 pub mod connect;
 pub mod endpoint;
+pub mod faults;
+pub mod framing;
+pub mod greeting;
 pub mod health;
 pub mod heard;
+pub mod joint;
 pub mod pool;
 pub mod reuse;
 
@@ -25,11 +29,14 @@ use tokio::time::Instant;
 
 pub use connect::{ConnectError, Tls};
 pub use endpoint::{Endpoint, Lease, Leased};
+pub use faults::BadResponse;
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;
 use balance::Candidate;
 use budget::Budget;
+use endpoint::Manner;
+use faults::HeadLimits;
 use reuse::Reuse;
 
 /// Names are looked up no more often than this, however many requests wait.
@@ -188,9 +195,12 @@ impl Cluster {
         address: SocketAddr,
         uid: Option<Arc<str>>,
     ) -> Arc<Endpoint> {
+        let config = &self.config;
         let tls = self.tls.clone().filter(|_| target.scheme == Scheme::Https);
-        let reuse = Reuse::new(self.config.idle, self.config.idle_max);
-        Arc::new(Endpoint::new(target.clone(), address, uid, tls, reuse, self.discarded.clone()))
+        let heads = HeadLimits { bytes: config.max_head_bytes, fields: config.max_head_fields };
+        let reuse = Reuse::new(config.idle, config.idle_max);
+        let manner = Manner { tls, heads, reuse, discarded: self.discarded.clone() };
+        Arc::new(Endpoint::new(target.clone(), address, uid, manner))
     }
 
     /// New files for the dials to come. If they changed, connections of before take no new request: an

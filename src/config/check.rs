@@ -329,6 +329,18 @@ impl Reader<'_> {
                 &mut upstream.retry_per_second,
                 number::<0, 100_000, _>(),
             );
+            self.set(
+                &mut section,
+                "maxHeadBytes",
+                &mut upstream.max_head_bytes,
+                size::<8192, MIB>(),
+            );
+            self.set(
+                &mut section,
+                "maxHeadFields",
+                &mut upstream.max_head_fields,
+                number::<16, 1000, _>(),
+            );
             self.end(&section);
         }
         if let Some(mut section) = self.section(map, "hold") {

@@ -89,6 +89,8 @@ impl Default for UpstreamConfig {
             resolve_every: DEFAULT_RESOLVE_EVERY,
             retry_percent: DEFAULT_RETRY_PERCENT,
             retry_per_second: DEFAULT_RETRY_PER_SECOND,
+            max_head_bytes: DEFAULT_UPSTREAM_MAX_HEAD_BYTES,
+            max_head_fields: DEFAULT_UPSTREAM_MAX_HEAD_FIELDS,
         }
     }
 }

@@ -55,6 +55,8 @@ fn values(config: &Config) -> Value {
             "idle": duration_text(config.upstream.idle), "idleMax": duration_text(config.upstream.idle_max),
             "resolveEvery": duration_text(config.upstream.resolve_every),
             "retryPercent": config.upstream.retry_percent, "retryPerSecond": config.upstream.retry_per_second,
+            "maxHeadBytes": size_text(config.upstream.max_head_bytes),
+            "maxHeadFields": config.upstream.max_head_fields,
         },
         "hold": { "max": config.hold.max, "maxPerSource": config.hold.max_per_source },
         "trustedProxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -1,5 +1,8 @@
 //! Opens one connection to one endpoint: TCP, TLS and the HTTP handshake under one deadline.
 //!
+//! The handshake of HTTP/2 ends with the backend's SETTINGS: from then on it is sure that the backend
+//! speaks it, and how many streams it takes.
+//!
 //! Knows nothing of pools or requests. `upstream/endpoint.rs` keeps what it opens.
 
 use std::future::{Future, poll_fn};
@@ -7,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,18 +20,24 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use super::faults::{HeadLimits, is_malformed};
+use super::greeting::{Greeted, Greeting};
 use super::heard::{Ear, Heard};
 use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
 use crate::socket::Tcp;
 use crate::tls::ClientConfigs;
 
-/// Bytes of an upstream answer's head.
-const MAX_HEAD: usize = 128 * 1024;
+/// Bytes that are read at once from an HTTP/1 connection, at most: larger only where a head may be.
+const READ_AHEAD: usize = 128 * 1024;
 /// Streams at once on one HTTP/2 connection.
-const MAX_STREAMS: usize = 100;
+pub const MAX_STREAMS: usize = 100;
+/// What hyper says of the streams before the backend's SETTINGS; they cannot say this (RFC 9113 section
+/// 6.5.1: 32 bits).
+const UNKNOWN: usize = usize::MAX - 1;
 /// Unread bytes of one stream, and of all of its connection: more than all streams together may have,
 /// so that a client that does not read stops its own stream only.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -58,9 +68,26 @@ impl Http2 {
     /// up the others of its connection.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        self.streams() < self.limit.load(Ordering::Relaxed).min(MAX_STREAMS)
+    }
+
+    /// Streams in flight.
+    #[must_use]
+    pub fn streams(&self) -> usize {
         // The pool's own clone is none.
-        let streams = Arc::strong_count(&self.limit) - 1;
-        streams < self.limit.load(Ordering::Relaxed).min(MAX_STREAMS)
+        Arc::strong_count(&self.limit) - 1
+    }
+
+    /// What tells this connection from others, and is no stream.
+    #[must_use]
+    pub fn id(&self) -> Weak<AtomicUsize> {
+        Arc::downgrade(&self.limit)
+    }
+
+    /// Whether it is this connection.
+    #[must_use]
+    pub fn is(&self, id: &Weak<AtomicUsize>) -> bool {
+        Weak::as_ptr(id) == Arc::as_ptr(&self.limit)
     }
 }
 
@@ -74,11 +101,11 @@ pub struct Http1 {
 }
 
 /// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Refused, unreachable or reset: usually nothing listens there (yet).
     #[error("cannot connect to {0}: {1}")]
-    Io(SocketAddr, #[source] io::Error),
+    Io(SocketAddr, #[source] Arc<io::Error>),
     /// No answer in time: usually the pod is gone and its address with it.
     #[error("no connection to {0} within {1:?}")]
     Timeout(SocketAddr, Duration),
@@ -88,10 +115,22 @@ pub enum ConnectError {
     /// TCP stands, TLS does not: usually the certificate is not trusted or for another name, or the
     /// port speaks plain text.
     #[error("TLS handshake with {1} ({0}) failed: {2}")]
-    Tls(SocketAddr, String, #[source] io::Error),
+    Tls(SocketAddr, String, #[source] Arc<io::Error>),
     /// TCP stands, HTTP does not: usually the wrong scheme.
     #[error("HTTP handshake with {0} failed: {1}")]
-    Handshake(SocketAddr, #[source] hyper::Error),
+    Handshake(SocketAddr, #[source] Arc<hyper::Error>),
+}
+
+// === impl ConnectError ===
+
+impl ConnectError {
+    fn io(address: SocketAddr, error: io::Error) -> Self {
+        Self::Io(address, Arc::new(error))
+    }
+
+    fn handshake(address: SocketAddr, error: hyper::Error) -> Self {
+        Self::Handshake(address, Arc::new(error))
+    }
 }
 
 /// The client's side of TLS, replaced when its files change.
@@ -126,6 +165,8 @@ pub struct Dial<'a> {
     pub target: &'a Target,
     /// For `https` targets.
     pub tls: Option<&'a Tls>,
+    /// What responses may measure.
+    pub heads: HeadLimits,
     /// The request cannot travel over HTTP/2.
     pub http1: bool,
 }
@@ -142,13 +183,13 @@ pub async fn open(dial: Dial<'_>, deadline: Duration) -> Result<Sender, ConnectE
 
 async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
     let address = dial.address;
-    let stream = TcpStream::connect(address).await.map_err(|e| ConnectError::Io(address, e))?;
-    let stream = Tcp::new(stream).map_err(|e| ConnectError::Io(address, e))?;
+    let stream = TcpStream::connect(address).await.map_err(|e| ConnectError::io(address, e))?;
+    let stream = Tcp::new(stream).map_err(|e| ConnectError::io(address, e))?;
     match dial.tls {
         Some(tls) => Box::pin(secure(dial, tls, stream)).await,
         None => {
             let http2 = dial.target.scheme == Scheme::H2c;
-            Box::pin(speak(stream, address, http2)).await
+            Box::pin(speak(stream, address, dial.heads, http2)).await
         }
     }
 }
@@ -163,48 +204,35 @@ async fn secure(dial: Dial<'_>, tls: &Tls, stream: Tcp) -> Result<Sender, Connec
     let stream = TlsConnector::from(Arc::clone(config))
         .connect(server, stream)
         .await
-        .map_err(|error| ConnectError::Tls(address, name.clone(), error))?;
+        .map_err(|error| ConnectError::Tls(address, name.clone(), Arc::new(error)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Box::pin(speak(Box::new(stream), address, http2)).await
+    Box::pin(speak(Box::new(stream), address, dial.heads, http2)).await
 }
 
 /// The HTTP handshake; the connection lives in a task of its own from then on.
-async fn speak<I>(stream: I, address: SocketAddr, http2: bool) -> Result<Sender, ConnectError>
+pub(super) async fn speak<I>(
+    stream: I,
+    address: SocketAddr,
+    heads: HeadLimits,
+    http2: bool,
+) -> Result<Sender, ConnectError>
 where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handshake = |error| ConnectError::Handshake(address, error);
     if http2 {
-        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(handshake)?;
-        let limit = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-        // Weak, for each strong one is a stream.
-        let told = Arc::downgrade(&limit);
-        let connection = poll_fn(move |cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            if let Some(limit) = told.upgrade() {
-                limit.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            }
-            polled
-        });
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "upstream connection ended");
-            }
-        });
-        return Ok(Sender::Http2(Http2 { sender, limit }));
+        return speak_http2(stream, address, heads).await.map(Sender::Http2);
     }
     let ear = Ear::default();
     let io = TokioIo::new(Heard::new(stream, ear.clone()));
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_HEAD).handshake(io).await.map_err(handshake)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(heads.bytes.max(READ_AHEAD))
+        .max_header_size(heads.bytes)
+        .max_headers(heads.fields)
+        // RFC 9112 section 5.1: a proxy removes them.
+        .allow_spaces_after_header_name_in_responses(true)
+        .handshake(io)
+        .await
+        .map_err(|error| ConnectError::handshake(address, error))?;
     let mut connection = connection.with_upgrades();
     tokio::spawn(async move {
         // By reference: awaited itself it would lie twice in the task, which lives as long as it.
@@ -213,4 +241,64 @@ where
         }
     });
     Ok(Sender::Http1(Http1 { sender, ear }))
+}
+
+async fn speak_http2<I>(
+    stream: I,
+    address: SocketAddr,
+    heads: HeadLimits,
+) -> Result<Http2, ConnectError>
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let greeting = Greeting::default();
+    let stream = Greeted::new(stream, greeting.clone());
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_max_send_streams(UNKNOWN)
+        .max_header_list_size(heads.list_size())
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ConnectError::handshake(address, error))?;
+    let limit = Arc::new(AtomicUsize::new(UNKNOWN));
+    // Weak, for each strong one is a stream.
+    let told = Arc::downgrade(&limit);
+    let (greet, greeted) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut greet = Some(greet);
+        let ended = poll_fn(|cx| {
+            greeting.register(cx.waker());
+            let polled = Pin::new(&mut connection).poll(cx);
+            let streams = connection.current_max_send_streams();
+            if streams != UNKNOWN {
+                if let Some(limit) = told.upgrade() {
+                    limit.store(streams, Ordering::Relaxed);
+                }
+                if let Some(greet) = greet.take() {
+                    greeting.over();
+                    // Whoever dialled may be gone.
+                    let _ = greet.send(Ok(()));
+                }
+            }
+            polled
+        })
+        .await;
+        match (ended, greet) {
+            (Ok(()), _) => {}
+            // Whoever dialled may be gone.
+            (Err(error), Some(greet)) => drop(greet.send(Err(error))),
+            (Err(error), None) => tracing::debug!(%address, %error, "upstream connection ended"),
+        }
+    });
+    match greeted.await {
+        Ok(Ok(())) => Ok(Http2 { sender, limit }),
+        Ok(Err(error)) if is_malformed(&error) => Err(ConnectError::handshake(address, error)),
+        // It accepted and closed: as good as refused.
+        Ok(Err(error)) => Err(ConnectError::io(address, io::Error::other(error))),
+        Err(_) => Err(ConnectError::io(address, io::ErrorKind::UnexpectedEof.into())),
+    }
 }

@@ -4,7 +4,8 @@
 //! One short mutex, no task, no key. Knows senders and ages; what the endpoint's habits are, it
 //! learns in `upstream/reuse.rs`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::Counter;
@@ -15,6 +16,12 @@ use super::reuse::Reuse;
 
 /// How often idle connections are looked at.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// Idle HTTP/1 connections that are kept, at most. More than ever lie idle under a steady load, however
+/// large; a burst leaves behind what its backend has a descriptor and its thread for.
+const MAX_IDLE: usize = 1024;
+/// An HTTP/2 connection beside another one is closed after this long without a stream: a burst may have
+/// opened it, and the next burst may want it.
+const SURPLUS_IDLE: Duration = Duration::from_secs(30);
 
 /// What one endpoint has open and unused.
 #[derive(Debug)]
@@ -29,8 +36,9 @@ struct State {
     epoch: u64,
     /// Oldest first.
     idle: Vec<Idle>,
-    /// Another one is opened when all have as many streams as they take.
-    shared: Vec<Http2>,
+    /// Another one is opened when all have as many streams as they take. The first one with room is taken,
+    /// so that the others run empty.
+    shared: Vec<Shared>,
     reuse: Reuse,
 }
 
@@ -38,6 +46,13 @@ struct State {
 struct Idle {
     http1: Http1,
     since: Instant,
+}
+
+#[derive(Debug)]
+struct Shared {
+    http2: Http2,
+    /// Seen without a stream, and not taken since.
+    idle: Option<Instant>,
 }
 
 // === impl Pool ===
@@ -55,9 +70,9 @@ impl Pool {
         let mut state = self.lock();
         let epoch = state.epoch;
         if !http1 {
-            state.shared.retain(|http2| !http2.sender.is_closed());
-            if let Some(http2) = state.shared.iter().find(|http2| http2.has_room()) {
-                return Some((Sender::Http2(http2.clone()), epoch));
+            state.shared.retain(|shared| !shared.http2.sender.is_closed());
+            if let Some(shared) = state.shared.iter_mut().find(|shared| shared.http2.has_room()) {
+                return Some((shared.take(), epoch));
             }
         }
         let limit = state.reuse.limit();
@@ -79,6 +94,15 @@ impl Pool {
         None
     }
 
+    /// This HTTP/2 connection, if it may be used and has room.
+    pub fn take_shared(&self, id: &Weak<AtomicUsize>) -> Option<(Sender, u64)> {
+        let mut state = self.lock();
+        let epoch = state.epoch;
+        let shared = state.shared.iter_mut().find(|shared| shared.http2.is(id))?;
+        let open = shared.http2.has_room() && !shared.http2.sender.is_closed();
+        open.then(|| (shared.take(), epoch))
+    }
+
     /// For [`Pool::put`] and [`Pool::share`]: when a connection was taken or its dial began.
     pub fn epoch(&self) -> u64 {
         self.lock().epoch
@@ -87,8 +111,13 @@ impl Pool {
     /// Keeps a connection whose answer has been read to its end.
     pub fn put(&self, http1: Http1, epoch: u64, now: Instant) {
         let mut state = self.lock();
-        if state.epoch == epoch {
+        if state.epoch != epoch {
+            return;
+        }
+        if state.idle.len() < MAX_IDLE {
             state.idle.push(Idle { http1, since: now });
+        } else {
+            self.discarded.increment(1);
         }
     }
 
@@ -96,7 +125,7 @@ impl Pool {
     pub fn share(&self, http2: &Http2, epoch: u64) {
         let mut state = self.lock();
         if state.epoch == epoch {
-            state.shared.push(http2.clone());
+            state.shared.push(Shared { http2: http2.clone(), idle: None });
         }
     }
 
@@ -135,7 +164,18 @@ impl Pool {
             }
             keep
         });
-        shared.retain(|http2| !http2.sender.is_closed());
+        let mut first = true;
+        shared.retain_mut(|shared| {
+            if shared.http2.sender.is_closed() {
+                return false;
+            }
+            let surplus = shared.idle_for(now) >= SURPLUS_IDLE && !first;
+            first = false;
+            if surplus {
+                self.discarded.increment(1);
+            }
+            !surplus
+        });
     }
 
     /// For how long idle connections are used at the moment.
@@ -147,5 +187,111 @@ impl Pool {
     /// A poisoned lock only means that another thread panicked between two plain stores.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn take(&mut self) -> Sender {
+        self.idle = None;
+        Sender::Http2(self.http2.clone())
+    }
+
+    /// For how long it has been seen without a stream.
+    fn idle_for(&mut self, now: Instant) -> Duration {
+        if self.http2.streams() > 0 {
+            self.idle = None;
+            return Duration::ZERO;
+        }
+        now.saturating_duration_since(*self.idle.get_or_insert(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    use super::*;
+    use crate::upstream::connect::speak;
+    use crate::upstream::faults::HeadLimits;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn pool() -> Pool {
+        Pool::new(Reuse::new(4 * S, 55 * S), Counter::noop())
+    }
+
+    async fn connection(http2: bool) -> Sender {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        if http2 {
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<Bytes>::new()))
+            });
+            tokio::spawn(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(theirs), service),
+            );
+        } else {
+            // Held open.
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(theirs);
+            });
+        }
+        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
+        speak(ours, ([127, 0, 0, 1], 1).into(), heads, http2).await.unwrap()
+    }
+
+    async fn shared(pool: &Pool) -> Http2 {
+        let Sender::Http2(http2) = connection(true).await else { panic!("no HTTP/2") };
+        pool.share(&http2, 0);
+        http2
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_beside_another_ends_after_a_while_without_a_stream() {
+        let (pool, start) = (pool(), Instant::now());
+        drop((shared(&pool).await, shared(&pool).await));
+        let stream = shared(&pool).await;
+        let count = || pool.lock().shared.len();
+        pool.sweep(start);
+        assert_eq!(count(), 3);
+        pool.sweep(start + SURPLUS_IDLE - S);
+        assert_eq!(count(), 3, "not yet");
+        pool.sweep(start + SURPLUS_IDLE);
+        assert_eq!(count(), 2, "the first one, and the one with a stream");
+        pool.sweep(start + 100 * SURPLUS_IDLE);
+        assert_eq!(count(), 2, "a stream is never cut");
+        drop(stream);
+        let ended = start + 200 * SURPLUS_IDLE;
+        pool.sweep(ended);
+        assert_eq!(count(), 2, "its time without a stream begins now");
+        pool.sweep(ended + SURPLUS_IDLE);
+        assert_eq!(count(), 1, "the first one stays");
+        assert!(pool.take(false, ended).is_some());
+    }
+
+    #[tokio::test]
+    async fn streams_go_to_the_first_connection_with_room_so_that_the_others_run_empty() {
+        let pool = pool();
+        let first = shared(&pool).await.id();
+        let second = shared(&pool).await.id();
+        let taken = pool.take(false, Instant::now()).unwrap().0;
+        assert!(matches!(&taken, Sender::Http2(http2) if http2.is(&first)));
+        let (asked_for, _) = pool.take_shared(&second).unwrap();
+        assert!(matches!(&asked_for, Sender::Http2(http2) if http2.is(&second)));
+    }
+
+    #[tokio::test]
+    async fn no_more_idle_connections_are_kept_than_anyone_needs() {
+        let (pool, now) = (pool(), Instant::now());
+        for _ in 0..MAX_IDLE + 3 {
+            let Sender::Http1(http1) = connection(false).await else { panic!("no HTTP/1") };
+            pool.put(http1, 0, now);
+        }
+        assert_eq!(pool.lock().idle.len(), MAX_IDLE);
     }
 }

@@ -71,7 +71,11 @@ impl H2cBackend {
 
     /// One that takes so many streams on a connection.
     async fn limited(streams: u32) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), streams)
+    }
+
+    /// The same, on a socket that has been there before.
+    fn on(listener: TcpListener, streams: u32) -> Self {
         let port = listener.local_addr().unwrap().port();
         let (calls, taken) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -317,5 +321,112 @@ async fn more_streams_than_a_connection_takes_get_another_connection() {
     let opened = "kagent_proxy_upstream_connections_total{route=\"s.ns\",event=\"opened\"} 3";
     assert!(metrics.contains(opened), "{metrics}");
     drop(open);
+    proxy.stop().await;
+}
+
+/// A proxy whose dials have time until the scenario lets them in.
+async fn patient(port: u16) -> TestProxy {
+    let mut route = route("s.ns", "/", Scheme::H2c, &[port]);
+    route.to.timeouts.connect = BOUND;
+    TestProxy::start(config(vec![route])).await
+}
+
+/// Requests that all wait for a connection: the backend accepts none before they are there.
+async fn burst(requests: usize) -> (TestProxy, String) {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let proxy = patient(port).await;
+    let mut clients = Vec::new();
+    for _ in 0..requests {
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+        clients.push(client);
+    }
+    let waiting = format!("kagent_proxy_open_requests{{route=\"s.ns\"}} {requests}\n");
+    while !proxy.admin("/metrics").await.contains(&waiting) {}
+    let mut backend = H2cBackend::on(backend, 200);
+    // All are open at once.
+    let mut calls = Vec::new();
+    for _ in 0..requests {
+        calls.push(backend.accept().await.1);
+    }
+    for call in calls {
+        let (feed, body) = script();
+        drop(feed);
+        call.send(Response::new(body)).ok().unwrap();
+    }
+    for client in &mut clients {
+        client.until("0\r\n\r\n").await;
+    }
+    drop(clients);
+    let metrics = proxy.admin("/metrics").await;
+    (proxy, metrics)
+}
+
+fn opened(count: usize) -> String {
+    format!("kagent_proxy_upstream_connections_total{{route=\"s.ns\",event=\"opened\"}} {count}\n")
+}
+
+#[tokio::test]
+async fn a_burst_to_a_cold_backend_shares_one_dial() {
+    let (proxy, metrics) = burst(40).await;
+    assert!(metrics.contains(&opened(1)), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_burst_of_more_streams_than_a_connection_carries_gets_one_dial_more() {
+    let (proxy, metrics) = burst(150).await;
+    assert!(metrics.contains(&opened(2)), "{metrics}");
+    proxy.stop().await;
+}
+
+/// A stream that has to wait for another one's end would wait for ever behind an event stream.
+#[tokio::test]
+async fn a_burst_heeds_the_backend_s_limit_of_streams() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let proxy = patient(port).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+        clients.push(client);
+    }
+    let waiting = "kagent_proxy_open_requests{route=\"s.ns\"} 5\n";
+    while !proxy.admin("/metrics").await.contains(waiting) {}
+    let mut backend = H2cBackend::on(backend, 1);
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        calls.push(backend.accept().await);
+    }
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains(&opened(5)), "{metrics}");
+    drop((clients, calls));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn who_dials_for_others_may_leave() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let proxy = patient(port).await;
+    let get = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+    let (mut first, mut second) = (proxy.connect().await, proxy.connect().await);
+    for (client, open) in [(&mut first, 1), (&mut second, 2)] {
+        client.send(get).await;
+        let waiting = format!("kagent_proxy_open_requests{{route=\"s.ns\"}} {open}\n");
+        while !proxy.admin("/metrics").await.contains(&waiting) {}
+    }
+    drop(first);
+    while !proxy.admin("/metrics").await.contains("kagent_proxy_open_requests{route=\"s.ns\"} 1\n")
+    {
+    }
+    let mut backend = H2cBackend::on(backend, 200);
+    let (feed, body) = script();
+    drop(feed);
+    backend.accept().await.1.send(Response::new(body)).ok().unwrap();
+    second.until("0\r\n\r\n").await;
+    drop(second);
     proxy.stop().await;
 }

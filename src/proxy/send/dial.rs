@@ -74,7 +74,9 @@ async fn dial(
         };
         match ended {
             Some((endpoint, Ok(lease))) => {
-                route.metrics.opened.increment(1);
+                let metrics = &route.metrics;
+                let shares = lease.reused;
+                if shares { &metrics.reused } else { &metrics.opened }.increment(1);
                 // What was overtaken is slow or dead, and would be waited for again by the next one.
                 let overtaken = open.iter().take_while(|other| !Arc::ptr_eq(other, &endpoint));
                 overtaken.for_each(|other| dial_failed(route, other));

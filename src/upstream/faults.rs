@@ -1,0 +1,97 @@
+//! What a backend did instead of sending a response that can be passed on.
+//!
+//! Knows errors of hyper and h2, and heads; never a connection or a request.
+
+use std::error::Error as _;
+
+use h2::Reason;
+use http::HeaderMap;
+
+/// What one response's headers may measure, over either version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes, as HTTP/1.1 writes them.
+    pub bytes: usize,
+    /// Fields.
+    pub fields: usize,
+}
+
+/// A response that came, and cannot be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadResponse {
+    /// Two readers could find its end in two places.
+    #[error("the end of the response is ambiguous: {0}")]
+    Ambiguous(&'static str),
+    /// Beyond the limits.
+    #[error(
+        "the response's headers are larger than {} bytes (upstream.maxHeadBytes) or {} fields \
+         (upstream.maxHeadFields)",
+        .0.bytes,
+        .0.fields
+    )]
+    TooLarge(HeadLimits),
+}
+
+// === impl HeadLimits ===
+
+impl HeadLimits {
+    /// Whether a head with these fields is within.
+    #[must_use]
+    pub fn admit(self, headers: &HeaderMap) -> bool {
+        // The status line and the empty line, without a reason phrase, which HTTP/2 does not have.
+        let line = "HTTP/1.1 200 \r\n\r\n".len();
+        let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+        bytes + line <= self.bytes && headers.len() <= self.fields
+    }
+
+    /// A bound for h2, which counts 32 bytes more for each field (RFC 9113 section 6.5.2). More than the
+    /// limits: what lies between is refused by us, with a reason.
+    #[must_use]
+    pub fn list_size(self) -> u32 {
+        let size = self.fields.saturating_mul(32).saturating_add(self.bytes).saturating_mul(2);
+        u32::try_from(size).unwrap_or(u32::MAX)
+    }
+}
+
+/// Whether the backend surely did nothing with the request (RFC 9113 section 8.7): it refused the
+/// stream, or said goodbye with a last stream below this one. h2 gives the error of a GOAWAY to no
+/// stream that the backend may still have worked on: those wait, and end with their connection.
+#[must_use]
+pub fn unprocessed(error: &hyper::Error) -> bool {
+    of_h2(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        error.is_remote() && (refused || error.is_go_away())
+    })
+}
+
+/// Whether something came that is not HTTP, or breaks its rules: the backend's fault, but no reset.
+#[must_use]
+pub fn is_malformed(error: &hyper::Error) -> bool {
+    error.is_parse() || of_h2(error).is_some_and(h2::Error::is_library)
+}
+
+fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn a_head_is_measured_as_http_1_writes_it() {
+        let mut headers = HeaderMap::new();
+        headers.append(HeaderName::from_static("x-a"), HeaderValue::from_static("12345"));
+        headers.append(HeaderName::from_static("x-a"), HeaderValue::from_static("6"));
+        let written = "HTTP/1.1 200 \r\nx-a: 12345\r\nx-a: 6\r\n\r\n".len();
+        for (bytes, fields, admitted) in
+            [(written, 2, true), (written - 1, 2, false), (written, 1, false)]
+        {
+            let limits = HeadLimits { bytes, fields };
+            assert_eq!(limits.admit(&headers), admitted, "{limits:?}");
+        }
+        assert!(HeadLimits { bytes: 100, fields: 2 }.list_size() >= 2 * 100 + 2 * 64);
+    }
+}
