@@ -1,7 +1,8 @@
 //! The body of a request on its way up: every frame passes as it comes, counted.
 //!
 //! Of a JSON body the first bytes are remembered (shared, not copied) until the answer begins, so that
-//! an error of our own can carry the request's id. Knows frames; never a socket, a route or a policy.
+//! an error of our own can carry the request's id, and a body that was remembered whole can be sent again
+//! where that is allowed. Knows frames; never a socket, a route or a policy.
 //! `upstream/endpoint.rs` sends it.
 
 use std::pin::Pin;
@@ -14,6 +15,9 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::Notify;
+
+use crate::headers;
 
 /// Bytes of a body that are looked at for the request's id (D10).
 pub const MAX_PEEK: usize = 64 * 1024;
@@ -26,7 +30,7 @@ const PEEK_WAIT: Duration = Duration::from_millis(100);
 /// A client's body.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// None for the body of a request that is sent again: it had none.
+    /// None for the body of a request that is sent again.
     incoming: Option<Incoming>,
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
@@ -50,7 +54,45 @@ impl Drop for Open {
 pub struct Upload {
     bytes: AtomicU64,
     broken: AtomicBool,
-    start: Mutex<Option<Vec<Bytes>>>,
+    /// It has passed to its end.
+    whole: AtomicBool,
+    /// Trailers have passed, which are not remembered.
+    trailed: AtomicBool,
+    /// What is remembered is to be read once more.
+    again: AtomicBool,
+    /// Nothing more will pass, whole or not.
+    over: AtomicBool,
+    ended: Notify,
+    /// The client has not sent what is asked for.
+    waits: AtomicBool,
+    start: Mutex<Option<Start>>,
+}
+
+/// What is remembered, as it came. Most bodies come in one piece.
+#[derive(Debug, Default)]
+struct Start {
+    first: Bytes,
+    more: Vec<Bytes>,
+}
+
+// === impl Start ===
+
+impl Start {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() {
+            self.first = chunk;
+        } else {
+            self.more.push(chunk);
+        }
+    }
+
+    fn bytes(&self) -> Bytes {
+        if self.more.is_empty() {
+            return self.first.clone();
+        }
+        let more = self.more.iter().flatten();
+        self.first.iter().chain(more).copied().collect()
+    }
 }
 
 // === impl RequestBody ===
@@ -64,10 +106,11 @@ impl RequestBody {
             open.fetch_add(1, Ordering::Relaxed);
             Open(Arc::clone(open))
         });
-        let start = Mutex::new(remember.then(Vec::new));
+        let start = Mutex::new(remember.then(Start::default));
+        let whole = AtomicBool::new(open.is_none());
         Self {
             incoming: Some(incoming),
-            upload: Arc::new(Upload { start, ..Upload::default() }),
+            upload: Arc::new(Upload { start, whole, ..Upload::default() }),
             expects,
             _open: open,
         }
@@ -77,6 +120,15 @@ impl RequestBody {
     #[must_use]
     pub fn empty(upload: Arc<Upload>) -> Self {
         Self { incoming: None, upload, expects: false, _open: None }
+    }
+
+    /// The same body once more, for a request of which the backend surely did nothing; none if it was not
+    /// remembered whole. It is not counted a second time.
+    #[must_use]
+    pub fn again(upload: &Arc<Upload>) -> Option<Self> {
+        let again = !upload.remembered()?.is_empty();
+        upload.again.store(again, Ordering::Relaxed);
+        Some(Self::empty(Arc::clone(upload)))
     }
 
     /// What has passed.
@@ -136,24 +188,51 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx);
-        match &polled {
+        let Self { incoming, upload, .. } = &mut *self;
+        let Some(incoming) = incoming else {
+            // hyper asks for it while it sends the head, so before anything is forgotten.
+            let again = upload.again.swap(false, Ordering::Relaxed);
+            let bytes = again.then(|| upload.remembered()).flatten();
+            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+        };
+        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
+        match &mut polled {
+            Poll::Pending => upload.waits.store(true, Ordering::Relaxed),
             Poll::Ready(Some(Ok(frame))) => {
-                frame.data_ref().map_or((), |data| self.upload.pass(data))
+                upload.waits.store(false, Ordering::Relaxed);
+                if let Some(data) = frame.data_ref() {
+                    upload.pass(data);
+                    if incoming.is_end_stream() {
+                        upload.whole.store(true, Ordering::Relaxed);
+                    }
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_trailers(trailers);
+                    upload.trailed.store(true, Ordering::Relaxed);
+                }
             }
-            Poll::Ready(Some(Err(_))) => self.upload.broken.store(true, Ordering::Relaxed),
-            Poll::Ready(None) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => upload.broken.store(true, Ordering::Relaxed),
+            Poll::Ready(None) => upload.whole.store(true, Ordering::Relaxed),
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        let again = || self.upload.again.load(Ordering::Relaxed);
+        self.incoming.as_ref().map_or_else(|| !again(), Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let again = || self.upload.again.load(Ordering::Relaxed);
+        let left = || if again() { self.upload.bytes() } else { 0 };
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(left()), Body::size_hint)
+    }
+}
+
+/// Whoever sends a body drops it at its end, or when it cannot go on.
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.upload.over.store(true, Ordering::Release);
+        self.upload.ended.notify_waiters();
     }
 }
 
@@ -171,13 +250,51 @@ impl Upload {
     }
 
     /// The remembered bytes, which are forgotten by this.
-    pub fn take_start(&self) -> Option<Vec<u8>> {
-        self.lock().take().map(|chunks| chunks.concat())
+    pub fn take_start(&self) -> Option<Bytes> {
+        self.lock().take().map(|start| start.bytes())
     }
 
     /// Forgets them: the backend answers, so no error of ours will need them.
     pub fn forget_start(&self) {
         *self.lock() = None;
+    }
+
+    /// All bytes, if the body has ended and nothing of it was forgotten.
+    fn remembered(&self) -> Option<Bytes> {
+        let length = usize::try_from(self.bytes()).ok()?;
+        let whole = self.whole.load(Ordering::Relaxed) && !self.is_broken();
+        if !whole || self.trailed.load(Ordering::Relaxed) {
+            return None;
+        }
+        if length == 0 {
+            return Some(Bytes::new());
+        }
+        let bytes = self.lock().as_ref()?.bytes();
+        (bytes.len() == length).then_some(bytes)
+    }
+
+    /// Waits until nothing more of the body will pass, and for `limit` more. A client may take its time; a
+    /// backend that takes nothing of what the client has sent has this long too, or up to twice that.
+    pub async fn overdue(&self, limit: Duration) {
+        loop {
+            let before = self.bytes();
+            tokio::select! {
+                () = self.over() => break,
+                () = tokio::time::sleep(limit) => {}
+            }
+            if self.bytes() == before && !self.waits.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+        tokio::time::sleep(limit).await;
+    }
+
+    async fn over(&self) {
+        let mut ended = std::pin::pin!(self.ended.notified());
+        ended.as_mut().enable();
+        if !self.over.load(Ordering::Acquire) {
+            ended.await;
+        }
     }
 
     /// Counts bytes that went another way than through the body.
@@ -191,11 +308,11 @@ impl Upload {
             return;
         };
         if room > 0
-            && let Some(chunks) = self.lock().as_mut()
+            && let Some(start) = self.lock().as_mut()
         {
             let mut chunk = data.clone();
             chunk.truncate(room.min(data.remaining()));
-            chunks.push(chunk);
+            start.push(chunk);
         }
     }
 
@@ -204,7 +321,7 @@ impl Upload {
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Bytes>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Start>> {
         self.start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use http::Version;
 use http::header::{
-    CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use ipnet::IpNet;
 
@@ -66,6 +67,19 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
+}
+
+/// Removes from trailers what may stand in a head only (RFC 9110 section 6.5.1): what frames the message,
+/// what concerns one connection, and what says where a request goes or came from, for a reader may merge
+/// trailers into the head.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in [CONTENT_LENGTH, TRAILER, HOST, VIA, X_KAGENT_HOST, X_KAGENT_PROXY_ERROR] {
+        trailers.remove(name);
+    }
+    for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
+        trailers.remove(name);
+    }
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).
@@ -143,7 +157,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue, proto: &'static st
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
     if !trusted || !headers.contains_key(&FORWARDED_HOST) {
-        match headers.get(http::header::HOST).cloned() {
+        match headers.get(HOST).cloned() {
             Some(host) => headers.insert(FORWARDED_HOST, host),
             None => headers.remove(FORWARDED_HOST),
         };

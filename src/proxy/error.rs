@@ -7,7 +7,7 @@ use http::Request;
 use super::reason::Reason;
 use crate::body::RequestBody;
 use crate::route::{BadHost, Note};
-use crate::upstream::ConnectError;
+use crate::upstream::{BadResponse, ConnectError};
 
 /// Everything that ends a request inside the proxy.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,9 @@ pub enum ProxyError {
     /// The answer is not HTTP.
     #[error("{0} answered with something that is not HTTP: {1}")]
     UpstreamProtocol(String, hyper::Error),
+    /// The response is HTTP and cannot be passed on.
+    #[error("the response of {0} cannot be passed on: {1}")]
+    BadResponse(String, Box<BadResponse>),
     /// The connection turned into something else without being asked.
     #[error("{0} switched protocols without being asked")]
     UnaskedUpgrade(String),
@@ -127,7 +130,9 @@ impl ProxyError {
             Self::ConnectTimeout(_) => Reason::ConnectTimeout,
             Self::ConnectFailed(_) => Reason::ConnectFailed,
             Self::UpstreamReset(..) => Reason::UpstreamReset,
-            Self::UpstreamProtocol(..) | Self::UnaskedUpgrade(_) => Reason::UpstreamProtocol,
+            Self::UpstreamProtocol(..) | Self::BadResponse(..) | Self::UnaskedUpgrade(_) => {
+                Reason::UpstreamProtocol
+            }
             Self::HeadTimeout(..) => Reason::HeadTimeout,
             Self::Internal => Reason::Internal,
         }

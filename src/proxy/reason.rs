@@ -145,7 +145,7 @@ impl Reason {
                 "see why the backend closed the connection before it answered; the call may have run"
             }
             Self::UpstreamProtocol => {
-                "the backend's answer is not HTTP: check the target's port and scheme"
+                "see what the error says of the response; if it is not HTTP, check the target's port and scheme"
             }
             Self::HeadTimeout => "raise the route's head or total limit, which are off by default",
             Self::Loop => "no target may lead back to this proxy; at most ten proxies in `Via`",

@@ -115,7 +115,7 @@ pub enum ConnectError {
     /// TCP stands, TLS does not: usually the certificate is not trusted or for another name, or the
     /// port speaks plain text.
     #[error("TLS handshake with {1} ({0}) failed: {2}")]
-    Tls(SocketAddr, String, #[source] Arc<io::Error>),
+    Tls(SocketAddr, Box<str>, #[source] Arc<io::Error>),
     /// TCP stands, HTTP does not: usually the wrong scheme.
     #[error("HTTP handshake with {0} failed: {1}")]
     Handshake(SocketAddr, #[source] Arc<hyper::Error>),
@@ -204,7 +204,7 @@ async fn secure(dial: Dial<'_>, tls: &Tls, stream: Tcp) -> Result<Sender, Connec
     let stream = TlsConnector::from(Arc::clone(config))
         .connect(server, stream)
         .await
-        .map_err(|error| ConnectError::Tls(address, name.clone(), Arc::new(error)))?;
+        .map_err(|error| ConnectError::Tls(address, name.as_str().into(), Arc::new(error)))?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Box::pin(speak(Box::new(stream), address, dial.heads, http2)).await
 }

@@ -170,3 +170,70 @@ async fn a_connection_that_has_said_nothing_does_not_hold_up_a_drain() {
     assert_eq!(silent.rest().await, "");
     proxy.stop().await;
 }
+
+/// Starts a proxy whose routes give a head this long.
+async fn with_head_limit(limit: Duration) -> (TestProxy, Backend) {
+    start(|config| {
+        for route in &mut config.routes {
+            route.to.timeouts.unary.head = Some(limit);
+            route.to.timeouts.stream.head = Some(limit);
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_time_for_a_response_s_head_begins_when_the_upload_has_ended() {
+    let (proxy, backend) = with_head_limit(2 * SHORT).await;
+    let mut client = proxy.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: 10\r\n\r\n")
+        .await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    for _ in 0..10 {
+        // The upload takes several times the limit: the pause is what is tested.
+        tokio::time::sleep(SHORT).await;
+        client.send("x").await;
+        call.until("x").await;
+    }
+    call.send(OK).await;
+    let answer = client.until("ok").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    // The second time the body has ended, and nothing comes.
+    client
+        .send(&GET.replace("GET", "POST").replace("\r\n\r\n", "\r\ncontent-length: 1\r\n\r\nx"))
+        .await;
+    call.until("x").await;
+    client.until("HTTP/1.1 504 head_timeout\r\n").await;
+    drop(client);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_takes_nothing_of_an_upload_does_not_have_all_the_time() {
+    let (proxy, backend) = with_head_limit(2 * SHORT).await;
+    let mut client = proxy.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: 900000000\r\n\r\n")
+        .await;
+    let mut call = backend.accept().await;
+    call.until("\r\n\r\n").await;
+    let (mut reader, mut writer) = client.0.split();
+    let upload = async {
+        let some = vec![b'x'; 1 << 16];
+        while writer.write_all(&some).await.is_ok() {}
+    };
+    let answer = async {
+        let mut start = [0; 26];
+        tokio::io::AsyncReadExt::read_exact(&mut reader, &mut start).await.unwrap();
+        String::from_utf8_lossy(&start).into_owned()
+    };
+    let answer = tokio::select! {
+        answer = answer => answer,
+        () = upload => panic!("closed without an answer"),
+    };
+    assert_eq!(answer, "HTTP/1.1 504 head_timeout\r");
+    drop((client, call));
+    proxy.stop().await;
+}

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -331,6 +331,13 @@ async fn patient(port: u16) -> TestProxy {
     TestProxy::start(config(vec![route])).await
 }
 
+/// Waits until so many requests are under way.
+async fn under_way(proxy: &TestProxy, requests: usize) {
+    let waiting = format!("kagent_proxy_open_requests{{route=\"s.ns\"}} {requests}\n");
+    let all = async { while !proxy.admin("/metrics").await.contains(&waiting) {} };
+    tokio::time::timeout(BOUND, all).await.expect("they do not come or do not go");
+}
+
 /// Requests that all wait for a connection: the backend accepts none before they are there.
 async fn burst(requests: usize) -> (TestProxy, String) {
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -342,8 +349,7 @@ async fn burst(requests: usize) -> (TestProxy, String) {
         client.send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
         clients.push(client);
     }
-    let waiting = format!("kagent_proxy_open_requests{{route=\"s.ns\"}} {requests}\n");
-    while !proxy.admin("/metrics").await.contains(&waiting) {}
+    under_way(&proxy, requests).await;
     let mut backend = H2cBackend::on(backend, 200);
     // All are open at once.
     let mut calls = Vec::new();
@@ -393,8 +399,7 @@ async fn a_burst_heeds_the_backend_s_limit_of_streams() {
         client.send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
         clients.push(client);
     }
-    let waiting = "kagent_proxy_open_requests{route=\"s.ns\"} 5\n";
-    while !proxy.admin("/metrics").await.contains(waiting) {}
+    under_way(&proxy, 5).await;
     let mut backend = H2cBackend::on(backend, 1);
     let mut calls = Vec::new();
     for _ in 0..5 {
@@ -415,18 +420,71 @@ async fn who_dials_for_others_may_leave() {
     let (mut first, mut second) = (proxy.connect().await, proxy.connect().await);
     for (client, open) in [(&mut first, 1), (&mut second, 2)] {
         client.send(get).await;
-        let waiting = format!("kagent_proxy_open_requests{{route=\"s.ns\"}} {open}\n");
-        while !proxy.admin("/metrics").await.contains(&waiting) {}
+        under_way(&proxy, open).await;
     }
     drop(first);
-    while !proxy.admin("/metrics").await.contains("kagent_proxy_open_requests{route=\"s.ns\"} 1\n")
-    {
-    }
+    under_way(&proxy, 1).await;
     let mut backend = H2cBackend::on(backend, 200);
     let (feed, body) = script();
     drop(feed);
     backend.accept().await.1.send(Response::new(body)).ok().unwrap();
     second.until("0\r\n\r\n").await;
     drop(second);
+    proxy.stop().await;
+}
+
+async fn whole(body: Incoming) -> http_body_util::Collected<Bytes> {
+    tokio::time::timeout(BOUND, body.collect()).await.expect("no end").expect("broken")
+}
+
+/// What frames a message, and what says where it goes or came from, stands in a head only.
+#[tokio::test]
+async fn trailers_carry_no_framing_and_no_origin_either_way() {
+    let map = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    };
+    let fields = [
+        ("content-length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("x-kagent-host", "other.ns"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x-sum", "7"),
+    ];
+    let trailers: String = fields.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+    let left = map(&[("x-sum", "7")]);
+    let (proxy, mut backend) = before_h2c().await;
+    let mut client = proxy.connect().await;
+    let head = "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nte: trailers\r\n\
+                connection: te\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n";
+    client.send(&format!("{head}{trailers}\r\n")).await;
+    let (request, answer) = backend.accept().await;
+    let body = whole(request.into_body()).await;
+    assert_eq!(body.trailers().unwrap(), &left);
+    let (feed, body) = script();
+    drop(feed);
+    answer.send(Response::new(body)).ok().unwrap();
+    client.until("0\r\n\r\n").await;
+    drop(client);
+    proxy.stop().await;
+
+    let (proxy, backend, mut sender) = before_h1().await;
+    let (feed, request) = post();
+    drop(feed);
+    let response = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n0\r\n\
+         {trailers}x-kagent-proxy-error: loop\r\n\r\n"
+    );
+    let answer = async {
+        let mut call = backend.accept().await;
+        call.until("0\r\n\r\n").await;
+        call.send(&response).await;
+    };
+    let (response, ()) = tokio::join!(sender.send_request(request), answer);
+    let body = whole(response.unwrap().into_body()).await;
+    assert_eq!(body.trailers().unwrap(), &left);
+    drop(sender);
     proxy.stop().await;
 }

@@ -232,3 +232,23 @@ async fn beyond_the_budget_the_failure_is_answered_at_once() {
     drop(client);
     proxy.stop().await;
 }
+
+#[tokio::test]
+async fn interim_responses_to_a_repeated_call_are_counted_too() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let (mut client, mut call) = warm(&proxy, &backend).await;
+    client.send(&get("GET")).await;
+    call.until("\r\n\r\n").await;
+    drop(call);
+    backend.answer(&format!("HTTP/1.1 103 Early Hints\r\n\r\n{OK}")).await;
+    client.until("ok").await;
+    let metrics = proxy.admin("/metrics").await;
+    assert!(
+        metrics.contains("kagent_proxy_informational_dropped_total{route=\"s.ns\"} 1\n"),
+        "{metrics}"
+    );
+    drop(client);
+    proxy.stop().await;
+}

@@ -136,6 +136,13 @@ pub(crate) async fn tls_backend(identity: &Identity, alpn: &[u8]) -> u16 {
 
 /// As [`tls_backend`], for clients with a certificate of this authority only.
 async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Authority>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    serve(listener, identity, alpn, clients);
+    port
+}
+
+fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Option<&Authority>) {
     kagent_proxy::tls::install_provider();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let builder = rustls::ServerConfig::builder();
@@ -152,8 +159,6 @@ async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Auth
     let mut config = builder.with_single_cert(chain(&identity.cert), key).unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let http2 = alpn == b"h2";
     tokio::spawn(async move {
         loop {
@@ -184,7 +189,6 @@ async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Auth
             });
         }
     });
-    port
 }
 
 fn https(host: &str, port: u16, tls: ClientTls) -> RouteConfig {
@@ -362,4 +366,38 @@ async fn unusable_files_are_named_before_anything_is_bound() {
     let tls = ClientTls { ca: Some(Secret::File("/nowhere.ca".into())), ..ClientTls::default() };
     let error = TestProxy::refused(config(vec![https("s.ns", 1, tls)])).await;
     assert!(error.contains("route s.ns: tls.caFile /nowhere.ca: cannot be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_burst_to_a_cold_https_target_shares_a_dial_where_the_target_speaks_http_2() {
+    let authority = Authority::new();
+    for (alpn, opened) in [(&b"h2"[..], 1), (b"http/1.1", 10)] {
+        let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = backend.local_addr().unwrap().port();
+        let ca = inline(&authority.pem());
+        let name = Some("tools.kagent".to_owned());
+        let trust = ClientTls { ca: Some(ca), server_name: name, ..ClientTls::default() };
+        let mut route = https("s.ns", port, trust);
+        route.to.timeouts.connect = BOUND;
+        let proxy = TestProxy::start(config(vec![route])).await;
+        let mut clients = Vec::new();
+        for _ in 0..10 {
+            let mut client = proxy.connect().await;
+            client.send(GET).await;
+            clients.push(client);
+        }
+        // No handshake is answered before all are there.
+        let waiting = "kagent_proxy_open_requests{route=\"s.ns\"} 10\n";
+        let all = async { while !proxy.admin("/metrics").await.contains(waiting) {} };
+        tokio::time::timeout(BOUND, all).await.expect("not all are there");
+        serve(backend, &authority.issue("tools.kagent"), alpn, None);
+        for client in &mut clients {
+            let answer = client.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+        let metrics = proxy.admin("/metrics").await;
+        let event = format!("{{route=\"s.ns\",event=\"opened\"}} {opened}\n");
+        assert!(metrics.contains(&event), "{metrics}");
+        proxy.stop().await;
+    }
 }

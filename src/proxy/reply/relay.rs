@@ -16,6 +16,7 @@ use super::plan::{EventPlan, RelayPlan};
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
 use crate::drain::Phase;
+use crate::headers;
 use crate::protocol::sse::SseScanner;
 use crate::proxy::record::Recorder;
 use crate::proxy::way::Way;
@@ -176,7 +177,12 @@ impl Relay {
         // hyper does not poll again after the last byte of a sized body.
         let last = self.incoming.is_end_stream();
         let frame = match frame.into_data() {
-            Err(trailers) => trailers,
+            Err(mut trailers) => {
+                if let Some(trailers) = trailers.trailers_mut() {
+                    headers::strip_trailers(trailers);
+                }
+                trailers
+            }
             Ok(data) => Frame::data(match &mut self.events {
                 None => {
                     self.record.on_data(data.len());

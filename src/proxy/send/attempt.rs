@@ -18,7 +18,7 @@ use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::upstream::reuse::keep_alive_timeout;
-use crate::upstream::{ConnectError, Lease, Leased};
+use crate::upstream::{ConnectError, Lease, Leased, faults};
 
 /// Why an attempt brought no response.
 #[derive(Debug)]
@@ -59,26 +59,30 @@ pub async fn attempt(
 ) -> Result<Response<Leased>, Failure> {
     address(&mut request, facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
-    let copy = lease.reused.then(|| repeatable(&request)).flatten();
+    let copy = Copy::of(&request, &lease);
+    let head = *request.method() == Method::HEAD;
     let to = &way.route.config.to;
     let limits = facts.kind.limits(&to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
-    let limit = [limits.head, left].into_iter().flatten().min();
-    let sent = match limit {
-        None => lease.send(request).await,
+    let sent = match (limits.head, left) {
+        (None, None) => lease.send(request).await,
         // Boxed: limits are rare, and a second request here would weigh on every connection.
-        Some(limit) => match Box::pin(tokio::time::timeout(limit, lease.send(request))).await {
+        limits => match Box::pin(within(limits, &upload, lease.send(request))).await {
             Ok(sent) => sent,
-            Err(_) => {
+            Err(limit) => {
                 let host = way.route.config.host.clone();
                 return Err(Failure::Over(ProxyError::HeadTimeout(host, limit)));
             }
         },
     };
     match sent {
-        Ok(response) => {
-            upload.forget_start();
+        Ok(mut response) => {
             lease.endpoint().health.answered();
+            if let Err(bad) = lease.settle(head, &mut response) {
+                let host = way.route.config.host.clone();
+                return Err(Failure::Over(ProxyError::BadResponse(host, Box::new(bad))));
+            }
+            upload.forget_start();
             announced(&response, &lease);
             Ok(response.map(|incoming| Leased { incoming, lease }))
         }
@@ -87,6 +91,39 @@ pub async fn attempt(
             Err(broken(way, &lease, failed.into_error(), unsent, copy, &upload))
         }
     }
+}
+
+/// Waits for `sent`, at most for what is `left` of the request's time, and for `head` once the body has
+/// been sent: a slow upload is no slow backend.
+///
+/// # Errors
+/// The limit that was reached.
+async fn within<F: Future>(
+    (head, left): (Option<Duration>, Option<Duration>),
+    upload: &Upload,
+    sent: F,
+) -> Result<F::Output, Duration> {
+    let total = async {
+        match left {
+            Some(left) => tokio::time::sleep(left).await,
+            None => std::future::pending().await,
+        }
+        left
+    };
+    let late = async {
+        match head {
+            Some(head) => upload.overdue(head).await,
+            None => std::future::pending().await,
+        }
+        head
+    };
+    let limit = tokio::select! {
+        biased;
+        sent = sent => return Ok(sent),
+        limit = total => limit,
+        limit = late => limit,
+    };
+    Err(limit.unwrap_or_default())
 }
 
 /// The backend may have said for how long it keeps idle connections.
@@ -104,7 +141,7 @@ fn broken(
     lease: &Lease,
     error: hyper::Error,
     unsent: Option<Request<RequestBody>>,
-    copy: Option<Box<request::Parts>>,
+    copy: Option<Copy>,
     upload: &Arc<Upload>,
 ) -> Failure {
     if upload.is_broken() {
@@ -117,19 +154,24 @@ fn broken(
         way.route.metrics.ejections.increment(1);
     }
     let host = way.route.config.host.clone();
-    let parse = error.is_parse();
-    let error = if parse {
-        ProxyError::UpstreamProtocol(host, error)
-    } else {
-        ProxyError::UpstreamReset(host, error)
+    let malformed = faults::is_malformed(&error);
+    let unprocessed = faults::unprocessed(&error);
+    let error = match lease.fault(&error) {
+        Some(bad) => ProxyError::BadResponse(host, Box::new(bad)),
+        None if malformed => ProxyError::UpstreamProtocol(host, error),
+        None => ProxyError::UpstreamReset(host, error),
     };
-    let (request, written) = match (unsent, copy) {
-        (Some(request), _) => (request, false),
-        (None, Some(head)) if !parse && lease.closed_silently() => {
-            (Request::from_parts(*head, RequestBody::empty(Arc::clone(upload))), true)
+    let again = match (unsent, copy) {
+        (Some(request), _) => Some((request, false)),
+        (None, Some(copy)) if unprocessed => {
+            RequestBody::again(upload).map(|body| (copy.with(body), false))
         }
-        _ => return Failure::Over(error),
+        (None, Some(copy)) if copy.repeatable && !malformed && lease.closed_silently() => {
+            Some((copy.with(RequestBody::empty(Arc::clone(upload))), true))
+        }
+        _ => None,
     };
+    let Some((request, written)) = again else { return Failure::Over(error) };
     let (reused, address) = (lease.reused, endpoint.address);
     Failure::Broken(Box::new(Broken {
         request: Box::new(request),
@@ -140,17 +182,34 @@ fn broken(
     }))
 }
 
-/// The head of a request that may be sent twice: idempotent (RFC 9110 section 9.2.2) and without a
-/// body.
-fn repeatable(request: &Request<RequestBody>) -> Option<Box<request::Parts>> {
-    let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
-    if !safe.contains(request.method()) || !request.body().is_end_stream() {
-        return None;
+/// The head of a request that may have to be sent twice.
+struct Copy {
+    head: Box<request::Parts>,
+    /// Though the backend may have processed it: idempotent (RFC 9110 section 9.2.2), without a body, and
+    /// on a connection whose idle time may have been over.
+    repeatable: bool,
+}
+
+// === impl Copy ===
+
+impl Copy {
+    /// None where no failure allows a repeat: only HTTP/2 says that a request was not processed.
+    fn of(request: &Request<RequestBody>, lease: &Lease) -> Option<Self> {
+        let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
+        let repeatable =
+            lease.reused && safe.contains(request.method()) && request.body().is_end_stream();
+        if !repeatable && !lease.is_http2() {
+            return None;
+        }
+        let mut copy = Request::new(());
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        Some(Self { head: Box::new(copy.into_parts().0), repeatable })
     }
-    let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy.into_parts().0))
+
+    fn with(self, body: RequestBody) -> Request<RequestBody> {
+        Request::from_parts(*self.head, body)
+    }
 }
