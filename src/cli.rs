@@ -248,8 +248,11 @@ mod tests {
 
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let lines = help.lines().filter_map(|line| line.split_once("kagent-proxy "));
-            let examples: Vec<_> = lines.filter(|(before, _)| before.starts_with("  ")).collect();
+            // What an example is for stands before it, two columns further left.
+            let lines = help.lines().filter(|line| line.starts_with("    "));
+            let lines = lines.chain(help.lines().filter(|line| line.starts_with("  kagent-proxy")));
+            let examples: Vec<_> =
+                lines.filter_map(|line| line.split_once("kagent-proxy ")).collect();
             assert!(command.get_name() == "version" || !examples.is_empty(), "{command}");
             for (_, words) in examples {
                 let words = ["kagent-proxy"].into_iter().chain(words.split_whitespace());

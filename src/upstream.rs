@@ -257,6 +257,7 @@ impl Cluster {
             let candidates = endpoints.iter().map(|endpoint| Candidate {
                 load: endpoint.load(),
                 far: endpoint.is_far(),
+                leaving: endpoint.is_leaving(),
                 ejected: endpoint.health.is_ejected(now),
                 tried: tried.contains(&endpoint.address),
             });

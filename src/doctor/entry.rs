@@ -11,6 +11,7 @@ use super::Finding;
 use super::gather::{ProxyUrl, Seen};
 use crate::discovery::object::{Kind, Object, Remote};
 use crate::route::ObjectId;
+use crate::upstream::PlaceState;
 
 /// The variable that kagent's chart sets.
 const VARIABLE: &str = "PROXY_URL";
@@ -149,8 +150,11 @@ fn reached(seen: &Seen, subject: &str, url: &str, parsed: &Remote, set: String) 
             format!("{url:?} names port {}, which Service {ours} does not have", parsed.port);
         return Some(Finding::error(&subject, what, set));
     }
-    let ready =
-        seen.index.slices(ours).flat_map(|slice| &slice.endpoints).any(|endpoint| endpoint.ready);
+    let ready = seen
+        .index
+        .slices(ours)
+        .flat_map(|slice| &slice.endpoints)
+        .any(|endpoint| endpoint.state == Some(PlaceState::Ready));
     if !ready && seen.has_slices() {
         let what = format!("{url:?} leads to Service {ours}, which has no ready pod");
         let remedy = format!(

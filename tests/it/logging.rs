@@ -87,7 +87,7 @@ impl Program {
 
     async fn metrics(&self) -> String {
         let mut client = Client(TcpStream::connect(self.admin.address()).await.unwrap());
-        client.send("GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
         client.rest().await
     }
 
