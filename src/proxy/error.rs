@@ -55,10 +55,10 @@ pub enum ProxyError {
     Overloaded,
     /// The dial timed out.
     #[error("{0}")]
-    ConnectTimeout(ConnectError),
+    ConnectTimeout(Box<ConnectError>),
     /// The dial failed in a way that waiting does not mend.
     #[error("{0}")]
-    ConnectFailed(ConnectError),
+    ConnectFailed(Box<ConnectError>),
     /// The connection ended before an answer.
     #[error("{0} closed the connection before it answered: {1}")]
     UpstreamReset(String, hyper::Error),

@@ -172,9 +172,9 @@ fn unreachable(route: &Route, error: Option<ConnectError>) -> ProxyError {
             ProxyError::NoReadyEndpoint(host, why.to_owned())
         }
         Some(error @ ConnectError::Io(..)) => ProxyError::NoReadyEndpoint(host, error.to_string()),
-        Some(error @ ConnectError::Timeout(..)) => ProxyError::ConnectTimeout(error),
+        Some(error @ ConnectError::Timeout(..)) => ProxyError::ConnectTimeout(error.into()),
         Some(
             error @ (ConnectError::Handshake(..) | ConnectError::Tls(..) | ConnectError::Name(_)),
-        ) => ProxyError::ConnectFailed(error),
+        ) => ProxyError::ConnectFailed(error.into()),
     }
 }
