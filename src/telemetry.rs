@@ -5,6 +5,7 @@
 pub mod access_log;
 pub mod log;
 pub mod metrics;
+pub mod names;
 pub mod panics;
 pub mod record;
 mod series;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
-use super::metrics::SECONDS;
+use super::names::SECONDS;
 
 /// The recorders of routes, by the routes' labels.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use super::faults::{HeadLimits, is_malformed};
+use super::faults::{HeadLimits, is_malformed, is_tls};
 use super::greeting::{Greeted, Greeting};
 use super::heard::{Ear, Heard};
 use crate::body::RequestBody;
@@ -296,7 +296,9 @@ where
     });
     match greeted.await {
         Ok(Ok(())) => Ok(Http2 { sender, limit }),
-        Ok(Err(error)) if is_malformed(&error) => Err(ConnectError::handshake(address, error)),
+        Ok(Err(error)) if is_malformed(&error) || is_tls(&error) => {
+            Err(ConnectError::handshake(address, error))
+        }
         // It accepted and closed: as good as refused.
         Ok(Err(error)) => Err(ConnectError::io(address, io::Error::other(error))),
         Err(_) => Err(ConnectError::io(address, io::ErrorKind::UnexpectedEof.into())),

@@ -70,6 +70,17 @@ pub fn is_malformed(error: &hyper::Error) -> bool {
     error.is_parse() || of_h2(error).is_some_and(h2::Error::is_library)
 }
 
+/// Whether the connection ended by a TLS alert: in TLS 1.3 a backend refuses a client's certificate behind
+/// the handshake (RFC 8446 section 4.4.2.4). rustls calls it invalid data, which TCP never does.
+#[must_use]
+pub fn is_tls(error: &hyper::Error) -> bool {
+    let io = match of_h2(error) {
+        Some(error) => error.get_io(),
+        None => error.source().and_then(|source| source.downcast_ref()),
+    };
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
+}
+
 fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }

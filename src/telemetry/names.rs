@@ -1,0 +1,131 @@
+//! Every metric's name and help text, and the buckets of durations.
+//!
+//! Plain data, which a test compares with the docs.
+
+/// Bucket bounds of every duration, in seconds: from loopback calls to agents that think for minutes.
+pub const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 1800.0,
+];
+
+/// Finished requests, by route, class, status and outcome.
+pub const REQUESTS: &str = "kagent_proxy_requests_total";
+/// Seconds from the request's arrival to the headers of the response.
+pub const RESPONSE_HEADERS_SECONDS: &str = "kagent_proxy_response_headers_seconds";
+/// Seconds from the request's arrival to the end of the answer.
+pub const WHOLE_SECONDS: &str = "kagent_proxy_request_seconds";
+/// Seconds from the request's arrival to the end of the first event of an event stream.
+pub const FIRST_EVENT_SECONDS: &str = "kagent_proxy_first_event_seconds";
+/// Answers that are under way.
+pub const OPEN: &str = "kagent_proxy_open_requests";
+/// Event streams and tunnels that are under way.
+pub const OPEN_STREAMS: &str = "kagent_proxy_open_streams";
+/// Events passed to clients.
+pub const EVENTS: &str = "kagent_proxy_events_total";
+/// Keep-alive comments written into silent event streams.
+pub const COMMENTS: &str = "kagent_proxy_keep_alive_comments_total";
+/// Exchanges broken off, by side.
+pub const ABORTS: &str = "kagent_proxy_aborts_total";
+/// Informational answers (1xx) of backends, which are not passed on.
+pub const INFORMATIONAL: &str = "kagent_proxy_informational_dropped_total";
+/// Bytes of requests passed to backends.
+pub const REQUEST_BYTES: &str = "kagent_proxy_request_bytes_total";
+/// Agent cards, by what became of them.
+pub const CARDS: &str = "kagent_proxy_cards_total";
+/// Bytes of answers passed to clients.
+pub const BYTES: &str = "kagent_proxy_response_bytes_total";
+/// Requests that wait for a route or a backend.
+pub const HELD: &str = "kagent_proxy_held_requests";
+/// Requests answered by the proxy itself, by reason.
+pub const REJECTED: &str = "kagent_proxy_rejected_total";
+/// Upstream connections: opened, reused, discarded.
+pub const POOL: &str = "kagent_proxy_upstream_connections_total";
+/// Endpoints left out for a while because they failed.
+pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
+/// Requests sent again (D11).
+pub const RETRIES: &str = "kagent_proxy_retries_total";
+/// Changed configurations, by what became of them.
+pub const RELOADS: &str = "kagent_proxy_config_reloads_total";
+/// Background tasks that panicked, by name.
+pub const BACKGROUND_FAILED: &str = "kagent_proxy_background_tasks_failed_total";
+/// Whether the watch of a kind of object works.
+pub const DISCOVERY_UP: &str = "kagent_proxy_discovery_up";
+/// Objects known, by kind.
+pub const DISCOVERY_OBJECTS: &str = "kagent_proxy_discovery_objects";
+/// Changes of objects seen, by kind.
+pub const DISCOVERY_EVENTS: &str = "kagent_proxy_discovery_events_total";
+/// Failures of watches, by kind.
+pub const DISCOVERY_ERRORS: &str = "kagent_proxy_discovery_errors_total";
+/// Endpoints that are not dialled, by why their address does not count.
+pub const DISCOVERY_LEFT_OUT: &str = "kagent_proxy_discovery_endpoints_left_out";
+/// Whether every object of the cluster has been seen once.
+pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
+/// Lines of the log that were dropped, by cause.
+pub const LOG_DROPPED: &str = "kagent_proxy_log_lines_dropped_total";
+/// Panics of the program, whatever became of them.
+pub const PANICS: &str = "kagent_proxy_panics_total";
+/// Always 1; the version is a label.
+pub const BUILD: &str = "kagent_proxy_build_info";
+
+/// Name and help text of every metric; the table of docs/metrics-and-logs.md is compared with it.
+pub const HELP: &[(&str, &str)] = &[
+    (REQUESTS, "Finished requests by route, class, status and outcome"),
+    (RESPONSE_HEADERS_SECONDS, "Seconds from the request's arrival to the headers of the response"),
+    (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the answer"),
+    (
+        FIRST_EVENT_SECONDS,
+        "Seconds from the request's arrival to the end of a stream's first event",
+    ),
+    (OPEN, "Requests that are under way"),
+    (OPEN_STREAMS, "Event streams and tunnels that are under way"),
+    (EVENTS, "Events passed to clients"),
+    (COMMENTS, "Keep-alive comments written into silent event streams"),
+    (ABORTS, "Exchanges broken off, by side: client or upstream"),
+    (CARDS, "Agent cards: rewritten, passed as they are, signature removed"),
+    (INFORMATIONAL, "Informational answers (1xx) of backends, which are not passed on"),
+    (REQUEST_BYTES, "Bytes of requests passed to backends"),
+    (BYTES, "Bytes of answers passed to clients"),
+    (HELD, "Requests that wait for a route or a backend"),
+    (REJECTED, "Requests answered by the proxy itself, by reason"),
+    (POOL, "Upstream connections opened, reused and discarded"),
+    (EJECTIONS, "Endpoints left out for a while because they failed"),
+    (RETRIES, "Requests sent again on another connection"),
+    (
+        RELOADS,
+        "Changed configurations: applied or refused; rotated: TLS files alone, beside a refused one",
+    ),
+    (BACKGROUND_FAILED, "Background tasks that panicked and were started again, by name"),
+    (
+        DISCOVERY_UP,
+        "Whether the watch of a kind of object works; 0 too where RBAC or the API lack it",
+    ),
+    (DISCOVERY_OBJECTS, "Objects of the cluster that are known, by kind"),
+    (DISCOVERY_EVENTS, "Changes of the cluster's objects, by kind"),
+    (DISCOVERY_ERRORS, "Failures of watches, by kind; the last known table stays in force"),
+    (
+        DISCOVERY_LEFT_OUT,
+        "Endpoints in EndpointSlices that are not dialled, by reason: whose address they claim",
+    ),
+    (DISCOVERY_SYNCED, "Whether all objects of the cluster have been listed once"),
+    (
+        LOG_DROPPED,
+        "Log lines dropped: queue_full where nobody reads standard error, write_failed where it cannot be written",
+    ),
+    (PANICS, "Panics of the program; each is logged with its place"),
+    (BUILD, "Always 1, with the version as a label"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_have_the_same_table() {
+        let docs = include_str!("../../docs/metrics-and-logs.md");
+        let table = docs.split("| name |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> =
+            HELP.iter().map(|(name, help)| format!("| `{name}` | {help} |")).collect();
+        assert_eq!(written, expected);
+    }
+}
