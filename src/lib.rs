@@ -1,11 +1,11 @@
 //! kagent-proxy: the reverse proxy behind kagent's `proxy.url`.
 //!
 //! ```text
-//! TcpStream ─ listener ─▶ ConnInfo ─ listener/conn ─▶ Request
+//! TcpStream ─ listener ─▶ Request
 //!    │
 //!    ▼ proxy
-//! Facts ──▶ Route ──▶ Lease ──▶ Response ──▶ ReplyBody ──▶ Outcome: metrics, access line
-//! facts     route     upstream  forward      reply         exchange
+//! Facts ────────▶ request ────────▶ response, way ─▶ Reply ──▶ ReplyBody ──▶ metrics, access line
+//! request/facts   request/prepare   send             reply     reply/body    record
 //! ```
 //!
 //! Modules in reading order; each may use only those below it in this list, or on its own line.
