@@ -12,7 +12,7 @@ pub const SECONDS: &[f64] = &[
 pub const REQUESTS: &str = "kagent_proxy_requests_total";
 /// Seconds from the request's arrival to the headers of the response.
 pub const RESPONSE_HEADERS_SECONDS: &str = "kagent_proxy_response_headers_seconds";
-/// Seconds from the request's arrival to the end of the answer.
+/// Seconds from the request's arrival to the end of the response.
 pub const WHOLE_SECONDS: &str = "kagent_proxy_request_seconds";
 /// Seconds from the request's arrival to the end of the first event of an event stream.
 pub const FIRST_EVENT_SECONDS: &str = "kagent_proxy_first_event_seconds";
@@ -26,13 +26,13 @@ pub const EVENTS: &str = "kagent_proxy_events_total";
 pub const COMMENTS: &str = "kagent_proxy_keep_alive_comments_total";
 /// Exchanges broken off, by side.
 pub const ABORTS: &str = "kagent_proxy_aborts_total";
-/// Informational answers (1xx) of backends, which are not passed on.
+/// Informational responses (1xx) of backends, which are not passed on.
 pub const INFORMATIONAL: &str = "kagent_proxy_informational_dropped_total";
 /// Bytes of requests passed to backends.
 pub const REQUEST_BYTES: &str = "kagent_proxy_request_bytes_total";
 /// Agent cards, by what became of them.
 pub const CARDS: &str = "kagent_proxy_cards_total";
-/// Bytes of answers passed to clients.
+/// Bytes of responses passed to clients.
 pub const BYTES: &str = "kagent_proxy_response_bytes_total";
 /// Requests that wait for a route or a backend.
 pub const HELD: &str = "kagent_proxy_held_requests";
@@ -40,7 +40,7 @@ pub const HELD: &str = "kagent_proxy_held_requests";
 pub const REJECTED: &str = "kagent_proxy_rejected_total";
 /// Upstream connections: opened, reused, discarded.
 pub const POOL: &str = "kagent_proxy_upstream_connections_total";
-/// Endpoints left out for a while because they failed.
+/// Endpoints ejected for a while because they failed.
 pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
 /// Requests sent again (D11).
 pub const RETRIES: &str = "kagent_proxy_retries_total";
@@ -71,7 +71,7 @@ pub const BUILD: &str = "kagent_proxy_build_info";
 pub const HELP: &[(&str, &str)] = &[
     (REQUESTS, "Finished requests by route, class, status and outcome"),
     (RESPONSE_HEADERS_SECONDS, "Seconds from the request's arrival to the headers of the response"),
-    (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the answer"),
+    (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the response"),
     (
         FIRST_EVENT_SECONDS,
         "Seconds from the request's arrival to the end of a stream's first event",
@@ -82,14 +82,14 @@ pub const HELP: &[(&str, &str)] = &[
     (COMMENTS, "Keep-alive comments written into silent event streams"),
     (ABORTS, "Exchanges broken off, by side: client or upstream"),
     (CARDS, "Agent cards: rewritten, passed as they are, signature removed"),
-    (INFORMATIONAL, "Informational answers (1xx) of backends, which are not passed on"),
+    (INFORMATIONAL, "Informational responses (1xx) of backends, which are not passed on"),
     (REQUEST_BYTES, "Bytes of requests passed to backends"),
-    (BYTES, "Bytes of answers passed to clients"),
+    (BYTES, "Bytes of responses passed to clients"),
     (HELD, "Requests that wait for a route or a backend"),
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
-    (EJECTIONS, "Endpoints left out for a while because they failed"),
-    (RETRIES, "Requests sent again on another connection"),
+    (EJECTIONS, "Endpoints ejected for a while because they failed"),
+    (RETRIES, "Requests retried on another connection"),
     (
         RELOADS,
         "Changed configurations: applied or refused; rotated: TLS files alone, beside a refused one",
