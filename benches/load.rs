@@ -1,4 +1,4 @@
-//! The whole proxy over loopback (D28): requests at 1, 64 and 512 connections, events on 1 and 256 streams.
+//! The whole proxy over loopback: requests at 1, 64 and 512 connections, events on 1 and 256 streams.
 //!
 //! Backend, clients and proxy share one process, so the time is that of all three: it shows a change,
 //! not the proxy's own cost, which `compare/` measures. An iteration is a request, or an event.

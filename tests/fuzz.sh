@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Each fuzz target for SECONDS (10 if not given), from the seeds of fuzz/seeds; a finding fails.
-# Installs cargo-fuzz under .work; stable Rust, without a sanitizer (D27). Loopback only.
+# Installs cargo-fuzz under .work; stable Rust, without a sanitizer. Loopback only.
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/.work/cargo-fuzz-0.13.2

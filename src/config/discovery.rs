@@ -25,7 +25,7 @@ pub struct DiscoveryConfig {
     /// Whose `RemoteMCPServer` objects count for Services of other namespaces (D5); `None` is the
     /// controller's namespace, `*` is all.
     pub trusted_namespaces: Option<Vec<String>>,
-    /// Service of the kagent controller, which is reachable on a few paths only (R27).
+    /// Service of the kagent controller, which is reachable on a few paths only (D4).
     pub controller: ServiceName,
     /// What is dialled.
     pub endpoints: Endpoints,

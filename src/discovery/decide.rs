@@ -1,5 +1,5 @@
-//! From what the cluster says of one Service to how it is reached: the contract's algorithm (2.3, 2.4)
-//! with decisions D4, D5 and D7.
+//! From what the cluster says of one Service to how it is reached: who may call it, and by which port
+//! (D4, D5, D7).
 //!
 //! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`.
 //! `discovery/publish.rs` turns the result into routes.
@@ -19,7 +19,7 @@ mod ports;
 
 use marks::Marks;
 
-/// Where agents may reach the controller (R27).
+/// Where agents may reach the controller (D4).
 pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp"];
 
 /// What is to become of one Service's host, and of its pods' hosts.
@@ -154,8 +154,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
     Some(Plan { state: PlanState::Open(Box::new(open)), notes })
 }
 
-/// Whether a Service is an Agent's: the live owner decides, and its name where it has none
-/// (contract 2.4(6)).
+/// Whether a Service is an Agent's: the live owner decides, and its name where it has none.
 pub(super) fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool {
     if service.owners.is_empty() {
         return index.has_agent(id) && index.mcp_server(id).is_none();
@@ -177,7 +176,7 @@ fn is_controller(config: &DiscoveryConfig, id: &ObjectId) -> bool {
     config.controller.name == *id.name && config.controller.namespace == *id.namespace
 }
 
-/// Services that no mark opens (trap 24).
+/// Services that no mark opens.
 fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> {
     if let Some(name) = &service.external_name {
         return Some(format!(

@@ -125,7 +125,7 @@ pub struct Remote {
     pub query: Option<String>,
     /// Legacy SSE.
     pub sse: bool,
-    /// A literal `x-kagent-host` of its own (R30).
+    /// A literal `x-kagent-host` of its own.
     pub literal_host: Option<String>,
     /// Trust toward the backend.
     pub tls: RemoteTls,

@@ -1,6 +1,6 @@
 //! Authorities of tool servers, from Secrets that are read by name.
 //!
-//! Never lists or watches Secrets (trap 26): each is asked for by its name, where RBAC allows that.
+//! Never lists or watches Secrets: each is asked for by its name, where RBAC allows that.
 //! Where it does not, a mounted bundle takes its place. Reads that file alone; Secrets are read
 //! by `discovery/watch.rs`.
 

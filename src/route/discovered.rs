@@ -1,6 +1,6 @@
 //! One host of the cluster: what may carry its calls, and the choice among that for one request.
 //!
-//! The choice is pure and the same for routing and for `explain` (contract 2.3); among rules it is made
+//! The choice is pure and the same for routing and for `explain`; among rules it is made
 //! in `route/rule.rs`. Knows rules and ports,
 //! not the objects they came from; `discovery/decide.rs` makes the parts, [`Discovered::choose`] is asked
 //! by the table.
@@ -62,7 +62,7 @@ pub struct Open {
     pub ports: Vec<(u16, Result<Arc<Route>, NoRoute>)>,
     /// What holds where no rule does.
     pub fallback: Fallback,
-    /// Owned by an Agent: rules need a path of their own to win (contract 2.4(5)).
+    /// Owned by an Agent: rules need a path of their own to win.
     pub agent: bool,
     /// Only these leading paths; empty is every path.
     pub paths: &'static [&'static str],
@@ -294,8 +294,8 @@ impl Open {
 // === impl Ask ===
 
 impl Ask<'_> {
-    /// The port of the request's Host, where that names the same host: Python's A2A client sends it
-    /// (contract 3.1). A hint, never more.
+    /// The port of the request's Host, where that names the same host: Python's A2A client sends it.
+    /// A hint, never more.
     fn hint(&self) -> Option<u16> {
         let (key, port) = HostKey::parse(self.authority?, self.cluster_domain).ok()?;
         port.filter(|_| key == *self.host)

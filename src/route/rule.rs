@@ -153,7 +153,7 @@ fn agree(rules: &[&Rule]) -> bool {
     rules.split_first().is_some_and(|(first, rest)| rest.iter().all(|rule| rule.agrees(first)))
 }
 
-/// A path as kagent sends it: decoded, because it builds the URL from Go's `url.Path` (contract 1.1).
+/// A path as kagent sends it: decoded, because it builds the URL from Go's `url.Path`.
 /// Clients encode what they must, so both sides of a comparison are decoded.
 #[must_use]
 pub fn decoded(path: &str) -> Cow<'_, str> {

@@ -1,4 +1,4 @@
-//! Agent cards lead back to the proxy (R9, R10).
+//! Agent cards lead back to the proxy (D20).
 
 use std::io::Write;
 

@@ -1,5 +1,5 @@
 //! Messages whose end is not told by a body: each ends where it should, and the next one on the
-//! connection is seen as itself (R22, D18).
+//! connection is seen as itself (D18).
 
 use kagent_proxy::config::Scheme;
 

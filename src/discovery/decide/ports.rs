@@ -1,6 +1,6 @@
-//! The port of a Service where no tool server's object names one (contract 2.3, 4b to 4g; D7).
+//! The port of a Service where no tool server's object names one (D7).
 //!
-//! Pure. In the order of the contract, the first that yields a port of the Service; never a guess.
+//! Pure. In the order of docs/routing-and-discovery.md, the first that yields a port of the Service; never a guess.
 
 use super::marks::APP_PROTOCOLS;
 use crate::discovery::index::Index;
@@ -48,7 +48,7 @@ pub(super) fn choose<'s>(
         let what = format!("spec.deployment.port {wanted} of MCPServer {owner}");
         match number(wanted) {
             Some(port) => return Ok((port, what)),
-            // During a rollout the live Service is what answers (trap 28).
+            // During a rollout the live Service is what answers.
             None => dropped(what),
         }
     }

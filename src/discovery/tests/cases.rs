@@ -1,4 +1,4 @@
-//! Which target a host and a path mean: the contract's 2.3 and 2.4, case by case.
+//! Which target a host and a path mean, case by case.
 
 use super::*;
 
@@ -95,7 +95,7 @@ fn an_mcp_servers_declared_port_counts_as_long_as_the_service_has_it() {
         service_with("a", "kmcp", &["http:3000", "other:1"], owner("MCPServer", "kmcp")),
     ]);
     assert_eq!(world.ask("kmcp.a", "/mcp", None), "http://kmcp.a:3000");
-    // A rollout: the object says another port already (trap 28).
+    // A rollout: the object says another port already.
     world.apply(&[service_with("a", "kmcp", &["http:3001"], owner("MCPServer", "kmcp"))]);
     let (target, chain) = world.chain("kmcp.a", "/mcp", None, None);
     assert_eq!(target, "http://kmcp.a:3001");

@@ -1,6 +1,6 @@
 """The Python A2A SDK on both sides: 0.3.26, and 1.x with its 1.0 protocol and its 0.3 compatibility.
 
-These clients follow the URLs of the agent card, as a2a-go does: the counts show that they stay (R10).
+These clients follow the URLs of the agent card, as a2a-go does: the counts show that they stay.
 """
 
 from harness import HERE, Results, Stage, free_port, python, run_suite

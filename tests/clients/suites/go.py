@@ -14,7 +14,7 @@ def run(results: Results, stage: Stage, program: str) -> None:
             results.compare(client, direct, proxied)
             results.through(client, proxy, "go.ns", 5)
             if client == "a2a":
-                # R10: after the card, the calls come to the proxy and not to the pod.
+                # After the card, the calls come to the proxy and not to the pod.
                 calls = [line for line in proxy.lines() if line["method"] == "POST"]
                 results.check("a2a calls follow the card to the proxy", len(calls) >= 4, calls)
 
