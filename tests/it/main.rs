@@ -17,6 +17,7 @@ mod cards;
 mod deadlines;
 #[cfg(feature = "kube")]
 mod discovery;
+mod docs;
 #[cfg(feature = "kube")]
 mod doctor;
 mod ends;
