@@ -101,7 +101,7 @@ impl Discovery {
         if config.pod_ips.is_empty() {
             tracing::warn!(
                 "without discovery.podIps (KAGENT_PROXY_POD_IPS, from status.podIPs by the downward API) the \
-                 proxy knows neither its own Service, which is refused, nor its zone"
+                 proxy cannot recognise its own Service (to refuse loops) or its zone"
             );
         }
         Self {

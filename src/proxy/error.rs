@@ -51,7 +51,7 @@ pub enum ProxyError {
     #[error("no endpoint of {0} can be reached: {1}")]
     NoReadyEndpoint(String, String),
     /// Nothing there can be reached, and too many wait for something.
-    #[error("the backend cannot be reached, and too many requests wait already")]
+    #[error("the backend is unreachable, and the queue of waiting requests is full")]
     Overloaded,
     /// The dial timed out.
     #[error("{0}")]

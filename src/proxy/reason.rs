@@ -129,7 +129,7 @@ impl Reason {
                 "only agents and MCP servers are routable; the error says what would allow this one"
             }
             Self::AmbiguousTarget => {
-                "let one object name the port: the candidates are those that fit alike"
+                "several ports match, see `candidates`: name one in a RemoteMCPServer's URL or in the annotation kagent.dev/mcp-service-port"
             }
             Self::NoReadyEndpoint => {
                 "start the backend or wait for it: cards wait 20 s by default, others 2 s"

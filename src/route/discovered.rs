@@ -199,8 +199,8 @@ impl Open {
             return Ok(());
         }
         Err(NoRoute::Forbidden(
-            "only RemoteMCPServers of other, untrusted namespaces name this Service, and they count for \
-             the Agents that use them alone; add their namespace to discovery.trustedNamespaces, or \
+            "this Service is exposed only by RemoteMCPServers in untrusted namespaces, and only to Agents that \
+             list them as tools; to open it to all, add their namespace to discovery.trustedNamespaces, or \
              annotate the Service with kagent-proxy.dev/route=true"
                 .to_owned(),
         ))
