@@ -155,8 +155,8 @@ fn every_admin_endpoint_and_outcome_is_documented() {
     assert_eq!(missing, Vec::<&&str>::new());
 
     let logs = read("docs/metrics-and-logs.md");
-    let record = read("src/proxy/record.rs");
-    let outcomes = record.split("impl Outcome").nth(1).unwrap().split("=== impl").next().unwrap();
+    let record = read("src/telemetry/record.rs");
+    let outcomes = record.split("impl Outcome {").nth(1).unwrap().split("=== impl").next().unwrap();
     let outcomes: BTreeSet<&str> = outcomes.split('"').filter(|text| is_word(text)).collect();
     assert!(outcomes.contains("complete") && outcomes.len() >= 7, "{outcomes:?}");
     let missing: Vec<_> =
