@@ -105,7 +105,7 @@ fn add_service(golden: &mut Golden, object: &Value) {
     golden.targets.insert(host.clone(), Target { scheme: Scheme::Http, host, port });
 }
 
-/// The URL of a `RemoteMCPServer` inside the cluster; not of one that names us (R30), not external (D8).
+/// The URL of a `RemoteMCPServer` inside the cluster; not of one that names us, not external (D8).
 fn add_remote_server(targets: &mut BTreeMap<String, Target>, document: &Yaml<'_>) {
     let kind = document.as_mapping_get("kind").and_then(Yaml::as_str);
     let Some(spec) = document.as_mapping_get("spec").filter(|_| kind == Some("RemoteMCPServer"))

@@ -209,7 +209,12 @@ fn no_other_team_can_bend_a_route() {
         assert!(beside.starts_with("forbidden: the RemoteMCPServers that open"), "{beside}");
     }
     let (refused, chain) = world.chain("t.team", "/mcp", None, None);
-    assert!(refused.starts_with("forbidden: only RemoteMCPServers of other"), "{refused}");
+    assert!(
+        refused.starts_with(
+            "forbidden: this Service is exposed only by RemoteMCPServers in untrusted"
+        ),
+        "{refused}"
+    );
     assert!(chain.iter().any(|n| n.candidate.contains("evil/bend")), "{chain:?}");
     // Trusted namespaces count for everybody.
     let trusted_namespaces = Some(vec!["evil".to_owned()]);
