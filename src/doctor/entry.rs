@@ -102,6 +102,12 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
                           who may get it";
             return vec![Finding::error(&subject, why.clone(), remedy.to_owned())];
         }
+        ProxyUrl::Forbidden(why) => {
+            // As in the proxy's pod, whose account may not: it says nothing of the cluster.
+            let what = format!("could not be read, so it was not checked: {why}");
+            let remedy = "run doctor as a user who may get that Deployment and its ConfigMap";
+            return vec![Finding::warning(&subject, what, remedy.to_owned())];
+        }
         ProxyUrl::Is(url) if url.is_empty() => {
             let what = "is not set, so no agent sends anything through this proxy".to_owned();
             return vec![Finding::error(&subject, what, set)];

@@ -32,8 +32,10 @@ const HASH: &str = "/metadata/annotations/kagent.dev~1config-hash";
 pub(super) enum ProxyUrl {
     /// It is this; empty if it is not set.
     Is(String),
-    /// It could not be read, and why.
+    /// It could not be found, and why.
     Unread(String),
+    /// RBAC keeps it from us, and the server's own words.
+    Forbidden(String),
 }
 
 /// What was read.
@@ -195,7 +197,7 @@ async fn proxy_url(client: &Client, seen: &Seen) -> Result<ProxyUrl, String> {
         Answer::Absent => {
             return Ok(ProxyUrl::Unread("there is no such Deployment".to_owned()));
         }
-        Answer::Forbidden(why) => return Ok(ProxyUrl::Unread(why)),
+        Answer::Forbidden(why) => return Ok(ProxyUrl::Forbidden(why)),
     };
     let (maps, key) = match entry::origin(&deployment) {
         Origin::Here(url) => return Ok(ProxyUrl::Is(url)),
@@ -211,7 +213,7 @@ async fn proxy_url(client: &Client, seen: &Seen) -> Result<ProxyUrl, String> {
                 }
             }
             Answer::Absent => {}
-            Answer::Forbidden(why) => return Ok(ProxyUrl::Unread(why)),
+            Answer::Forbidden(why) => return Ok(ProxyUrl::Forbidden(why)),
         }
     }
     Ok(ProxyUrl::Is(String::new()))

@@ -93,6 +93,15 @@ async fn rights_that_are_missing_are_faults_and_what_this_user_may_not_see_is_sa
 }
 
 #[tokio::test]
+async fn a_proxy_url_that_this_user_may_not_see_is_no_fault_of_the_cluster() {
+    let api = healthy().await;
+    api.fail("kagent-controller", 403);
+    let said = doctor(&api, &[]).await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    assert!(said.out.starts_with("warning  proxy.url of Deployment"), "{}", said.out);
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_2_and_one_sentence() {
     let api = healthy().await;
     api.stop();
