@@ -270,10 +270,13 @@ impl Cluster {
         }
     }
 
-    /// Whether there is an endpoint that has not been tried yet.
+    /// Whether there is an endpoint that has not been tried yet, as [`Cluster::pick`] sees it.
     #[must_use]
     pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
-        self.endpoints.load().iter().any(|endpoint| !tried.contains(&endpoint.address))
+        let endpoints = self.endpoints.load();
+        let all_leave = endpoints.iter().all(|endpoint| endpoint.is_leaving());
+        let mut open = endpoints.iter().filter(|endpoint| all_leave || !endpoint.is_leaving());
+        open.any(|endpoint| !tried.contains(&endpoint.address))
     }
 
     /// Waits for other endpoints, at most `until`, and has the names looked up again: what refuses may
