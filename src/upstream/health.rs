@@ -80,7 +80,7 @@ impl Health {
     }
 
     /// Whether a request may go there. Of all that ask after an ejection is over, one may, until it has
-    /// brought news or [`PROBE`] has passed.
+    /// brought news or a second has passed.
     pub fn admit(&self, now: Instant) -> bool {
         let (before, at) = (self.state(), self.millis(now));
         if before.until == 0 {
