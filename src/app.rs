@@ -161,10 +161,11 @@ fn open(config: &ListenerConfig, traffic: &Handle) -> Result<Listener, BuildErro
     Ok(Listener { socket, name, tls })
 }
 
+/// The sockets with who may come in, the address for everyone, and the one on loopback.
+type AdminSockets = (Vec<(Door, TcpListener)>, SocketAddr, SocketAddr);
+
 /// Opens the admin sockets: one where it is on loopback, else one for everyone and one on loopback.
-fn open_admin(
-    config: &AdminConfig,
-) -> Result<(Vec<(Door, TcpListener)>, SocketAddr, SocketAddr), BuildError> {
+fn open_admin(config: &AdminConfig) -> Result<AdminSockets, BuildError> {
     let bind = |address| listener::bind(address).map_err(|error| BuildError::Bind(address, error));
     let inner = bind(config.local())?;
     let inner_address = local(&inner, config.local())?;

@@ -198,7 +198,7 @@ fn member(name: &[u8]) -> Member {
     ];
     match () {
         () if is(&"url") => Member::Url,
-        () if lists.iter().any(|list| is(list)) => Member::Interfaces,
+        () if lists.iter().any(is) => Member::Interfaces,
         () if is(&"signatures") => Member::Signatures,
         () => Member::Other,
     }

@@ -202,9 +202,11 @@ async fn a_log_whose_reader_is_gone_costs_lines_only() {
     program.ends().await;
 }
 
+type IntoFd = fn(pipe::Sender) -> std::io::Result<OwnedFd>;
+
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_nothing() {
-    let kinds: [(&str, fn(pipe::Sender) -> std::io::Result<OwnedFd>); 2] =
+    let kinds: [(&str, IntoFd); 2] =
         [("waits", pipe::Sender::into_blocking_fd), ("refuses", pipe::Sender::into_nonblocking_fd)];
     for (name, end) in kinds {
         let (sender, reader) = full_pipe().await;
@@ -239,7 +241,7 @@ async fn what_was_kept_is_written_in_order_once_somebody_reads() {
             let line = lines.next_line().await.unwrap().unwrap();
             if !line.is_empty() {
                 let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-                let what = line["path"].as_str().or(line["message"].as_str()).unwrap();
+                let what = line["path"].as_str().or_else(|| line["message"].as_str()).unwrap();
                 // Said once a second at most, so it may stand between any two.
                 if what != "a request found no route" {
                     seen.push(what.to_owned());

@@ -135,9 +135,17 @@ fn a_file_is_laid_over_the_defaults_and_flags_over_the_file() {
     assert_eq!(loaded.sources.of("routes[1].targets"), Source::Flag("--route"));
 }
 
+fn says(cases: &[(&str, &str)]) {
+    for (yaml, expected) in cases {
+        let file = File::new("faults", yaml);
+        let report = faults(&file.args(), &env(&[]));
+        assert_eq!(report, format!("{}:{expected}", file.0.display()), "{yaml}");
+    }
+}
+
 #[test]
 fn faults_of_a_file_carry_line_and_proposal() {
-    for (yaml, expected) in [
+    says(&[
         ("listner: {}", "1: listner: is not a known key; did you mean listener?"),
         (
             "\nlistener:\n  idle: 30",
@@ -173,6 +181,12 @@ fn faults_of_a_file_carry_line_and_proposal() {
             "defaultRoutes:\n- targets: [\"b:1\"]\n- host: x\n  targets: [\"c:1\"]",
             "4: defaultRoutes[1]: is never taken: defaultRoutes[0] comes first and fits all its requests; write this one before it",
         ),
+    ]);
+}
+
+#[test]
+fn addresses_that_exclude_each_other_are_faults() {
+    says(&[
         (
             "admin: {address: \"[::1]:1\"}\nlisteners:\n- address: \"[::1]:1\"",
             "3: listeners[0].address: [::1]:1 is taken by [::1]:1 of admin; write another port",
@@ -197,6 +211,12 @@ fn faults_of_a_file_carry_line_and_proposal() {
             "admin: {local: \"0.0.0.0:9091\"}",
             "1: admin.local: \"0.0.0.0:9091\" is not on loopback; write one such as 127.0.0.1:9091, or admin.expose: all to show everything elsewhere",
         ),
+    ]);
+}
+
+#[test]
+fn values_that_are_none_carry_line_and_proposal() {
+    says(&[
         ("\nlisteners: []", "2: listeners: has no usable listener; write one or leave the key out"),
         (
             "publicUrl: http://a/b",
@@ -206,11 +226,7 @@ fn faults_of_a_file_carry_line_and_proposal() {
             "trustedProxies: [10/8]",
             "1: trustedProxies[0]: \"10/8\" is not a network; write one such as 10.0.0.0/8 or 10.0.0.1",
         ),
-    ] {
-        let file = File::new("faults", yaml);
-        let report = faults(&file.args(), &env(&[]));
-        assert_eq!(report, format!("{}:{expected}", file.0.display()), "{yaml}");
-    }
+    ]);
 }
 
 /// A value that nobody can mean is a fault; the least and the greatest that somebody can are none.
