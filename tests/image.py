@@ -133,8 +133,8 @@ def until_ready(port: int, podman: subprocess.Popen) -> None:
 
 def container(name: str, *command: str, entrypoint: str | None = None) -> list[str]:
     podman = ["podman", *STORE, "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--name", name,
-              "--network", "host", "--cgroups", "disabled", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
-              "--security-opt", "no-new-privileges", "--user", "65532", "--ulimit", "nofile=4096:4096", "--pull", "never"]
+              "--network", "host", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
+              "--security-opt", "no-new-privileges", "--user", "65532", "--ulimit", "host", "--pull", "never"]
     return [*podman, *(["--entrypoint", entrypoint] if entrypoint else []), NAME, *command]
 
 
