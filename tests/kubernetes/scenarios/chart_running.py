@@ -175,7 +175,7 @@ def release(world: World, *arguments: str, values: dict | None = None) -> str:
 
 def settled(world: World) -> tuple[int, set[str]]:
     """The Deployment's generation and its pods, once the rollout is over."""
-    world.plane.kubectl("-n", "kagent", "rollout", "status", "deployment/kagent-proxy", "--timeout=150s")
+    world.plane.kubectl("-n", "kagent", "rollout", "status", "deployment/kagent-proxy", "--timeout=90s")
     # Two pods with two addresses each, one of each family.
     found = world.wait_ready("kagent", "kagent-proxy", 2)
     made = world.api.get("apps/v1", "Deployment", "kagent", "kagent-proxy")

@@ -5,10 +5,13 @@ without it.
 
 {{- define "kagent-proxy.rules" -}}
 - apiGroups: [""]
-  resources: [services, pods]
+  resources: [services]
   verbs: [get, list, watch]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [kagent.dev]
   resources: [agents, sandboxagents, remotemcpservers, mcpservers]
