@@ -34,14 +34,14 @@ def image() -> None:
     """What the image would be, as far as a text can say it."""
     text = (ROOT / "Dockerfile").read_text()
     cargo = (ROOT / "Cargo.toml").read_text()
-    toolchain = re.search(r'rust-version = "([\d.]+)"', cargo).group(1)
-    assert f"FROM rust:{toolchain}-bookworm" in text
+    toolchain = re.search(r'channel = "([\d.]+)"', (ROOT / "rust-toolchain.toml").read_text()).group(1)
+    assert f"ARG RUST=docker.io/library/rust:{toolchain}-bookworm\n" in text and "FROM ${RUST} AS build\n" in text
     assert "USER 65532:65532" in text
     # Every feature of the program but the demo.
     everything = re.search(r"^default = \[(.*)\]$", cargo, re.MULTILINE).group(1)
     features = [name.strip(' "') for name in everything.split(",")]
     features.remove("demo")
-    assert f"--no-default-features --features {','.join(features)}\n" in text, features
+    assert f"--no-default-features --features {','.join(features)} \\\n" in text, features
 
 
 def main() -> None:
