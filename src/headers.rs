@@ -1,7 +1,6 @@
 //! Header names and the two rewrites every request needs: hop-by-hop fields out, forwarding fields in.
 //!
-//! Knows header maps and nothing of routes or sockets. `proxy/facts.rs` and `proxy/forward.rs` are its
-//! users.
+//! Knows header maps and nothing of routes or sockets.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,6 @@
 //! Where a route leads: endpoints, and the choice among them.
 //!
-//! Knows addresses and connections; never routes, clients or Kubernetes. `proxy/attempt.rs` asks for
-//! an endpoint and sends through it.
+//! Knows addresses and connections; never routes, clients or Kubernetes.
 
 pub mod balance;
 pub mod budget;

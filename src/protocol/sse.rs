@@ -1,8 +1,7 @@
 //! Follows a `text/event-stream` (WHATWG HTML, section 9.2.6) across any split of its bytes: how many
 //! events have ended, and whether the last byte was an event's end.
 //!
-//! Keeps a few bytes of state and none of the stream's. `proxy/stream.rs` feeds it and asks whether a
-//! comment may stand here.
+//! Keeps a few bytes of state and none of the stream's.
 
 /// The byte order mark that may stand in front of a stream, and is no part of its first line.
 const MARK: &[u8] = b"\xef\xbb\xbf";

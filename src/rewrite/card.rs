@@ -2,8 +2,7 @@
 //!
 //! kagent's Go runtime dials the URL of the card (`go/adk/pkg/tools/remote_a2a_tool.go`), a2a-go 0.3
 //! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. The URLs change in
-//! their place, every other byte stays. Knows JSON and host names only; `proxy/card.rs` reads the bytes
-//! and sends the result.
+//! their place, every other byte stays. Knows JSON and host names only.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! Undoes a `Content-Encoding` (RFC 9110 section 8.4), so that an agent card can be read.
 //!
 //! Cards only, which we ask for without one: gzip and deflate are what servers use unasked. Bounded: a
-//! small body that grows beyond the bound is refused, not unpacked. Knows bytes; `proxy/card.rs` asks.
+//! small body that grows beyond the bound is refused, not unpacked. Knows bytes.
 
 use std::io::Read;
 

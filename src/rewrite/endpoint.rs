@@ -4,8 +4,8 @@
 //! The first event of that name is meant, whatever stands before it: a retry time, an id, comments, other
 //! events, a byte order mark. Lines pass when they are whole, but from its name or its first `data` line
 //! on an event is held until it is whole, for its name may stand last: a client acts on whole events, so
-//! nothing is late. A message in JSON passes as it comes. Lines are read as WHATWG HTML section 9.2.6 has it. Knows bytes; `proxy/stream.rs` feeds it and
-//! sends what comes out.
+//! nothing is late. A message in JSON passes as it comes. Lines are read as WHATWG
+//! HTML section 9.2.6 has it. Knows bytes.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! How many requests may be sent again: a share of those sent, and a few each second besides.
 //!
 //! Without a bound, retries multiply the load of a backend that is failing under load. The clock is
-//! passed in. `proxy/attempt.rs` asks before it repeats.
+//! passed in. Knows no request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

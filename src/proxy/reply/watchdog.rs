@@ -3,8 +3,7 @@
 //! hyper polls a body only while there is room for its bytes, so the timer inside it stands still once
 //! the client stops reading. Where a route has an idle or a total limit, which none has by default, a
 //! task of its own watches beside the body and ends the task that carries the record: the connection in
-//! HTTP/1, the stream in HTTP/2. Knows no bytes; `proxy/stream.rs` reports to it, `listener` says what
-//! carries an record.
+//! HTTP/1, the stream in HTTP/2. Knows no bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

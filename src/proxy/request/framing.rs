@@ -2,7 +2,7 @@
 //!
 //! hyper itself refuses a broken head line, differing lengths and a final coding other than `chunked`,
 //! and of both framings it keeps `Transfer-Encoding` and closes afterwards. Knows one head; nothing of
-//! routes or bodies. `proxy/facts.rs` asks before anything else.
+//! routes or bodies.
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Uri};

@@ -1,7 +1,7 @@
 //! Requests that wait for a backend, and how many may (D12).
 //!
 //! A place is taken when the first attempt has failed and given back on drop. Knows addresses, not
-//! requests; `proxy/attempt.rs` waits.
+//! requests.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
