@@ -32,6 +32,8 @@ const PEEK_WAIT: Duration = Duration::from_millis(100);
 pub struct RequestBody {
     /// None for the body of a request that is sent again.
     incoming: Option<Incoming>,
+    /// Data that has been read, and goes out first; boxed, for it is rare.
+    prefix: Option<Box<Bytes>>,
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
     expects: bool,
@@ -110,6 +112,7 @@ impl RequestBody {
         let whole = AtomicBool::new(open.is_none());
         Self {
             incoming: Some(incoming),
+            prefix: None,
             upload: Arc::new(Upload { start, whole, ..Upload::default() }),
             expects,
             _open: open,
@@ -119,7 +122,7 @@ impl RequestBody {
     /// No body, for a request that is sent again; it counts where the first one did.
     #[must_use]
     pub fn empty(upload: Arc<Upload>) -> Self {
-        Self { incoming: None, upload, expects: false, _open: None }
+        Self { incoming: None, prefix: None, upload, expects: false, _open: None }
     }
 
     /// The same body once more, for a request of which the backend surely did nothing; none if it was not
@@ -129,6 +132,11 @@ impl RequestBody {
         let again = !upload.remembered()?.is_empty();
         upload.again.store(again, Ordering::Relaxed);
         Some(Self::empty(Arc::clone(upload)))
+    }
+
+    /// Takes back data that was read and not sent; it is not counted a second time.
+    pub fn put_back(&mut self, data: Bytes) {
+        self.prefix = (!data.is_empty()).then(|| Box::new(data));
     }
 
     /// What has passed.
@@ -188,7 +196,10 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, upload, .. } = &mut *self;
+        let Self { incoming, prefix, upload, .. } = &mut *self;
+        if let Some(data) = prefix.take() {
+            return Poll::Ready(Some(Ok(Frame::data(*data))));
+        }
         let Some(incoming) = incoming else {
             // hyper asks for it while it sends the head, so before anything is forgotten.
             let again = upload.again.swap(false, Ordering::Relaxed);
@@ -218,13 +229,22 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         let again = || self.upload.again.load(Ordering::Relaxed);
-        self.incoming.as_ref().map_or_else(|| !again(), Body::is_end_stream)
+        self.prefix.is_none()
+            && self.incoming.as_ref().map_or_else(|| !again(), Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let again = || self.upload.again.load(Ordering::Relaxed);
         let left = || if again() { self.upload.bytes() } else { 0 };
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(left()), Body::size_hint)
+        let rest = self.incoming.as_ref();
+        let rest = rest.map_or_else(|| SizeHint::with_exact(left()), Body::size_hint);
+        match rest.exact() {
+            Some(rest) => {
+                let prefix = self.prefix.as_ref().map_or(0, |data| data.len() as u64);
+                SizeHint::with_exact(rest + prefix)
+            }
+            None => rest,
+        }
     }
 }
 

@@ -9,9 +9,10 @@ pub mod endpoint;
 pub mod faults;
 pub mod framing;
 pub mod greeting;
+pub mod h1;
 pub mod health;
-pub mod heard;
 pub mod joint;
+pub mod lease;
 pub mod pool;
 pub mod reuse;
 
@@ -27,8 +28,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use connect::{ConnectError, Tls};
-pub use endpoint::{Endpoint, Lease, Leased};
-pub use faults::BadResponse;
+pub use endpoint::Endpoint;
+pub use faults::{BadResponse, SendError};
+pub use lease::{Lease, Leased, Unsent};
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;

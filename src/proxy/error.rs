@@ -7,7 +7,7 @@ use http::Request;
 use super::reason::Reason;
 use crate::body::RequestBody;
 use crate::route::{BadHost, Note};
-use crate::upstream::{BadResponse, ConnectError};
+use crate::upstream::{BadResponse, ConnectError, SendError};
 
 /// Everything that ends a request inside the proxy.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum ProxyError {
     Unreadable,
     /// A body that breaks off, or whose chunks cannot be read.
     #[error("the request's body is broken: {0}")]
-    BrokenBody(hyper::Error),
+    BrokenBody(Box<SendError>),
     /// CONNECT.
     #[error("CONNECT is not served: this is a reverse proxy")]
     Connect,
@@ -61,10 +61,10 @@ pub enum ProxyError {
     ConnectFailed(Box<ConnectError>),
     /// The connection ended before an answer.
     #[error("{0} closed the connection before it answered: {1}")]
-    UpstreamReset(String, hyper::Error),
+    UpstreamReset(String, Box<SendError>),
     /// The answer is not HTTP.
     #[error("{0} answered with something that is not HTTP: {1}")]
-    UpstreamProtocol(String, hyper::Error),
+    UpstreamProtocol(String, Box<SendError>),
     /// The response is HTTP and cannot be passed on.
     #[error("the response of {0} cannot be passed on: {1}")]
     BadResponse(String, Box<BadResponse>),

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,14 +25,13 @@ use tokio_rustls::TlsConnector;
 
 use super::faults::{HeadLimits, is_malformed, is_tls};
 use super::greeting::{Greeted, Greeting};
-use super::heard::{Ear, Heard};
+use super::h1::Connection;
+use super::h1::io::Io;
 use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
 use crate::socket::Tcp;
 use crate::tls::ClientConfigs;
 
-/// Bytes that are read at once from an HTTP/1 connection, at most: larger only where a head may be.
-const READ_AHEAD: usize = 128 * 1024;
 /// Streams at once on one HTTP/2 connection.
 pub const MAX_STREAMS: usize = 100;
 /// What hyper says of the streams before the backend's SETTINGS; they cannot say this (RFC 9113 section
@@ -47,7 +46,7 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub enum Sender {
     /// One request at a time.
-    Http1(Http1),
+    Http1(Box<Connection>),
     /// Many streams.
     Http2(Http2),
 }
@@ -89,15 +88,6 @@ impl Http2 {
     pub fn is(&self, id: &Weak<AtomicUsize>) -> bool {
         Weak::as_ptr(id) == Arc::as_ptr(&self.limit)
     }
-}
-
-/// A sender of HTTP/1, and what its connection has brought.
-#[derive(Debug)]
-pub struct Http1 {
-    /// Hyper's.
-    pub sender: http1::SendRequest<RequestBody>,
-    /// Since the last request.
-    pub ear: Ear,
 }
 
 /// Why there is no connection.
@@ -187,10 +177,10 @@ async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
     let stream = Tcp::new(stream).map_err(|e| ConnectError::io(address, e))?;
     match dial.tls {
         Some(tls) => Box::pin(secure(dial, tls, stream)).await,
-        None => {
-            let http2 = dial.target.scheme == Scheme::H2c;
-            Box::pin(speak(stream, address, dial.heads, http2)).await
+        None if dial.target.scheme == Scheme::H2c => {
+            Box::pin(speak_http2(stream, address, dial.heads)).await.map(Sender::Http2)
         }
+        None => Ok(speak_http1(Io::Plain(stream), dial.heads)),
     }
 }
 
@@ -205,45 +195,20 @@ async fn secure(dial: Dial<'_>, tls: &Tls, stream: Tcp) -> Result<Sender, Connec
         .connect(server, stream)
         .await
         .map_err(|error| ConnectError::Tls(address, name.as_str().into(), Arc::new(error)))?;
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Box::pin(speak(Box::new(stream), address, dial.heads, http2)).await
-}
-
-/// The HTTP handshake; the connection lives in a task of its own from then on.
-pub(super) async fn speak<I>(
-    stream: I,
-    address: SocketAddr,
-    heads: HeadLimits,
-    http2: bool,
-) -> Result<Sender, ConnectError>
-where
-    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    if http2 {
-        return speak_http2(stream, address, heads).await.map(Sender::Http2);
+    let stream = Box::new(stream);
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        return Box::pin(speak_http2(stream, address, dial.heads)).await.map(Sender::Http2);
     }
-    let ear = Ear::default();
-    let io = TokioIo::new(Heard::new(stream, ear.clone()));
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(heads.bytes.max(READ_AHEAD))
-        .max_header_size(heads.bytes)
-        .max_headers(heads.fields)
-        // RFC 9112 section 5.1: a proxy removes them.
-        .allow_spaces_after_header_name_in_responses(true)
-        .handshake(io)
-        .await
-        .map_err(|error| ConnectError::handshake(address, error))?;
-    let mut connection = connection.with_upgrades();
-    tokio::spawn(async move {
-        // By reference: awaited itself it would lie twice in the task, which lives as long as it.
-        if let Err(error) = (&mut connection).await {
-            tracing::debug!(%address, %error, "upstream connection ended");
-        }
-    });
-    Ok(Sender::Http1(Http1 { sender, ear }))
+    Ok(speak_http1(Io::Tls(stream), dial.heads))
 }
 
-async fn speak_http2<I>(
+/// HTTP/1.1 begins without a handshake.
+pub(super) fn speak_http1(io: Io, heads: HeadLimits) -> Sender {
+    Sender::Http1(Box::new(Connection::new(io, heads)))
+}
+
+/// The HTTP/2 handshake; the connection lives in a task of its own from then on.
+pub(super) async fn speak_http2<I>(
     stream: I,
     address: SocketAddr,
     heads: HeadLimits,

@@ -1,27 +1,23 @@
 //! One backend address: its connections, its load, its health.
 //!
-//! A [`Lease`] counts as load until it is dropped, which is when the *stream* ends. Knows nothing of
-//! routes or clients.
+//! Knows nothing of routes, clients or requests.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::HeaderValue;
 use metrics::Counter;
 use tokio::time::Instant;
 
 use super::connect::{self, ConnectError, Dial, MAX_STREAMS, Sender, Tls};
-use super::faults::{BadResponse, HeadLimits};
-use super::framing;
+use super::faults::HeadLimits;
 use super::health::Health;
 use super::joint::{Joint, Turn};
+use super::lease::Lease;
 use super::pool::Pool;
 use super::reuse::Reuse;
-use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
 
 /// One address of one target.
@@ -73,31 +69,6 @@ enum Dialled {
     /// It would fail them alike.
     Failed(ConnectError),
 }
-
-/// The right to one connection, or to one stream of a shared one, until dropped.
-#[derive(Debug)]
-pub struct Lease {
-    endpoint: Arc<Endpoint>,
-    sender: Option<Sender>,
-    /// Of the pool, when the connection was taken from it or dialled.
-    epoch: u64,
-    /// Whether the connection was opened for another request.
-    pub reused: bool,
-    /// No other request may follow on the connection.
-    last: bool,
-}
-
-/// The body of a response, and the lease it lives on.
-#[derive(Debug)]
-pub struct Leased {
-    /// The backend's bytes.
-    pub incoming: Incoming,
-    /// Held until they end.
-    pub lease: Lease,
-}
-
-/// A request that did not make it, and the request itself where not a byte of it was written.
-pub type Unsent = TrySendError<Request<RequestBody>>;
 
 // === impl Endpoint ===
 
@@ -250,96 +221,19 @@ impl Endpoint {
     }
 
     fn lease(self: &Arc<Self>, sender: Option<Sender>, epoch: u64, reused: bool) -> Lease {
+        Lease::new(Arc::clone(self), sender, epoch, reused)
+    }
+
+    pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease { endpoint: Arc::clone(self), sender, epoch, reused, last: false }
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    /// Whether it speaks HTTP/2.
-    #[must_use]
-    pub fn is_http2(&self) -> bool {
-        matches!(self.sender, Some(Sender::Http2(_)))
     }
 
-    /// Whether the connection closed without a word since the request was sent. A stream of HTTP/2
-    /// that the backend resets is an answer of sorts: its connection stands.
-    #[must_use]
-    pub fn closed_silently(&self) -> bool {
-        match &self.sender {
-            Some(Sender::Http1(http1)) => !http1.ear.heard(),
-            Some(Sender::Http2(http2)) => http2.sender.is_closed(),
-            None => false,
-        }
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Where it leads.
-    #[must_use]
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-
-    /// Sends one request.
-    ///
-    /// # Errors
-    /// The request comes back inside the error if not a byte of it was written.
-    pub async fn send(
-        &mut self,
-        request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, Unsent> {
-        match self.sender.as_mut() {
-            Some(Sender::Http1(http1)) => {
-                http1.ear.forget();
-                http1.sender.try_send_request(*request).await
-            }
-            Some(Sender::Http2(http2)) => http2.sender.try_send_request(*request).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Leaves one framing in the head of a response, which answers a HEAD request or (`head` is false) any
-    /// other.
-    ///
-    /// # Errors
-    /// [`BadResponse`]; the lease must not be given back.
-    pub fn settle(
-        &mut self,
-        head: bool,
-        response: &mut Response<Incoming>,
-    ) -> Result<(), BadResponse> {
-        let limits = self.endpoint.heads;
-        // Of HTTP/1, hyper has measured them.
-        if self.is_http2() && !limits.admit(response.headers()) {
-            return Err(BadResponse::TooLarge(limits));
-        }
-        let (version, status) = (response.version(), response.status());
-        let reusable = framing::settle(head, version, status, response.headers_mut());
-        self.last = !reusable.map_err(BadResponse::Ambiguous)?;
-        Ok(())
-    }
-
-    /// The fault that hyper itself found in a response, where it has a name here.
-    #[must_use]
-    pub fn fault(&self, error: &hyper::Error) -> Option<BadResponse> {
-        error.is_parse_too_large().then(|| BadResponse::TooLarge(self.endpoint.heads))
-    }
-
-    /// The answer has been read to its end: the connection may carry another request. A lease that is
-    /// dropped without this closes its connection, which is how a client's cancel reaches the backend.
-    pub fn give_back(mut self) {
-        if let Some(Sender::Http1(http1)) = self.sender.take()
-            && !self.last
-            && !http1.sender.is_closed()
-        {
-            self.endpoint.pool.put(http1, self.epoch, Instant::now());
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// What a response's headers may measure.
+    pub(super) const fn heads(&self) -> HeadLimits {
+        self.heads
     }
 }

@@ -1,11 +1,13 @@
 //! What a backend did instead of sending a response that can be passed on.
 //!
-//! Knows errors of hyper and h2, and heads; never a connection or a request.
+//! Knows errors of both protocols, and heads; never a connection or a request.
 
 use std::error::Error as _;
 
 use h2::Reason;
 use http::HeaderMap;
+
+use super::h1::Fault;
 
 /// What one response's headers may measure, over either version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,49 @@ pub enum BadResponse {
         .0.fields
     )]
     TooLarge(HeadLimits),
+}
+
+/// Why a request got no response, or why the body of one broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(Fault),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(hyper::Error),
+    /// A response came that cannot be passed on.
+    #[error("{0}")]
+    Bad(BadResponse),
+}
+
+// === impl SendError ===
+
+impl SendError {
+    /// Whether something came that is not HTTP, or breaks its rules: the backend's fault, but no reset.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::Http1(fault) => fault.is_malformed(),
+            Self::Http2(error) => is_malformed(error),
+            Self::Bad(_) => true,
+        }
+    }
+
+    /// Whether the backend surely did nothing with a request of which something was written.
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Http2(error) if unprocessed(error))
+    }
+
+    /// The response that cannot be passed on, if one came.
+    #[must_use]
+    pub const fn bad_response(&self) -> Option<BadResponse> {
+        match self {
+            Self::Http1(Fault::Bad(bad)) | Self::Bad(bad) => Some(*bad),
+            Self::Http1(_) | Self::Http2(_) => None,
+        }
+    }
 }
 
 // === impl HeadLimits ===

@@ -1,5 +1,5 @@
-//! The connections of one endpoint: idle HTTP/1 senders as a stack, the warmest first, and one shared
-//! HTTP/2 sender.
+//! The connections of one endpoint: idle HTTP/1 connections as a stack, the warmest first, and shared
+//! HTTP/2 senders.
 //!
 //! One short mutex, no task, no key. Knows senders and ages; what the endpoint's habits are, it
 //! learns in `upstream/reuse.rs`.
@@ -11,7 +11,8 @@ use std::time::Duration;
 use metrics::Counter;
 use tokio::time::Instant;
 
-use super::connect::{Http1, Http2, Sender};
+use super::connect::{Http2, Sender};
+use super::h1::Connection;
 use super::reuse::Reuse;
 
 /// How often idle connections are looked at.
@@ -44,7 +45,7 @@ struct State {
 
 #[derive(Debug)]
 struct Idle {
-    http1: Http1,
+    http1: Box<Connection>,
     since: Instant,
 }
 
@@ -79,17 +80,16 @@ impl Pool {
         let mut at = state.idle.len();
         while let Some(before) = at.checked_sub(1) {
             at = before;
-            let idle = state.idle.get(at)?;
-            if idle.http1.sender.is_closed() {
+            let idle = state.idle.get_mut(at)?;
+            if !idle.http1.is_open() {
                 state.idle.remove(at);
                 self.discarded.increment(1);
             } else if now.saturating_duration_since(idle.since) >= limit {
                 // Everything below it is older still; it stays to be watched.
                 return None;
-            } else if idle.http1.sender.is_ready() {
+            } else {
                 return Some((Sender::Http1(state.idle.remove(at).http1), epoch));
             }
-            // Not ready: its answer has ended and its task has not noticed yet. The next one.
         }
         None
     }
@@ -109,7 +109,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose answer has been read to its end.
-    pub fn put(&self, http1: Http1, epoch: u64, now: Instant) {
+    pub fn put(&self, http1: Box<Connection>, epoch: u64, now: Instant) {
         let mut state = self.lock();
         if state.epoch != epoch {
             return;
@@ -149,9 +149,9 @@ impl Pool {
         let State { idle, shared, reuse, .. } = &mut *state;
         let mut watched = false;
         // The oldest of those that are too old to be used stays to be watched, no more.
-        idle.retain(|idle| {
+        idle.retain_mut(|idle| {
             let age = now.saturating_duration_since(idle.since);
-            if idle.http1.sender.is_closed() {
+            if !idle.http1.is_open() {
                 reuse.seen_closed(age, SWEEP_EVERY);
                 self.discarded.increment(1);
                 return false;
@@ -214,9 +214,13 @@ mod tests {
     use http_body_util::Empty;
     use hyper_util::rt::{TokioExecutor, TokioIo};
 
+    use tokio::net::TcpStream;
+
     use super::*;
-    use crate::upstream::connect::speak;
+    use crate::socket::Tcp;
+    use crate::upstream::connect::{speak_http1, speak_http2};
     use crate::upstream::faults::HeadLimits;
+    use crate::upstream::h1::io::Io;
 
     const S: Duration = Duration::from_secs(1);
 
@@ -225,8 +229,20 @@ mod tests {
     }
 
     async fn connection(http2: bool) -> Sender {
+        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
+        if !http2 {
+            let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = server.local_addr().unwrap();
+            let (ours, theirs) = tokio::join!(TcpStream::connect(address), server.accept());
+            // Held open.
+            tokio::spawn(async move {
+                let _theirs = theirs;
+                std::future::pending::<()>().await;
+            });
+            return speak_http1(Io::Plain(Tcp::new(ours.unwrap()).unwrap()), heads);
+        }
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        if http2 {
+        {
             let service = hyper::service::service_fn(|_| async {
                 Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<Bytes>::new()))
             });
@@ -234,15 +250,8 @@ mod tests {
                 hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(theirs), service),
             );
-        } else {
-            // Held open.
-            tokio::spawn(async move {
-                std::future::pending::<()>().await;
-                drop(theirs);
-            });
         }
-        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
-        speak(ours, ([127, 0, 0, 1], 1).into(), heads, http2).await.unwrap()
+        speak_http2(ours, ([127, 0, 0, 1], 1).into(), heads).await.map(Sender::Http2).unwrap()
     }
 
     async fn shared(pool: &Pool) -> Http2 {

@@ -20,6 +20,7 @@ mod discovery;
 mod docs;
 #[cfg(feature = "kube")]
 mod doctor;
+mod early;
 mod ends;
 mod errors;
 mod events;

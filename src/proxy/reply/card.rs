@@ -170,7 +170,7 @@ pub async fn pass(
     }
     match read(&mut leased, &plan).await {
         Read::Whole(body) => {
-            leased.lease.give_back();
+            leased.give_back();
             let body = card.replace(&mut head, body);
             head.headers.remove(TRANSFER_ENCODING);
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -193,10 +193,10 @@ async fn read(leased: &mut Leased, plan: &RelayPlan) -> Read {
     let mut body = Vec::new();
     loop {
         let frame = match &mut timer {
-            None => leased.incoming.frame().await,
+            None => leased.frame().await,
             Some(timer) => tokio::select! {
                 biased;
-                frame = leased.incoming.frame() => {
+                frame = leased.frame() => {
                     timer.passed();
                     frame
                 }

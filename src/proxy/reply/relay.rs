@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::plan::{EventPlan, RelayPlan};
 use super::timeouts::{BodyTimer, Expired};
@@ -23,7 +22,7 @@ use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
 use crate::telemetry::record::Outcome;
-use crate::upstream::{Lease, Leased};
+use crate::upstream::{Leased, SendError};
 
 /// What a silent event stream gets (D15): a comment, which every parser skips.
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -33,7 +32,7 @@ const COMMENT: &[u8] = b": keep-alive\n\n";
 pub enum StreamError {
     /// The backend broke off.
     #[error(transparent)]
-    Upstream(#[from] hyper::Error),
+    Upstream(#[from] SendError),
     /// The route's idle limit.
     #[error("no bytes from upstream within the route's idle limit")]
     Idle,
@@ -49,9 +48,8 @@ pub enum StreamError {
 #[derive(Debug)]
 pub struct Relay {
     start: Bytes,
-    incoming: Incoming,
     /// Given back when the body has ended; one that is dropped closes its connection.
-    lease: Option<Lease>,
+    leased: Option<Leased>,
     record: Recorder,
     ending: Option<Ending>,
     timer: Option<BodyTimer>,
@@ -94,8 +92,7 @@ type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
 impl Relay {
     /// `start` has been read already and goes out first.
     pub(super) fn new(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
-        let Leased { incoming, lease } = leased;
-        let ended = start.is_empty() && incoming.is_end_stream();
+        let ended = start.is_empty() && leased.is_end_stream();
         let (mut timer, mut watchdog) = (None, None);
         if !ended {
             timer = BodyTimer::start(plan.limits);
@@ -103,8 +100,7 @@ impl Relay {
         }
         let mut stream = Self {
             start,
-            incoming,
-            lease: Some(lease),
+            leased: Some(leased),
             record,
             ending: None,
             timer,
@@ -132,7 +128,8 @@ impl Relay {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         // Only streams without a length are added to or changed.
-        match (self.incoming.size_hint().exact(), self.start.len() as u64) {
+        let rest = self.leased.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        match (rest.exact(), self.start.len() as u64) {
             (Some(rest), start) => SizeHint::with_exact(start + rest),
             (None, _) => SizeHint::default(),
         }
@@ -153,7 +150,8 @@ impl Relay {
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
+            let Some(leased) = &mut self.leased else { return Poll::Ready(None) };
+            match Pin::new(leased).poll_frame(cx) {
                 Poll::Pending => return self.while_silent(cx),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(frame) = self.pass(frame) {
@@ -175,7 +173,7 @@ impl Relay {
             watchdog.passed();
         }
         // hyper does not poll again after the last byte of a sized body.
-        let last = self.incoming.is_end_stream();
+        let last = self.leased.as_ref().is_none_or(Body::is_end_stream);
         let frame = match frame.into_data() {
             Err(mut trailers) => {
                 if let Some(trailers) = trailers.trailers_mut() {
@@ -232,7 +230,7 @@ impl Relay {
 
     /// A broken backend is an abort, but for a session's own stream between two events: clients count
     /// aborts of those and give up (D14).
-    fn broke(&mut self, error: hyper::Error, cx: &Context<'_>) -> Polled {
+    fn broke(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
         self.finish(Outcome::UpstreamBroke);
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
             return Poll::Ready(None);
@@ -257,10 +255,10 @@ impl Relay {
         self.ending = Some(Ending::Clean);
         self.timer = None;
         self.watchdog = None;
-        if let Some(lease) = self.lease.take()
+        if let Some(leased) = self.leased.take()
             && outcome == Outcome::Complete
         {
-            lease.give_back();
+            leased.give_back();
         }
     }
 }

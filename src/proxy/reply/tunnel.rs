@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::Response;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio_util::task::TaskTracker;
@@ -20,40 +21,36 @@ use super::body::ReplyBody;
 use super::timeouts::{BodyTimeouts, BodyTimer, Expired};
 use crate::proxy::record::Recorder;
 use crate::telemetry::record::Outcome;
+use crate::upstream::h1::io::Io;
 use crate::upstream::{Lease, Leased};
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.
 pub fn open(
-    mut response: Response<Leased>,
+    response: Response<Leased>,
     client: OnUpgrade,
     limits: BodyTimeouts,
     record: Recorder,
     tracker: &TaskTracker,
 ) -> Response<ReplyBody> {
-    let backend = hyper::upgrade::on(&mut response);
     let (head, leased) = response.into_parts();
-    tracker.spawn(carry(client, backend, leased.lease, limits, record));
+    if let Some((start, io, lease)) = leased.into_tunnel() {
+        tracker.spawn(carry(client, (start, io), lease, limits, record));
+    }
     Response::from_parts(head, ReplyBody::Tunnel)
 }
 
 async fn carry(
     client: OnUpgrade,
-    backend: OnUpgrade,
+    (start, io): (Bytes, Io),
     lease: Lease,
     limits: BodyTimeouts,
     mut record: Recorder,
 ) {
-    let (client, backend) = match tokio::join!(client, backend) {
-        (Ok(client), Ok(backend)) => (client, backend),
-        (Ok(_), Err(error)) => {
-            tracing::debug!(%error, "the backend left before the tunnel began");
-            return record.ended(Outcome::UpstreamBroke);
-        }
-        (Err(_), _) => return,
-    };
+    // A client that has left is recorded by the record's drop.
+    let Ok(client) = client.await else { return };
     let seen = Arc::new(Seen::default());
     let mut client = TokioIo::new(client);
-    let mut backend = Backend { io: TokioIo::new(backend), seen: Arc::clone(&seen) };
+    let mut backend = Backend { start, io, seen: Arc::clone(&seen) };
     let outcome = {
         let mut copy = pin!(copy_bidirectional(&mut client, &mut backend));
         let mut timer = BodyTimer::start(limits);
@@ -93,7 +90,9 @@ struct Seen {
 
 /// The backend's side, counted.
 struct Backend {
-    io: TokioIo<Upgraded>,
+    /// Read already, together with the head.
+    start: Bytes,
+    io: Io,
     seen: Arc<Seen>,
 }
 
@@ -117,7 +116,13 @@ impl AsyncRead for Backend {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let polled = if self.start.is_empty() {
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        } else {
+            let some = self.start.len().min(buf.remaining());
+            buf.put_slice(&self.start.split_to(some));
+            Poll::Ready(Ok(()))
+        };
         let read = buf.filled().len() - before;
         self.seen.down.fetch_add(read as u64, Ordering::Relaxed);
         self.seen.note(polled)

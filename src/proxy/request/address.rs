@@ -3,10 +3,9 @@
 //! Idempotent: each attempt writes it over what the attempt before has written, so nothing is ever
 //! undone. Never reads a body, opens no connection.
 
-use http::header::{ACCEPT_ENCODING, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, HOST, TE, UPGRADE};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Version};
-use http_body::Body;
 
 use super::facts::{CARD_FIELDS, Facts};
 use crate::body::RequestBody;
@@ -45,9 +44,6 @@ pub fn address(request: &mut Request<RequestBody>, facts: &Facts, way: &Way, lea
         *request.uri_mut() = Uri::from(path);
         *request.version_mut() = Version::HTTP_11;
     }
-    // hyper reads over 1xx responses (RFC 9110 section 15.2); 101 is none of these.
-    let dropped = way.route.metrics.informational.clone();
-    hyper::ext::on_informational(request, move |_| dropped.increment(1));
 }
 
 /// The Host that a direct client would have sent.
@@ -74,8 +70,6 @@ fn path(facts: &Facts, way: &Way) -> PathAndQuery {
 
 /// What is said to the next hop only. Most requests say nothing.
 fn hop_fields(request: &mut Request<RequestBody>, facts: &Facts, way: &Way, http2: bool) {
-    let body = request.body();
-    let unsized_body = !body.is_end_stream() && body.size_hint().exact().is_none();
     let map = request.headers_mut();
     if facts.kind == Kind::Upgrade || facts.takes_trailers {
         for name in [CONNECTION, UPGRADE, TE] {
@@ -92,12 +86,6 @@ fn hop_fields(request: &mut Request<RequestBody>, facts: &Facts, way: &Way, http
             }
             _ => headers::ask_for_trailers(map),
         }
-    }
-    if unsized_body && http2 {
-        map.remove(TRANSFER_ENCODING);
-    } else if unsized_body {
-        // Left to itself, hyper drops a GET's body of unknown length without a word.
-        map.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

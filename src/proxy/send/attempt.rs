@@ -18,7 +18,7 @@ use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::upstream::reuse::keep_alive_timeout;
-use crate::upstream::{ConnectError, Lease, Leased, faults};
+use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
 /// Why an attempt brought no response.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ pub async fn attempt(
 ) -> Result<Response<Leased>, Failure> {
     address(&mut request, facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
+    let repeatable = is_repeatable(&request, &lease);
     let copy = Copy::of(&request, &lease);
-    let head = *request.method() == Method::HEAD;
     let to = &way.route.config.to;
     let limits = facts.kind.limits(&to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
@@ -76,20 +76,25 @@ pub async fn attempt(
         },
     };
     match sent {
-        Ok(mut response) => {
+        Ok(response) => {
             lease.endpoint().health.answered();
-            if let Err(bad) = lease.settle(head, &mut response) {
-                let host = way.route.config.host.clone();
-                return Err(Failure::Over(ProxyError::BadResponse(host, Box::new(bad))));
-            }
             upload.forget_start();
+            dropped(way, &lease);
             announced(&response, &lease);
-            Ok(response.map(|incoming| Leased { incoming, lease }))
+            Ok(response.map(|incoming| Leased::new(incoming, lease)))
         }
-        Err(mut failed) => {
-            let unsent = failed.take_message();
-            Err(broken(way, &lease, failed.into_error(), unsent, copy, &upload))
+        Err(failed) => {
+            dropped(way, &lease);
+            Err(broken(way, &lease, failed, (repeatable, copy), &upload))
         }
+    }
+}
+
+/// Counts the 1xx responses that were read over (RFC 9110 section 15.2).
+fn dropped(way: &Way, lease: &Lease) {
+    let interim = lease.interim();
+    if interim > 0 {
+        way.route.metrics.informational.increment(u64::from(interim));
     }
 }
 
@@ -139,66 +144,68 @@ fn announced<B>(response: &Response<B>, lease: &Lease) {
 fn broken(
     way: &Way,
     lease: &Lease,
-    error: hyper::Error,
-    unsent: Option<Request<RequestBody>>,
-    copy: Option<Copy>,
+    failed: Unsent,
+    (repeatable, copy): (bool, Option<Copy>),
     upload: &Arc<Upload>,
 ) -> Failure {
+    let Unsent { error, request, written } = failed;
     if upload.is_broken() {
         // The client's doing: it must not cost the endpoint its place.
-        return Failure::Over(ProxyError::BrokenBody(error));
+        return Failure::Over(ProxyError::BrokenBody(Box::new(error)));
     }
     let endpoint = lease.endpoint();
-    // A reused connection that closes says nothing of the endpoint: its idle time was over.
-    if !lease.reused && endpoint.health.was_reset(Instant::now(), fastrand::u64(..)) {
+    let host = way.route.config.host.clone();
+    let bad = error.bad_response();
+    if bad.is_some() {
+        endpoint.health.answered();
+    } else if !lease.reused && endpoint.health.was_reset(Instant::now(), fastrand::u64(..)) {
+        // A reused connection that closes says nothing of the endpoint: its idle time was over.
         way.route.metrics.ejections.increment(1);
     }
-    let host = way.route.config.host.clone();
-    let malformed = faults::is_malformed(&error);
-    let unprocessed = faults::unprocessed(&error);
-    let error = match lease.fault(&error) {
+    let (malformed, unprocessed) = (error.is_malformed(), error.is_unprocessed());
+    let error = match bad {
         Some(bad) => ProxyError::BadResponse(host, Box::new(bad)),
-        None if malformed => ProxyError::UpstreamProtocol(host, error),
-        None => ProxyError::UpstreamReset(host, error),
+        None if malformed => ProxyError::UpstreamProtocol(host, Box::new(error)),
+        None => ProxyError::UpstreamReset(host, Box::new(error)),
     };
-    let again = match (unsent, copy) {
-        (Some(request), _) => Some((request, false)),
+    let repeatable = repeatable && !malformed && bad.is_none() && lease.closed_silently();
+    let again = match (request, copy) {
+        (Some(request), _) if !written => Some((request, false)),
+        (Some(request), _) if repeatable => Some((request, true)),
+        (Some(request), _) => {
+            // A client that is still sending would not read the error otherwise.
+            request.into_body().discard();
+            None
+        }
         (None, Some(copy)) if unprocessed => {
             RequestBody::again(upload).map(|body| (copy.with(body), false))
         }
-        (None, Some(copy)) if copy.repeatable && !malformed && lease.closed_silently() => {
+        (None, Some(copy)) if repeatable => {
             Some((copy.with(RequestBody::empty(Arc::clone(upload))), true))
         }
         _ => None,
     };
     let Some((request, written)) = again else { return Failure::Over(error) };
     let (reused, address) = (lease.reused, endpoint.address);
-    Failure::Broken(Box::new(Broken {
-        request: Box::new(request),
-        error,
-        written,
-        reused,
-        address,
-    }))
+    Failure::Broken(Box::new(Broken { request, error, written, reused, address }))
 }
 
-/// The head of a request that may have to be sent twice.
-struct Copy {
-    head: Box<request::Parts>,
-    /// Though the backend may have processed it: idempotent (RFC 9110 section 9.2.2), without a body, and
-    /// on a connection whose idle time may have been over.
-    repeatable: bool,
+/// Whether it may be sent twice though the backend may have processed it: idempotent (RFC 9110 section
+/// 9.2.2), without a body, and on a connection whose idle time may have been over.
+fn is_repeatable(request: &Request<RequestBody>, lease: &Lease) -> bool {
+    let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
+    lease.reused && safe.contains(request.method()) && request.body().is_end_stream()
 }
+
+/// The head of a request that may have to be sent twice over HTTP/2, which takes it away.
+struct Copy(Box<request::Parts>);
 
 // === impl Copy ===
 
 impl Copy {
-    /// None where no failure allows a repeat: only HTTP/2 says that a request was not processed.
+    /// None over HTTP/1.1, where a request that failed comes back.
     fn of(request: &Request<RequestBody>, lease: &Lease) -> Option<Self> {
-        let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
-        let repeatable =
-            lease.reused && safe.contains(request.method()) && request.body().is_end_stream();
-        if !repeatable && !lease.is_http2() {
+        if !lease.is_http2() {
             return None;
         }
         let mut copy = Request::new(());
@@ -206,10 +213,10 @@ impl Copy {
         *copy.uri_mut() = request.uri().clone();
         *copy.version_mut() = request.version();
         *copy.headers_mut() = request.headers().clone();
-        Some(Self { head: Box::new(copy.into_parts().0), repeatable })
+        Some(Self(Box::new(copy.into_parts().0)))
     }
 
-    fn with(self, body: RequestBody) -> Request<RequestBody> {
-        Request::from_parts(*self.head, body)
+    fn with(self, body: RequestBody) -> Box<Request<RequestBody>> {
+        Box::new(Request::from_parts(*self.0, body))
     }
 }

@@ -1,0 +1,171 @@
+//! One connection to a backend, and the exchange on it.
+//!
+//! Polled by the task of the request, which writes what the client sends and reads what the backend answers
+//! in the same wake-up; dropped, it cancels. Between two exchanges nobody polls it: [`Connection::is_open`]
+//! looks. Never decides about a retry: it says what was written.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::Fault;
+use super::download::Download;
+use super::io::Io;
+use super::upload::Upload;
+use crate::body::RequestBody;
+use crate::upstream::faults::HeadLimits;
+
+/// A connection, idle or in an exchange.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    upload: Upload,
+    download: Download,
+}
+
+/// An exchange that brought no response.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub fault: Fault,
+    /// The request: as it was, or with what is left of its body.
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// Whether any byte of it was written.
+    pub written: bool,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// An idle connection on which nothing has been said.
+    #[must_use]
+    pub fn new(io: Io, limits: HeadLimits) -> Self {
+        Self { io, upload: Upload::default(), download: Download::new(limits) }
+    }
+
+    /// Whether an idle connection stands and nothing has come on it.
+    pub fn is_open(&mut self) -> bool {
+        // Nobody is woken: whoever takes the connection looks again.
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_byte(&mut cx).is_pending()
+    }
+
+    /// Ready with a byte that nobody has asked for, or with the end.
+    fn poll_byte(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0];
+        Pin::new(&mut self.io).poll_read(cx, &mut ReadBuf::new(&mut byte)).map(|_| ())
+    }
+
+    /// Whether a byte of a response has come since the request.
+    #[must_use]
+    pub const fn heard(&self) -> bool {
+        self.download.heard()
+    }
+
+    /// Responses with 1xx before the one that counts (RFC 9110 section 15.2).
+    #[must_use]
+    pub const fn interim(&self) -> u32 {
+        self.download.interim()
+    }
+
+    /// Whether the exchange is over and another one may begin.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        self.upload.is_done() && self.download.is_reusable()
+    }
+
+    /// Whether the request has been written to its end.
+    #[must_use]
+    pub const fn is_sent(&self) -> bool {
+        self.upload.is_done()
+    }
+
+    /// Sends a request, and returns the head of its response; the body of either may still be on its way.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; the connection is of no use afterwards.
+    pub async fn send(
+        &mut self,
+        request: Box<Request<RequestBody>>,
+    ) -> Result<Response<()>, Unanswered> {
+        self.download.begin(request.method() == Method::HEAD);
+        self.upload.begin(request);
+        match poll_fn(|cx| self.poll_response(cx)).await {
+            Ok(response) => Ok(response),
+            Err(fault) => Err(Unanswered {
+                fault,
+                request: self.upload.take_request(),
+                written: self.upload.is_written(),
+            }),
+        }
+    }
+
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Fault>> {
+        self.upload.poll(&mut self.io, cx)?;
+        let mut none = HeaderMap::new();
+        let fields = self.upload.fields().unwrap_or(&mut none);
+        let read = ready!(self.download.poll_head(&mut self.io, fields, cx));
+        Poll::Ready(match read {
+            Ok(response) => {
+                self.upload.answered();
+                Ok(response)
+            }
+            // The first thing that went wrong.
+            Err(Fault::Closed | Fault::Io(_)) if let Some(error) = self.upload.take_error() => {
+                Err(Fault::Io(error))
+            }
+            Err(fault) => Err(fault),
+        })
+    }
+
+    /// The next frame of the response's body; writes on at the request's.
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        // The response stands, whatever becomes of the request.
+        let _stands = self.upload.poll(&mut self.io, cx);
+        self.download.poll_frame(&mut self.io, cx)
+    }
+
+    /// Whether the response's body has been read to its end.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        self.download.is_end_stream()
+    }
+
+    /// What is known of the rest of the response's body.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.download.size_hint()
+    }
+
+    /// The bytes of a connection that has become something else, and those that have been read of it.
+    #[must_use]
+    pub fn into_io(self) -> (Bytes, Io) {
+        (self.download.into_rest(), self.io)
+    }
+
+    /// Writes the rest of the request, behind a response that has ended; whether the connection is of use
+    /// afterwards. What the backend does not take is read away.
+    pub async fn finish_upload(&mut self) -> bool {
+        let alone = poll_fn(|cx| {
+            let _stands = self.upload.poll(&mut self.io, cx);
+            if self.upload.is_over() {
+                return Poll::Ready(true);
+            }
+            // Whatever comes now, or the end, is a reason not to go on.
+            self.poll_byte(cx).map(|()| false)
+        })
+        .await;
+        if let Some(request) = self.upload.take_request() {
+            request.into_body().discard();
+        }
+        alone && self.is_reusable()
+    }
+}

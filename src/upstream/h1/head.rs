@@ -1,0 +1,178 @@
+//! The head of a response from its bytes (RFC 9112 sections 4 to 6), and the framing of what follows it.
+//!
+//! Sans-I/O, on `httparse`. Knows what was asked for only as far as framing needs it; no socket, no body.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
+use hyper::ext::ReasonPhrase;
+
+use super::Fault;
+use super::body::Decoder;
+use crate::upstream::faults::{BadResponse, HeadLimits};
+use crate::upstream::framing;
+
+/// Fields that are read without room from the heap.
+const COMMON_FIELDS: usize = 128;
+
+/// A head that was read.
+#[derive(Debug)]
+pub struct Head {
+    /// Status, version, fields and a reason phrase that is not the usual one.
+    pub response: Response<()>,
+    /// The body behind it.
+    pub body: Decoder,
+    /// Whether the connection may carry another request behind the body.
+    pub reusable: bool,
+    /// Bytes it took of the input.
+    pub length: usize,
+}
+
+/// Reads a head at the start of `input`; `map` becomes its fields. `None` is that it is not whole yet.
+///
+/// # Errors
+/// It is no HTTP, beyond the limits, or ambiguous.
+pub fn read(
+    input: &[u8],
+    limits: HeadLimits,
+    to_head: bool,
+    map: &mut HeaderMap,
+) -> Result<Option<Head>, Fault> {
+    if limits.fields <= COMMON_FIELDS {
+        let mut fields = [const { MaybeUninit::uninit() }; COMMON_FIELDS];
+        let fields = fields.get_mut(..limits.fields).unwrap_or_default();
+        read_into(input, fields, limits, to_head, map)
+    } else {
+        let mut fields = vec![MaybeUninit::uninit(); limits.fields];
+        read_into(input, &mut fields, limits, to_head, map)
+    }
+}
+
+fn read_into<'b>(
+    input: &'b [u8],
+    fields: &mut [MaybeUninit<Header<'b>>],
+    limits: HeadLimits,
+    to_head: bool,
+    map: &mut HeaderMap,
+) -> Result<Option<Head>, Fault> {
+    let mut config = ParserConfig::default();
+    // RFC 9112 section 5.1: a proxy removes them.
+    config.allow_spaces_after_header_name_in_responses(true);
+    let mut parsed = httparse::Response::new(&mut []);
+    let too_large = Fault::Bad(BadResponse::TooLarge(limits));
+    let length = match config.parse_response_with_uninit_headers(&mut parsed, input, fields) {
+        Ok(Status::Complete(length)) if length > limits.bytes => return Err(too_large),
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) if input.len() > limits.bytes => return Err(too_large),
+        Ok(Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(too_large),
+        Err(error) => return Err(Fault::Head(error)),
+    };
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
+    let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    // One piece, of which the values are slices.
+    let whole = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+    fill(map, parsed.headers, &whole, input)?;
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.version_mut() = version;
+    if let Some(reason) = parsed.reason
+        && status.canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    let (body, reusable) = framed(to_head, version, status, map)?;
+    *response.headers_mut() = std::mem::take(map);
+    Ok(Some(Head { response, body, reusable, length }))
+}
+
+/// The fields of a trailer section, which ends in a line end.
+///
+/// # Errors
+/// It is no list of fields.
+pub fn fields(mut section: Vec<u8>) -> Result<HeaderMap, Fault> {
+    section.extend_from_slice(b"\r\n");
+    let mut map = HeaderMap::new();
+    let mut fields = [EMPTY_HEADER; COMMON_FIELDS];
+    match httparse::parse_headers(&section, &mut fields) {
+        Ok(Status::Complete((length, fields))) if length == section.len() => {
+            fill(&mut map, fields, &Bytes::copy_from_slice(&section), &section)?;
+            Ok(map)
+        }
+        Ok(_) => Err(Fault::Chunk("the trailers are no fields")),
+        Err(error) => Err(Fault::Head(error)),
+    }
+}
+
+/// `whole` is a copy of what `fields` point into, from its start on.
+fn fill(
+    map: &mut HeaderMap,
+    fields: &[Header<'_>],
+    whole: &Bytes,
+    input: &[u8],
+) -> Result<(), Fault> {
+    map.clear();
+    map.reserve(fields.len());
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| Fault::Head(httparse::Error::HeaderName))?;
+        let start = (field.value.as_ptr() as usize).saturating_sub(input.as_ptr() as usize);
+        let end = start + field.value.len();
+        let value = if field.value.is_empty() {
+            Ok(HeaderValue::from_static(""))
+        } else if end <= whole.len() {
+            HeaderValue::from_maybe_shared(whole.slice(start..end))
+        } else {
+            HeaderValue::from_bytes(field.value)
+        };
+        map.append(name, value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?);
+    }
+    Ok(())
+}
+
+/// The body behind a head, and whether the connection outlives it (RFC 9112 sections 6.3 and 9.3).
+fn framed(
+    to_head: bool,
+    version: Version,
+    status: StatusCode,
+    map: &mut HeaderMap,
+) -> Result<(Decoder, bool), Fault> {
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        // Whatever it says of a body, it has none.
+        return Ok((Decoder::Ended, true));
+    }
+    let reusable = framing::settle(to_head, version, status, map);
+    let reusable = reusable.map_err(|why| Fault::Bad(BadResponse::Ambiguous(why)))?;
+    let reusable = reusable && is_kept(version, map);
+    let bodyless = to_head
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    if bodyless {
+        return Ok((Decoder::Ended, reusable));
+    }
+    if map.contains_key(TRANSFER_ENCODING) {
+        return Ok((Decoder::chunked(), reusable));
+    }
+    // One number, as `settle` leaves it.
+    let length = map.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(match length {
+        Some(length) => (Decoder::length(length), reusable),
+        None => (Decoder::UntilClose, false),
+    })
+}
+
+/// Whether the backend keeps the connection open.
+fn is_kept(version: Version, map: &HeaderMap) -> bool {
+    let options = map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
+    match version {
+        Version::HTTP_10 => options.any(|option| option.eq_ignore_ascii_case("keep-alive")),
+        _ => !options.any(|option| option.eq_ignore_ascii_case("close")),
+    }
+}

@@ -1,0 +1,182 @@
+//! The request of one exchange on its way to a socket.
+//!
+//! Writes what the client's body brings in the poll that brings it: the head and what came with it in one
+//! call. Knows no response, and never decides about a retry: it says what was written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderMap, Request};
+use http_body::Body;
+use tokio::io::AsyncWrite;
+
+use super::Fault;
+use super::encode::{self, Encoder, Outgoing};
+use super::io::Io;
+use super::scratch;
+use crate::body::RequestBody;
+
+/// A request, and how far it has been written; of a connection that has none, the one before it.
+#[derive(Debug, Default)]
+pub struct Upload {
+    state: State,
+    /// Until both it has been written and its response has begun.
+    request: Option<Box<Request<RequestBody>>>,
+    outgoing: Outgoing,
+    /// Bytes are in the TLS layer.
+    unflushed: bool,
+    /// A byte of it has been taken by the socket.
+    written: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nothing has been written.
+    Head,
+    Body(Encoder),
+    #[default]
+    Done,
+    /// The socket takes no more; what the backend has said may still be there.
+    Failed(io::Error),
+}
+
+// === impl Upload ===
+
+impl Upload {
+    /// Of this request, from its start.
+    pub fn begin(&mut self, request: Box<Request<RequestBody>>) {
+        *self = Self { state: State::Head, request: Some(request), ..Self::default() };
+    }
+
+    /// Whether the request has been written to its end.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Whether nothing more of it will be written.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Done | State::Failed(_))
+    }
+
+    /// Whether any byte of it has been written.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        self.written
+    }
+
+    /// Why the socket took no more, once.
+    pub fn take_error(&mut self) -> Option<io::Error> {
+        match &mut self.state {
+            State::Failed(error) => {
+                Some(std::mem::replace(error, io::ErrorKind::BrokenPipe.into()))
+            }
+            State::Head | State::Body(_) | State::Done => None,
+        }
+    }
+
+    /// The fields of the request, whose room those of the response may take: its response begins.
+    pub fn fields(&mut self) -> Option<&mut HeaderMap> {
+        self.request.as_mut().map(|request| request.headers_mut())
+    }
+
+    /// The response has begun, so the request is not needed any more than for its body.
+    pub fn answered(&mut self) {
+        if self.is_done() {
+            self.request = None;
+        }
+    }
+
+    /// The request with what is left of its body; as it was, if nothing was written.
+    pub fn take_request(&mut self) -> Option<Box<Request<RequestBody>>> {
+        let mut request = self.request.take();
+        if let (false, Some(request)) = (self.written, &mut request) {
+            // It was taken out of the body to go with the head.
+            request.body_mut().put_back(std::mem::take(&mut self.outgoing.data));
+        }
+        request
+    }
+
+    /// Writes what can be written. A socket that takes no more is noted, not told.
+    ///
+    /// # Errors
+    /// The body breaks off, or is not what was announced: nothing more is written.
+    pub fn poll(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let written = self.poll_request(io, cx);
+        if written.is_err() {
+            self.state = State::Failed(io::ErrorKind::InvalidData.into());
+        }
+        written
+    }
+
+    fn poll_request(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+        loop {
+            match self.poll_write(io, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.state = State::Failed(error);
+                    return Ok(());
+                }
+                Poll::Pending => return Ok(()),
+            }
+            if !self.fill(cx)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes more to write; false if there is nothing at the moment, or nothing more.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        let Some(request) = &mut self.request else { return Ok(false) };
+        if matches!(self.state, State::Head) {
+            self.outgoing.front = scratch::output();
+            self.state = State::Body(encode::head(&mut self.outgoing.front, request));
+        }
+        let State::Body(encoder) = &mut self.state else { return Ok(false) };
+        if *encoder == Encoder::Ended {
+            if self.outgoing.is_empty() {
+                scratch::written(std::mem::take(&mut self.outgoing.front));
+                self.state = State::Done;
+                return Ok(false);
+            }
+            return Ok(true);
+        }
+        match Pin::new(request.body_mut()).poll_frame(cx) {
+            // The head goes alone.
+            Poll::Pending => return Ok(!self.outgoing.is_empty()),
+            Poll::Ready(None) => encoder.end(&mut self.outgoing)?,
+            Poll::Ready(Some(Ok(frame))) => {
+                // Only data can be put back.
+                self.written |= !frame.is_data();
+                let last = request.body().is_end_stream();
+                encoder.frame(&mut self.outgoing, frame, last)?;
+            }
+            Poll::Ready(Some(Err(error))) => return Err(Fault::Client(error)),
+        }
+        Ok(true)
+    }
+
+    /// Writes everything that is on its way.
+    fn poll_write(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            let bufs = self.outgoing.slices().map(IoSlice::new);
+            let count = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &bufs))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written = true;
+            self.unflushed = true;
+            self.outgoing.advance(count);
+        }
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

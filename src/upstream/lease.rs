@@ -1,0 +1,250 @@
+//! The right to one connection, or to one stream of a shared one: a request goes out by it, and the body of
+//! the response is read through it.
+//!
+//! Counts as load until it is dropped, which is when the *stream* ends. Knows nothing of routes, clients or
+//! retries.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use super::connect::Sender;
+use super::endpoint::Endpoint;
+use super::faults::{BadResponse, SendError};
+use super::framing;
+use super::h1::io::Io;
+use crate::body::RequestBody;
+
+/// A connection, or a stream of a shared one, until dropped.
+#[derive(Debug)]
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    pub(super) sender: Option<Sender>,
+    /// Of the pool, when the connection was taken from it or dialled.
+    pub(super) epoch: u64,
+    /// Whether the connection was opened for another request.
+    pub reused: bool,
+}
+
+/// The body of a response, and the lease it lives on.
+#[derive(Debug)]
+pub struct Leased {
+    /// Over HTTP/2; over HTTP/1.1 the lease's connection brings it.
+    incoming: Option<Incoming>,
+    /// Held until it ends.
+    lease: Lease,
+}
+
+/// A request that brought no response.
+#[derive(Debug)]
+pub struct Unsent {
+    /// Why.
+    pub error: SendError,
+    /// The request, as far as it was not consumed.
+    pub request: Option<Box<Request<RequestBody>>>,
+    /// Whether any byte of it may have reached the backend.
+    pub written: bool,
+}
+
+// === impl Lease ===
+
+impl Lease {
+    pub(super) fn new(
+        endpoint: Arc<Endpoint>,
+        sender: Option<Sender>,
+        epoch: u64,
+        reused: bool,
+    ) -> Self {
+        endpoint.begin();
+        Self { endpoint, sender, epoch, reused }
+    }
+
+    /// Whether it speaks HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2(_)))
+    }
+
+    /// Whether the connection closed without a word since the request was sent. A stream of HTTP/2
+    /// that the backend resets is an answer of sorts: its connection stands.
+    #[must_use]
+    pub fn closed_silently(&self) -> bool {
+        match &self.sender {
+            Some(Sender::Http1(connection)) => !connection.heard(),
+            Some(Sender::Http2(http2)) => http2.sender.is_closed(),
+            None => false,
+        }
+    }
+
+    /// Responses with 1xx that came before the one that counts; none are told of HTTP/2.
+    #[must_use]
+    pub fn interim(&self) -> u32 {
+        match &self.sender {
+            Some(Sender::Http1(connection)) => connection.interim(),
+            Some(Sender::Http2(_)) | None => 0,
+        }
+    }
+
+    /// Where it leads.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Sends one request. The head of its response has one framing, or none that two readers could read in
+    /// two ways.
+    ///
+    /// # Errors
+    /// [`Unsent`]; the lease must not be recycled.
+    pub async fn send(
+        &mut self,
+        request: Box<Request<RequestBody>>,
+    ) -> Result<Response<Option<Incoming>>, Unsent> {
+        let Self { endpoint, sender, .. } = self;
+        match sender {
+            Some(Sender::Http1(connection)) => match connection.send(request).await {
+                Ok(response) => Ok(response.map(|()| None)),
+                Err(failed) => Err(Unsent {
+                    error: SendError::Http1(failed.fault),
+                    request: failed.request,
+                    written: failed.written,
+                }),
+            },
+            Some(Sender::Http2(http2)) => {
+                let to_head = *request.method() == Method::HEAD;
+                let sent = http2.sender.try_send_request(*request).await;
+                settle(endpoint, to_head, sent.map_err(Unsent::of_http2)?)
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The response has been read to its end: the connection may carry another request, once this one has
+    /// been sent whole. A lease that is dropped without this closes its connection, which is how a client's
+    /// cancel reaches the backend.
+    pub fn give_back(mut self) {
+        match self.sender.take() {
+            Some(Sender::Http1(connection)) if connection.is_reusable() => {
+                self.endpoint.pool.put(connection, self.epoch, Instant::now());
+            }
+            Some(Sender::Http1(mut connection)) if !connection.is_sent() => {
+                // The backend has answered early; the client still sends.
+                tokio::spawn(async move {
+                    if connection.finish_upload().await {
+                        self.endpoint.pool.put(connection, self.epoch, Instant::now());
+                    }
+                });
+            }
+            Some(Sender::Http1(_) | Sender::Http2(_)) | None => {}
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.end();
+    }
+}
+
+/// What the connection itself does for HTTP/1.1.
+fn settle(
+    endpoint: &Endpoint,
+    to_head: bool,
+    mut response: Response<Incoming>,
+) -> Result<Response<Option<Incoming>>, Unsent> {
+    let limits = endpoint.heads();
+    let (version, status) = (response.version(), response.status());
+    let bad = if limits.admit(response.headers()) {
+        framing::settle(to_head, version, status, response.headers_mut())
+            .err()
+            .map(BadResponse::Ambiguous)
+    } else {
+        Some(BadResponse::TooLarge(limits))
+    };
+    match bad {
+        Some(bad) => Err(Unsent { error: SendError::Bad(bad), request: None, written: true }),
+        None => Ok(response.map(Some)),
+    }
+}
+
+// === impl Unsent ===
+
+impl Unsent {
+    fn of_http2(mut failed: TrySendError<Request<RequestBody>>) -> Self {
+        let request = failed.take_message().map(Box::new);
+        let written = request.is_none();
+        Self { error: SendError::Http2(failed.into_error()), request, written }
+    }
+}
+
+// === impl Leased ===
+
+impl Leased {
+    /// The body of a response that came by `lease`.
+    #[must_use]
+    pub const fn new(incoming: Option<Incoming>, lease: Lease) -> Self {
+        Self { incoming, lease }
+    }
+
+    /// It has been read to its end.
+    pub fn give_back(self) {
+        self.lease.give_back();
+    }
+
+    /// The bytes of a connection that has become something else, those that have been read of it already, and
+    /// what counts as its load. `None` over HTTP/2.
+    #[must_use]
+    pub fn into_tunnel(mut self) -> Option<(Bytes, Io, Lease)> {
+        match self.lease.sender.take() {
+            Some(Sender::Http1(connection)) => {
+                let (start, io) = connection.into_io();
+                Some((start, io, self.lease))
+            }
+            Some(Sender::Http2(_)) | None => None,
+        }
+    }
+}
+
+impl Body for Leased {
+    type Data = Bytes;
+    type Error = SendError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        let Self { incoming, lease } = &mut *self;
+        match (incoming, &mut lease.sender) {
+            (Some(incoming), _) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(SendError::Http2))),
+            (None, Some(Sender::Http1(connection))) => connection
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(SendError::Http1))),
+            (None, _) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match (&self.incoming, &self.lease.sender) {
+            (Some(incoming), _) => incoming.is_end_stream(),
+            (None, Some(Sender::Http1(connection))) => connection.is_end_stream(),
+            (None, _) => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.incoming, &self.lease.sender) {
+            (Some(incoming), _) => incoming.size_hint(),
+            (None, Some(Sender::Http1(connection))) => connection.size_hint(),
+            (None, _) => SizeHint::with_exact(0),
+        }
+    }
+}
