@@ -5,6 +5,7 @@
 mod activity;
 pub mod conn;
 pub mod io;
+mod quiet;
 pub mod tls;
 mod watched;
 

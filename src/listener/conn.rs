@@ -17,6 +17,7 @@ use tokio::io::AsyncReadExt;
 
 use super::activity::{Activity, Overdue};
 use super::io::Io;
+use super::quiet::Quiet;
 use super::watched::{Refusing, Watched};
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
@@ -92,7 +93,8 @@ async fn serve_http1(
     let service = service_fn(|request| {
         activity.on_head(false);
         activity.on_request();
-        proxy.handle(info, carrier.clone(), request)
+        // Boxed: a connection keeps room for it as long as it lives, and is silent for most of that.
+        Box::pin(proxy.handle(info, carrier.clone(), request))
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
     let ended = drive(
@@ -171,20 +173,22 @@ where
     C: Future<Output = hyper::Result<()>>,
 {
     let (mut draining, mut idle) = (false, false);
-    let mut silent = pin!(activity.overdue(limits.head_read, limits.idle));
+    let silent = pin!(activity.overdue(limits.head_read, limits.idle));
+    let closing = pin!(watch.reached(Phase::Closing));
+    let (mut silent, mut closing) = (Quiet::new(silent), Quiet::new(closing));
     loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => return ended,
             // Also during a drain, which half a head must not hold up.
-            overdue = silent.as_mut(), if !idle => match overdue {
+            overdue = &mut silent, if !idle => match overdue {
                 Overdue::Head => return Ok(()),
                 Overdue::Idle => {
                     idle = true;
                     shut(connection.as_mut());
                 }
             },
-            () = watch.reached(Phase::Closing), if !draining => {
+            () = &mut closing, if !draining => {
                 draining = true;
                 shut(connection.as_mut());
             }
