@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::{HeaderValue, Method, Request, header};
 use serde_json::{Map, Value, json};
 
-use crate::build;
 use crate::config::units::duration_text;
 use crate::config::{self, Cards, Config, ListenerLimits, Sources};
 use crate::headers::X_KAGENT_HOST;
@@ -19,6 +18,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
 use crate::route::{Note, Route, RouteTable, Source};
+use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
 
 mod ask;
@@ -98,7 +98,7 @@ pub fn explain_config(
     question: &Question,
 ) -> Result<Value, String> {
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
-    let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
+    let built = static_routes::build(config, &metrics, None).map_err(|error| error.to_string())?;
     let mut answer =
         explain(&built.table, &config.listener, &config::view(config, sources), question);
     if let (true, Some(answer)) = (config.discovery.enabled, answer.as_object_mut()) {
@@ -268,7 +268,7 @@ fn values(route: &Route, default: bool, view: &Value) -> Value {
     let same = |item: &Value| {
         if default {
             let (host, listener) = (text(item, "host"), text(item, "listener"));
-            build::default_label(host.as_deref(), listener.as_deref()) == route.config.host
+            static_routes::default_label(host.as_deref(), listener.as_deref()) == route.config.host
         } else {
             text(item, "match").as_ref() == Some(&written)
         }

@@ -24,9 +24,9 @@ pub mod explain;
 
 pub mod proxy;
 
-pub mod build;
 #[cfg(feature = "kube")]
 pub mod discovery;
+pub mod static_routes;
 
 pub mod route;
 

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["reload"],
     &["listener", "admin"],
     &["explain", "check", "doctor"],
-    &["proxy", "build", "discovery"],
+    &["proxy", "static_routes", "discovery"],
     &["route"],
     &["upstream"],
     &["body", "tls", "supervise"],
