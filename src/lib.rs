@@ -17,7 +17,6 @@ pub mod reload;
 pub mod admin;
 pub mod listener;
 
-pub mod check;
 #[cfg(feature = "kube")]
 pub mod doctor;
 pub mod explain;

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["reload"],
     &["listener", "admin"],
-    &["explain", "check", "doctor"],
+    &["explain", "cli/check", "doctor"],
     &["proxy", "static_routes", "discovery"],
     &["route"],
     &["upstream"],
@@ -41,8 +41,11 @@ fn every_import_points_downward() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for file in all.iter().filter(|file| !file.ends_with("lib.rs")) {
-        let first = file.strip_prefix(&src).unwrap().iter().next().unwrap();
-        let module = first.to_str().unwrap().trim_end_matches(".rs");
+        let inside = file.strip_prefix(&src).unwrap();
+        let whole = inside.to_str().unwrap().trim_end_matches(".rs");
+        let first = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        // A command stands above what it is a command of, though its flags are text at the bottom.
+        let module = if LAYERS.concat().contains(&whole) { whole } else { first };
         let text = std::fs::read_to_string(file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         assert!(text.starts_with("//!"), "{} does not say what it is for", file.display());
