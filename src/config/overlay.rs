@@ -9,8 +9,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::address::{self, parse_address, parse_loopback};
-use super::check::read_file;
 use super::discovery::pod_ips;
+use super::read::read_file;
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{bare_host, parse_route, parse_targets};
 use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};

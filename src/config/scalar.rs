@@ -1,7 +1,7 @@
 //! The kinds of scalars a configuration file may hold: how each is read, and how the schema shows it.
 //!
 //! Reading and schema stand side by side, so that neither can know a key the other does not.
-//! `check.rs` names a kind for every key; `file.rs` reads by it, `schema.rs` writes it down.
+//! Knows no key and no place in a file.
 
 use std::net::IpAddr;
 use std::time::Duration;
