@@ -110,11 +110,11 @@ fn no_room_of_the_request_path_knows_one_it_should_not() {
 }
 
 #[test]
-fn no_files_of_the_request_path_import_each_other_in_a_circle() {
+fn no_files_of_the_request_path_or_the_configuration_import_each_other_in_a_circle() {
     let mut all = imports();
     assert!(all["proxy/send.rs"].contains("proxy/send/dial.rs"), "the search is broken");
     assert!(all["proxy/send/dial.rs"].contains("proxy/send/retry.rs"), "the search is broken");
-    all.retain(|file, _| file.starts_with("proxy"));
+    all.retain(|file, _| file.starts_with("proxy") || file.starts_with("config/"));
     // What imports nothing that is left is in no circle.
     let mut left: BTreeSet<String> = all.keys().cloned().collect();
     loop {
