@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Target};
-use kagent_proxy::route::{Ask, HostKey, RouteTable};
+use kagent_proxy::route::{HostKey, RouteQuery, RouteTable};
 use kagent_proxy::static_routes;
 use kagent_proxy::telemetry::metrics::Metrics;
 
@@ -31,7 +31,7 @@ fn lookup(c: &mut Criterion) {
         group.bench_function(format!("{routes} routes"), |b| {
             b.iter(|| {
                 let (key, _) = HostKey::parse(black_box(&host), table.cluster_domain()).unwrap();
-                let ask = Ask {
+                let ask = RouteQuery {
                     host: &key,
                     path: black_box("/mcp"),
                     port: None,

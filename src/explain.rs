@@ -17,7 +17,7 @@ use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
-use crate::route::{Note, Route, RouteTable, Source};
+use crate::route::{Considered, Route, RouteTable, Source};
 use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
 
@@ -80,7 +80,7 @@ pub fn explain(
             if let Some(query) = found.query {
                 answer.insert("query".to_owned(), json!(&*query));
             }
-            let chain: Vec<_> = chain.iter().map(Note::to_json).collect();
+            let chain: Vec<_> = chain.iter().map(Considered::to_json).collect();
             answer.insert("chain".to_owned(), json!(chain));
         }
         Err(error) => refused(&mut answer, &error),
@@ -241,7 +241,7 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
     );
     answer.insert("targets".to_owned(), json!(targets));
     if let Some(notes) = &*route.left_out.load() {
-        let notes: Vec<_> = notes.iter().map(Note::to_json).collect();
+        let notes: Vec<_> = notes.iter().map(Considered::to_json).collect();
         answer.insert("leftOut".to_owned(), json!(notes));
     }
     answer.insert(

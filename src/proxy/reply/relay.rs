@@ -260,7 +260,7 @@ impl Relay {
         if let Some(lease) = self.lease.take()
             && outcome == Outcome::Complete
         {
-            lease.give_back();
+            lease.recycle();
         }
     }
 }
