@@ -13,7 +13,7 @@ use kagent_proxy::config::{DiscoveryConfig, UpstreamConfig};
 use kagent_proxy::discovery::index::Index;
 use kagent_proxy::discovery::object::{Kind, Object};
 use kagent_proxy::discovery::publish::Publisher;
-use kagent_proxy::route::{Ask, HostKey, ObjectId, RouteTable};
+use kagent_proxy::route::{HostKey, ObjectId, RouteQuery, RouteTable};
 use kagent_proxy::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 
@@ -95,9 +95,9 @@ fn lookup(c: &mut Criterion) {
     group.finish();
 }
 
-fn ask(host: &HostKey) -> Ask<'_> {
+fn ask(host: &HostKey) -> RouteQuery<'_> {
     let (path, cluster_domain) = (black_box("/mcp"), "cluster.local");
-    Ask { host, path, port: None, authority: None, caller: None, cluster_domain }
+    RouteQuery { host, path, port: None, authority: None, caller: None, cluster_domain }
 }
 
 fn miss(c: &mut Criterion) {

@@ -7,9 +7,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use kagent_proxy::build;
 use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Target};
-use kagent_proxy::route::{Ask, HostKey, RouteTable};
+use kagent_proxy::route::{HostKey, RouteQuery, RouteTable};
+use kagent_proxy::static_routes;
 use kagent_proxy::telemetry::metrics::Metrics;
 
 fn table(routes: usize) -> RouteTable {
@@ -20,7 +20,7 @@ fn table(routes: usize) -> RouteTable {
     };
     let config = Config { routes: (0..routes).map(route).collect(), ..Config::sidecar() };
     let metrics = Metrics::new().unwrap();
-    build::build(&config, &metrics, None).unwrap().table
+    static_routes::build(&config, &metrics, None).unwrap().table
 }
 
 fn lookup(c: &mut Criterion) {
@@ -31,7 +31,7 @@ fn lookup(c: &mut Criterion) {
         group.bench_function(format!("{routes} routes"), |b| {
             b.iter(|| {
                 let (key, _) = HostKey::parse(black_box(&host), table.cluster_domain()).unwrap();
-                let ask = Ask {
+                let ask = RouteQuery {
                     host: &key,
                     path: black_box("/mcp"),
                     port: None,

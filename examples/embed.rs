@@ -17,7 +17,7 @@ use kagent_proxy::proxy::Proxy;
 use kagent_proxy::proxy::request::conn::{ConnTask, Connection};
 use kagent_proxy::proxy::service::ProxyService;
 use kagent_proxy::telemetry::{access_log::AccessLog, metrics::Metrics};
-use kagent_proxy::{build, drain};
+use kagent_proxy::{drain, static_routes};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let route = RouteConfig { host: "helper.team-a".to_owned(), prefix: "/".to_owned(), to };
     let config = Config { routes: vec![route], ..Config::sidecar() };
     let metrics = Metrics::new()?;
-    let built = build::build(&config, &metrics, None)?;
+    let built = static_routes::build(&config, &metrics, None)?;
     for cluster in &built.fresh {
         cluster.refresh().await;
     }

@@ -35,7 +35,7 @@ use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::route::discovered::State;
-use crate::route::{Discovered, Note, Route};
+use crate::route::{Considered, Discovered, Route};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Endpoint;
 
@@ -161,7 +161,7 @@ impl Admin {
         for (discovered, overridden) in table.all_discovered() {
             let source =
                 if overridden { "discovered, and a static route wins" } else { "discovered" };
-            let notes: Vec<_> = discovered.notes.iter().map(Note::to_json).collect();
+            let notes: Vec<_> = discovered.notes.iter().map(Considered::to_json).collect();
             routes.extend(discovered.routes().map(|route| {
                 let mut route = shown(route, source, &discovered.host);
                 if let Some(map) = route.as_object_mut() {
@@ -194,7 +194,7 @@ fn shown(route: &Route, source: &str, host: &str) -> Value {
 /// What is not dialled although somebody says that it is behind the route.
 fn left_out(route: &Route) -> Vec<Value> {
     let notes = route.left_out.load();
-    let shown = |note: &Note| json!({ "address": note.candidate, "why": note.verdict });
+    let shown = |note: &Considered| json!({ "address": note.candidate, "why": note.verdict });
     notes.iter().flat_map(|notes| notes.iter()).map(shown).collect()
 }
 

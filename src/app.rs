@@ -16,7 +16,6 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Door};
-use crate::build::{self, RouteFault};
 use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
 #[cfg(feature = "kube")]
 use crate::discovery::{Discovery, Publish};
@@ -27,6 +26,7 @@ use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
 use crate::socket;
+use crate::static_routes::{self, RouteFault};
 use crate::supervise::keep_running;
 use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
@@ -105,7 +105,7 @@ impl App {
         tls::install_provider();
         let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
         let metrics = Metrics::new().map_err(|e| BuildError::Setup(e.to_string()))?;
-        let built = build::build(&config, &metrics, None)?;
+        let built = static_routes::build(&config, &metrics, None)?;
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
         for listener in &config.listeners {

@@ -1,4 +1,4 @@
-//! The command line: subcommands and flags, as text. Nothing is judged here.
+//! The command line: subcommands and flags, as text. Nothing is judged here but by the commands under it.
 //!
 //! What the flags mean, and the `KAGENT_PROXY_*` variables that stand behind them, is
 //! `config/sources.rs`'s and `config::load`'s business; clap's own reading of
@@ -8,6 +8,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub mod check;
 
 const RUN_EXAMPLES: &str = "\
 Examples:

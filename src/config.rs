@@ -1,6 +1,6 @@
 //! The configuration as the program uses it: plain data, already checked, every default filled in.
 //!
-//! What a user may write lives in `config/file.rs`, how it is checked in `config/check.rs`, where a
+//! What a user may write lives in `config/file.rs`, how it is checked in `config/read.rs`, where a
 //! value came from in `config/sources.rs`. This file knows nothing of YAML, of the command line or of
 //! the environment. `app.rs` builds the program from [`Config`]; the sections go to the parts that
 //! bear their names.
@@ -14,12 +14,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod address;
-mod check;
 mod defaults;
 mod discovery;
 mod file;
-mod kind;
-mod load;
+mod overlay;
+mod read;
+mod scalar;
 mod schema;
 mod sources;
 pub mod target;
@@ -28,7 +28,7 @@ mod view;
 
 pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
-pub use load::{Loaded, load};
+pub use overlay::{Loaded, load};
 pub use schema::schema;
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 pub use view::view;

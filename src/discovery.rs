@@ -32,7 +32,7 @@ use crate::upstream::pool::SWEEP_EVERY;
 use index::Index;
 use object::Kind;
 use publish::{Changes, Publisher};
-use watch::{Told, Watch};
+use watch::{Watch, WatchEvent};
 
 /// Changes that are taken over together; an update alone does not wait for others.
 const BATCH: usize = 512;
@@ -146,8 +146,8 @@ impl Discovery {
     async fn follow(
         &mut self,
         client: Client,
-        to: Sender<Told>,
-        mut from: Receiver<Told>,
+        to: Sender<WatchEvent>,
+        mut from: Receiver<WatchEvent>,
         tasks: &mut JoinSet<()>,
     ) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -193,39 +193,39 @@ impl Discovery {
                     tokio::time::sleep(pause).await;
                     let _place = reads.acquire().await;
                     let read = watch::read_secret(client, &key).await;
-                    let _ended = to.send(Told::Secret(key, read)).await;
+                    let _ended = to.send(WatchEvent::Secret(key, read)).await;
                 });
             }
         }
     }
 
-    fn take(&mut self, told: Told) {
+    fn take(&mut self, told: WatchEvent) {
         match told {
-            Told::Object(kind, id, object) => {
+            WatchEvent::Object(kind, id, object) => {
                 if let Some(metrics) = self.metrics(kind) {
                     metrics.events.increment(1);
                 }
                 self.index.apply(kind, id, object);
             }
-            Told::Listed(number) => {
+            WatchEvent::Listed(number) => {
                 self.sees(number, true);
                 self.set(number, State::Up);
             }
-            Told::Absent(number) => {
+            WatchEvent::Absent(number) => {
                 self.sees(number, false);
                 self.set(number, State::Absent);
             }
-            Told::Forbidden(number, why, forgotten) => {
+            WatchEvent::Forbidden(number, why, forgotten) => {
                 if forgotten {
                     self.sees(number, false);
                 }
                 self.set(number, State::Forbidden(why));
             }
-            Told::Failed(number, why) => {
+            WatchEvent::Failed(number, why) => {
                 let listed = self.states.get(number).is_some_and(State::has_listed);
                 self.set(number, State::Failed(why, listed));
             }
-            Told::Expired(number) => {
+            WatchEvent::Expired(number) => {
                 if let Some(watch) = self.watches.get(number) {
                     tracing::debug!(
                         watch = watch.place(),
@@ -233,11 +233,11 @@ impl Discovery {
                     );
                 }
             }
-            Told::Secret(key, Err(why)) => {
+            WatchEvent::Secret(key, Err(why)) => {
                 tracing::warn!(secret = %key.secret, why, "a CA Secret cannot be read at the moment");
                 self.publisher.secrets.unanswered(key);
             }
-            Told::Secret(key, Ok(read)) => {
+            WatchEvent::Secret(key, Ok(read)) => {
                 for service in self.publisher.secrets.learn(key, read) {
                     self.index.touch(&service);
                 }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use http::{HeaderValue, Method, Request, header};
 use serde_json::{Map, Value, json};
 
-use crate::build;
 use crate::config::units::duration_text;
 use crate::config::{self, Cards, Config, ListenerLimits, Sources};
 use crate::headers::X_KAGENT_HOST;
@@ -18,7 +17,8 @@ use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
-use crate::route::{Note, Route, RouteTable, Source};
+use crate::route::{Considered, Route, RouteTable, Source};
+use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
 
 mod ask;
@@ -80,7 +80,7 @@ pub fn explain(
             if let Some(query) = found.query {
                 answer.insert("query".to_owned(), json!(&*query));
             }
-            let chain: Vec<_> = chain.iter().map(Note::to_json).collect();
+            let chain: Vec<_> = chain.iter().map(Considered::to_json).collect();
             answer.insert("chain".to_owned(), json!(chain));
         }
         Err(error) => refused(&mut answer, &error),
@@ -98,7 +98,7 @@ pub fn explain_config(
     question: &Question,
 ) -> Result<Value, String> {
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
-    let built = build::build(config, &metrics, None).map_err(|error| error.to_string())?;
+    let built = static_routes::build(config, &metrics, None).map_err(|error| error.to_string())?;
     let mut answer =
         explain(&built.table, &config.listener, &config::view(config, sources), question);
     if let (true, Some(answer)) = (config.discovery.enabled, answer.as_object_mut()) {
@@ -241,7 +241,7 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
     );
     answer.insert("targets".to_owned(), json!(targets));
     if let Some(notes) = &*route.left_out.load() {
-        let notes: Vec<_> = notes.iter().map(Note::to_json).collect();
+        let notes: Vec<_> = notes.iter().map(Considered::to_json).collect();
         answer.insert("leftOut".to_owned(), json!(notes));
     }
     answer.insert(
@@ -268,7 +268,7 @@ fn values(route: &Route, default: bool, view: &Value) -> Value {
     let same = |item: &Value| {
         if default {
             let (host, listener) = (text(item, "host"), text(item, "listener"));
-            build::default_label(host.as_deref(), listener.as_deref()) == route.config.host
+            static_routes::default_label(host.as_deref(), listener.as_deref()) == route.config.host
         } else {
             text(item, "match").as_ref() == Some(&written)
         }

@@ -17,16 +17,15 @@ pub mod reload;
 pub mod admin;
 pub mod listener;
 
-pub mod check;
 #[cfg(feature = "kube")]
 pub mod doctor;
 pub mod explain;
 
 pub mod proxy;
 
-pub mod build;
 #[cfg(feature = "kube")]
 pub mod discovery;
+pub mod static_routes;
 
 pub mod route;
 

@@ -12,7 +12,7 @@ use clap::Parser;
 use kagent_proxy::app::{App, Bound};
 #[cfg(feature = "kube")]
 use kagent_proxy::cli::DoctorArgs;
-use kagent_proxy::cli::{Cli, Command, ConfigArgs, ExplainArgs};
+use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
@@ -24,7 +24,7 @@ use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
 use kagent_proxy::telemetry::log::{self, Log};
-use kagent_proxy::{check, telemetry, tls};
+use kagent_proxy::{telemetry, tls};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         None => run(&cli.config, &env),
         Some(Command::Run(args)) => run(&args, &env),
         Some(Command::Check(args)) => {
-            let (report, code) = check::check(&args, &env);
+            let (report, code) = cli::check::check(&args, &env);
             say(&report);
             ExitCode::from(code)
         }

@@ -14,10 +14,10 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use crate::build::{self, Built, RouteFault};
 use crate::config::{self, Config, ConfigFaults, ListenerConfig, Loaded, Secret};
 use crate::listener::tls::Acceptor;
 use crate::proxy::Proxy;
+use crate::static_routes::{self, Built, RouteFault};
 use crate::supervise::keep_running;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
@@ -141,7 +141,7 @@ impl Reload {
             }
         }
         for route in self.proxy.routes().statics() {
-            match build::client_configs(&route.config) {
+            match static_routes::client_configs(&route.config) {
                 Ok(None) => {}
                 Ok(Some(configs)) => route.cluster.replace_tls(configs),
                 Err(fault) => {
@@ -162,7 +162,7 @@ impl Reload {
     /// Everything that can fail, before anything changes.
     fn prepare(&self, loaded: &Loaded) -> Result<(Built, Vec<Arc<rustls::ServerConfig>>), Refused> {
         let table = self.proxy.routes();
-        let built = build::build(&loaded.config, &self.metrics, Some(&table))?;
+        let built = static_routes::build(&loaded.config, &self.metrics, Some(&table))?;
         let mut certificates = Vec::new();
         for (name, _) in &self.acceptors {
             // Listeners themselves are those of the start; their files may be others now.

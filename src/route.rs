@@ -19,7 +19,7 @@ pub mod discovered;
 pub mod host;
 pub mod rule;
 
-pub use discovered::{Discovered, Note, ObjectId};
+pub use discovered::{Considered, Discovered, ObjectId};
 pub use host::{BadHost, HostKey};
 
 /// A host, a prefix, the cluster behind them, and the metric handles of both.
@@ -35,7 +35,7 @@ pub struct Route {
     /// Who made it.
     pub source: Source,
     /// Addresses that its Service claims and that are not dialled, each with the reason.
-    pub left_out: ArcSwapOption<Vec<Note>>,
+    pub left_out: ArcSwapOption<Vec<Considered>>,
 }
 
 /// Metric handles, made when first needed.
@@ -82,7 +82,7 @@ struct Statics {
 
 /// What the table is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct RouteQuery<'a> {
     /// The normalised `x-kagent-host`.
     pub host: &'a HostKey,
     /// The path, without its query.
@@ -99,7 +99,7 @@ pub struct Ask<'a> {
 
 /// What the table answers.
 #[derive(Clone, Debug)]
-pub struct Chosen {
+pub struct RouteMatch {
     /// The route.
     pub route: Arc<Route>,
     /// The query of the tool server's URL, which kagent drops: for requests without one.
@@ -258,9 +258,9 @@ impl RouteTable {
     /// [`NoRoute`], with what would have fitted.
     pub fn resolve(
         &self,
-        ask: &Ask<'_>,
-        mut chain: Option<&mut Vec<Note>>,
-    ) -> Result<Chosen, NoRoute> {
+        ask: &RouteQuery<'_>,
+        mut chain: Option<&mut Vec<Considered>>,
+    ) -> Result<RouteMatch, NoRoute> {
         // pod.name.namespace is a name of the cluster's DNS only with its suffix.
         let discovered = self.discovered.get(ask.host).filter(|_| ask.host.may_be_discovered());
         if let Some(routes) = self.statics.hosts.get(ask.host) {
@@ -358,9 +358,9 @@ impl RouteTable {
 /// The longest prefix that fits.
 fn resolve_static(
     routes: &[Arc<Route>],
-    ask: &Ask<'_>,
-    chain: Option<&mut Vec<Note>>,
-) -> Result<Chosen, NoRoute> {
+    ask: &RouteQuery<'_>,
+    chain: Option<&mut Vec<Considered>>,
+) -> Result<RouteMatch, NoRoute> {
     let limited = routes.iter().any(|route| route.config.prefix != "/");
     if limited && !is_plain_path(ask.path) {
         return Err(NoRoute::UnsafePath);
@@ -374,7 +374,7 @@ fn resolve_static(
                 _ => "its prefix does not fit",
             };
             let RouteConfig { host, prefix, .. } = &candidate.config;
-            Note::new(format!("static route {host}{prefix}"), verdict)
+            Considered::new(format!("static route {host}{prefix}"), verdict)
         }));
     }
     let Some(route) = route else {
@@ -382,7 +382,7 @@ fn resolve_static(
     };
     match ask.port.filter(|port| !route.has_port(*port)) {
         Some(port) => Err(NoRoute::Port(port)),
-        None => Ok(Chosen { route: Arc::clone(route), query: None }),
+        None => Ok(RouteMatch { route: Arc::clone(route), query: None }),
     }
 }
 

@@ -45,20 +45,20 @@ const RESOLVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// An endpoint as its finder knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct EndpointSpec {
     /// Where it is.
     pub address: SocketAddr,
     /// What lives there; an address with another tenant is another endpoint.
     pub uid: Option<Arc<str>>,
     /// Known to be in another zone.
-    pub far: bool,
+    pub other_zone: bool,
     /// Whether it takes new requests.
-    pub state: PlaceState,
+    pub state: EndpointState,
 }
 
 /// Whether an endpoint takes new requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlaceState {
+pub enum EndpointState {
     /// Yes.
     Ready,
     /// It is terminating and still serves: only where no endpoint is ready.
@@ -139,12 +139,12 @@ impl Cluster {
             }
         }
         let new = next.iter().any(|e| !before.contains_key(&(e.target.clone(), e.address)));
-        self.put(next, new);
+        self.swap(next, new);
     }
 
     /// Puts other endpoints in force: those of the one target of a discovered route. What stays keeps
     /// its connections, its load and its health; what goes lives until its last stream ends.
-    pub fn place(&self, places: &[Place]) {
+    pub fn set_endpoints(&self, places: &[EndpointSpec]) {
         let before = self.endpoints.load_full();
         let Some(target) = self.targets.first() else { return };
         let mut new = false;
@@ -155,15 +155,15 @@ impl Cluster {
                 new = true;
                 self.endpoint(target, place.address, place.uid.clone())
             });
-            endpoint.set_far(place.far);
-            let leaving = place.state == PlaceState::Serving;
+            endpoint.set_other_zone(place.other_zone);
+            let leaving = place.state == EndpointState::Serving;
             new |= endpoint.set_leaving(leaving) && !leaving;
             next.push(endpoint);
         }
-        self.put(next, new);
+        self.swap(next, new);
     }
 
-    fn put(&self, next: Vec<Arc<Endpoint>>, new: bool) {
+    fn swap(&self, next: Vec<Arc<Endpoint>>, new: bool) {
         self.endpoints.store(Arc::new(next));
         if new {
             self.changed.notify_waiters();
@@ -186,7 +186,7 @@ impl Cluster {
 
     /// Closes what has been idle for too long; [`Cluster::keep_current`] does it for itself.
     pub fn sweep(&self, now: Instant) {
-        self.budget.settle(now);
+        self.budget.refill(now);
         self.endpoints.load().iter().for_each(|endpoint| endpoint.pool.sweep(now));
     }
 
@@ -257,7 +257,7 @@ impl Cluster {
         loop {
             let candidates = endpoints.iter().map(|endpoint| Candidate {
                 load: endpoint.load(),
-                far: endpoint.is_far(),
+                other_zone: endpoint.is_in_other_zone(),
                 leaving: endpoint.is_leaving(),
                 ejected: endpoint.health.is_ejected(now),
                 tried: tried.contains(&endpoint.address),
@@ -379,19 +379,19 @@ mod tests {
     async fn an_address_with_another_tenant_is_another_endpoint() {
         let cluster =
             Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
-        let place = |uid: &str| Place {
+        let place = |uid: &str| EndpointSpec {
             address: ([10, 0, 0, 1], 8080).into(),
             uid: Some(uid.into()),
-            far: false,
-            state: PlaceState::Ready,
+            other_zone: false,
+            state: EndpointState::Ready,
         };
-        cluster.place(&[place("a")]);
+        cluster.set_endpoints(&[place("a")]);
         let first = cluster.pick(&[]).unwrap();
-        cluster.place(&[place("a")]);
+        cluster.set_endpoints(&[place("a")]);
         assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
-        cluster.place(&[place("b")]);
+        cluster.set_endpoints(&[place("b")]);
         assert!(!Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
-        cluster.place(&[]);
+        cluster.set_endpoints(&[]);
         assert!(cluster.pick(&[]).is_none());
     }
 
@@ -399,17 +399,17 @@ mod tests {
     async fn an_endpoint_that_terminates_is_the_same_one_and_waits_behind_the_ready_ones() {
         let cluster =
             Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
-        let place = |last: u8, state| Place {
+        let place = |last: u8, state| EndpointSpec {
             address: ([10, 0, 0, last], 8080).into(),
             uid: None,
-            far: false,
+            other_zone: false,
             state,
         };
-        cluster.place(&[place(1, PlaceState::Ready)]);
+        cluster.set_endpoints(&[place(1, EndpointState::Ready)]);
         let first = cluster.pick(&[]).unwrap();
-        cluster.place(&[place(1, PlaceState::Serving)]);
+        cluster.set_endpoints(&[place(1, EndpointState::Serving)]);
         assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()), "there is no other");
-        cluster.place(&[place(1, PlaceState::Serving), place(2, PlaceState::Ready)]);
+        cluster.set_endpoints(&[place(1, EndpointState::Serving), place(2, EndpointState::Ready)]);
         assert_eq!(cluster.pick(&[]).unwrap().address, ([10, 0, 0, 2], 8080).into());
         assert!(Arc::ptr_eq(&first, &cluster.endpoints()[0]), "what stays on it may go on");
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::file::{Map, Reader};
-use super::kind::{Kind, NETWORK, SWITCH};
+use super::scalar::{Kind, NETWORK, SWITCH};
 use super::target::parse_host;
 use super::{Config, RouteTarget};
 

@@ -1,6 +1,6 @@
 //! The YAML file as a tree with line numbers, and the reading of its maps, lists and scalars.
 //!
-//! Every fault is collected with its line; nothing here knows what a key means. `check.rs` asks for
+//! Every fault is collected with its line; nothing here knows what a key means. `read.rs` asks for
 //! the keys of each section and so fills in [`Config`](super::Config). saphyr is the parser because
 //! its tree carries the position of each node.
 
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
-use super::kind::{Kind, Shape};
+use super::scalar::{Kind, Shape};
 use super::sources::{ConfigFaults, Source, Sources};
 
 /// A value and the line it begins on, from 1.

@@ -9,9 +9,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::check::read_root;
 use super::file::{Asked, NOTHING, Reader};
-use super::kind::Shape;
+use super::read::read_root;
+use super::scalar::Shape;
 use super::sources::{ConfigFaults, Sources};
 
 /// The schema, JSON Schema 2020-12.

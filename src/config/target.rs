@@ -128,6 +128,20 @@ pub fn bare_host<'a>(name: &'a str, cluster_domain: &str) -> &'a str {
     }
 }
 
+/// Whether two routes are for the same requests.
+pub(super) fn is_same(one: &RouteConfig, other: &RouteConfig, domain: &str) -> bool {
+    one.prefix == other.prefix && bare_host(&one.host, domain) == bare_host(&other.host, domain)
+}
+
+/// What is said of the second route for the same requests.
+pub(super) fn duplicate(route: &RouteConfig) -> String {
+    let prefix = if route.prefix == "/" { "" } else { &route.prefix };
+    format!(
+        "{}{prefix} is given twice; write one route with all its targets, separated by commas",
+        route.host
+    )
+}
+
 /// Reads a path prefix of whole segments (D3). Empty text and `/` are every path; a slash at the
 /// end is dropped.
 ///

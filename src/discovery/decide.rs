@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 use http::uri::PathAndQuery;
 
 use super::index::Index;
-use super::object::{Port, Remote, RemoteTls, Service};
+use super::object::{Port, RemoteServer, RemoteTls, Service};
 use crate::config::{DiscoveryConfig, Scheme};
-use crate::route::rule::Standing;
-use crate::route::{Note, ObjectId};
+use crate::route::rule::Authority;
+use crate::route::{Considered, ObjectId};
 
-mod marks;
+mod markers;
 mod ports;
 
-use marks::Marks;
+use markers::Markers;
 
 /// Where agents may reach the controller (D4).
 pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp"];
@@ -28,7 +28,7 @@ pub struct Plan {
     /// Whether and how it can be reached.
     pub state: PlanState,
     /// What was considered.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Considered>,
 }
 
 /// Whether a host can be reached.
@@ -52,9 +52,9 @@ pub struct OpenPlan {
     /// What tool servers' objects say.
     pub rules: Vec<RulePlan>,
     /// The Service's ports.
-    pub ports: Vec<Lead>,
+    pub ports: Vec<Backend>,
     /// Where no rule holds: the port and why, or why none.
-    pub fallback: Result<(Lead, String), String>,
+    pub fallback: Result<(Backend, String), String>,
     /// Owned by an Agent.
     pub agent: bool,
     /// Only these paths; empty is every path.
@@ -69,7 +69,7 @@ pub struct RulePlan {
     /// The object.
     pub object: ObjectId,
     /// Whom it binds.
-    pub standing: Standing,
+    pub standing: Authority,
     /// The path of its URL.
     pub path: String,
     /// Legacy SSE.
@@ -77,7 +77,7 @@ pub struct RulePlan {
     /// The query of its URL.
     pub query: Option<String>,
     /// Where it leads.
-    pub lead: Lead,
+    pub lead: Backend,
     /// Agents that use it.
     pub callers: BTreeSet<ObjectId>,
     /// Its URL names one pod.
@@ -86,11 +86,11 @@ pub struct RulePlan {
 
 /// A way to the backends of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Lead {
+pub struct Backend {
     /// The Service's port: what a direct client would dial.
     pub port: u16,
     /// Which port of the pods that is.
-    pub to: To,
+    pub to: PodPort,
     /// How they are spoken to.
     pub scheme: Scheme,
     /// For `https`.
@@ -99,7 +99,7 @@ pub struct Lead {
 
 /// A port of pods.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum To {
+pub enum PodPort {
     /// The one that stands in the slices under this name of a Service's port.
     Named(Box<str>),
     /// The number itself, for headless Services.
@@ -126,11 +126,11 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
         return Some(Plan { state: PlanState::Refused(why), notes });
     }
     let controller = is_controller(config, id);
-    let marks = Marks::of(index, config, id, service, controller, &mut notes);
+    let marks = Markers::of(index, config, id, service, controller, &mut notes);
     let callers = match marks {
-        Marks::Everyone => None,
-        Marks::Callers(callers) => Some(callers),
-        Marks::None => {
+        Markers::Everyone => None,
+        Markers::Callers(callers) => Some(callers),
+        Markers::None => {
             let why = format!(
                 "Service {id} is not marked as an agent or MCP server, so it is not routable; to allow \
                  it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
@@ -146,9 +146,9 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
             rule(index, config, id, service, (object, remote), &mut notes)
         })
         .collect();
-    let ports: Vec<Lead> = service.ports.iter().map(|port| Lead::of(id, port)).collect();
+    let ports: Vec<Backend> = service.ports.iter().map(|port| Backend::of(id, port)).collect();
     let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
-        .map(|(port, why)| (Lead::of(id, port), why));
+        .map(|(port, why)| (Backend::of(id, port), why));
     let paths = if controller { CONTROLLER_PATHS } else { &[] };
     let open = OpenPlan { rules, ports, fallback, agent, paths, callers };
     Some(Plan { state: PlanState::Open(Box::new(open)), notes })
@@ -245,13 +245,13 @@ fn without_service(index: &Index, id: &ObjectId) -> Option<Plan> {
 
 /// Whom an object in this namespace binds for a Service in that one (D5).
 #[must_use]
-pub fn standing(config: &DiscoveryConfig, object: &ObjectId, service: &ObjectId) -> Standing {
+pub fn standing(config: &DiscoveryConfig, object: &ObjectId, service: &ObjectId) -> Authority {
     if object.namespace == service.namespace {
-        Standing::Own
+        Authority::Own
     } else if config.trusts(&object.namespace) {
-        Standing::Trusted
+        Authority::Trusted
     } else {
-        Standing::Callers
+        Authority::Callers
     }
 }
 
@@ -260,22 +260,22 @@ fn rule(
     config: &DiscoveryConfig,
     id: &ObjectId,
     service: &Service,
-    (object, remote): (&ObjectId, &Remote),
-    notes: &mut Vec<Note>,
+    (object, remote): (&ObjectId, &RemoteServer),
+    notes: &mut Vec<Considered>,
 ) -> Option<RulePlan> {
     let host = index.host(&remote.host)?;
     let (standing, callers) = (standing(config, object, id), index.users_of_remote(object));
-    if standing == Standing::Callers && callers.is_empty() {
+    if standing == Authority::Callers && callers.is_empty() {
         return None;
     }
     let port = service.ports.iter().find(|port| port.number == remote.port);
     let to = match port {
-        Some(port) => To::Named(port.name.clone()),
+        Some(port) => PodPort::Named(port.name.clone()),
         // Where DNS gives the pods' own addresses, a direct client dials the number itself.
-        None if service.headless || host.pod.is_some() => To::Number,
+        None if service.headless || host.pod.is_some() => PodPort::Number,
         None => {
             let candidate = format!("RemoteMCPServer {object} (port {})", remote.port);
-            notes.push(Note::new(
+            notes.push(Considered::new(
                 candidate,
                 "the Service has no such port, so nothing would answer",
             ));
@@ -300,20 +300,20 @@ fn rule(
         path: remote.path.clone(),
         sse: remote.sse,
         query: query(object, remote, notes),
-        lead: Lead { port: remote.port, to, scheme, trust },
+        lead: Backend { port: remote.port, to, scheme, trust },
         callers,
         pod: host.pod,
     })
 }
 
 /// The query of its URL, if a request can carry it.
-fn query(object: &ObjectId, remote: &Remote, notes: &mut Vec<Note>) -> Option<String> {
+fn query(object: &ObjectId, remote: &RemoteServer, notes: &mut Vec<Considered>) -> Option<String> {
     let query = remote.query.as_ref()?;
     if PathAndQuery::try_from(format!("/?{query}")).is_ok() {
         return Some(query.clone());
     }
     let candidate = format!("the query of RemoteMCPServer {object}");
-    notes.push(Note::new(
+    notes.push(Considered::new(
         candidate,
         "left out: it has characters that no URL may have; encode them",
     ));
@@ -323,9 +323,9 @@ fn query(object: &ObjectId, remote: &Remote, notes: &mut Vec<Note>) -> Option<St
 /// The `appProtocol` of HTTP/2 by prior knowledge (KEP-3726).
 const H2C: &str = "kubernetes.io/h2c";
 
-// === impl Lead ===
+// === impl Backend ===
 
-impl Lead {
+impl Backend {
     /// By the Service's own word: `appProtocol` tells HTTP/2 and TLS.
     fn of(id: &ObjectId, port: &Port) -> Self {
         let scheme = match port.app_protocol.as_deref() {
@@ -338,6 +338,6 @@ impl Lead {
             tls: RemoteTls::default(),
             namespace: None,
         });
-        Self { port: port.number, to: To::Named(port.name.clone()), scheme, trust }
+        Self { port: port.number, to: PodPort::Named(port.name.clone()), scheme, trust }
     }
 }

@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::decide::{Lead, To};
+use super::decide::{Backend, PodPort};
 use super::index::{ClusterHost, Index};
 use super::object::{Service, Slice, SliceEndpoint};
 use super::whose::{self, LeftOut};
 use crate::config::{DiscoveryConfig, Endpoints};
 use crate::route::ObjectId;
-use crate::upstream::{Place, PlaceState};
+use crate::upstream::{EndpointSpec, EndpointState};
 
 /// What a choice of addresses depends on besides the slices.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,12 @@ impl View {
 
     /// The places behind a lead, in the order of their addresses.
     #[must_use]
-    pub fn places(&self, judged: &Judged<'_>, host: &ClusterHost, lead: &Lead) -> Vec<Place> {
+    pub fn places(
+        &self,
+        judged: &Judged<'_>,
+        host: &ClusterHost,
+        lead: &Backend,
+    ) -> Vec<EndpointSpec> {
         let Some(service) = judged.service else { return Vec::new() };
         if self.service_address && !service.headless && host.pod.is_none() {
             // The node chooses among all endpoints, those that do not count too.
@@ -114,16 +119,16 @@ impl View {
                 if let (Some(state), Ok(uid)) = (endpoint.state, verdict)
                     && (host.pod.is_none() || host.pod == endpoint.hostname)
                 {
-                    places.push(Place {
+                    places.push(EndpointSpec {
                         address: SocketAddr::new(endpoint.address, port),
                         uid: uid.clone(),
-                        far: self.is_far(endpoint),
+                        other_zone: self.is_in_other_zone(endpoint),
                         state,
                     });
                 }
             }
         }
-        let leaving = |place: &Place| place.state == PlaceState::Serving;
+        let leaving = |place: &EndpointSpec| place.state == EndpointState::Serving;
         places
             .sort_by(|a, b| (a.address, &a.uid, leaving(a)).cmp(&(b.address, &b.uid, leaving(b))));
         // A slice that is being split tells of an endpoint twice.
@@ -131,26 +136,28 @@ impl View {
         places
     }
 
-    fn is_far(&self, endpoint: &SliceEndpoint) -> bool {
+    fn is_in_other_zone(&self, endpoint: &SliceEndpoint) -> bool {
         match (&self.zone, &endpoint.zone) {
             (Some(ours), Some(theirs)) => **ours != **theirs,
             _ => false,
         }
     }
 
-    fn cluster_address(&self, service: &Service, lead: &Lead) -> Option<Place> {
+    fn cluster_address(&self, service: &Service, lead: &Backend) -> Option<EndpointSpec> {
         let same = |ip: &&IpAddr| self.own_address.is_none_or(|own| own.is_ipv6() == ip.is_ipv6());
         let ips = &service.cluster_ips;
         let ip = ips.iter().find(same).or_else(|| ips.first())?;
         let address = SocketAddr::new(*ip, lead.port);
-        Some(Place { address, uid: None, far: false, state: PlaceState::Ready })
+        Some(EndpointSpec { address, uid: None, other_zone: false, state: EndpointState::Ready })
     }
 }
 
 /// The pods' port.
-fn port_of(slice: &Slice, lead: &Lead) -> Option<u16> {
+fn port_of(slice: &Slice, lead: &Backend) -> Option<u16> {
     match &lead.to {
-        To::Named(name) => slice.ports.iter().find(|(known, _)| known == name).map(|(_, n)| *n),
-        To::Number => Some(lead.port),
+        PodPort::Named(name) => {
+            slice.ports.iter().find(|(known, _)| known == name).map(|(_, n)| *n)
+        }
+        PodPort::Number => Some(lead.port),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{Agent, Kind, McpServer, Object, Remote, Service, Slice};
+use super::object::{Agent, Kind, McpServer, Object, RemoteServer, Service, Slice};
 use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
 use addresses::Addresses;
@@ -39,7 +39,7 @@ pub struct Index {
     namespaces: HashSet<Arc<str>>,
     agents: HashMap<ObjectId, Agent>,
     sandboxes: HashSet<ObjectId>,
-    remotes: HashMap<ObjectId, Remote>,
+    remotes: HashMap<ObjectId, RemoteServer>,
     mcp_servers: HashMap<ObjectId, McpServer>,
     /// By the Service of the URL.
     remotes_at: HashMap<ObjectId, Ids>,
@@ -48,9 +48,9 @@ pub struct Index {
     users_of_remote: HashMap<ObjectId, Ids>,
     users_of_service: HashMap<ObjectId, Ids>,
     /// To be decided anew.
-    dirty: Ids,
+    plan_dirty: Ids,
     /// With other endpoints than before.
-    moved: Ids,
+    endpoints_dirty: Ids,
 }
 
 // === impl ClusterHost ===
@@ -104,7 +104,7 @@ impl Index {
             (Kind::EndpointSlice, _) => self.set_slice(id, None),
             (Kind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
             (Kind::Agent, _) => self.set_agent(id, None),
-            (Kind::RemoteMcpServer, Some(Object::Remote(new))) => self.set_remote(id, new),
+            (Kind::RemoteMcpServer, Some(Object::RemoteServer(new))) => self.set_remote(id, new),
             (Kind::RemoteMcpServer, _) => self.set_remote(id, None),
             (Kind::McpServer, Some(Object::McpServer(new))) => {
                 if self.mcp_servers.get(&id) != Some(&new) {
@@ -142,13 +142,13 @@ impl Index {
 
     /// Services to be decided anew, and those with other endpoints; both are forgotten here.
     pub fn take_changes(&mut self) -> (Ids, Ids) {
-        (std::mem::take(&mut self.dirty), std::mem::take(&mut self.moved))
+        (std::mem::take(&mut self.plan_dirty), std::mem::take(&mut self.endpoints_dirty))
     }
 
     /// Decide this Service anew.
     pub fn touch(&mut self, service: &ObjectId) {
-        self.dirty.insert(service.clone());
-        self.moved.insert(service.clone());
+        self.plan_dirty.insert(service.clone());
+        self.endpoints_dirty.insert(service.clone());
     }
 
     fn touch_all<'a>(&mut self, services: impl IntoIterator<Item = &'a ObjectId>) {
@@ -168,7 +168,7 @@ impl Index {
     /// Where they are not, what slices say has to be believed.
     pub fn set_sees_pods(&mut self, namespace: Option<&str>, sees: bool) {
         if self.addresses.set_sees(namespace, sees) {
-            self.moved.extend(self.slices_of.keys().cloned());
+            self.endpoints_dirty.extend(self.slices_of.keys().cloned());
         }
     }
 
@@ -178,7 +178,7 @@ impl Index {
             return;
         }
         let touched = self.addresses.set_service(&id, old, new.as_ref());
-        self.moved.extend(touched);
+        self.endpoints_dirty.extend(touched);
         self.touch(&id);
         match new {
             Some(new) => self.services.insert(id.clone(), new),
@@ -192,7 +192,7 @@ impl Index {
     fn set_pod(&mut self, id: &ObjectId, new: Option<Pod>) {
         let own = self.own_pod().is_some_and(|(own, _)| own == id);
         let touched = self.addresses.set_pod(id, new);
-        self.moved.extend(touched);
+        self.endpoints_dirty.extend(touched);
         if own || self.own_pod().is_some_and(|(own, _)| own == id) {
             self.own_kind_changed(&id.namespace);
         }
@@ -203,16 +203,16 @@ impl Index {
             return;
         }
         let old = self.slices.remove(&id);
-        self.moved.extend(self.addresses.set_slice(old.as_ref(), new.as_ref()));
+        self.endpoints_dirty.extend(self.addresses.set_slice(old.as_ref(), new.as_ref()));
         let mut own = false;
         for slice in [old.as_ref(), new.as_ref()].into_iter().flatten() {
             let Some(service) = &slice.service else { continue };
-            self.moved.insert(service.clone());
+            self.endpoints_dirty.insert(service.clone());
             let ours = slice.endpoints.iter().any(|e| self.own_addresses.contains(&e.address));
             // Names of pods, and whether the Service is ourselves, are part of the decision.
             own |= ours;
             if ours || slice.endpoints.iter().any(|e| e.hostname.is_some()) {
-                self.dirty.insert(service.clone());
+                self.plan_dirty.insert(service.clone());
             }
         }
         if let Some(service) = old.and_then(|old| old.service) {
@@ -253,7 +253,7 @@ impl Index {
         }
     }
 
-    fn set_remote(&mut self, id: ObjectId, new: Option<Remote>) {
+    fn set_remote(&mut self, id: ObjectId, new: Option<RemoteServer>) {
         if self.remotes.get(&id) == new.as_ref() {
             return;
         }
@@ -320,7 +320,10 @@ impl Index {
     }
 
     /// Tool servers whose URL names a Service, in the order of their names.
-    pub fn remotes_at(&self, service: &ObjectId) -> impl Iterator<Item = (&ObjectId, &Remote)> {
+    pub fn remotes_at(
+        &self,
+        service: &ObjectId,
+    ) -> impl Iterator<Item = (&ObjectId, &RemoteServer)> {
         let ids = self.remotes_at.get(service).into_iter().flatten();
         ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pod::{Labels, Pod, PodObject};
 use crate::route::ObjectId;
-use crate::upstream::PlaceState;
+use crate::upstream::EndpointState;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,7 +92,7 @@ pub struct SliceEndpoint {
     /// Its address.
     pub address: IpAddr,
     /// Whether it takes new requests; `None` is not at all.
-    pub state: Option<PlaceState>,
+    pub state: Option<EndpointState>,
     /// The pod's UID.
     pub uid: Option<Arc<str>>,
     /// Its name in DNS, below the Service's.
@@ -112,7 +112,7 @@ pub struct Agent {
 
 /// A `RemoteMCPServer`: its URL, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteServer {
     /// Scheme, `http` or `https`.
     pub https: bool,
     /// Host as written.
@@ -165,7 +165,7 @@ pub enum Object {
     /// A `SandboxAgent`: only that it exists.
     SandboxAgent,
     /// A tool server by URL; `None` if its URL cannot be used.
-    Remote(Option<Remote>),
+    RemoteServer(Option<RemoteServer>),
     /// A tool server of kmcp.
     McpServer(McpServer),
 }
@@ -226,7 +226,7 @@ impl Object {
             Kind::Namespace => Self::Namespace,
             Kind::Agent => Self::Agent(agent(namespace, json)),
             Kind::SandboxAgent => Self::SandboxAgent,
-            Kind::RemoteMcpServer => Self::Remote(remote(json)),
+            Kind::RemoteMcpServer => Self::RemoteServer(remote(json)),
             Kind::McpServer => {
                 Self::McpServer(McpServer { port: port_at(json, "/spec/deployment/port") })
             }
@@ -335,15 +335,15 @@ fn slice(namespace: &str, json: &Value) -> Slice {
 
 /// Ready, or terminating and still serving, as kube-proxy tells them apart (KEP-1669). An unknown
 /// condition counts as ready, and `serving` as what `ready` is (`EndpointConditions`).
-fn state(endpoint: &Value) -> Option<PlaceState> {
+fn state(endpoint: &Value) -> Option<EndpointState> {
     let condition =
         |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
     let ready = condition("ready").unwrap_or(true);
     // With publishNotReadyAddresses a pod on its way out is ready too.
     if condition("terminating").unwrap_or(false) {
-        condition("serving").unwrap_or(ready).then_some(PlaceState::Serving)
+        condition("serving").unwrap_or(ready).then_some(EndpointState::Serving)
     } else {
-        ready.then_some(PlaceState::Ready)
+        ready.then_some(EndpointState::Ready)
     }
 }
 
@@ -364,7 +364,7 @@ fn agent(namespace: &str, json: &Value) -> Agent {
     agent
 }
 
-fn remote(json: &Value) -> Option<Remote> {
+fn remote(json: &Value) -> Option<RemoteServer> {
     let (scheme, rest) = text(json, "/spec/url")?.split_once("://")?;
     let https = match scheme.to_ascii_lowercase().as_str() {
         "http" => false,
@@ -389,7 +389,7 @@ fn remote(json: &Value) -> Option<Remote> {
     });
     let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
     let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
-    Some(Remote {
+    Some(RemoteServer {
         https,
         host: host.to_owned(),
         port,

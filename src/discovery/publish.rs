@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::decide::{self, Lead, OpenPlan, Plan, PlanState, RulePlan, Trust};
+use super::decide::{self, Backend, OpenPlan, Plan, PlanState, RulePlan, Trust};
 use super::endpoints::{Judged, View};
 use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
 use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, Open, State};
-use crate::route::rule::{self, Rule, Standing};
-use crate::route::{Discovered, HostKey, NoRoute, Note, ObjectId, Route, RouteTable, Source};
+use crate::route::rule::{self, Authority, Rule};
+use crate::route::{Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
@@ -69,7 +69,7 @@ struct Live {
 
 struct LiveRoute {
     host: ClusterHost,
-    lead: Lead,
+    lead: Backend,
     tls: Option<ClientTls>,
     route: Arc<Route>,
 }
@@ -111,16 +111,20 @@ impl Publisher {
     }
 
     /// Takes over what has changed: plans of the dirty ones, endpoints of those that moved.
-    pub fn apply(&mut self, index: &Index, (dirty, mut moved): (Ids, Ids)) -> Changes {
+    pub fn apply(
+        &mut self,
+        index: &Index,
+        (plan_dirty, mut endpoints_dirty): (Ids, Ids),
+    ) -> Changes {
         let mut changes = Changes::default();
-        if self.look_for_zone(index, &moved) {
-            moved.extend(self.live.keys().cloned());
+        if self.look_for_zone(index, &endpoints_dirty) {
+            endpoints_dirty.extend(self.live.keys().cloned());
         }
-        for id in &dirty {
+        for id in &plan_dirty {
             self.decide(index, id, &mut changes);
         }
-        moved.extend(dirty);
-        for id in &moved {
+        endpoints_dirty.extend(plan_dirty);
+        for id in &endpoints_dirty {
             self.place(index, id);
             self.find_callers(index, id, &mut changes);
         }
@@ -137,12 +141,17 @@ impl Publisher {
         } else {
             let judged = Judged::of(index, &self.config, id);
             for route in &live.routes {
-                route.route.cluster.place(&self.view.places(&judged, &route.host, &route.lead));
+                route.route.cluster.set_endpoints(&self.view.places(
+                    &judged,
+                    &route.host,
+                    &route.lead,
+                ));
             }
             judged.left_out()
         };
         if left_out != live.left_out || !left_out.is_empty() {
-            let notes = left_out.iter().map(|(ip, why)| Note::new(ip.to_string(), why.to_string()));
+            let notes =
+                left_out.iter().map(|(ip, why)| Considered::new(ip.to_string(), why.to_string()));
             let notes = Some(notes.collect::<Vec<_>>()).filter(|notes| !notes.is_empty());
             let notes = notes.map(Arc::new);
             live.routes.iter().for_each(|live| live.route.left_out.store(notes.clone()));
@@ -158,11 +167,11 @@ impl Publisher {
     }
 
     /// Whether our zone has become known, or another one.
-    fn look_for_zone(&mut self, index: &Index, moved: &Ids) -> bool {
+    fn look_for_zone(&mut self, index: &Index, endpoints_dirty: &Ids) -> bool {
         if self.config.zone.is_some() {
             return false;
         }
-        let found = moved.iter().find_map(|id| index.own_zone(id)).map(ToOwned::to_owned);
+        let found = endpoints_dirty.iter().find_map(|id| index.own_zone(id)).map(ToOwned::to_owned);
         let other = found.is_some() && found != self.view.zone;
         if other {
             tracing::info!(zone = found, "our own zone, from our own endpoint");
@@ -285,7 +294,7 @@ impl Build<'_> {
         let mut foreign: HashMap<ObjectId, Vec<Arc<Rule>>> = HashMap::new();
         for plan in plan.rules.iter().filter(|rule| rule.pod == host.pod) {
             let rule = self.rule(host, plan);
-            if rule.standing != Standing::Callers {
+            if rule.standing != Authority::Callers {
                 rules.push(rule);
                 continue;
             }
@@ -321,7 +330,7 @@ impl Build<'_> {
     }
 
     /// The route of a lead: one that is being made, the one that was, or a new one.
-    fn route(&mut self, host: &ClusterHost, lead: &Lead) -> Result<Arc<Route>, NoRoute> {
+    fn route(&mut self, host: &ClusterHost, lead: &Backend) -> Result<Arc<Route>, NoRoute> {
         let tls = lead.trust.as_ref().map(|trust| self.trust(host, trust)).transpose()?;
         let same = |live: &&LiveRoute| live.host == *host && live.lead == *lead && live.tls == tls;
         if let Some(live) = self.kept.iter().find(same) {
@@ -339,7 +348,7 @@ impl Build<'_> {
     fn new_route(
         &self,
         host: &ClusterHost,
-        lead: &Lead,
+        lead: &Backend,
         tls: Option<&ClientTls>,
     ) -> Result<Route, NoRoute> {
         let name = host.to_string();

@@ -8,7 +8,7 @@ use super::index::Index;
 use super::object::{Kind, Object};
 use super::publish::{Changes, Publisher};
 use crate::config::{DiscoveryConfig, UpstreamConfig};
-use crate::route::{Ask, HostKey, NoRoute, Note, ObjectId, RouteTable};
+use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteQuery, RouteTable};
 use crate::telemetry::metrics::Metrics;
 
 mod cases;
@@ -71,11 +71,11 @@ impl World {
         path: &str,
         caller: Option<&str>,
         authority: Option<&str>,
-    ) -> (String, Vec<Note>) {
+    ) -> (String, Vec<Considered>) {
         let (host, port) = HostKey::parse(host, "cluster.local").unwrap();
         let caller = caller.and_then(|name| name.split_once('/'));
         let caller = caller.map(|(space, name)| ObjectId::new(space, name));
-        let ask = Ask {
+        let ask = RouteQuery {
             host: &host,
             path,
             port,
@@ -108,8 +108,14 @@ impl World {
     fn endpoints(&self, host: &str, path: &str) -> Vec<String> {
         let (host, port) = HostKey::parse(host, "cluster.local").unwrap();
         let domain = "cluster.local";
-        let ask =
-            Ask { host: &host, path, port, authority: None, caller: None, cluster_domain: domain };
+        let ask = RouteQuery {
+            host: &host,
+            path,
+            port,
+            authority: None,
+            caller: None,
+            cluster_domain: domain,
+        };
         let chosen = self.table.resolve(&ask, None).unwrap();
         let endpoints = chosen.route.cluster.endpoints();
         let shown = endpoints.iter().map(|e| (if e.is_leaving() { "~" } else { "" }, e.address));
@@ -122,7 +128,7 @@ impl World {
         let found = self.table.discovered(&host).unwrap();
         let route = found.routes().next().unwrap();
         let notes = route.left_out.load();
-        let text = |note: &Note| format!("{}: {}", note.candidate, note.verdict);
+        let text = |note: &Considered| format!("{}: {}", note.candidate, note.verdict);
         notes.iter().flat_map(|notes| notes.iter()).map(text).collect()
     }
 

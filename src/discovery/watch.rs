@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a watch tells.
 #[derive(Debug)]
-pub enum Told {
+pub enum WatchEvent {
     /// An object as it is now; `None` if it is gone.
     Object(Kind, ObjectId, Option<Object>),
     /// Everything there is has been told.
@@ -187,7 +187,7 @@ impl Watch {
     }
 
     /// Tells until nobody listens.
-    pub async fn run(self, client: Client, to: Sender<Told>) {
+    pub async fn run(self, client: Client, to: Sender<WatchEvent>) {
         if self.kind == Kind::Pod {
             let api: Api<PodObject> = match &self.namespace {
                 Some(name) => Api::namespaced(client, name),
@@ -203,7 +203,7 @@ impl Watch {
         self.tell(api, to).await;
     }
 
-    async fn tell<K: Watched>(&self, api: Api<K>, to: Sender<Told>) {
+    async fn tell<K: Watched>(&self, api: Api<K>, to: Sender<WatchEvent>) {
         let mut seen = Seen::default();
         let mut pauses = Pauses(FIRST_PAUSE);
         while let Ok(listed) = Box::pin(self.follow(&api, &mut seen, &to)).await {
@@ -221,8 +221,8 @@ impl Watch {
         &self,
         api: &Api<K>,
         seen: &mut Seen,
-        to: &Sender<Told>,
-    ) -> Result<bool, SendError<Told>> {
+        to: &Sender<WatchEvent>,
+    ) -> Result<bool, SendError<WatchEvent>> {
         if let Err(why) = may_watch(api).await {
             // A list alone would make a table that never changes again.
             self.forbidden(why, seen, to).await?;
@@ -241,7 +241,7 @@ impl Watch {
                 () = answers(api), if seen.complete && seen.broken => {
                     // kube resumes a watch without a word.
                     seen.broken = false;
-                    to.send(Told::Listed(self.number)).await?;
+                    to.send(WatchEvent::Listed(self.number)).await?;
                     continue;
                 }
             };
@@ -259,8 +259,8 @@ impl Watch {
         &self,
         event: Result<Event<K>, watcher::Error>,
         seen: &mut Seen,
-        to: &Sender<Told>,
-    ) -> Result<bool, SendError<Told>> {
+        to: &Sender<WatchEvent>,
+    ) -> Result<bool, SendError<WatchEvent>> {
         let told = match event {
             Ok(Event::Init) => {
                 seen.listed.clear();
@@ -270,7 +270,7 @@ impl Watch {
                 let (id, object) = seen.read(self.kind, object);
                 seen.listed.insert(id.clone());
                 seen.known.insert(id.clone());
-                Told::Object(self.kind, id, Some(object))
+                WatchEvent::Object(self.kind, id, Some(object))
             }
             Ok(Event::InitDone) => {
                 let gone: Vec<_> = seen.known.difference(&seen.listed).cloned().collect();
@@ -278,34 +278,34 @@ impl Watch {
                 (seen.complete, seen.broken, seen.forbidden) = (true, false, None);
                 seen.keeps = true;
                 self.forget(gone, to).await?;
-                Told::Listed(self.number)
+                WatchEvent::Listed(self.number)
             }
             Ok(Event::Apply(object)) => {
                 let (id, object) = seen.read(self.kind, object);
                 seen.known.insert(id.clone());
-                Told::Object(self.kind, id, Some(object))
+                WatchEvent::Object(self.kind, id, Some(object))
             }
             Ok(Event::Delete(object)) => {
                 let (id, _) = seen.read(self.kind, object);
                 seen.known.remove(&id);
-                Told::Object(self.kind, id, None)
+                WatchEvent::Object(self.kind, id, None)
             }
             Err(error) => {
                 seen.broken = true;
                 match self.failed(&error) {
-                    Told::Forbidden(_, why, _) => {
+                    WatchEvent::Forbidden(_, why, _) => {
                         self.forbidden(why, seen, to).await?;
                         return Ok(true);
                     }
-                    Told::Absent(number) => {
+                    WatchEvent::Absent(number) => {
                         self.forget(seen.known.drain().collect(), to).await?;
-                        Told::Absent(number)
+                        WatchEvent::Absent(number)
                     }
                     told => told,
                 }
             }
         };
-        let ended = matches!(told, Told::Absent(_) | Told::Expired(_));
+        let ended = matches!(told, WatchEvent::Absent(_) | WatchEvent::Expired(_));
         to.send(told).await?;
         Ok(ended)
     }
@@ -316,8 +316,8 @@ impl Watch {
         &self,
         why: String,
         seen: &mut Seen,
-        to: &Sender<Told>,
-    ) -> Result<(), SendError<Told>> {
+        to: &Sender<WatchEvent>,
+    ) -> Result<(), SendError<WatchEvent>> {
         let since = *seen.forbidden.get_or_insert_with(Instant::now);
         let long = Instant::now().saturating_duration_since(since) >= FORBIDDEN;
         let forgets = long && seen.keeps && !self.kind.is_required();
@@ -327,21 +327,25 @@ impl Watch {
             tracing::error!(watch, why, "RBAC forbids a watch; its objects are forgotten");
         }
         // First, so that nobody takes what is being forgotten for what is gone.
-        to.send(Told::Forbidden(self.number, why, !seen.keeps)).await?;
+        to.send(WatchEvent::Forbidden(self.number, why, !seen.keeps)).await?;
         if forgets {
             self.forget(seen.known.drain().collect(), to).await?;
         }
         Ok(())
     }
 
-    async fn forget(&self, gone: Vec<ObjectId>, to: &Sender<Told>) -> Result<(), SendError<Told>> {
+    async fn forget(
+        &self,
+        gone: Vec<ObjectId>,
+        to: &Sender<WatchEvent>,
+    ) -> Result<(), SendError<WatchEvent>> {
         for id in gone {
-            to.send(Told::Object(self.kind, id, None)).await?;
+            to.send(WatchEvent::Object(self.kind, id, None)).await?;
         }
         Ok(())
     }
 
-    fn failed(&self, error: &watcher::Error) -> Told {
+    fn failed(&self, error: &watcher::Error) -> WatchEvent {
         let (code, why) = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -350,10 +354,10 @@ impl Watch {
             _ => (0, error.to_string()),
         };
         match code {
-            404 if self.kind.may_be_absent() => Told::Absent(self.number),
-            410 => Told::Expired(self.number),
-            403 => Told::Forbidden(self.number, why, false),
-            _ => Told::Failed(self.number, why),
+            404 if self.kind.may_be_absent() => WatchEvent::Absent(self.number),
+            410 => WatchEvent::Expired(self.number),
+            403 => WatchEvent::Forbidden(self.number, why, false),
+            _ => WatchEvent::Failed(self.number, why),
         }
     }
 }
@@ -400,7 +404,7 @@ mod tests {
     use super::*;
     use tokio::sync::mpsc::{Receiver, channel};
 
-    async fn after(kind: Kind, pause: Duration) -> Receiver<Told> {
+    async fn after(kind: Kind, pause: Duration) -> Receiver<WatchEvent> {
         let (to, from) = channel(8);
         let watch = Watch { number: 0, kind, namespace: None };
         let known = [ObjectId::new("a", "x")].into();
@@ -411,9 +415,9 @@ mod tests {
         from
     }
 
-    fn forgotten(mut from: Receiver<Told>) -> bool {
+    fn forgotten(mut from: Receiver<WatchEvent>) -> bool {
         let told = std::iter::from_fn(|| from.try_recv().ok());
-        told.into_iter().any(|told| matches!(told, Told::Object(.., None)))
+        told.into_iter().any(|told| matches!(told, WatchEvent::Object(.., None)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -429,9 +433,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn that_pods_are_unseen_is_told_before_they_are_forgotten() {
         let mut from = after(Kind::Pod, FORBIDDEN).await;
-        let told: Vec<Told> = std::iter::from_fn(|| from.try_recv().ok()).collect();
-        let [Told::Forbidden(.., false), Told::Forbidden(.., true), Told::Object(.., None)] =
-            told.as_slice()
+        let told: Vec<WatchEvent> = std::iter::from_fn(|| from.try_recv().ok()).collect();
+        let [
+            WatchEvent::Forbidden(.., false),
+            WatchEvent::Forbidden(.., true),
+            WatchEvent::Object(.., None),
+        ] = told.as_slice()
         else {
             panic!("{told:?}")
         };

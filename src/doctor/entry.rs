@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::Finding;
 use super::gather::{ProxyUrl, Seen};
-use crate::discovery::object::{Kind, Object, Remote};
+use crate::discovery::object::{Kind, Object, RemoteServer};
 use crate::route::ObjectId;
-use crate::upstream::PlaceState;
+use crate::upstream::EndpointState;
 
 /// The variable that kagent's chart sets.
 const VARIABLE: &str = "PROXY_URL";
@@ -69,9 +69,9 @@ pub(super) fn origin(deployment: &Value) -> Origin {
 }
 
 /// A URL, taken apart as discovery does it.
-pub(super) fn parse(url: &str) -> Option<Remote> {
+pub(super) fn parse(url: &str) -> Option<RemoteServer> {
     match Object::read(Kind::RemoteMcpServer, "", &json!({ "spec": { "url": url } })) {
-        Object::Remote(remote) => remote.filter(|remote| !remote.host.is_empty()),
+        Object::RemoteServer(remote) => remote.filter(|remote| !remote.host.is_empty()),
         _ => None,
     }
 }
@@ -134,7 +134,13 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 }
 
 /// Whether the host is ours, and something listens there.
-fn reached(seen: &Seen, subject: &str, url: &str, parsed: &Remote, set: String) -> Option<Finding> {
+fn reached(
+    seen: &Seen,
+    subject: &str,
+    url: &str,
+    parsed: &RemoteServer,
+    set: String,
+) -> Option<Finding> {
     let ours = &seen.ours;
     if !seen.has_services() {
         return None;
@@ -160,7 +166,7 @@ fn reached(seen: &Seen, subject: &str, url: &str, parsed: &Remote, set: String) 
         .index
         .slices(ours)
         .flat_map(|slice| &slice.endpoints)
-        .any(|endpoint| endpoint.state == Some(PlaceState::Ready));
+        .any(|endpoint| endpoint.state == Some(EndpointState::Ready));
     if !ready && seen.has_slices() {
         let what = format!("{url:?} leads to Service {ours}, which has no ready pod");
         let remedy = format!(

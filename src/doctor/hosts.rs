@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use super::Finding;
 use super::gather::Seen;
 use crate::discovery::decide::{OpenPlan, Plan, PlanState, RulePlan, decide, standing};
-use crate::discovery::object::{Object, Remote};
+use crate::discovery::object::{Object, RemoteServer};
 use crate::route::ObjectId;
-use crate::route::rule::Standing;
+use crate::route::rule::Authority;
 
 /// What is wrong with what agents are told to call.
 pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
@@ -24,7 +24,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
             Object::McpServer(_) => {
                 named.insert(id.clone());
             }
-            Object::Remote(remote) => {
+            Object::RemoteServer(remote) => {
                 named.extend(tool_server(seen, id, remote.as_ref(), &mut findings));
             }
             _ => {}
@@ -45,7 +45,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 fn tool_server(
     seen: &Seen,
     id: &ObjectId,
-    remote: Option<&Remote>,
+    remote: Option<&RemoteServer>,
     findings: &mut Vec<Finding>,
 ) -> Vec<ObjectId> {
     let subject = format!("RemoteMCPServer {id}");
@@ -84,7 +84,7 @@ fn tool_server(
         let remedy = format!("write {}.{} in spec.url", name.name, name.namespace);
         findings.push(Finding::warning(&subject, what, remedy));
     }
-    if standing(&seen.discovery, id, name) == Standing::Callers {
+    if standing(&seen.discovery, id, name) == Authority::Callers {
         let what = format!(
             "namespace {} is not trusted, so its URL for Service {name} counts for agents that have it among \
              their tools, and for no others",

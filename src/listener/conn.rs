@@ -139,9 +139,9 @@ async fn serve_http2(
     let service = service_fn(move |request| {
         activity.on_request();
         let (info, proxy) = (Arc::clone(&info), Arc::clone(&proxy));
-        async move { proxy.handle(&info, Streams::current(), request).await }
+        async move { proxy.handle(&info, StreamExecutor::current(), request).await }
     });
-    let mut builder = http2::Builder::new(Streams);
+    let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .max_concurrent_streams(limits.max_h2_streams)
         .max_pending_accept_reset_streams(limits.max_h2_resets)
@@ -203,18 +203,18 @@ tokio::task_local! {
 
 /// Spawns the streams of one HTTP/2 connection, each with itself at hand.
 #[derive(Clone, Copy)]
-struct Streams;
+struct StreamExecutor;
 
-// === impl Streams ===
+// === impl StreamExecutor ===
 
-impl Streams {
+impl StreamExecutor {
     /// The stream that asks.
     fn current() -> ConnTask {
         STREAM.try_with(ConnTask::clone).unwrap_or_default()
     }
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -238,12 +238,12 @@ mod tests {
             let _ended = ended;
             let idle = limited.then_some(Duration::from_secs(1));
             let limits = BodyTimeouts { idle, ..BodyTimeouts::default() };
-            let _watchdog = Watchdog::start(limits, &Streams::current());
+            let _watchdog = Watchdog::start(limits, &StreamExecutor::current());
             std::future::pending::<()>().await;
         };
         let streams: Vec<_> = [false, true, false].map(|limited| (limited, Arc::new(()))).into();
         for (limited, ended) in &streams {
-            Streams.execute(stream(*limited, Arc::clone(ended)));
+            StreamExecutor.execute(stream(*limited, Arc::clone(ended)));
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
         for (limited, ended) in &streams {

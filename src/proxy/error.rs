@@ -6,7 +6,7 @@ use http::Request;
 
 use super::reason::Reason;
 use crate::body::RequestBody;
-use crate::route::{BadHost, Note};
+use crate::route::{BadHost, Considered};
 use crate::upstream::{BadResponse, ConnectError, SendError};
 
 /// Everything that ends a request inside the proxy.
@@ -91,7 +91,7 @@ pub struct Misrouted {
     /// What would have fitted, or fits alike.
     pub candidates: Vec<String>,
     /// Every candidate with its verdict.
-    pub chain: Vec<Note>,
+    pub chain: Vec<Considered>,
     /// Hosts may still become known.
     pub discovering: bool,
 }
@@ -172,7 +172,7 @@ impl ProxyError {
     #[must_use]
     pub fn chain(&self) -> Vec<serde_json::Value> {
         let Self::Misrouted(misrouted) = self else { return Vec::new() };
-        misrouted.chain.iter().map(Note::to_json).collect()
+        misrouted.chain.iter().map(Considered::to_json).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::host::HostKey;
 use super::rule::{self, Rank, Rule};
-use super::{Ask, Chosen, NoRoute, Route, is_plain_path};
+use super::{NoRoute, Route, RouteMatch, RouteQuery, is_plain_path};
 
 /// An object of the cluster, or a caller: namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,7 @@ pub struct Discovered {
     /// Whether it can be reached.
     pub state: State,
     /// What the cluster said, for `explain`: the considered marks and ports, each with its verdict.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Considered>,
     /// When its Service appeared, if we saw it come: what belongs to it may be a moment behind.
     pub since: Option<Instant>,
 }
@@ -83,7 +83,7 @@ pub enum Fallback {
 
 /// A candidate and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct Considered {
     /// What was considered.
     pub candidate: String,
     /// Taken, or why not.
@@ -106,9 +106,9 @@ impl std::fmt::Display for ObjectId {
     }
 }
 
-// === impl Note ===
+// === impl Considered ===
 
-impl Note {
+impl Considered {
     /// A candidate and its verdict.
     #[must_use]
     pub fn new(candidate: impl Into<String>, verdict: impl Into<String>) -> Self {
@@ -145,9 +145,9 @@ impl Discovered {
     /// [`NoRoute`], with the candidates where there are too many.
     pub fn choose(
         &self,
-        ask: &Ask<'_>,
-        mut chain: Option<&mut Vec<Note>>,
-    ) -> Result<Chosen, NoRoute> {
+        ask: &RouteQuery<'_>,
+        mut chain: Option<&mut Vec<Considered>>,
+    ) -> Result<RouteMatch, NoRoute> {
         if let Some(chain) = chain.as_deref_mut() {
             chain.extend(self.notes.iter().cloned());
         }
@@ -182,7 +182,7 @@ type RoutesOf<'a> = Vec<&'a Arc<Route>>;
 // === impl Open ===
 
 impl Open {
-    fn admits(&self, ask: &Ask<'_>) -> Result<(), NoRoute> {
+    fn admits(&self, ask: &RouteQuery<'_>) -> Result<(), NoRoute> {
         if !self.paths.is_empty() {
             if !is_plain_path(ask.path) {
                 return Err(NoRoute::UnsafePath);
@@ -219,7 +219,11 @@ impl Open {
 
     /// The rules that hold for this request and outrank the others: all of the best standing, and of
     /// those the best matches of the path.
-    fn matching(&self, ask: &Ask<'_>, mut chain: Option<&mut Vec<Note>>) -> Vec<&Rule> {
+    fn matching(
+        &self,
+        ask: &RouteQuery<'_>,
+        mut chain: Option<&mut Vec<Considered>>,
+    ) -> Vec<&Rule> {
         let mut best: Vec<&Rule> = Vec::new();
         let mut rank = Rank::default();
         let path = rule::decoded(ask.path);
@@ -231,9 +235,9 @@ impl Open {
                     if this > rank {
                         let lost = best.drain(..);
                         if let Some(chain) = chain.as_deref_mut() {
-                            chain.extend(
-                                lost.map(|rule| Note::new(rule.to_string(), "a better match won")),
-                            );
+                            chain.extend(lost.map(|rule| {
+                                Considered::new(rule.to_string(), "a better match won")
+                            }));
                         }
                     }
                     rank = this;
@@ -242,7 +246,7 @@ impl Open {
                 }
             };
             if let Some(chain) = chain.as_deref_mut() {
-                chain.push(Note::new(rule.to_string(), verdict));
+                chain.push(Considered::new(rule.to_string(), verdict));
             }
         }
         best
@@ -251,9 +255,9 @@ impl Open {
     /// The explicit port, the Service's own word, or the port of the authority.
     fn without_rules(
         &self,
-        ask: &Ask<'_>,
-        mut chain: Option<&mut Vec<Note>>,
-    ) -> Result<Chosen, NoRoute> {
+        ask: &RouteQuery<'_>,
+        mut chain: Option<&mut Vec<Considered>>,
+    ) -> Result<RouteMatch, NoRoute> {
         // Objects of others open what they name, for those that use them, and nothing beside it.
         if self.callers.is_some()
             && (ask.port.is_some() || self.rules_for(ask.caller).next().is_some())
@@ -266,9 +270,9 @@ impl Open {
         let by_number = |port: u16| self.ports.iter().find(|(number, _)| *number == port);
         let mut take = |route: &Arc<Route>, what: String, why: &str| {
             if let Some(chain) = chain.as_deref_mut() {
-                chain.push(Note::new(what, format!("taken: {why}")));
+                chain.push(Considered::new(what, format!("taken: {why}")));
             }
-            Ok(Chosen { route: Arc::clone(route), query: None })
+            Ok(RouteMatch { route: Arc::clone(route), query: None })
         };
         if let Some((port, route)) = ask.port.and_then(by_number) {
             let route = route.as_ref().map_err(NoRoute::clone)?;
@@ -291,9 +295,9 @@ impl Open {
     }
 }
 
-// === impl Ask ===
+// === impl RouteQuery ===
 
-impl Ask<'_> {
+impl RouteQuery<'_> {
     /// The port of the request's Host, where that names the same host: Python's A2A client sends it.
     /// A hint, never more.
     fn hint(&self) -> Option<u16> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Ask, Chosen, NoRoute, Note, ObjectId, Route};
+use super::{Considered, NoRoute, ObjectId, Route, RouteMatch, RouteQuery};
 
 /// What one `RemoteMCPServer` says of this host.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Rule {
     /// The object.
     pub object: ObjectId,
     /// Whom it binds.
-    pub standing: Standing,
+    pub standing: Authority,
     /// The path of its URL as written, `/` at least.
     pub path: Box<str>,
     /// The same, as it is compared: see [`decoded`].
@@ -35,7 +35,7 @@ pub struct Rule {
 
 /// Whom a rule binds (D5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Authority {
     /// Everybody, before all others: it stands beside the Service.
     Own,
     /// Everybody: its namespace is trusted.
@@ -74,7 +74,7 @@ impl Rule {
         } else {
             return Err("its path does not fit");
         };
-        Ok((fit > 1, self.standing == Standing::Own, fit))
+        Ok((fit > 1, self.standing == Authority::Own, fit))
     }
 
     /// Whether it takes this path, decoded, because it lies below its own: the path must then be read in
@@ -86,18 +86,18 @@ impl Rule {
 
     pub(super) fn chosen(
         &self,
-        ask: &Ask<'_>,
-        chain: Option<&mut Vec<Note>>,
-    ) -> Result<Chosen, NoRoute> {
+        ask: &RouteQuery<'_>,
+        chain: Option<&mut Vec<Considered>>,
+    ) -> Result<RouteMatch, NoRoute> {
         let route = match &self.route {
             Ok(route) => Arc::clone(route),
             Err(why) => return Err(why.clone()),
         };
         if let Some(chain) = chain {
-            chain.push(Note::new(self.to_string(), "taken: its path fits best"));
+            chain.push(Considered::new(self.to_string(), "taken: its path fits best"));
         }
         let query = self.query.as_ref().filter(|_| *self.decoded == *decoded(ask.path));
-        Ok(Chosen { route, query: query.cloned() })
+        Ok(RouteMatch { route, query: query.cloned() })
     }
 
     /// Whether both mean the same place.
@@ -120,9 +120,9 @@ impl std::fmt::Display for Rule {
 /// Equal matches: one that all agree on, or the one that the caller's Agent names; never a guess.
 pub(super) fn choose_among(
     several: &[&Rule],
-    ask: &Ask<'_>,
-    mut chain: Option<&mut Vec<Note>>,
-) -> Result<Chosen, NoRoute> {
+    ask: &RouteQuery<'_>,
+    mut chain: Option<&mut Vec<Considered>>,
+) -> Result<RouteMatch, NoRoute> {
     let named: Vec<&Rule> = match ask.caller {
         Some(caller) => several.iter().copied().filter(|r| r.callers.contains(caller)).collect(),
         None => Vec::new(),
@@ -134,13 +134,13 @@ pub(super) fn choose_among(
             chain.extend(others.map(|rule| {
                 let verdict =
                     if rule.agrees(first) { "says the same" } else { "the caller uses another" };
-                Note::new(rule.to_string(), verdict)
+                Considered::new(rule.to_string(), verdict)
             }));
         }
         return first.chosen(ask, chain);
     }
     if let Some(chain) = chain {
-        chain.extend(several.iter().map(|rule| Note::new(rule.to_string(), "equal match")));
+        chain.extend(several.iter().map(|rule| Considered::new(rule.to_string(), "equal match")));
     }
     Err(NoRoute::Ambiguous(
         "several RemoteMCPServers fit this host and path alike and name different places"

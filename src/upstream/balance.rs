@@ -8,7 +8,7 @@ pub struct Candidate {
     /// Streams in flight.
     pub load: usize,
     /// In another zone: left out as long as there is a healthy one in ours.
-    pub far: bool,
+    pub other_zone: bool,
     /// Terminating: left out as long as there is one that is not, tried or ejected as that may be.
     pub leaving: bool,
     /// Left out as long as there is any other.
@@ -29,7 +29,7 @@ pub fn choose(candidates: impl Iterator<Item = Candidate> + Clone, random: u64) 
         candidates.clone().enumerate().filter(move |(_, c)| !c.tried && (all_leave || !c.leaving))
     };
     let healthy = || any().filter(|(_, c)| !c.ejected);
-    let near = || healthy().filter(|(_, c)| !c.far);
+    let near = || healthy().filter(|(_, c)| !c.other_zone);
     match (near().count(), healthy().count()) {
         (0, 0) => better(any(), any().count(), random),
         (0, count) => better(healthy(), count, random),
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     fn open(load: usize) -> Candidate {
-        Candidate { load, far: false, leaving: false, ejected: false, tried: false }
+        Candidate { load, other_zone: false, leaving: false, ejected: false, tried: false }
     }
 
     /// A spread of numbers that is the same in every run.
@@ -103,7 +103,7 @@ mod tests {
         all[1].leaving = true;
         all[2].leaving = true;
         assert!(randoms().all(|random| choose(all.iter().copied(), random) == Some(0)));
-        (all[0].ejected, all[0].far) = (true, true);
+        (all[0].ejected, all[0].other_zone) = (true, true);
         assert!(randoms().all(|random| choose(all.iter().copied(), random) == Some(0)));
         all[0].tried = true;
         assert_eq!(

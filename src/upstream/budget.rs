@@ -60,7 +60,7 @@ impl Budget {
 
     /// Turns what was sent into what may be repeated. To be called every second or so, since only the
     /// calls tell old requests from new ones.
-    pub fn settle(&self, now: Instant) {
+    pub fn refill(&self, now: Instant) {
         drop(self.settled(now));
     }
 
@@ -108,7 +108,7 @@ mod tests {
         for _ in 0..3600 {
             now += Duration::from_secs(1);
             (0..1000).for_each(|_| budget.sent());
-            budget.settle(now);
+            budget.refill(now);
         }
         let all = (0..100_000).take_while(|_| budget.take(now)).count();
         assert!((2000..2500).contains(&all), "{all}: ten seconds of 200 and 10");

@@ -42,7 +42,7 @@ pub struct Endpoint {
     /// By TLS it chose HTTP/1.1, where each request needs a connection of its own.
     chose_http1: AtomicBool,
     in_flight: AtomicUsize,
-    far: AtomicBool,
+    other_zone: AtomicBool,
     leaving: AtomicBool,
 }
 
@@ -92,7 +92,7 @@ impl Endpoint {
             joint: Joint::default(),
             chose_http1: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
-            far: AtomicBool::new(false),
+            other_zone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         }
     }
@@ -105,12 +105,12 @@ impl Endpoint {
 
     /// Whether it is known to be in another zone than ours.
     #[must_use]
-    pub fn is_far(&self) -> bool {
-        self.far.load(Ordering::Relaxed)
+    pub fn is_in_other_zone(&self) -> bool {
+        self.other_zone.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_far(&self, far: bool) {
-        self.far.store(far, Ordering::Relaxed);
+    pub(super) fn set_other_zone(&self, other_zone: bool) {
+        self.other_zone.store(other_zone, Ordering::Relaxed);
     }
 
     /// Whether it is terminating and still serves.
@@ -126,7 +126,7 @@ impl Endpoint {
 
     /// A connection that is open already; never HTTP/2 if `http1`.
     #[must_use]
-    pub fn warm(self: &Arc<Self>, http1: bool) -> Option<Lease> {
+    pub fn idle_connection(self: &Arc<Self>, http1: bool) -> Option<Lease> {
         let (sender, epoch) = self.pool.take(http1, Instant::now())?;
         Some(self.lease(Some(sender), epoch, true))
     }

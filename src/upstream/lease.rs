@@ -129,7 +129,7 @@ impl Lease {
     /// The response has been read to its end: the connection may carry another request, once this one has
     /// been sent whole. A lease that is dropped without this closes its connection, which is how a client's
     /// cancel reaches the backend.
-    pub fn give_back(mut self) {
+    pub fn recycle(mut self) {
         match self.sender.take() {
             Some(Sender::Http1(connection)) if connection.is_reusable() => {
                 self.endpoint.pool.put(connection, self.epoch, Instant::now());
@@ -194,8 +194,8 @@ impl Leased {
     }
 
     /// It has been read to its end.
-    pub fn give_back(self) {
-        self.lease.give_back();
+    pub fn recycle(self) {
+        self.lease.recycle();
     }
 
     /// The bytes of a connection that has become something else, those that have been read of it already, and

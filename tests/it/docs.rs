@@ -132,7 +132,7 @@ fn every_flag_and_variable_is_documented() {
             missing.push(argument.to_owned());
         }
     }
-    let source = read("src/config/load.rs");
+    let source = read("src/config/overlay.rs");
     let names =
         source.split('"').filter(|text| text.starts_with("KAGENT_PROXY_") && text.len() > 13);
     let names: BTreeSet<&str> = names.collect();

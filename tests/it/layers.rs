@@ -10,8 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["reload"],
     &["listener", "admin"],
-    &["explain", "check", "doctor"],
-    &["proxy", "build", "discovery"],
+    &["explain", "cli/check", "doctor"],
+    &["proxy", "static_routes", "discovery"],
     &["route"],
     &["upstream"],
     &["body", "tls", "supervise"],
@@ -41,8 +41,11 @@ fn every_import_points_downward() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for file in all.iter().filter(|file| !file.ends_with("lib.rs")) {
-        let first = file.strip_prefix(&src).unwrap().iter().next().unwrap();
-        let module = first.to_str().unwrap().trim_end_matches(".rs");
+        let inside = file.strip_prefix(&src).unwrap();
+        let whole = inside.to_str().unwrap().trim_end_matches(".rs");
+        let first = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        // A command stands above what it is a command of, though its flags are text at the bottom.
+        let module = if LAYERS.concat().contains(&whole) { whole } else { first };
         let text = std::fs::read_to_string(file).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         assert!(text.starts_with("//!"), "{} does not say what it is for", file.display());
@@ -107,11 +110,11 @@ fn no_room_of_the_request_path_knows_one_it_should_not() {
 }
 
 #[test]
-fn no_files_of_the_request_path_import_each_other_in_a_circle() {
+fn no_files_of_the_request_path_or_the_configuration_import_each_other_in_a_circle() {
     let mut all = imports();
     assert!(all["proxy/send.rs"].contains("proxy/send/dial.rs"), "the search is broken");
     assert!(all["proxy/send/dial.rs"].contains("proxy/send/retry.rs"), "the search is broken");
-    all.retain(|file, _| file.starts_with("proxy"));
+    all.retain(|file, _| file.starts_with("proxy") || file.starts_with("config/"));
     // What imports nothing that is left is in no circle.
     let mut left: BTreeSet<String> = all.keys().cloned().collect();
     loop {

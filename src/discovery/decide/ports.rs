@@ -2,10 +2,10 @@
 //!
 //! Pure. In the order of docs/routing-and-discovery.md, the first that yields a port of the Service; never a guess.
 
-use super::marks::APP_PROTOCOLS;
+use super::markers::APP_PROTOCOLS;
 use crate::discovery::index::Index;
 use crate::discovery::object::{Port, Service};
-use crate::route::{Note, ObjectId};
+use crate::route::{Considered, ObjectId};
 
 /// The controller's port in kagent's own code.
 const CONTROLLER_PORT: u16 = 8083;
@@ -16,7 +16,7 @@ pub(super) fn choose<'s>(
     id: &ObjectId,
     service: &'s Service,
     (agent, controller): (bool, bool),
-    notes: &mut Vec<Note>,
+    notes: &mut Vec<Considered>,
 ) -> Result<(&'s Port, String), String> {
     let named = |name: &str| service.ports.iter().find(|port| &*port.name == name);
     let number = |number: u16| service.ports.iter().find(|port| port.number == number);
@@ -42,7 +42,7 @@ pub(super) fn choose<'s>(
     let owner = owned.map_or_else(|| id.clone(), |(_, name)| ObjectId::new(&id.namespace, name));
     let declared = index.mcp_server(&owner).and_then(|server| server.port);
     let mut dropped = |what: String| {
-        notes.push(Note::new(what, "the Service has no such port, so nothing would answer"));
+        notes.push(Considered::new(what, "the Service has no such port, so nothing would answer"));
     };
     if let Some(wanted) = declared {
         let what = format!("spec.deployment.port {wanted} of MCPServer {owner}");

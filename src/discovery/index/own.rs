@@ -15,7 +15,7 @@ impl Index {
     /// Other Pods of our namespace may be our replicas now, or no longer.
     pub(super) fn own_kind_changed(&mut self, namespace: &str) {
         let here = self.slices_of.keys().filter(|service| *service.namespace == *namespace);
-        self.moved.extend(here.cloned());
+        self.endpoints_dirty.extend(here.cloned());
     }
 
     /// Whether a Service leads to ourselves.

@@ -129,7 +129,7 @@ fn our_own_zone_is_found_in_our_own_slice_and_preferred() {
     let far = |world: &World| {
         let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
         let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
-        route.cluster.endpoints().iter().map(|e| e.is_far()).collect::<Vec<_>>()
+        route.cluster.endpoints().iter().map(|e| e.is_in_other_zone()).collect::<Vec<_>>()
     };
     assert_eq!(far(&world), [false, false]);
     let mut ours = slice("kagent", "kagent-proxy", ("http", 8080), &["10.0.0.9"]);

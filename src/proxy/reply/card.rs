@@ -170,7 +170,7 @@ pub async fn pass(
     }
     match read(&mut leased, &plan).await {
         Read::Whole(body) => {
-            leased.give_back();
+            leased.recycle();
             let body = card.replace(&mut head, body);
             head.headers.remove(TRANSFER_ENCODING);
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

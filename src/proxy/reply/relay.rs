@@ -48,7 +48,7 @@ pub enum StreamError {
 #[derive(Debug)]
 pub struct Relay {
     start: Bytes,
-    /// Given back when the body has ended; one that is dropped closes its connection.
+    /// Recycled when the body has ended; one that is dropped closes its connection.
     leased: Option<Leased>,
     record: Recorder,
     ending: Option<Ending>,
@@ -258,7 +258,7 @@ impl Relay {
         if let Some(leased) = self.leased.take()
             && outcome == Outcome::Complete
         {
-            leased.give_back();
+            leased.recycle();
         }
     }
 }

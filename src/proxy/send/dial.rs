@@ -31,7 +31,7 @@ pub async fn lease(
     let picked = route.cluster.pick(tried).or_else(|| route.cluster.pick(&[]));
     let Some(first) = picked else { return Err(None) };
     if tried.is_empty()
-        && let Some(lease) = first.warm(http1)
+        && let Some(lease) = first.idle_connection(http1)
     {
         route.metrics.reused.increment(1);
         return Ok(lease);
@@ -93,7 +93,7 @@ async fn dial(
         if dials.is_empty()
             && let Some(next) = route.cluster.pick(&tried)
         {
-            if let Some(lease) = next.warm(http1) {
+            if let Some(lease) = next.idle_connection(http1) {
                 route.metrics.reused.increment(1);
                 return Ok(lease);
             }

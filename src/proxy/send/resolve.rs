@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::route::{Ask, Chosen, HostKey, NoRoute, Note, RouteTable};
+use crate::route::{Considered, HostKey, NoRoute, RouteMatch, RouteQuery, RouteTable};
 
 /// Why a request has no route, in short; `refusal.rs` makes the error of it.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum Unrouted {
 /// # Errors
 /// [`Unrouted`]; nothing has been dialled.
 pub fn resolve(table: &Arc<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
-    let Chosen { route, query } = route(table, conn, facts, None)?;
+    let RouteMatch { route, query } = route(table, conn, facts, None)?;
     let caller = table.caller(conn.peer.ip()).cloned();
     Ok(Way { table: Arc::clone(table), route, query, caller })
 }
@@ -38,12 +38,12 @@ pub fn route(
     table: &RouteTable,
     conn: &Connection,
     facts: &Facts,
-    chain: Option<&mut Vec<Note>>,
-) -> Result<Chosen, Unrouted> {
+    chain: Option<&mut Vec<Considered>>,
+) -> Result<RouteMatch, Unrouted> {
     let Some(host) = &facts.target else {
         let host = facts.host_text().unwrap_or_default();
         let route = table.resolve_default(host, &conn.listener).ok_or(Unrouted::NoTarget)?;
-        return Ok(Chosen { route, query: None });
+        return Ok(RouteMatch { route, query: None });
     };
     table.resolve(&query(table, host, conn, facts), chain).map_err(Unrouted::Not)
 }
@@ -55,8 +55,8 @@ pub fn query<'a>(
     host: &'a HostKey,
     conn: &Connection,
     facts: &'a Facts,
-) -> Ask<'a> {
-    Ask {
+) -> RouteQuery<'a> {
+    RouteQuery {
         host,
         path: facts.path.path(),
         port: facts.port,

@@ -1,13 +1,15 @@
 //! The kinds of scalars a configuration file may hold: how each is read, and how the schema shows it.
 //!
 //! Reading and schema stand side by side, so that neither can know a key the other does not.
-//! `check.rs` names a kind for every key; `file.rs` reads by it, `schema.rs` writes it down.
+//! Knows no key and no place in a file.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::LogFormat;
 use super::units::{duration_text, parse_duration, parse_size, size_text};
 
 /// A kind of scalar that becomes a `T`.
@@ -145,4 +147,29 @@ pub(super) const fn number<const MIN: u64, const MAX: u64, T: TryFrom<u64>>() ->
         T::try_from(number).map_err(|_| wrong())
     };
     Kind { shape: Shape::Number { min: MIN, max: MAX }, parse }
+}
+
+/// Threads that carry traffic.
+pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
+    let workers = text.parse::<NonZeroUsize>().ok().filter(|workers| workers.get() <= 1024);
+    workers.ok_or_else(|| format!("{text:?} is not a number of threads; write 1 to 1024"))
+}
+
+/// The shape of log lines.
+pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err(format!("{text:?} is not a log format; write json or text")),
+    }
+}
+
+/// The directives of what is logged.
+pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{text:?} is not a log level ({error}); write one such as info or info,kagent_proxy=debug"
+        )),
+    }
 }

@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::address::{self, parse_address, parse_loopback};
-use super::check::read_file;
 use super::discovery::pod_ips;
+use super::read::read_file;
+use super::scalar::{parse_log_format, parse_log_level, parse_workers};
 use super::sources::{ConfigFaults, Source, Sources};
-use super::target::{bare_host, parse_route, parse_targets};
-use super::{Config, DefaultRouteConfig, ListenerConfig, LogFormat, RouteConfig, RouteTarget};
+use super::target::{duplicate, is_same, parse_route, parse_targets};
+use super::{Config, DefaultRouteConfig, ListenerConfig, RouteConfig, RouteTarget};
 use crate::cli::ConfigArgs;
 
 /// The variables we read. None is called port or service-anything: a kubelet puts those into pods
@@ -225,7 +225,7 @@ impl Build {
                 }
             };
             let domain = self.config.cluster_domain.as_str();
-            let Some(at) = self.config.routes.iter().position(|old| same(old, &route, domain))
+            let Some(at) = self.config.routes.iter().position(|old| is_same(old, &route, domain))
             else {
                 self.sources.set(format!("routes[{}]", self.config.routes.len()), source.clone());
                 self.config.routes.push(route);
@@ -286,7 +286,7 @@ impl Build {
         for (at, route) in routes.iter().enumerate() {
             let before = routes.iter().take(at);
             let other =
-                |old: &&RouteConfig| old.host != route.host && same(old, route, cluster_domain);
+                |old: &&RouteConfig| old.host != route.host && is_same(old, route, cluster_domain);
             if let Some(old) = before.clone().find(other) {
                 let path = format!("routes[{at}].match");
                 let reason = format!("is {} in another spelling: {}", old.host, duplicate(route));
@@ -399,41 +399,6 @@ impl Build {
             }
             Err(reason) => self.faults.add(&source, "workers", reason),
         }
-    }
-}
-
-/// Whether two routes are for the same requests.
-fn same(one: &RouteConfig, other: &RouteConfig, domain: &str) -> bool {
-    one.prefix == other.prefix && bare_host(&one.host, domain) == bare_host(&other.host, domain)
-}
-
-pub(super) fn duplicate(route: &RouteConfig) -> String {
-    let prefix = if route.prefix == "/" { "" } else { &route.prefix };
-    format!(
-        "{}{prefix} is given twice; write one route with all its targets, separated by commas",
-        route.host
-    )
-}
-
-pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
-    let workers = text.parse::<NonZeroUsize>().ok().filter(|workers| workers.get() <= 1024);
-    workers.ok_or_else(|| format!("{text:?} is not a number of threads; write 1 to 1024"))
-}
-
-pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "json" => Ok(LogFormat::Json),
-        "text" => Ok(LogFormat::Text),
-        _ => Err(format!("{text:?} is not a log format; write json or text")),
-    }
-}
-
-pub(super) fn parse_log_level(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{text:?} is not a log level ({error}); write one such as info or info,kagent_proxy=debug"
-        )),
     }
 }
 

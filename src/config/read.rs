@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use super::address::{parse_address, parse_loopback};
 use super::file::{Map, Node, Reader};
-use super::kind::{
+use super::scalar::{
     DAY, HOUR, Kind, LIMIT, MIB, NETWORK, SWITCH, Shape, TEXT, YEAR, duration, duration_or_0,
-    number, size,
+    number, parse_log_format, parse_log_level, parse_workers, size,
 };
-use super::load::{duplicate, parse_log_format, parse_log_level, parse_workers};
 use super::sources::{ConfigFaults, Source, Sources};
-use super::target::{parse_host, parse_match, parse_target};
+use super::target::{duplicate, parse_host, parse_match, parse_target};
 use super::{
     Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
     RouteTarget, Secret, ServerTls, Target,

@@ -1,11 +1,11 @@
 //! `kagent-proxy check`: every fault of a configuration, with its place and what to write.
 //!
 //! Reads the files that the configuration names, as a start would; opens no socket and resolves no
-//! name. `main.rs` prints what [`check`] returns.
+//! name; prints nothing.
 
 use std::collections::BTreeMap;
 
-use crate::cli::ConfigArgs;
+use super::ConfigArgs;
 use crate::config::{self, ConfigError, ConfigFaults, Loaded, Source, Sources};
 use crate::tls::{self, TlsError};
 

@@ -8,8 +8,8 @@ use super::standing;
 use crate::config::DiscoveryConfig;
 use crate::discovery::index::Index;
 use crate::discovery::object::Service;
-use crate::route::rule::Standing;
-use crate::route::{Note, ObjectId};
+use crate::route::rule::Authority;
+use crate::route::{Considered, ObjectId};
 
 /// The `appProtocol` values of MCP and A2A backends, in lower case.
 pub(super) const APP_PROTOCOLS: [&str; 3] = ["mcp", "kgateway.dev/mcp", "kgateway.dev/a2a"];
@@ -19,7 +19,7 @@ const TOLD: usize = 20;
 
 /// For whom a Service is routable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Marks {
+pub(super) enum Markers {
     /// It is marked.
     Everyone,
     /// Only objects that these Agents use name it.
@@ -28,20 +28,20 @@ pub(super) enum Marks {
     None,
 }
 
-// === impl Marks ===
+// === impl Markers ===
 
-impl Marks {
+impl Markers {
     pub(super) fn of(
         index: &Index,
         config: &DiscoveryConfig,
         id: &ObjectId,
         service: &Service,
         controller: bool,
-        notes: &mut Vec<Note>,
+        notes: &mut Vec<Considered>,
     ) -> Self {
         let mut marks = own_marks(index, id, service, controller);
         for agent in index.users_of_service(id) {
-            if standing(config, agent, id) != Standing::Callers {
+            if standing(config, agent, id) != Authority::Callers {
                 marks.push(format!("Agent {agent} has it among its tools"));
             }
         }
@@ -51,7 +51,7 @@ impl Marks {
         let mut others = Vec::new();
         for (object, place) in urls.chain(literals) {
             let mark = format!("RemoteMCPServer {object} names it in its {place}");
-            if standing(config, object, id) == Standing::Callers {
+            if standing(config, object, id) == Authority::Callers {
                 callers.extend(index.users_of_remote(object));
                 others.push(mark);
             } else {
@@ -63,9 +63,9 @@ impl Marks {
         let verdict = "its namespace is not trusted: it counts for the Agents that use it alone";
         for (marks, verdict) in [(marks, "marks the Service as routable"), (others, verdict)] {
             let left = marks.len().saturating_sub(TOLD);
-            notes.extend(marks.into_iter().take(TOLD).map(|mark| Note::new(mark, verdict)));
+            notes.extend(marks.into_iter().take(TOLD).map(|mark| Considered::new(mark, verdict)));
             if left > 0 {
-                notes.push(Note::new(format!("and {left} more"), verdict));
+                notes.push(Considered::new(format!("and {left} more"), verdict));
             }
         }
         match (counts, !foreign) {

@@ -1,8 +1,7 @@
 //! From the static routes of a configuration to a route table that keeps what has not changed.
 //!
 //! Identity survives: an unchanged route is the same route, and a changed one to the same targets keeps
-//! its cluster, so that pools, load and health live on. Reads TLS files, dials nothing. `app.rs` and
-//! `reload.rs` publish the result; `explain.rs` only asks it.
+//! its cluster, so that pools, load and health live on. Reads TLS files, dials nothing, publishes nothing.
 
 use std::sync::{Arc, LazyLock};
 

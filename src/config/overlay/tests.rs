@@ -1,5 +1,7 @@
 //! Precedence, the environment a kubelet makes, and the faults of flags and variables.
 
+use std::num::NonZeroUsize;
+
 use super::super::Secret;
 use super::*;
 
