@@ -14,6 +14,7 @@ use hyper::client::conn::TrySendError;
 use metrics::Counter;
 use tokio::time::Instant;
 
+use super::EndpointId;
 use super::connect::{self, ConnectError, Dial, MAX_STREAMS, Sender, Tls};
 use super::faults::{BadResponse, HeadLimits};
 use super::framing;
@@ -124,6 +125,18 @@ impl Endpoint {
             far: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         }
+    }
+
+    /// What tells it from every other one, also from the one that may get its address.
+    #[must_use]
+    pub fn id(&self) -> EndpointId {
+        EndpointId { address: self.address, uid: self.uid.clone() }
+    }
+
+    /// Whether this id is its own.
+    #[must_use]
+    pub fn is(&self, id: &EndpointId) -> bool {
+        self.address == id.address && self.uid == id.uid
     }
 
     /// Streams in flight.
