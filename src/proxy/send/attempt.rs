@@ -82,7 +82,7 @@ pub async fn attempt(
                 let host = way.route.config.host.clone();
                 return Err(Failure::Over(ProxyError::BadResponse(host, Box::new(bad))));
             }
-            upload.forget_start();
+            upload.tap.forget();
             announced(&response, &lease);
             Ok(response.map(|incoming| Leased { incoming, lease }))
         }
@@ -112,7 +112,7 @@ async fn within<F: Future>(
     };
     let late = async {
         match head {
-            Some(head) => upload.overdue(head).await,
+            Some(head) => upload.progress.overdue(head).await,
             None => std::future::pending().await,
         }
         head
@@ -144,7 +144,7 @@ fn broken(
     copy: Option<Copy>,
     upload: &Arc<Upload>,
 ) -> Failure {
-    if upload.is_broken() {
+    if upload.progress.is_broken() {
         // The client's doing: it must not cost the endpoint its place.
         return Failure::Over(ProxyError::BrokenBody(error));
     }
