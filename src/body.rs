@@ -1,44 +1,91 @@
-//! The body of a request on its way up: every frame passes as it comes, counted.
+//! The body of a request on its way up: every frame passes as it comes, watched and counted.
 //!
-//! Of a JSON body the first bytes are remembered (shared, not copied) until the answer begins, so that
-//! an error of our own can carry the request's id, and a body that was remembered whole can be sent again
-//! where that is allowed. Knows frames; never a socket, a route or a policy.
-//! `upstream/endpoint.rs` sends it.
+//! The client's bytes, bytes of our own, or none. What passes of a JSON body is remembered up to a bound, so
+//! that an error of our own can carry the request's id, and the body can be sent again where that is
+//! allowed. Knows frames; never a socket, a route or a policy.
+
+pub mod progress;
+pub mod replay;
+pub mod tap;
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Notify;
 
 use crate::headers;
+use progress::Progress;
+use tap::Tap;
 
-/// Bytes of a body that are looked at for the request's id (D10).
-pub const MAX_PEEK: usize = 64 * 1024;
 /// Bytes behind a refused head that are read all the same, and for how long.
 const MAX_DISCARD: u64 = 16 * 1024 * 1024;
 const DISCARD_WAIT: Duration = Duration::from_secs(10);
-/// How long an error waits for those bytes (D10).
+/// How long an error waits for the bytes that may have the request's id (D10).
 const PEEK_WAIT: Duration = Duration::from_millis(100);
 
-/// A client's body.
+/// A request's body.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// None for the body of a request that is sent again.
-    incoming: Option<Incoming>,
-    /// Data that has been read, and goes out first; boxed, for it is rare.
-    prefix: Option<Box<Bytes>>,
+    source: Source,
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
     expects: bool,
     /// What the connection reads belongs to this body, not to a next head.
     _open: Option<Open>,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source {
+    /// The client, whose bytes are watched and counted.
+    Client(Incoming),
+    /// We have them here, all in one.
+    Own(Bytes),
+    /// It was read and not sent, and goes out before the rest; boxed, for it is rare.
+    Returned(Box<(Bytes, Source)>),
+    /// Nowhere, or there are none left.
+    Empty,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// What we have here.
+    fn next(&mut self) -> Option<Bytes> {
+        match std::mem::replace(self, Self::Empty) {
+            Self::Own(bytes) => Some(bytes),
+            Self::Returned(returned) => {
+                let (bytes, rest) = *returned;
+                *self = rest;
+                Some(bytes)
+            }
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Returned(returned) => {
+                let (bytes, rest) = &**returned;
+                match rest.size_hint().exact() {
+                    Some(rest) => SizeHint::with_exact(rest.saturating_add(bytes.len() as u64)),
+                    None => SizeHint::default(),
+                }
+            }
+            Self::Empty => SizeHint::with_exact(0),
+        }
+    }
 }
 
 /// Counts while it lives.
@@ -51,101 +98,67 @@ impl Drop for Open {
     }
 }
 
-/// What has passed of a body; the exchange reads it at the end.
+/// What became of a client's body; outlives it.
 #[derive(Debug, Default)]
 pub struct Upload {
-    bytes: AtomicU64,
-    broken: AtomicBool,
-    /// It has passed to its end.
-    whole: AtomicBool,
-    /// Trailers have passed, which are not remembered.
-    trailed: AtomicBool,
-    /// What is remembered is to be read once more.
-    again: AtomicBool,
-    /// Nothing more will pass, whole or not.
-    over: AtomicBool,
-    ended: Notify,
-    /// The client has not sent what is asked for.
-    waits: AtomicBool,
-    start: Mutex<Option<Start>>,
-}
-
-/// What is remembered, as it came. Most bodies come in one piece.
-#[derive(Debug, Default)]
-struct Start {
-    first: Bytes,
-    more: Vec<Bytes>,
-}
-
-// === impl Start ===
-
-impl Start {
-    fn push(&mut self, chunk: Bytes) {
-        if self.first.is_empty() {
-            self.first = chunk;
-        } else {
-            self.more.push(chunk);
-        }
-    }
-
-    fn bytes(&self) -> Bytes {
-        if self.more.is_empty() {
-            return self.first.clone();
-        }
-        let more = self.more.iter().flatten();
-        self.first.iter().chain(more).copied().collect()
-    }
+    /// How far it has come.
+    pub progress: Progress,
+    /// What watches its bytes.
+    pub tap: Tap,
 }
 
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// A body whose first bytes are remembered if `remember`; `expects` if the client waits for
-    /// `100 Continue` (RFC 9110 section 10.1.1).
+    /// A client's body, of which as much as may be needed is remembered if `remember`; `expects` if the client
+    /// waits for `100 Continue` (RFC 9110 section 10.1.1).
     #[must_use]
     pub fn new(incoming: Incoming, remember: bool, expects: bool, open: &Arc<AtomicUsize>) -> Self {
         let open = (!incoming.is_end_stream()).then(|| {
             open.fetch_add(1, Ordering::Relaxed);
             Open(Arc::clone(open))
         });
-        let start = Mutex::new(remember.then(Start::default));
-        let whole = AtomicBool::new(open.is_none());
-        Self {
-            incoming: Some(incoming),
-            prefix: None,
-            upload: Arc::new(Upload { start, whole, ..Upload::default() }),
-            expects,
-            _open: open,
-        }
+        let length = incoming.size_hint().exact();
+        let tap = if remember { Tap::remembering(length) } else { Tap::default() };
+        let upload = Arc::new(Upload { progress: Progress::new(open.is_none()), tap });
+        Self { source: Source::Client(incoming), upload, expects, _open: open }
     }
 
-    /// No body, for a request that is sent again; it counts where the first one did.
+    /// Bytes of our own. They are the client's nowhere, so `upload` does not count them.
+    #[must_use]
+    pub fn own(bytes: Bytes, upload: Arc<Upload>) -> Self {
+        let source = if bytes.is_empty() { Source::Empty } else { Source::Own(bytes) };
+        Self { source, upload, expects: false, _open: None }
+    }
+
+    /// No body.
     #[must_use]
     pub fn empty(upload: Arc<Upload>) -> Self {
-        Self { incoming: None, prefix: None, upload, expects: false, _open: None }
+        Self::own(Bytes::new(), upload)
     }
 
     /// The same body once more, for a request of which the backend surely did nothing; none if it was not
     /// remembered whole. It is not counted a second time.
     #[must_use]
     pub fn again(upload: &Arc<Upload>) -> Option<Self> {
-        let again = !upload.remembered()?.is_empty();
-        upload.again.store(again, Ordering::Relaxed);
-        Some(Self::empty(Arc::clone(upload)))
+        Some(Self::own(upload.replay()?, Arc::clone(upload)))
     }
 
     /// Takes back data that was read and not sent; it is not counted a second time.
     pub fn put_back(&mut self, data: Bytes) {
-        self.prefix = (!data.is_empty()).then(|| Box::new(data));
+        if !data.is_empty() {
+            let rest = std::mem::replace(&mut self.source, Source::Empty);
+            self.source = Source::Returned(Box::new((data, rest)));
+        }
     }
 
-    /// What has passed.
+    /// What has become of it.
     #[must_use]
     pub fn upload(&self) -> &Arc<Upload> {
         &self.upload
     }
 
-    /// Reads on until [`MAX_PEEK`] bytes are remembered, for at most 100 ms; never behind an
+    /// Reads on until [`replay::MAX_PEEK`] bytes are remembered, for at most 100 ms; never behind an
     /// unanswered `Expect`. The body is of no use afterwards but for [`RequestBody::discard`].
     pub async fn read_start(&mut self) {
         if self.unasked() {
@@ -153,27 +166,27 @@ impl RequestBody {
         }
         let upload = Arc::clone(&self.upload);
         let read = async {
-            while upload.wants_more() {
+            while upload.tap.wants_start() {
                 match self.frame().await {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return,
                 }
             }
         };
-        // Late bytes only mean an answer without an id.
+        // Late bytes only mean a response without an id.
         let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
     }
 
-    /// Reads the rest and throws it away while the answer goes out: a connection that is closed with
-    /// unread bytes is reset, and the answer with it, before a client that is still sending has read
+    /// Reads the rest and throws it away while the response goes out: a connection that is closed with
+    /// unread bytes is reset, and the response with it, before a client that is still sending has read
     /// it. Bounded; behind an unanswered `Expect` nothing is on its way.
     pub fn discard(mut self) {
         if self.unasked() || self.is_end_stream() {
             return;
         }
-        let limit = self.upload.bytes() + MAX_DISCARD;
+        let limit = self.upload.progress.bytes() + MAX_DISCARD;
         let rest = async move {
-            while self.upload.bytes() < limit {
+            while self.upload.progress.bytes() < limit {
                 match self.frame().await {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return,
@@ -184,7 +197,7 @@ impl RequestBody {
     }
 
     fn unasked(&self) -> bool {
-        self.expects && self.upload.bytes() == 0
+        self.expects && self.upload.progress.bytes() == 0
     }
 }
 
@@ -196,152 +209,141 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, prefix, upload, .. } = &mut *self;
-        if let Some(data) = prefix.take() {
-            return Poll::Ready(Some(Ok(Frame::data(*data))));
-        }
-        let Some(incoming) = incoming else {
-            // hyper asks for it while it sends the head, so before anything is forgotten.
-            let again = upload.again.swap(false, Ordering::Relaxed);
-            let bytes = again.then(|| upload.remembered()).flatten();
+        let Self { source, upload, .. } = &mut *self;
+        let Source::Client(incoming) = source else {
+            let bytes = source.next();
             return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
         };
         let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let Upload { progress, tap } = &**upload;
         match &mut polled {
-            Poll::Pending => upload.waits.store(true, Ordering::Relaxed),
+            Poll::Pending => progress.waits(true),
             Poll::Ready(Some(Ok(frame))) => {
-                upload.waits.store(false, Ordering::Relaxed);
+                progress.waits(false);
                 if let Some(data) = frame.data_ref() {
-                    upload.pass(data);
+                    progress.add(data.len() as u64);
+                    tap.data(data);
                     if incoming.is_end_stream() {
-                        upload.whole.store(true, Ordering::Relaxed);
+                        progress.completed();
                     }
                 } else if let Some(trailers) = frame.trailers_mut() {
                     headers::strip_trailers(trailers);
-                    upload.trailed.store(true, Ordering::Relaxed);
+                    progress.trailed();
                 }
             }
-            Poll::Ready(Some(Err(_))) => upload.broken.store(true, Ordering::Relaxed),
-            Poll::Ready(None) => upload.whole.store(true, Ordering::Relaxed),
+            Poll::Ready(Some(Err(_))) => progress.broke(),
+            Poll::Ready(None) => progress.completed(),
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        let again = || self.upload.again.load(Ordering::Relaxed);
-        self.prefix.is_none()
-            && self.incoming.as_ref().map_or_else(|| !again(), Body::is_end_stream)
+        match &self.source {
+            Source::Client(incoming) => incoming.is_end_stream(),
+            Source::Own(_) | Source::Returned(_) => false,
+            Source::Empty => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let again = || self.upload.again.load(Ordering::Relaxed);
-        let left = || if again() { self.upload.bytes() } else { 0 };
-        let rest = self.incoming.as_ref();
-        let rest = rest.map_or_else(|| SizeHint::with_exact(left()), Body::size_hint);
-        match rest.exact() {
-            Some(rest) => {
-                let prefix = self.prefix.as_ref().map_or(0, |data| data.len() as u64);
-                SizeHint::with_exact(rest + prefix)
-            }
-            None => rest,
-        }
+        self.source.size_hint()
     }
 }
 
 /// Whoever sends a body drops it at its end, or when it cannot go on.
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.upload.over.store(true, Ordering::Release);
-        self.upload.ended.notify_waiters();
+        self.upload.progress.ended();
     }
 }
 
 // === impl Upload ===
 
 impl Upload {
-    /// Bytes that have passed.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether the client ended it by anything but its end, or wrote what cannot be read.
-    pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// The remembered bytes, which are forgotten by this.
-    pub fn take_start(&self) -> Option<Bytes> {
-        self.lock().take().map(|start| start.bytes())
-    }
-
-    /// Forgets them: the backend answers, so no error of ours will need them.
-    pub fn forget_start(&self) {
-        *self.lock() = None;
-    }
-
-    /// All bytes, if the body has ended and nothing of it was forgotten.
-    fn remembered(&self) -> Option<Bytes> {
-        let length = usize::try_from(self.bytes()).ok()?;
-        let whole = self.whole.load(Ordering::Relaxed) && !self.is_broken();
-        if !whole || self.trailed.load(Ordering::Relaxed) {
+    /// All bytes of the body, if it has ended and was remembered whole; they stay remembered.
+    #[must_use]
+    pub fn replay(&self) -> Option<Bytes> {
+        if !self.progress.is_plain_and_whole() {
             return None;
         }
-        if length == 0 {
+        // What is empty need not be remembered for this.
+        if self.progress.bytes() == 0 {
             return Some(Bytes::new());
         }
-        let bytes = self.lock().as_ref()?.bytes();
-        (bytes.len() == length).then_some(bytes)
+        self.tap.whole()
     }
 
-    /// Waits until nothing more of the body will pass, and for `limit` more. A client may take its time; a
-    /// backend that takes nothing of what the client has sent has this long too, or up to twice that.
-    pub async fn overdue(&self, limit: Duration) {
-        loop {
-            let before = self.bytes();
-            tokio::select! {
-                () = self.over() => break,
-                () = tokio::time::sleep(limit) => {}
-            }
-            if self.bytes() == before && !self.waits.load(Ordering::Relaxed) {
-                return;
-            }
+    /// The same for whoever keeps the bytes, at the moment when they are forgotten here.
+    #[must_use]
+    pub fn take_replay(&self) -> Option<Bytes> {
+        let replay = self.replay();
+        self.tap.forget();
+        replay
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: Bytes = Bytes::from_static(b"{\"id\":7}");
+
+    /// What is left of a client's body of these chunks.
+    fn passed(chunks: &[Bytes]) -> Arc<Upload> {
+        let upload = Upload { progress: Progress::default(), tap: Tap::remembering(None) };
+        for chunk in chunks {
+            upload.progress.add(chunk.len() as u64);
+            upload.tap.data(chunk);
         }
-        tokio::time::sleep(limit).await;
+        Arc::new(upload)
     }
 
-    async fn over(&self) {
-        let mut ended = std::pin::pin!(self.ended.notified());
-        ended.as_mut().enable();
-        if !self.over.load(Ordering::Acquire) {
-            ended.await;
+    #[tokio::test]
+    async fn bytes_of_our_own_are_sent_once_with_their_length_and_counted_nowhere() {
+        let upload = Arc::<Upload>::default();
+        let mut body = RequestBody::own(CALL, Arc::clone(&upload));
+        assert!(!body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(CALL.len() as u64));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), CALL);
+        assert!(body.is_end_stream() && body.frame().await.is_none());
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert_eq!(upload.progress.bytes(), 0);
+        assert!(RequestBody::own(Bytes::new(), Arc::default()).is_end_stream());
+        assert!(RequestBody::empty(Arc::default()).is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_again_only_if_it_ended_and_was_nothing_but_bytes() {
+        let upload = passed(&[CALL.slice(..3), CALL.slice(3..)]);
+        assert!(RequestBody::again(&upload).is_none(), "more may come");
+        upload.progress.completed();
+        for _ in 0..2 {
+            let again = RequestBody::again(&upload).unwrap();
+            assert_eq!(again.collect().await.unwrap().to_bytes(), CALL);
         }
-    }
-
-    /// Counts bytes that went another way than through the body.
-    pub fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn pass(&self, data: &Bytes) {
-        let before = self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        let Some(room) = usize::try_from(before).ok().and_then(|n| MAX_PEEK.checked_sub(n)) else {
-            return;
-        };
-        if room > 0
-            && let Some(start) = self.lock().as_mut()
-        {
-            let mut chunk = data.clone();
-            chunk.truncate(room.min(data.remaining()));
-            start.push(chunk);
+        assert_eq!(upload.progress.bytes(), CALL.len() as u64, "counted once");
+        for end in [Progress::trailed, Progress::broke] {
+            let upload = passed(&[CALL]);
+            end(&upload.progress);
+            upload.progress.completed();
+            assert!(RequestBody::again(&upload).is_none());
         }
+        let nothing = passed(&[]);
+        nothing.tap.forget();
+        nothing.progress.completed();
+        assert!(RequestBody::again(&nothing).unwrap().is_end_stream());
     }
 
-    fn wants_more(&self) -> bool {
-        self.bytes() < MAX_PEEK as u64 && self.lock().is_some()
-    }
-
-    /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, Option<Start>> {
-        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn what_is_taken_for_later_is_whole_and_forgotten_here() {
+        let upload = passed(&[CALL]);
+        upload.progress.completed();
+        assert_eq!(upload.take_replay(), Some(CALL));
+        assert_eq!(upload.take_replay(), None);
+        assert!(RequestBody::again(&upload).is_none());
+        let partly = passed(&[CALL]);
+        assert_eq!(partly.take_replay(), None, "it has not ended");
+        partly.progress.completed();
+        assert_eq!(partly.replay(), None);
     }
 }

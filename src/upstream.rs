@@ -65,6 +65,24 @@ pub enum EndpointState {
     Serving,
 }
 
+/// One endpoint for as long as it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointId {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The pod that lives there, where that is known.
+    pub uid: Option<Arc<str>>,
+}
+
+/// Which endpoint a request needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Want<'a> {
+    /// Whichever suits best.
+    Any,
+    /// This one and no other, however it is doing.
+    Pinned(&'a EndpointId),
+}
+
 /// The endpoints of one route, kept current by [`Cluster::refresh`] or by whoever calls
 /// [`Cluster::place`].
 #[derive(Debug)]
@@ -245,10 +263,15 @@ impl Cluster {
         }
     }
 
-    /// One endpoint that has not been tried yet: healthy and little loaded, if there is a choice.
+    /// One endpoint that has not been tried yet. Of any, a healthy and little loaded one, if there is a
+    /// choice. A pinned one also while it is terminating (D43) or ejected; `None` if it is gone.
     #[must_use]
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub fn pick(&self, want: Want<'_>, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
         let endpoints = self.endpoints.load();
+        if let Want::Pinned(id) = want {
+            let pinned = endpoints.iter().find(|endpoint| endpoint.is(id))?;
+            return (!tried.contains(&id.address)).then(|| Arc::clone(pinned));
+        }
         // Most clusters have one endpoint.
         if let ([only], []) = (endpoints.as_slice(), tried) {
             return Some(Arc::clone(only));
@@ -273,10 +296,13 @@ impl Cluster {
 
     /// Whether there is an endpoint that has not been tried yet, as [`Cluster::pick`] sees it.
     #[must_use]
-    pub fn has_other(&self, tried: &[SocketAddr]) -> bool {
+    pub fn has_other(&self, want: Want<'_>, tried: &[SocketAddr]) -> bool {
         let endpoints = self.endpoints.load();
         let all_leave = endpoints.iter().all(|endpoint| endpoint.is_leaving());
-        let mut open = endpoints.iter().filter(|endpoint| all_leave || !endpoint.is_leaving());
+        let mut open = endpoints.iter().filter(|endpoint| match want {
+            Want::Any => all_leave || !endpoint.is_leaving(),
+            Want::Pinned(id) => endpoint.is(id),
+        });
         open.any(|endpoint| !tried.contains(&endpoint.address))
     }
 
@@ -326,7 +352,7 @@ mod tests {
         );
         cluster.refresh().await;
         let mut tried = Vec::new();
-        while let Some(endpoint) = cluster.pick(&tried) {
+        while let Some(endpoint) = cluster.pick(Want::Any, &tried) {
             tried.push(endpoint.address);
         }
         tried.sort();
@@ -341,7 +367,8 @@ mod tests {
         cluster.refresh().await;
         let failed = Arc::clone(&cluster.endpoints()[0]);
         let picked = |times: usize| {
-            let picks = std::iter::repeat_with(|| cluster.pick(&[]).unwrap()).take(times);
+            let picks =
+                std::iter::repeat_with(|| cluster.pick(Want::Any, &[]).unwrap()).take(times);
             picks.filter(|endpoint| Arc::ptr_eq(endpoint, &failed)).count()
         };
         assert!(failed.health.dial_failed(Instant::now(), u64::MAX));
@@ -349,7 +376,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(picked(100), 1, "one tries it");
         assert!(
-            cluster.pick(&[cluster.endpoints()[1].address]).is_some(),
+            cluster.pick(Want::Any, &[cluster.endpoints()[1].address]).is_some(),
             "the last is never ejected"
         );
         assert!(failed.health.dial_failed(Instant::now(), u64::MAX), "it fails again");
@@ -371,7 +398,7 @@ mod tests {
         let before = Instant::now();
         cluster.wait(before + Duration::from_secs(600)).await;
         assert!(Instant::now() < before + Duration::from_secs(600), "woken, not timed out");
-        assert!(cluster.pick(&[]).is_some());
+        assert!(cluster.pick(Want::Any, &[]).is_some());
         current.abort();
     }
 
@@ -386,13 +413,13 @@ mod tests {
             state: EndpointState::Ready,
         };
         cluster.set_endpoints(&[place("a")]);
-        let first = cluster.pick(&[]).unwrap();
+        let first = cluster.pick(Want::Any, &[]).unwrap();
         cluster.set_endpoints(&[place("a")]);
-        assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
+        assert!(Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()));
         cluster.set_endpoints(&[place("b")]);
-        assert!(!Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()));
         cluster.set_endpoints(&[]);
-        assert!(cluster.pick(&[]).is_none());
+        assert!(cluster.pick(Want::Any, &[]).is_none());
     }
 
     #[tokio::test]
@@ -406,12 +433,50 @@ mod tests {
             state,
         };
         cluster.set_endpoints(&[place(1, EndpointState::Ready)]);
-        let first = cluster.pick(&[]).unwrap();
+        let first = cluster.pick(Want::Any, &[]).unwrap();
         cluster.set_endpoints(&[place(1, EndpointState::Serving)]);
-        assert!(Arc::ptr_eq(&first, &cluster.pick(&[]).unwrap()), "there is no other");
+        assert!(Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()), "there is no other");
         cluster.set_endpoints(&[place(1, EndpointState::Serving), place(2, EndpointState::Ready)]);
-        assert_eq!(cluster.pick(&[]).unwrap().address, ([10, 0, 0, 2], 8080).into());
+        assert_eq!(cluster.pick(Want::Any, &[]).unwrap().address, ([10, 0, 0, 2], 8080).into());
         assert!(Arc::ptr_eq(&first, &cluster.endpoints()[0]), "what stays on it may go on");
+    }
+
+    #[tokio::test]
+    async fn a_pinned_endpoint_is_found_however_it_is_doing_and_no_other_in_its_place() {
+        let targets = vec![target(1)];
+        let cluster = Cluster::new(targets, UpstreamConfig::default(), None, Counter::noop());
+        let place = |last: u8, uid: &str, state| EndpointSpec {
+            address: ([10, 0, 0, last], 8080).into(),
+            uid: Some(uid.into()),
+            other_zone: false,
+            state,
+        };
+        let other = place(2, "b", EndpointState::Ready);
+        cluster.set_endpoints(&[place(1, "a", EndpointState::Ready), other.clone()]);
+        let first = Arc::clone(&cluster.endpoints()[0]);
+        let id = first.id();
+        let want = Want::Pinned(&id);
+        let picks_first = |when: &str| {
+            for _ in 0..20 {
+                let picked = cluster.pick(want, &[]).expect(when);
+                assert!(Arc::ptr_eq(&picked, &first), "{when}");
+            }
+            assert!(cluster.has_other(want, &[]), "{when}");
+        };
+        picks_first("ready");
+        assert!(first.health.dial_failed(Instant::now(), u64::MAX));
+        picks_first("ejected");
+        cluster.set_endpoints(&[place(1, "a", EndpointState::Serving), other.clone()]);
+        picks_first("terminating, while another one is ready");
+        assert!(cluster.pick(want, &[id.address]).is_none(), "tried");
+        assert!(!cluster.has_other(want, &[id.address]), "tried");
+        assert!(cluster.has_other(Want::Any, &[id.address]), "any has another one");
+        for gone in [vec![place(1, "c", EndpointState::Ready), other.clone()], vec![other], vec![]]
+        {
+            cluster.set_endpoints(&gone);
+            assert!(cluster.pick(want, &[]).is_none(), "{gone:?}");
+            assert!(!cluster.has_other(want, &[]), "{gone:?}");
+        }
     }
 
     #[tokio::test]
@@ -419,8 +484,8 @@ mod tests {
         let cluster =
             Cluster::new(vec![target(1)], UpstreamConfig::default(), None, Counter::noop());
         cluster.refresh().await;
-        let before = cluster.pick(&[]).unwrap();
+        let before = cluster.pick(Want::Any, &[]).unwrap();
         cluster.refresh().await;
-        assert!(Arc::ptr_eq(&before, &cluster.pick(&[]).unwrap()));
+        assert!(Arc::ptr_eq(&before, &cluster.pick(Want::Any, &[]).unwrap()));
     }
 }

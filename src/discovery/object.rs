@@ -108,6 +108,21 @@ pub struct Agent {
     pub remotes: Vec<ObjectId>,
     /// Services among its tools.
     pub services: Vec<ObjectId>,
+    /// Which tools of them it uses, where it lists any: a server that is not here is used as a whole.
+    pub tools: Vec<Tools>,
+}
+
+/// What an Agent lists of one tool server. A server may be listed more than once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tools {
+    /// The server's kind: [`Kind::RemoteMcpServer`], [`Kind::Service`] or [`Kind::McpServer`].
+    pub kind: Kind,
+    /// The server.
+    pub server: ObjectId,
+    /// `toolNames`. Empty is all of them.
+    pub names: Arc<[Box<str>]>,
+    /// `requireApproval`: those that a person must approve.
+    pub approval: Arc<[Box<str>]>,
 }
 
 /// A `RemoteMCPServer`: its URL, taken apart.
@@ -355,13 +370,32 @@ fn agent(namespace: &str, json: &Value) -> Agent {
         let (space, name) = name.split_once('/').unwrap_or((namespace, name));
         let space = text(tool, "/mcpServer/namespace").unwrap_or(space);
         let id = ObjectId::new(space, name);
-        match text(tool, "/mcpServer/kind").unwrap_or_default() {
-            "RemoteMCPServer" => agent.remotes.push(id),
-            "Service" => agent.services.push(id),
+        // The field's default is `MCPServer`.
+        let kind = match text(tool, "/mcpServer/kind").unwrap_or_default() {
+            "RemoteMCPServer" => Kind::RemoteMcpServer,
+            "Service" => Kind::Service,
+            "MCPServer" | "" => Kind::McpServer,
+            _ => continue,
+        };
+        match kind {
+            Kind::RemoteMcpServer => agent.remotes.push(id.clone()),
+            Kind::Service => agent.services.push(id.clone()),
             _ => {}
         }
+        let (names, approval) =
+            (strings(tool, "/mcpServer/toolNames"), strings(tool, "/mcpServer/requireApproval"));
+        if !names.is_empty() || !approval.is_empty() {
+            agent.tools.push(Tools { kind, server: id, names, approval });
+        }
     }
+    agent.tools.shrink_to_fit();
     agent
+}
+
+fn strings(json: &Value, at: &str) -> Arc<[Box<str>]> {
+    let all: Vec<Box<str>> = items(json, at).filter_map(Value::as_str).map(Box::from).collect();
+    // An empty one of the default costs nothing.
+    if all.is_empty() { Arc::default() } else { all.into() }
 }
 
 fn remote(json: &Value) -> Option<RemoteServer> {
@@ -403,4 +437,88 @@ fn remote(json: &Value) -> Option<RemoteServer> {
             disable_system_cas: switch(json, "/spec/tls/disableSystemCAs"),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is read of one tool of an Agent in namespace `a`: kind, server, names and those to approve.
+    fn read(tool: &Value) -> Vec<(Kind, String, Vec<String>, Vec<String>)> {
+        let json = json!({ "spec": { "declarative": { "tools": [tool] } } });
+        let Object::Agent(agent) = Object::read(Kind::Agent, "a", &json) else { panic!() };
+        let plain = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
+        let tools = agent.tools.iter().map(|tools| {
+            let server = format!("{}/{}", tools.server.namespace, tools.server.name);
+            (tools.kind, server, plain(&tools.names), plain(&tools.approval))
+        });
+        tools.collect()
+    }
+
+    #[test]
+    fn the_tools_that_an_agent_lists_of_a_server_are_kept() {
+        let server = |kind: &str, name: &str, names: Value, approval: Value| {
+            let server = json!({
+                "kind": kind, "name": name, "toolNames": names, "requireApproval": approval
+            });
+            json!({ "type": "McpServer", "mcpServer": server })
+        };
+        let two = json!(["read", "write"]);
+        let cases: &[(Value, Kind, &str, &[&str], &[&str])] = &[
+            (
+                server("RemoteMCPServer", "r", two.clone(), json!(["write"])),
+                Kind::RemoteMcpServer,
+                "a/r",
+                &["read", "write"],
+                &["write"],
+            ),
+            (
+                server("Service", "b/s", two.clone(), json!(null)),
+                Kind::Service,
+                "b/s",
+                &["read", "write"],
+                &[],
+            ),
+            (
+                server("MCPServer", "m", two.clone(), json!([])),
+                Kind::McpServer,
+                "a/m",
+                &["read", "write"],
+                &[],
+            ),
+            (server("", "m", json!(["read"]), json!(null)), Kind::McpServer, "a/m", &["read"], &[]),
+            // Of another type than the resource says: what can be read is.
+            (
+                server("Service", "s", json!(["read", 7, null]), json!("x")),
+                Kind::Service,
+                "a/s",
+                &["read"],
+                &[],
+            ),
+            (
+                server("Service", "s", json!({}), json!(["read"])),
+                Kind::Service,
+                "a/s",
+                &[],
+                &["read"],
+            ),
+        ];
+        for (tool, kind, server, names, approval) in cases {
+            let owned = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let expected = (*kind, (*server).to_owned(), owned(names), owned(approval));
+            assert_eq!(read(tool), [expected], "{tool}");
+        }
+        let nothing = [
+            server("Service", "s", json!([]), json!([])),
+            server("Service", "s", json!(null), json!(null)),
+            server("ToolServer", "s", two, json!(null)),
+            json!({ "type": "McpServer", "mcpServer": { "toolNames": ["read"] } }),
+            json!({ "type": "Agent", "agent": { "name": "helper" } }),
+        ];
+        for tool in nothing {
+            assert_eq!(read(&tool), [], "{tool}");
+        }
+    }
 }

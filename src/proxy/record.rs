@@ -192,7 +192,7 @@ impl Recorder {
 
     /// A tunnel has ended, after so many bytes from the client and from the backend.
     pub fn on_tunnel(&mut self, up: u64, down: u64) {
-        self.upload.add(up);
+        self.upload.progress.add(up);
         self.bytes += down;
     }
 
@@ -230,7 +230,7 @@ impl Recorder {
             bytes: self.bytes,
             is_stream: self.is_stream,
             events: self.events,
-            request_bytes: self.upload.bytes(),
+            request_bytes: self.upload.progress.bytes(),
             connect: self.connect,
             response_headers: self.response_headers,
             first: self.first,

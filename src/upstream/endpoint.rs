@@ -11,6 +11,7 @@ use http::HeaderValue;
 use metrics::Counter;
 use tokio::time::Instant;
 
+use super::EndpointId;
 use super::connect::{self, ConnectError, Dial, MAX_STREAMS, Sender, Tls};
 use super::faults::HeadLimits;
 use super::health::Health;
@@ -95,6 +96,18 @@ impl Endpoint {
             other_zone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         }
+    }
+
+    /// What tells it from every other one, also from the one that may get its address.
+    #[must_use]
+    pub fn id(&self) -> EndpointId {
+        EndpointId { address: self.address, uid: self.uid.clone() }
+    }
+
+    /// Whether this id is its own.
+    #[must_use]
+    pub fn is(&self, id: &EndpointId) -> bool {
+        self.address == id.address && self.uid == id.uid
     }
 
     /// Streams in flight.

@@ -3,6 +3,7 @@
 //!
 //! The backend is frames written by hand: no library refuses a stream or says goodbye below it on demand.
 
+use kagent_proxy::body::replay::MAX_REPLAY;
 use kagent_proxy::config::{Config, Scheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +15,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 /// Error codes.
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
@@ -68,12 +70,24 @@ impl Frames {
             let frame = self.next().await;
             match frame.kind {
                 SETTINGS if frame.flags & 1 == 0 => self.write(SETTINGS, 1, 0, &[]).await,
-                DATA => body.extend_from_slice(&frame.payload),
+                DATA => {
+                    body.extend_from_slice(&frame.payload);
+                    self.allow(frame.stream, frame.payload.len()).await;
+                }
                 _ => {}
             }
             if [DATA, HEADERS].contains(&frame.kind) && frame.flags & 1 == 1 {
                 return (frame.stream, String::from_utf8(body).unwrap());
             }
+        }
+    }
+
+    /// So many bytes more may come.
+    async fn allow(&mut self, stream: u32, bytes: usize) {
+        if bytes > 0 {
+            let bytes = u32::try_from(bytes).unwrap().to_be_bytes();
+            self.write(WINDOW_UPDATE, 0, 0, &bytes).await;
+            self.write(WINDOW_UPDATE, 0, stream, &bytes).await;
         }
     }
 
@@ -92,11 +106,26 @@ impl Frames {
 }
 
 fn post(content_type: &str) -> String {
+    post_of(content_type, CALL)
+}
+
+fn post_of(content_type: &str, body: &str) -> String {
     format!(
         "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-type: {content_type}\r\n\
-         content-length: {}\r\n\r\n{CALL}",
-        CALL.len()
+         content-length: {}\r\n\r\n{body}",
+        body.len()
     )
+}
+
+/// A call of this length, whose bytes count up so that none can be missing or out of place.
+fn call_of(length: usize) -> String {
+    let start = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":""#;
+    let fill: String = (0..)
+        .flat_map(|n: u32| format!("{n} ").into_bytes())
+        .map(char::from)
+        .take(length - start.len() - 2)
+        .collect();
+    format!("{start}{fill}\"}}")
 }
 
 async fn start(change: impl FnOnce(&mut Config)) -> (TestProxy, Backend) {
@@ -166,6 +195,38 @@ async fn a_body_that_is_not_kept_is_not_sent_again_and_none_at_all_is() {
     client.until("HTTP/1.1 204 ").await;
     drop(client);
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_call_arrives_once_more_up_to_the_bound_and_is_refused_above() {
+    for (length, again) in [(300 * 1024, true), (MAX_REPLAY, true), (MAX_REPLAY + 1, false)] {
+        let (proxy, backend) = start(|_| {}).await;
+        let mut client = proxy.connect().await;
+        let call = call_of(length);
+        let post = post_of("application/json", &call);
+        let received = async {
+            let mut first = Frames::accept(&backend).await;
+            let (stream, body) = first.request().await;
+            (first, stream, body)
+        };
+        let ((mut first, stream, body), ()) = tokio::join!(received, client.send(&post));
+        assert!(body == call, "{length}: {} bytes came", body.len());
+        first.reset(stream, REFUSED_STREAM).await;
+        if again {
+            let mut second = Frames::accept(&backend).await;
+            let (stream, body) = second.request().await;
+            assert!(body == call, "{length}: {} bytes came again", body.len());
+            second.answer(stream).await;
+            client.until("HTTP/1.1 204 ").await;
+        } else {
+            let response = client.until("\"action\"").await;
+            assert!(response.starts_with("HTTP/1.1 502 upstream_reset\r\n"), "{response}");
+            assert!(response.contains("\"id\":7"), "{response}");
+        }
+        assert_eq!(retries(&proxy).await, u8::from(again).to_string(), "{length}");
+        drop(client);
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -130,6 +130,23 @@ fn no_files_of_the_request_path_or_the_configuration_import_each_other_in_a_circ
     assert_eq!(circles, [], "each imports one of the others");
 }
 
+/// The parts of a request's body, and the one other that each may know.
+const BODY: &[(&str, &[&str])] =
+    &[("body/progress.rs", &[]), ("body/replay.rs", &[]), ("body/tap.rs", &["body/replay.rs"])];
+
+#[test]
+fn the_parts_of_a_body_know_neither_the_body_nor_anything_above_it() {
+    let mut all = imports();
+    assert!(all["body.rs"].contains("body/tap.rs"), "the search is broken");
+    all.retain(|file, _| file.starts_with("body/"));
+    for (file, imported) in &all {
+        let rule = BODY.iter().find(|(name, _)| name == file);
+        let (_, allowed) = rule.unwrap_or_else(|| panic!("{file} is unknown: add it to BODY"));
+        assert_eq!(imported.iter().collect::<Vec<_>>(), *allowed, "{file}");
+    }
+    assert_eq!(all.len(), BODY.len(), "a part is gone: take it out of BODY");
+}
+
 /// Which files each file imports from, both relative to `src`.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

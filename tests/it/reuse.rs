@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use kagent_proxy::config::Scheme;
+use bytes::Bytes;
+use http::Request;
+use kagent_proxy::body::RequestBody;
+use kagent_proxy::config::{Scheme, Target, UpstreamConfig};
+use kagent_proxy::upstream::{Cluster, Want};
+use metrics::Counter;
 
 use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 
@@ -71,4 +76,40 @@ async fn connections_are_used_longer_where_the_endpoint_was_seen_to_keep_them() 
     };
     tokio::time::timeout(BOUND, seen).await.expect("a close teaches nothing");
     proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
+    let backend = Backend::start().await;
+    let host = "127.0.0.1".to_owned();
+    let target = Target { scheme: Scheme::Http, host, port: backend.port() };
+    let cluster = Cluster::new(vec![target], UpstreamConfig::default(), None, Counter::noop());
+    cluster.refresh().await;
+    let endpoint = cluster.pick(Want::Any, &[]).unwrap();
+    let script = async {
+        let mut call = backend.accept().await;
+        for _ in 0..2 {
+            let request = call.until("initialize").await;
+            assert!(request.contains("content-length: 10\r\n"), "{request}");
+            call.send("HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    };
+    let requests = async {
+        for reused in [false, true] {
+            let id = endpoint.id();
+            let pinned = cluster.pick(Want::Pinned(&id), &[]).unwrap();
+            let mut lease = match pinned.idle_connection(false) {
+                Some(lease) => lease,
+                None => pinned.dial(false, BOUND).await.unwrap(),
+            };
+            assert_eq!(lease.reused, reused);
+            let body = RequestBody::own(Bytes::from_static(b"initialize"), Default::default());
+            let mut request = Request::post("/mcp").body(body).unwrap();
+            request.headers_mut().insert("host", "s.ns".parse().unwrap());
+            let response = lease.send(Box::new(request)).await.unwrap();
+            assert_eq!(response.status(), 202);
+            lease.recycle();
+        }
+    };
+    tokio::join!(script, requests);
 }

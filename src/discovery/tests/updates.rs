@@ -7,6 +7,7 @@ use super::*;
 use crate::config::Scheme;
 use crate::route::Route;
 use crate::route::discovered::State;
+use crate::upstream::Want;
 
 fn helper(endpoints: &[&str]) -> [(Kind, Value); 3] {
     [
@@ -206,7 +207,7 @@ fn pods_that_end_and_still_serve_stay_behind_the_ready_ones() {
     let picked = |world: &World| {
         let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
         let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
-        route.cluster.pick(&[]).map(|endpoint| endpoint.address.to_string())
+        route.cluster.pick(Want::Any, &[]).map(|endpoint| endpoint.address.to_string())
     };
     for _ in 0..50 {
         assert_eq!(picked(&world).unwrap(), "10.0.0.2:8080");

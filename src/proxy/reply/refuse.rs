@@ -22,7 +22,7 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
         body.read_start().await;
         body.discard();
     }
-    let start = record.upload().take_start().unwrap_or_default();
+    let start = record.upload().tap.take_start().unwrap_or_default();
     let reason = error.reason();
     let (content_type, text) = worded(&error, record.target(), &start);
     record.refused(reason);
@@ -35,7 +35,7 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
 #[must_use]
 pub fn internal(upload: &Upload) -> Response<ReplyBody> {
     let error = ProxyError::Internal;
-    let start = upload.take_start().unwrap_or_default();
+    let start = upload.tap.take_start().unwrap_or_default();
     let (content_type, text) = worded(&error, "", &start);
     let mut response = Response::new(ReplyBody::Unrecorded(Some(text)));
     dress(&mut response, error.reason(), content_type);

@@ -78,7 +78,7 @@ pub async fn attempt(
     match sent {
         Ok(response) => {
             lease.endpoint().health.answered();
-            upload.forget_start();
+            upload.tap.forget();
             dropped(way, &lease);
             announced(&response, &lease);
             Ok(response.map(|incoming| Leased::new(incoming, lease)))
@@ -117,7 +117,7 @@ async fn within<F: Future>(
     };
     let late = async {
         match head {
-            Some(head) => upload.overdue(head).await,
+            Some(head) => upload.progress.overdue(head).await,
             None => std::future::pending().await,
         }
         head
@@ -149,7 +149,7 @@ fn broken(
     upload: &Arc<Upload>,
 ) -> Failure {
     let Unsent { error, request, written } = failed;
-    if upload.is_broken() {
+    if upload.progress.is_broken() {
         // The client's doing: it must not cost the endpoint its place.
         return Failure::Over(ProxyError::BrokenBody(Box::new(error)));
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::retry::Retry;
 use crate::route::Route;
-use crate::upstream::{ConnectError, Endpoint, Lease};
+use crate::upstream::{ConnectError, Endpoint, Lease, Want};
 
 /// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
@@ -28,7 +28,8 @@ pub async fn lease(
     retry: &Retry<'_>,
 ) -> Result<Lease, Option<ConnectError>> {
     let tried = retry.tried();
-    let picked = route.cluster.pick(tried).or_else(|| route.cluster.pick(&[]));
+    let picked =
+        route.cluster.pick(Want::Any, tried).or_else(|| route.cluster.pick(Want::Any, &[]));
     let Some(first) = picked else { return Err(None) };
     if tried.is_empty()
         && let Some(lease) = first.idle_connection(http1)
@@ -62,7 +63,7 @@ async fn dial(
             biased;
             ended = dials.next() => ended,
             () = tokio::time::sleep(SECOND_DIAL) => {
-                match route.cluster.pick(&tried) {
+                match route.cluster.pick(Want::Any, &tried) {
                     Some(next) => {
                         tried.push(next.address);
                         dials.push(start(next, &mut open));
@@ -91,7 +92,7 @@ async fn dial(
             None => return Err(last),
         }
         if dials.is_empty()
-            && let Some(next) = route.cluster.pick(&tried)
+            && let Some(next) = route.cluster.pick(Want::Any, &tried)
         {
             if let Some(lease) = next.idle_connection(http1) {
                 route.metrics.reused.increment(1);

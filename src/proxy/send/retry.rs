@@ -12,7 +12,7 @@ use super::attempt::Broken;
 use super::hold::{Held, Holds};
 use crate::proxy::error::ProxyError;
 use crate::route::{Route, Source};
-use crate::upstream::ConnectError;
+use crate::upstream::{ConnectError, Want};
 
 /// First pause between rounds over all endpoints; it doubles up to the second bound.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -103,7 +103,7 @@ impl<'a> Retry<'a> {
         past.repeated |= broken.written;
         past.tried.push(broken.address);
         // A new connection that closes at once is as good as a failed dial.
-        let elsewhere = broken.reused || route.cluster.has_other(&past.tried);
+        let elsewhere = broken.reused || route.cluster.has_other(Want::Any, &past.tried);
         elsewhere || self.pause(route).await
     }
 
