@@ -5,6 +5,7 @@
 
 mod agents;
 mod ask;
+mod cards;
 mod entry;
 mod gather;
 mod hosts;
@@ -119,6 +120,7 @@ fn judge(seen: &Seen) -> Report {
     findings.extend(rights::judge(&seen.account, &seen.rights));
     findings.extend(hosts::judge(seen));
     findings.extend(agents::judge(seen));
+    findings.extend(cards::judge(seen));
     findings.extend(seen.unread.iter().map(|(what, why)| {
         Finding::warning(
             what,

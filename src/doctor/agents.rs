@@ -24,6 +24,8 @@ pub(super) struct AgentSeen {
     pub(super) hash: Option<String>,
     /// Running pods and their hashes.
     pub(super) pods: Vec<(String, Option<String>)>,
+    /// Its card as it comes through the proxy, or why it does not; `None` if there is none or nobody asked.
+    pub(super) card: Option<Result<Value, String>>,
 }
 
 /// What is wrong with agents, once `proxy.url` leads here.

@@ -30,7 +30,23 @@ pub(super) enum Answer<T> {
 /// # Errors
 /// The server does not answer, or not as an API server.
 pub(super) async fn get(client: &Client, path: &str) -> Result<Answer<Value>, String> {
-    send(client, Request::get(path).body(Vec::new())).await
+    send(client, Request::get(path).body(Vec::new()), DEADLINE).await
+}
+
+/// Reads what a Service of the cluster answers with these headers, by the API server's own proxy.
+///
+/// # Errors
+/// As [`get`]; also any answer that is no JSON or no success.
+pub(super) async fn relayed(
+    client: &Client,
+    path: &str,
+    headers: &[(&str, String)],
+    deadline: Duration,
+) -> Result<Answer<Value>, String> {
+    let request = headers
+        .iter()
+        .fold(Request::get(path), |request, (name, value)| request.header(*name, value.as_str()));
+    send(client, request.body(Vec::new()), deadline).await
 }
 
 /// Asks for a review of rights. Creates nothing that stays.
@@ -43,7 +59,7 @@ pub(super) async fn review(
     body: &Value,
 ) -> Result<Answer<Value>, String> {
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-    send(client, request.body(body.to_string().into_bytes())).await
+    send(client, request.body(body.to_string().into_bytes()), DEADLINE).await
 }
 
 /// Reads a whole list, page by page; `selector` is a label selector, or empty.
@@ -83,10 +99,11 @@ pub(super) async fn list(
 async fn send(
     client: &Client,
     request: Result<Request<Vec<u8>>, http::Error>,
+    deadline: Duration,
 ) -> Result<Answer<Value>, String> {
     let request = request.map_err(|error| error.to_string())?;
     let path = request.uri().path().to_owned();
-    match tokio::time::timeout(DEADLINE, client.request(request)).await {
+    match tokio::time::timeout(deadline, client.request(request)).await {
         Ok(Ok(value)) => Ok(Answer::Found(value)),
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(Answer::Absent),
         Ok(Err(kube::Error::Api(status))) if status.code == 403 => {
@@ -104,7 +121,7 @@ async fn send(
             "the API server does not answer: {}; check the server in the kubeconfig and the network",
             causes(&error)
         )),
-        Err(_) => Err(format!("the API server does not answer {path} within {DEADLINE:?}")),
+        Err(_) => Err(format!("the API server does not answer {path} within {deadline:?}")),
     }
 }
 

@@ -178,7 +178,8 @@ fn reached(
     None
 }
 
-fn port_of(seen: &Seen) -> u16 {
+/// The port of our Service that carries traffic.
+pub(super) fn port_of(seen: &Seen) -> u16 {
     let service = seen.index.service(&seen.ours);
     let ports = service.map(|service| service.ports.as_slice()).unwrap_or_default();
     let named = ports.iter().find(|port| &*port.name == "http").or_else(|| ports.first());

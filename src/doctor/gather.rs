@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::agents::AgentSeen;
 use super::ask::{self, Answer};
+use super::cards;
 use super::entry::{self, Origin};
 use super::rights::{self, Account, Right};
 use crate::cli::DoctorArgs;
@@ -57,6 +58,10 @@ pub(super) struct Seen {
     pub(super) hidden: Vec<Kind>,
     /// Where agent cards are passed unchanged.
     pub(super) passing: Vec<String>,
+    /// `publicUrl` of the configuration.
+    pub(super) public_url: Option<String>,
+    /// Agents whose cards were not asked for, because there are so many.
+    pub(super) cards_left: usize,
 }
 
 // === impl Seen ===
@@ -82,6 +87,8 @@ impl Seen {
             unread: Vec::new(),
             hidden: Vec::new(),
             passing: super::passing(config),
+            public_url: config.public_url.clone(),
+            cards_left: 0,
         }
     }
 
@@ -143,6 +150,7 @@ pub(super) async fn gather(
     seen.proxy_url = Box::pin(proxy_url(&client, &seen)).await?;
     seen.rights = Box::pin(asked(&client, &seen.account, rights::needed(&watches))).await?;
     Box::pin(agents(&client, &mut seen)).await?;
+    Box::pin(agent_cards(&client, &mut seen)).await;
     let unknown = seen.rights.iter().all(|right| right.allowed.is_none());
     if unknown && !seen.has_services() {
         let why = seen.unread.first().map(|(_, why)| why.as_str()).unwrap_or_default();
@@ -274,6 +282,7 @@ async fn agents(client: &Client, seen: &mut Seen) -> Result<(), String> {
             config,
             hash: template.and_then(hash),
             pods: running.map(|pod| (text(pod, "/metadata/name"), hash(pod))).collect(),
+            card: None,
             id: Some(id),
         });
     }
@@ -315,4 +324,34 @@ async fn config(client: &Client, id: &ObjectId) -> Result<Answer<Value>, String>
     let bytes: Option<ByteString> = serde_json::from_value(data).ok();
     let config = bytes.and_then(|bytes| serde_json::from_slice(&bytes.0).ok());
     Ok(config.map_or(Answer::Absent, Answer::Found))
+}
+
+/// The cards of agents that have a route, as they come through the proxy.
+async fn agent_cards(client: &Client, seen: &mut Seen) {
+    let wanted = cards::wanted(seen);
+    seen.cards_left = wanted.len().saturating_sub(cards::MOST);
+    let fetched: Vec<_> = {
+        let seen = &*seen;
+        let ids = wanted.iter().take(cards::MOST).map(|(_, id)| cards::request(seen, id));
+        let questions = ids.map(|(path, headers)| async move {
+            ask::relayed(client, &path, &headers, cards::DEADLINE).await
+        });
+        futures_util::stream::iter(questions).buffered(AT_ONCE).collect().await
+    };
+    for ((at, _), answer) in wanted.into_iter().zip(fetched) {
+        let card = match answer {
+            Ok(Answer::Found(card)) => Some(Ok(card)),
+            // Not every agent has one.
+            Ok(Answer::Absent) => None,
+            Ok(Answer::Forbidden(why)) if why.contains("services/proxy") => {
+                // The same for all of them.
+                seen.unread.push(("agent cards (services/proxy)".to_owned(), why));
+                return;
+            }
+            Ok(Answer::Forbidden(why)) | Err(why) => Some(Err(why)),
+        };
+        if let Some(agent) = seen.agents.get_mut(at) {
+            agent.card = card;
+        }
+    }
 }

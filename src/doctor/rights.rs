@@ -157,7 +157,8 @@ fn lacks(account: &Account, right: &Right, missing: &[&str]) -> Finding {
         match (right.required, right.resource.as_str()) {
             (true, _) => "the proxy never becomes ready",
             (false, "pods") =>
-                "the proxy cannot tell whether an address in an EndpointSlice is a pod of the Service's namespace",
+                "the proxy cannot tell whose an address in an EndpointSlice is: who may write slices can lead it to \
+                 other pods, and an address that two namespaces claim counts for neither",
             (false, _) => "the proxy works as if there were none",
         }
     );

@@ -183,7 +183,7 @@ fn missing_rights_name_the_rule() {
     let core = "ServiceAccount kagent/kagent-proxy: may not list, watch";
     has(&seen, "error", &[core, "never becomes ready", "resources: [services]", "ClusterRole"]);
     has(&seen, "error", &[core, "apiGroups: [\"kagent.dev\"], resources: [agents]"]);
-    has(&seen, "warning", &[core, "resources: [pods]"]);
+    has(&seen, "warning", &[core, "whose an address", "resources: [pods]"]);
     seen.rights.iter_mut().for_each(|right| right.allowed = None);
     has(&seen, "warning", &["would not say"]);
     let right = seen.rights.first().unwrap();
@@ -208,6 +208,7 @@ fn agents_must_have_rolled_since() {
             config: Some(config),
             hash: Some("2".to_owned()),
             pods: vec![("helper-x".to_owned(), Some(running.to_owned()))],
+            card: None,
         }];
         seen
     };
@@ -234,4 +235,65 @@ fn what_could_not_be_read_and_cards_that_are_passed_are_warnings() {
     has(&seen, "warning", &["routeDefaults", "cards: pass"]);
     let report = judge(&seen);
     assert_eq!((report.code(), report.to_json()["warnings"].clone()), (HEALTHY, json!(2)));
+}
+
+#[test]
+fn agent_cards_must_lead_here() {
+    let with = |card: Result<Value, String>| {
+        let mut seen = cluster(vec![]);
+        let id = Some(ObjectId::new("team-a", "helper"));
+        seen.agents = vec![AgentSeen { id, card: Some(card), ..AgentSeen::default() }];
+        seen.public_url = Some("https://Agents.example:8443".to_owned());
+        seen
+    };
+    for url in
+        ["http://kagent-proxy.kagent.svc:8080/", "https://agents.example/a", "http://10.1.0.1:8080"]
+    {
+        let interfaces = json!([{ "url": url }, { "url": "kagent-proxy.kagent:8080" }]);
+        let card = json!({ "url": url, "additionalInterfaces": interfaces, "provider": { "url": "http://x" } });
+        let report = judge(&with(Ok(card)));
+        assert_eq!(report.findings, [], "{url}");
+    }
+    for card in [
+        json!({ "url": "http://helper.team-a:8080" }),
+        json!({ "url": URL, "additionalInterfaces": [{ "url": "http://helper.team-a:8080" }] }),
+        json!({ "supportedInterfaces": [{ "url": "helper.team-a:8080" }] }),
+    ] {
+        let parts = [
+            "Agent team-a/helper",
+            "its card leads around",
+            "helper.team-a:8080;",
+            "http://helper.team-a:PORT",
+        ];
+        has(&with(Ok(card)), "error", &parts);
+    }
+    let report = judge(&with(Err("no answer".to_owned())));
+    assert_eq!(report.code(), HEALTHY);
+    has(
+        &with(Err("no answer".to_owned())),
+        "note",
+        &["Agent team-a/helper", "its card", "no answer"],
+    );
+}
+
+#[test]
+fn cards_are_asked_for_through_the_proxy() {
+    let mut seen = cluster(vec![agent("team-a", "late")]);
+    let named =
+        |name| AgentSeen { id: Some(ObjectId::new("team-a", name)), ..AgentSeen::default() };
+    seen.agents = vec![named("late"), named("helper")];
+    // The one without a Service has no route.
+    let helper = ObjectId::new("team-a", "helper");
+    assert_eq!(cards::wanted(&seen), [(1, helper.clone())]);
+    let (path, headers) = cards::request(&seen, &helper);
+    assert_eq!(
+        path,
+        "/api/v1/namespaces/kagent/services/kagent-proxy:8080/proxy/.well-known/agent-card.json"
+    );
+    let expected = [("host", "kagent-proxy.kagent.svc:8080"), ("x-kagent-host", "helper.team-a")];
+    assert_eq!(headers.each_ref().map(|(name, value)| (*name, value.as_str())), expected);
+    seen.cards_left = 7;
+    has(&seen, "note", &["agent cards", "7 more", "50"]);
+    seen.proxy_url = ProxyUrl::Is("http://other.kagent:8080".to_owned());
+    assert_eq!(cards::wanted(&seen), []);
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A backend for pods: answers every request with what it saw and who it is.
 
-Usage: backend.py PORT... [--tls CERTIFICATE KEY]. Paths: `/healthz`; `/.well-known/agent-card.json`, whose URL
-is the request's Host; any path that ends in `/stream` is an endless event stream, and `/linger/stream` one that
+Usage: backend.py PORT... [--tls CERTIFICATE KEY] [--card-url URL]. Paths: `/healthz`;
+`/.well-known/agent-card.json`, whose URL is the one given or the request's Host; any path that ends in `/stream` is an endless event stream, and `/linger/stream` one that
 SIGTERM does not end; all others get JSON, after `?delay=` milliseconds if asked, once as many requests are here as
 `?together=` says, or never from the pod that `?hang=` names. On SIGTERM it does as uvicorn
 does: listens no more, closes idle connections, ends streams and finishes running requests. It knows nothing of
@@ -24,7 +24,8 @@ HEAD_BYTES = 65536
 class Backend:
     """All ports of one pod."""
 
-    def __init__(self) -> None:
+    def __init__(self, card_url: str | None) -> None:
+        self.card_url = card_url
         self.ending = asyncio.Event()
         self.idle: set[asyncio.StreamWriter] = set()
         self.busy = 0
@@ -62,7 +63,7 @@ class Backend:
         if path == "/healthz":
             saw = {"ok": True}
         elif path.endswith("/.well-known/agent-card.json"):
-            saw = card(names.get("host", NAME), saw)
+            saw = card(self.card_url or f"http://{names.get('host', NAME)}", saw)
         if together := re.search(r"[?&]together=(\d+)", path):
             count = int(together[1])
             await self.meetings.setdefault(count, asyncio.Barrier(count)).wait()
@@ -122,8 +123,7 @@ async def read_body(names: dict[str, str], reader: asyncio.StreamReader) -> byte
     return body
 
 
-def card(host: str, saw: dict) -> dict:
-    url = f"http://{host}"
+def card(url: str, saw: dict) -> dict:
     return {
         "name": NAME,
         "description": "a backend of the tests",
@@ -141,7 +141,11 @@ def card(host: str, saw: dict) -> dict:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    tls = None
+    tls = card_url = None
+    if "--card-url" in arguments:
+        at = arguments.index("--card-url")
+        card_url = arguments[at + 1]
+        del arguments[at : at + 2]
     if "--tls" in arguments:
         at = arguments.index("--tls")
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -149,7 +153,7 @@ def main() -> None:
         del arguments[at : at + 3]
 
     async def go() -> None:
-        await Backend().run([int(port) for port in arguments], tls)
+        await Backend(card_url).run([int(port) for port in arguments], tls)
 
     asyncio.run(go())
 

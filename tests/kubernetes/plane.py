@@ -23,6 +23,8 @@ CONTROLLERS = (
     "endpointslice-mirroring-controller", "serviceaccount-controller", "serviceaccount-token-controller",
     "root-ca-certificate-publisher-controller", "namespace-controller", "garbage-collector-controller",
     "disruption-controller", "horizontal-pod-autoscaler-controller",
+    # The API server's own proxy, by which doctor asks for cards, reads Endpoints.
+    "endpoints-controller",
 )  # fmt: skip
 ROOT = build.ROOT
 

@@ -95,7 +95,8 @@ def images(program: str):
     def command(image: str, _pod: dict, container: dict) -> list[str]:
         name, _, tag = image.partition(":")
         if name == "backend":
-            flags = container.get("args", []) if "--tls" in container.get("args", []) else []
+            args = container.get("args", [])
+            flags = args if {"--tls", "--card-url"} & set(args) else []
             return [sys.executable, "-I", str(HERE / "backend.py"), *tag.split("-"), *flags]
         if name == "kagent-proxy":
             return [program, *container.get("args", [])]

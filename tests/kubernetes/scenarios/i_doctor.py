@@ -1,0 +1,216 @@
+"""`kagent-proxy doctor` at a real API server: nothing in a healthy cluster, and each finding by the object that has it.
+
+Every scenario stages the healthy cluster anew, spoils one thing, and asserts level, subject, words and remedy.
+"""
+
+import base64
+import json
+import subprocess
+
+from api import until
+from b_definitions import remove
+from world import World, deployment, kagent, scenario, service
+
+URL = "http://kagent-proxy.kagent.svc.cluster.local:8080"
+BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
+CONTROLLER = "Deployment kagent/kagent-controller"
+ACCOUNT = "ServiceAccount kagent/kagent-proxy"
+HASH = "kagent.dev/config-hash"
+
+
+def stage(world: World) -> None:
+    """kagent's controller with `proxy.url`, the proxy, and one Agent as the controller makes it; no other objects."""
+    remove(world)
+    world.definitions()
+    for space in ("kagent", "doctor"):
+        world.namespace(space)
+    controller = deployment("kagent", "kagent-controller", "backend:8080", 0)
+    [container] = controller["spec"]["template"]["spec"]["containers"]
+    container["envFrom"] = [{"configMapRef": {"name": "kagent-controller"}}]
+    world.apply(controller)
+    proxy_url(world, URL)
+    target = {"url": URL, "headers": {"x-kagent-host": "helper.doctor"}}
+    agent(world, "helper", {"remote_agents": [target]})
+    world.proxy()
+    world.wait_ready("doctor", "helper")
+
+
+def proxy_url(world: World, url: str | None) -> None:
+    data = {} if url is None else {"PROXY_URL": url}
+    meta = {"name": "kagent-controller", "namespace": "kagent"}
+    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
+
+
+def made(name: str, args: tuple = (), generation: str = "1") -> dict:
+    """The Deployment of an Agent as kagent's controller labels it."""
+    thing = deployment("doctor", name, "backend:8080")
+    template = thing["spec"]["template"]
+    labels = {"app": "kagent", "kagent": name}
+    thing["metadata"]["labels"] = thing["spec"]["selector"]["matchLabels"] = labels
+    template["metadata"] = {"labels": labels, "annotations": {HASH: generation}}
+    template["spec"]["containers"][0]["args"] = list(args)
+    return thing
+
+
+def agent(world: World, name: str, config: dict, args: tuple = ()) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "doctor"}}
+    secret["data"] = {"config.json": base64.b64encode(json.dumps(config).encode()).decode()}
+    world.apply(
+        kagent("Agent", "doctor", name, BYO), secret, made(name, args),
+        service("doctor", name, 8080, selector={"app": "kagent", "kagent": name}),
+    )  # fmt: skip
+
+
+def tool(name: str, url: str) -> dict:
+    spec = {"description": "d", "protocol": "STREAMABLE_HTTP", "url": url}
+    return kagent("RemoteMCPServer", "doctor", name, spec)
+
+
+def doctor(world: World, *more: str) -> subprocess.CompletedProcess:
+    command = [world.program, "doctor", "--kubeconfig", str(world.plane.kubeconfig), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def report(world: World) -> dict:
+    done = doctor(world, "--output", "json")
+    assert done.returncode in (0, 1), done
+    said = json.loads(done.stdout)
+    levels = [finding["level"] for finding in said["findings"]]
+    assert done.returncode == (1 if "error" in levels else 0), done
+    for level in ("error", "warning", "note"):
+        assert said[f"{level}s"] == levels.count(level), said
+    return said
+
+
+def finds(world: World, level: str, subject: str, what: str, remedy: str) -> None:
+    """One finding has all this, soon: endpoints and rights take a moment."""
+    last: list = []
+
+    def there() -> bool:
+        last[:] = report(world)["findings"]
+        return any(
+            f["level"] == level and subject in f["subject"] and what in f["what"] and remedy in f["remedy"]
+            for f in last
+        )
+
+    until(there, 30, lambda: f"{level} {subject}: {what} -> {remedy}; last {last}")
+
+
+def healthy(world: World) -> None:
+    last: list = []
+
+    def so() -> bool:
+        last[:] = report(world)["findings"]
+        return not last
+
+    until(so, 60, lambda: last)
+
+
+@scenario
+def nothing_found(world: World) -> None:
+    """kubernetes: doctor finds nothing in a healthy cluster and ends with 0, with 1 after a fault, with 2 if it cannot look"""
+    stage(world)
+    healthy(world)
+    done = doctor(world)
+    assert done.returncode == 0 and done.stdout.startswith("errors: 0, warnings: 0, notes: 0;"), done
+    assert "1 Agents" in report(world)["lookedAt"]
+    proxy_url(world, None)
+    done = doctor(world)
+    assert done.returncode == 1 and done.stdout.startswith("error "), done
+    done = doctor(world, "--context", "nowhere")
+    assert done.returncode == 2 and not done.stdout and "nowhere" in done.stderr, done
+
+
+@scenario
+def proxy_url_is_checked(world: World) -> None:
+    """kubernetes: doctor finds a proxy.url that is missing, has a path, leads elsewhere or names another port"""
+    stage(world)
+    remedy = f"--set proxy.url={URL}"
+    for url, level, what in (
+        (None, "error", "is not set"),
+        (f"{URL}/base", "warning", "has a path"),
+        ("http://other.kagent:8080", "error", "leads elsewhere, not to Service kagent/kagent-proxy"),
+        ("http://kagent-proxy.kagent:81", "error", "names port 81"),
+    ):
+        proxy_url(world, url)
+        finds(world, level, CONTROLLER, what, remedy)
+    world.api.delete(deployment("kagent", "kagent-controller", "backend:8080", 0))
+    finds(world, "error", CONTROLLER, "there is no such Deployment", "--controller")
+
+
+@scenario
+def rights_are_checked(world: World) -> None:
+    """kubernetes: doctor finds each right that the proxy's role lacks, pods among them, and names the rule"""
+    stage(world)
+    [role] = [thing for thing in world.proxy().objects if thing["kind"] == "ClusterRole"]
+    for group, kind, level, what in (
+        ("", "services", "error", "the proxy never becomes ready"),
+        ("discovery.k8s.io", "endpointslices", "error", "the proxy never becomes ready"),
+        ("kagent.dev", "agents", "error", "works as if there were none"),
+        ("", "pods", "warning", "whose an address in an EndpointSlice is"),
+    ):
+        rules = [rule | {"resources": [r for r in rule["resources"] if r != kind]} for rule in role["rules"]]
+        world.apply(role | {"rules": [rule for rule in rules if rule["resources"]]})
+        remedy = f'add to its ClusterRole: {{apiGroups: ["{group}"], resources: [{kind}], verbs: [get, list, watch]}}'
+        finds(world, level, ACCOUNT, what, remedy)
+    world.apply(role)
+    healthy(world)
+
+
+@scenario
+def services_are_checked(world: World) -> None:
+    """kubernetes: doctor finds Services that are not routable, ports that are ambiguous or missing, and says why"""
+    stage(world)
+    external = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "ext", "namespace": "doctor"}}
+    external["spec"] = {"type": "ExternalName", "externalName": "x.example"}
+    ports = [{"name": "a", "port": 8084}, {"name": "b", "port": 8085}]
+    world.apply(
+        kagent("Agent", "doctor", "ext", BYO), external,
+        kagent("Agent", "doctor", "late", BYO),
+        kagent("Agent", "doctor", "two", BYO), service("doctor", "two", *ports, app="helper"),
+        service("doctor", "tool", 3000), tool("tool", "http://tool.doctor:1234/mcp"),
+        service("doctor", "both", *ports), tool("one", "http://both.doctor:8084/mcp"),
+        tool("other", "http://both.doctor:8085/mcp"),
+    )  # fmt: skip
+    finds(world, "error", "Service doctor/ext", "ExternalName", "correct what names it, or give the Service another name")
+    finds(world, "warning", "Service doctor/late", "its Service does not yet", "logs deployment/kagent-controller")
+    finds(world, "error", "Service doctor/two", "several ports", "kagent.dev/mcp-service-port=PORT")
+    finds(world, "error", "Service doctor/tool", "port 1234", "name one of its ports: 3000")
+    finds(world, "error", "Service doctor/both", "doctor/one and doctor/other", "give both the same spec.url")
+
+
+@scenario
+def cards_are_checked(world: World) -> None:
+    """kubernetes: doctor fetches agent cards through the proxy and finds those that lead around it"""
+    stage(world)
+    around = "http://helper.doctor:8080"
+    agent(world, "astray", {}, ("--card-url", around))
+    world.wait_ready("doctor", "astray")
+    remedy = "http://astray.doctor:PORT"
+    finds(world, "error", "Agent doctor/astray", f"its card leads around the proxy: {around};", remedy)
+    assert not [f for f in report(world)["findings"] if f["subject"] == "Agent doctor/helper"]
+
+
+@scenario
+def agents_must_have_rolled(world: World) -> None:
+    """kubernetes: doctor finds agents whose configuration or pods are older than proxy.url, until they have rolled"""
+    stage(world)
+    around = "http://helper.doctor:8080"
+    agent(world, "old", {"remote_agents": [{"url": around}]})
+    world.wait_ready("doctor", "old")
+    remedy = "rollout restart deployment/kagent-controller"
+    finds(world, "error", "Agent doctor/old", f"leads around the proxy: {around}", remedy)
+    changed = made("helper", generation="2")
+    # Nothing rolls while it is paused.
+    changed["spec"]["paused"] = True
+    world.apply(changed)
+    remedy = "kubectl -n doctor rollout status deployment/helper"
+    finds(world, "error", "Agent doctor/helper", "has not rolled: helper-", remedy)
+    changed["spec"]["paused"] = False
+    world.apply(changed)
+    agent_gone(world, "old")
+    healthy(world)
+
+
+def agent_gone(world: World, name: str) -> None:
+    world.api.delete(kagent("Agent", "doctor", name, BYO))
