@@ -457,6 +457,9 @@ mod tests {
         tools.collect()
     }
 
+    /// An agent's tool as JSON, its server, the tools it lists, and those that need approval.
+    type ToolCase = (Value, Kind, &'static str, &'static [&'static str], &'static [&'static str]);
+
     #[test]
     fn the_tools_that_an_agent_lists_of_a_server_are_kept() {
         let server = |kind: &str, name: &str, names: Value, approval: Value| {
@@ -466,7 +469,7 @@ mod tests {
             json!({ "type": "McpServer", "mcpServer": server })
         };
         let two = json!(["read", "write"]);
-        let cases: &[(Value, Kind, &str, &[&str], &[&str])] = &[
+        let cases: &[ToolCase] = &[
             (
                 server("RemoteMCPServer", "r", two.clone(), json!(["write"])),
                 Kind::RemoteMcpServer,
