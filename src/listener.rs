@@ -4,7 +4,6 @@
 
 mod activity;
 pub mod conn;
-pub mod io;
 mod quiet;
 pub mod tls;
 mod watched;
@@ -17,14 +16,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
-use self::io::Io;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::socket::{ACCEPT_PAUSE, Tcp};
 use tls::Acceptor;
+
+/// A client's bytes, in plain text or behind TLS; boxed, for a TLS connection is ten times as large.
+pub type Io = Either<Tcp, Box<TlsStream<Tcp>>>;
 
 /// Connections the kernel keeps for us between two accepts.
 const BACKLOG: i32 = 4096;
@@ -155,9 +158,9 @@ async fn accept(
 async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
     let stream = Tcp::new(stream)?;
     Ok(match tls {
-        None => Io::Plain(stream),
+        None => Io::Left(stream),
         // Boxed, as everything is that would weigh on a plain connection too.
-        Some(tls) => Io::Tls(Box::new(Box::pin(tls.accept(stream, limits.handshake)).await?)),
+        Some(tls) => Io::Right(Box::new(Box::pin(tls.accept(stream, limits.handshake)).await?)),
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod error;
+pub mod limiter;
 pub mod reason;
 pub mod record;
 pub mod reply;

@@ -15,8 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
+use super::Io;
 use super::activity::{Activity, Overdue};
-use super::io::Io;
 use super::quiet::Quiet;
 use super::watched::{Refusing, Watched};
 use crate::config::ListenerLimits;

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Io;
 use super::activity::Activity;
-use super::io::Io;
 use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
 use crate::proxy::request::conn::Connection;
@@ -156,7 +156,7 @@ mod tests {
         stream.readable().await.unwrap();
         let mut io = Watched {
             prefix: b"GET /".to_vec(),
-            stream: Io::Plain(crate::socket::Tcp::new(stream).unwrap()),
+            stream: Io::Left(crate::socket::Tcp::new(stream).unwrap()),
             activity: Arc::new(Activity::new(Arc::default())),
             heads: None,
             refusing: None,

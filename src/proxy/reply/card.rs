@@ -4,8 +4,7 @@
 //! where the backend compressed them. What turns out not to be a card passes as it came, from its first
 //! byte. Knows nothing of JSON.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSFER_ENCODING};
@@ -17,6 +16,7 @@ use super::plan::RelayPlan;
 use super::relay::StreamError;
 use super::timeouts::{BodyTimer, Expired};
 use crate::config::Cards;
+use crate::proxy::limiter::Limiter;
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
@@ -102,7 +102,8 @@ impl Card {
     /// Counts a card that passes as it is, and says why now and then.
     fn passed(&self, why: &str) {
         self.way.route.metrics.cards_passed.increment(1);
-        if may_log() {
+        static LOGGED: Limiter = Limiter::new();
+        if LOGGED.is_first(LOG_EVERY) {
             let host = &self.way.route.config.host;
             tracing::warn!(
                 host,
@@ -124,16 +125,6 @@ impl Card {
             _ => {}
         }
     }
-}
-
-fn may_log() -> bool {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_due = last.is_none_or(|last| last.elapsed() >= LOG_EVERY);
-    if is_due {
-        *last = Some(Instant::now());
-    }
-    is_due
 }
 
 fn as_text(value: &HeaderValue) -> &str {

@@ -3,14 +3,11 @@
 //! Asks the table again for every candidate, so what is refused costs a little more; how often names are
 //! compared and lines are logged is bounded here. Dials nothing.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::resolve::{Unrouted, query};
 use crate::proxy::error::{Misrouted, ProxyError};
+use crate::proxy::limiter::Limiter;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
@@ -109,8 +106,8 @@ const NOT_A_SERVICE: &str =
 /// What refused requests may cost: one line of the log, or one search for similar names, in a while.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    logged: AtomicU64,
-    suggested: AtomicU64,
+    logged: Limiter,
+    suggested: Limiter,
 }
 
 // === impl Refusals ===
@@ -129,24 +126,15 @@ impl Refusals {
     }
 
     fn may_log(&self) -> bool {
-        is_first(&self.logged, LOG_EVERY)
+        self.logged.is_first(LOG_EVERY)
     }
 
     /// Whether similar names may be looked for: whoever asks for names that do not exist must not get much
     /// of our time.
     #[must_use]
     pub fn may_suggest(&self) -> bool {
-        is_first(&self.suggested, SUGGEST_EVERY)
+        self.suggested.is_first(SUGGEST_EVERY)
     }
-}
-
-/// Whether nobody else has asked in this period.
-fn is_first(last: &AtomicU64, every: Duration) -> bool {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // Periods since the first refusal, from 1.
-    let age = Instant::now().saturating_duration_since(*START).as_millis();
-    let period = 1 + u64::try_from(age / every.as_millis().max(1)).unwrap_or(u64::MAX - 1);
-    last.swap(period, Ordering::Relaxed) != period
 }
 
 #[cfg(test)]
