@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The price of one exchange through the real program, in instructions and in allocations.
+"""The price of one exchange through the real program, in instructions and in allocations: with few headers,
+and with those that httpx sends for kagent's Python agents, which take other paths through a proxy.
 
 Usage: gate.py PATH_OF_KAGENT_PROXY [--write] [--top]. Needs valgrind. The program serves twice under
 callgrind, many requests and few; the difference is what a request costs, without the start. Compares
@@ -26,10 +27,13 @@ FEW, MANY = 300, 1500
 ANSWER = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"3 pods are ready"}]}}'
 BODY = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {
     "name": "kubectl", "arguments": {"question": "which pods are not ready, and why? " * 17}}}).encode()
-POST = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
+HEAD = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
         b"accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n"
         b"user-agent: gate\r\nmcp-session-id: 0123456789abcdef\r\n"
-        b"content-length: %d\r\n\r\n" % len(BODY)) + BODY
+        b"content-length: %d\r\n" % len(BODY))
+HTTPX = (b"accept-encoding: gzip, deflate, br, zstd\r\nconnection: keep-alive\r\n"
+         b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n")
+POSTS = {"": HEAD + b"\r\n" + BODY, "httpx ": HEAD + HTTPX + b"\r\n" + BODY}
 # jemalloc's entries: each call is one allocation or one that grows.
 ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
 
@@ -48,7 +52,7 @@ def message(sock: socket.socket) -> bool:
     return True
 
 
-def serve(program: str, requests: int, out: pathlib.Path, backend_port: int) -> None:
+def serve(program: str, post: bytes, requests: int, out: pathlib.Path, backend_port: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -70,7 +74,7 @@ def serve(program: str, requests: int, out: pathlib.Path, backend_port: int) -> 
         client.settimeout(30)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(requests):
-            client.sendall(POST)
+            client.sendall(post)
             assert message(client), "the proxy closed the connection"
         client.close()
         process.terminate()
@@ -121,24 +125,9 @@ def main() -> None:
         subprocess.run(["apt-get", "install", "-y", "-q", "valgrind"], check=True)
     listener = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=backend, args=(listener,), daemon=True).start()
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for requests in (FEW, MANY):
-            out = pathlib.Path(folder) / f"{requests}.out"
-            serve(program, requests, out, listener.getsockname()[1])
-            results.append(read(out))
-    (few, own_few, calls_few), (many, own_many, calls_many) = results
-    between = MANY - FEW
-    count = lambda calls: sum(n for name, n in calls.items() if ALLOCATION.match(name.split("'")[0]))
-    found = {
-        "instructions": round((many - few) / between),
-        "allocations": round((count(calls_many) - count(calls_few)) / between, 1),
-    }
-    assert found["instructions"] > 1000 and found["allocations"] > 1, f"measured nothing: {found}"
-    if "--top" in sys.argv:
-        own_many.subtract(own_few)
-        for name, cost in own_many.most_common(45):
-            print(f"{cost / between:9.0f}  {name[:150]}")
+    found: dict = {}
+    for name, post in POSTS.items():
+        found |= measure(program, name, post, listener.getsockname()[1])
     print(f"per request: {found}")
     if "--write" in sys.argv:
         BASELINE.write_text(json.dumps(found, indent=2) + "\n")
@@ -151,6 +140,28 @@ def main() -> None:
     if worse:
         sys.exit(f"a request costs more than the baseline {stored} allows: {worse}; "
                  "see --top for where, or store it with --write and say why")
+
+
+def measure(program: str, name: str, post: bytes, backend_port: int) -> dict:
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for requests in (FEW, MANY):
+            out = pathlib.Path(folder) / f"{requests}.out"
+            serve(program, post, requests, out, backend_port)
+            results.append(read(out))
+    (few, own_few, calls_few), (many, own_many, calls_many) = results
+    between = MANY - FEW
+    count = lambda calls: sum(n for name, n in calls.items() if ALLOCATION.match(name.split("'")[0]))
+    found = {
+        f"{name}instructions": round((many - few) / between),
+        f"{name}allocations": round((count(calls_many) - count(calls_few)) / between, 1),
+    }
+    assert all(value > 1 for value in found.values()), f"measured nothing: {found}"
+    if "--top" in sys.argv:
+        own_many.subtract(own_few)
+        for function, cost in own_many.most_common(45):
+            print(f"{cost / between:9.0f}  {name}{function[:150]}")
+    return found
 
 
 def backend(listener: socket.socket) -> None:

@@ -33,39 +33,56 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Removes what concerns one connection only: the fields of RFC 9110 section 7.6.1 and every field
 /// that `Connection` names. `Trailer` stays: it describes the message.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // One look at each field costs less than one look-up for each name, and most messages have none.
-    if !headers.keys().any(is_hop_by_hop) {
+    // One look at each field costs less than one look-up for each name, and most messages have few or none.
+    let mut found = [false; HOP_BY_HOP];
+    for name in headers.keys() {
+        if let Some(found) = hop_by_hop(name.as_str()).and_then(|at| found.get_mut(at)) {
+            *found = true;
+        }
+    }
+    if found == [false; HOP_BY_HOP] {
         return;
     }
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
+    if found.first() == Some(&true) {
+        for name in named_by_connection(headers) {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE] {
+    // In the order of `hop_by_hop`.
+    let names: [HeaderName; HOP_BY_HOP] =
+        [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TE, TRANSFER_ENCODING, UPGRADE];
+    for (name, _) in names.into_iter().zip(found).filter(|(_, found)| *found) {
         headers.remove(name);
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "http2-settings"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+/// Fields that concern one connection only.
+const HOP_BY_HOP: usize = 7;
+
+/// The place of a field among them.
+fn hop_by_hop(name: &str) -> Option<usize> {
+    Some(match name {
+        "connection" => 0,
+        "keep-alive" => 1,
+        "proxy-connection" => 2,
+        "http2-settings" => 3,
+        "te" => 4,
+        "transfer-encoding" => 5,
+        "upgrade" => 6,
+        _ => return None,
+    })
+}
+
+/// Fields that `Connection` names, and that are there.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let options = options.flat_map(|value| value.split(',')).map(str::trim);
+    options
+        // What nearly every client says; no field is called so that is not removed anyway.
+        .filter(|option| !option.eq_ignore_ascii_case("keep-alive"))
+        .filter(|option| headers.contains_key(*option))
+        .filter_map(|option| option.parse().ok())
+        .collect()
 }
 
 /// Removes from trailers what may stand in a head only (RFC 9110 section 6.5.1): what frames the message,
@@ -196,6 +213,8 @@ pub fn add_via(headers: &mut HeaderMap, value: &HeaderValue) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -229,6 +248,46 @@ mod tests {
             left,
             [("accept", "application/json"), ("accept", "text/event-stream"), ("trailer", "x-sum")]
         );
+    }
+
+    /// As RFC 9110 section 7.6.1 says it, without regard to cost.
+    fn stripped(headers: &HeaderMap) -> HeaderMap {
+        let mut left = headers.clone();
+        for value in headers.get_all(CONNECTION) {
+            for name in value.to_str().unwrap().split(',') {
+                left.remove(name.trim());
+            }
+        }
+        for name in ["connection", "keep-alive", "proxy-connection", "http2-settings", "te"] {
+            left.remove(name);
+        }
+        left.remove(TRANSFER_ENCODING);
+        left.remove(UPGRADE);
+        left
+    }
+
+    proptest! {
+        #[test]
+        fn what_one_look_finds_is_what_the_rfc_names(
+            fields in proptest::collection::vec((
+                prop::sample::select(vec![
+                    "connection", "Connection", "keep-alive", "proxy-connection", "te", "upgrade",
+                    "http2-settings", "transfer-encoding", "x-a", "x-b", "close", "accept",
+                ]),
+                "(x-a|X-B|close|[kK]eep-[aA]live|te|upgrade|accept|, ?| ){0,5}",
+            ), 0..8)
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &fields {
+                headers.append(
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    HeaderValue::from_str(value).unwrap(),
+                );
+            }
+            let expected = stripped(&headers);
+            strip_hop_by_hop(&mut headers);
+            prop_assert_eq!(headers, expected);
+        }
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub enum Want<'a> {
 }
 
 /// The endpoints of one route, kept current by [`Cluster::refresh`] or by whoever calls
-/// [`Cluster::place`].
+/// [`Cluster::set_endpoints`].
 #[derive(Debug)]
 pub struct Cluster {
     /// How many requests may be sent again.
