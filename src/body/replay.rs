@@ -14,13 +14,15 @@ pub const MAX_REPLAY: usize = 1024 * 1024;
 const MIN_SHARED: usize = 2048;
 
 /// The remembered bytes. Most bodies come in one piece, which is shared and never copied.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Replay {
     first: Bytes,
     more: Vec<Bytes>,
     /// Small pieces behind those.
     small: BytesMut,
     length: usize,
+    /// Bytes up to which the whole is remembered.
+    bound: usize,
     /// Only the start is remembered.
     cut: bool,
 }
@@ -32,16 +34,26 @@ impl Replay {
     #[must_use]
     pub fn expecting(length: Option<u64>) -> Self {
         let cut = length.is_some_and(|length| length > MAX_REPLAY as u64);
-        Self { cut, ..Self::default() }
+        let (first, more, small) = (Bytes::new(), Vec::new(), BytesMut::new());
+        Self { first, more, small, length: 0, bound: MAX_REPLAY, cut }
+    }
+
+    /// The whole of a body beyond [`MAX_PEEK`] will not be needed.
+    pub fn keep_start(&mut self) {
+        self.bound = MAX_PEEK;
+        if !self.cut && self.length > MAX_PEEK {
+            self.cut = true;
+            self.shorten();
+        }
     }
 
     /// The next bytes have come.
     pub fn push(&mut self, chunk: &Bytes) {
-        if !self.cut && self.length + chunk.len() > MAX_REPLAY {
+        if !self.cut && self.length + chunk.len() > self.bound {
             self.cut = true;
             self.shorten();
         }
-        let bound = if self.cut { MAX_PEEK } else { MAX_REPLAY };
+        let bound = if self.cut { MAX_PEEK } else { self.bound };
         let room = bound.saturating_sub(self.length).min(chunk.len());
         if room > 0 {
             self.length += room;
@@ -136,9 +148,26 @@ mod tests {
     }
 
     fn replay(pieces: &[Bytes]) -> Replay {
-        let mut replay = Replay::default();
+        let mut replay = Replay::expecting(None);
         pieces.iter().for_each(|piece| replay.push(piece));
         replay
+    }
+
+    #[test]
+    fn where_the_whole_is_not_needed_a_small_body_is_whole_and_a_large_one_only_its_start() {
+        let piece = Bytes::from(vec![b'x'; MAX_PEEK / 2]);
+        for told in 0..4 {
+            let mut replay = Replay::expecting(None);
+            for at in 0..3 {
+                if at == told {
+                    replay.keep_start();
+                }
+                replay.push(&piece);
+                assert_eq!(replay.whole().is_some(), told > at || at < 2, "{at}, told at {told}");
+            }
+            replay.keep_start();
+            assert_eq!((replay.start().len(), replay.whole()), (MAX_PEEK, None));
+        }
     }
 
     #[test]
@@ -181,7 +210,7 @@ mod tests {
         let mut one = replay(std::slice::from_ref(&body));
         assert_eq!(one.start().as_ptr(), body.as_ptr());
         assert_eq!(one.whole().unwrap().as_ptr(), body.as_ptr());
-        let mut many = Replay::default();
+        let mut many = Replay::expecting(None);
         (0..body.len()).for_each(|at| many.push(&body.slice(at..=at)));
         assert!(many.more.is_empty(), "{}", many.more.len());
         assert_eq!(many.whole().unwrap(), body);
@@ -224,6 +253,6 @@ mod tests {
 
     #[test]
     fn no_body_is_whole_too() {
-        assert_eq!(Replay::default().whole().unwrap(), Bytes::new());
+        assert_eq!(Replay::expecting(None).whole().unwrap(), Bytes::new());
     }
 }

@@ -41,6 +41,15 @@ impl Tap {
         }
     }
 
+    /// Remembers no more than what an error may need, however large the body is.
+    pub fn keep_start(&self) {
+        if self.listens.load(Ordering::Relaxed)
+            && let Some(replay) = self.lock().as_mut()
+        {
+            replay.keep_start();
+        }
+    }
+
     /// Whether the start is to be remembered and is not whole yet.
     #[must_use]
     pub fn wants_start(&self) -> bool {

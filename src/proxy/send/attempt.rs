@@ -59,6 +59,10 @@ pub async fn attempt(
 ) -> Result<Response<Leased>, Failure> {
     address(&mut request, facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
+    if !lease.is_http2() {
+        // Nothing over HTTP/1.1 says that a request was not processed.
+        upload.tap.keep_start();
+    }
     let repeatable = is_repeatable(&request, &lease);
     let copy = Copy::of(&request, &lease);
     let to = &way.route.config.to;
