@@ -77,6 +77,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("way", &["request", "send", "reply", "record", "routes"]),
     ("call", &["request", "send", "reply", "record", "routes", "way", "error"]),
     ("error", &["request", "send", "reply", "record", "routes", "way", "call"]),
+    ("limiter", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
     ("service", &[]),
     ("reason", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
 ];
