@@ -126,6 +126,16 @@ impl Lease {
         }
     }
 
+    /// What is left of a request whose response comes too late: to be read away, so that a client that is
+    /// still sending reads the error. `None` over HTTP/2, which has taken it away.
+    #[must_use]
+    pub fn take_request(mut self) -> Option<Box<Request<RequestBody>>> {
+        match &mut self.sender {
+            Some(Sender::Http1(connection)) => connection.take_request(),
+            Some(Sender::Http2(_)) | None => None,
+        }
+    }
+
     /// The response has been read to its end: the connection may carry another request, once this one has
     /// been sent whole. A lease that is dropped without this closes its connection, which is how a client's
     /// cancel reaches the backend.

@@ -74,6 +74,9 @@ pub async fn attempt(
         limits => match Box::pin(within(limits, &upload, lease.send(request))).await {
             Ok(sent) => sent,
             Err(limit) => {
+                if let Some(request) = lease.take_request() {
+                    request.into_body().discard();
+                }
                 let host = way.route.config.host.clone();
                 return Err(Failure::Over(ProxyError::HeadTimeout(host, limit)));
             }

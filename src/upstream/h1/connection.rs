@@ -105,6 +105,11 @@ impl Connection {
         }
     }
 
+    /// What is left of a request that nobody waits for any more; the connection is of no use afterwards.
+    pub fn take_request(&mut self) -> Option<Box<Request<RequestBody>>> {
+        self.upload.take_request()
+    }
+
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Fault>> {
         self.upload.poll(&mut self.io, cx)?;
         let mut none = HeaderMap::new();
