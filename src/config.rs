@@ -1,9 +1,7 @@
 //! The configuration as the program uses it: plain data, already checked, every default filled in.
 //!
-//! What a user may write lives in `config/file.rs`, how it is checked in `config/read.rs`, where a
-//! value came from in `config/sources.rs`. This file knows nothing of YAML, of the command line or of
-//! the environment. `app.rs` builds the program from [`Config`]; the sections go to the parts that
-//! bear their names.
+//! What a user may write lives in `config/file.rs`, how it is checked in `config/read.rs`, where a value came from
+//! in `config/sources.rs`. This file knows nothing of YAML, of the command line or of the environment.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;

@@ -1,7 +1,7 @@
 //! What `kagent-proxy demo` puts behind the proxy: an MCP server and an A2A agent, on loopback.
 //!
 //! Only with the feature `demo`, so that none of it is in production. Knows nothing of the proxy:
-//! `main.rs` adds [`Backends::routes`] to the command line and then runs as `run` does.
+//! [`Backends::routes`] are what the command line would say.
 
 use std::convert::Infallible;
 use std::io;

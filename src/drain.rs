@@ -1,7 +1,6 @@
 //! How the program ends: one phase, one watch.
 //!
-//! Knows nothing of connections. `main.rs` moves the phase on signals, the listener and every
-//! connection follow it.
+//! The phase only ever moves on. Knows nothing of connections or signals.
 
 use tokio::sync::watch;
 

@@ -1,7 +1,6 @@
 //! How a request would be routed and why, as data: by the table and the code that route.
 //!
-//! Dials nothing and resolves no name. `main.rs` prints what [`explain`] returns, and `admin.rs` answers
-//! `/explain` with it; `explain/ask.rs` is the client of the latter.
+//! Dials nothing and resolves no name. The client of `/explain` is `explain/ask.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -1,6 +1,6 @@
 //! Where clients connect: bind, accept, one task for each connection.
 //!
-//! Knows sockets and the drain; nothing of routes. `listener/conn.rs` serves what it accepts.
+//! Knows sockets and the drain; nothing of routes.
 
 mod activity;
 pub mod conn;

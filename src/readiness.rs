@@ -1,6 +1,6 @@
 //! Whether the program may be called: open once nothing is waited for.
 //!
-//! Knows no reason of its own; `discovery.rs` says what is missing, `admin.rs` shows it.
+//! Knows no reason of its own.
 
 use std::sync::Arc;
 

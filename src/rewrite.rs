@@ -1,6 +1,6 @@
 //! The few changes made to what a backend says, each in a file of its own.
 //!
-//! Bytes in, bytes out: no socket, no clock, no header map. `proxy.rs` decides when to ask.
+//! Bytes in, bytes out: no socket, no clock, no header map.
 
 pub mod card;
 pub mod decode;

@@ -1,7 +1,6 @@
 //! From a host name and a path to a route: the table that is also the allow-list.
 //!
-//! Knows names, prefixes and clusters; never a socket, a body or Kubernetes. `proxy.rs` asks
-//! [`RouteTable::resolve`] once for each request.
+//! Knows names, prefixes and clusters; never a socket, a body or Kubernetes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

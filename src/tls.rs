@@ -1,7 +1,6 @@
 //! From the TLS sections of the configuration to rustls: certificates, keys, authorities.
 //!
-//! Reads files and builds configurations; opens no socket. `listener/tls.rs` and
-//! `upstream/connect.rs` shake hands with what is built here.
+//! Reads files and builds configurations; opens no socket and shakes no hand.
 
 mod client;
 mod server;

@@ -1,6 +1,6 @@
 //! The section `discovery`: whether and how the cluster's own objects become routes.
 //!
-//! Plain data and its reading; knows nothing of Kubernetes clients. `discovery.rs` works by it.
+//! Plain data and its reading; knows nothing of Kubernetes clients.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,8 +1,7 @@
 //! The YAML file as a tree with line numbers, and the reading of its maps, lists and scalars.
 //!
-//! Every fault is collected with its line; nothing here knows what a key means. `read.rs` asks for
-//! the keys of each section and so fills in [`Config`](super::Config). saphyr is the parser because
-//! its tree carries the position of each node.
+//! Every fault is collected with its line; nothing here knows what a key means. saphyr is the parser because its
+//! tree carries the position of each node.
 
 use std::path::Path;
 

@@ -1,8 +1,7 @@
 //! From what the cluster says of one Service to how it is reached: who may call it, and by which port
 //! (D4, D5, D7).
 //!
-//! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`.
-//! `discovery/publish.rs` turns the result into routes.
+//! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`. Makes no route.
 
 use std::collections::BTreeSet;
 

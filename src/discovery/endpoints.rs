@@ -1,8 +1,8 @@
 //! The addresses behind a lead: pods that are ready, and those that end and still serve, from the slices
 //! of its Service.
 //!
-//! Pure. `discovery/whose.rs` says which of them count. A pod that ends stays as long as it serves: its
-//! streams run on, and new requests go to it only where no pod is ready.
+//! Pure. Does not judge which of them count. A pod that ends stays as long as it serves: its streams run on, and
+//! new requests go to it only where no pod is ready.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};

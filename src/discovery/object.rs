@@ -1,8 +1,7 @@
 //! The few fields that we read of the cluster's objects, from their JSON.
 //!
-//! Lenient on purpose: a field that is missing or of another type counts as absent, so that no single
-//! object and no later version of a resource breaks a watch. Pure; knows no client. `discovery/index.rs`
-//! keeps what comes out.
+//! Lenient on purpose: a field that is missing or of another type counts as absent, so that no single object and no
+//! later version of a resource breaks a watch. Pure; knows no client.
 
 use std::net::IpAddr;
 use std::sync::Arc;

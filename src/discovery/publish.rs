@@ -1,7 +1,7 @@
 //! From decisions to routes: what has not changed stays the same route, with its connections and series.
 //!
-//! Costs what changed, not the whole table. Opens nothing. The table it changes is the proxy's;
-//! `discovery.rs` publishes the result.
+//! Costs what changed, not the whole table. Opens nothing. The table it changes is the proxy's; Puts nothing in
+//! force.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! The watches: one for each kind and namespace, each a task that tells the index what it saw.
 //!
-//! kube lists in pages, follows bookmarks and lists anew after 410. Read-only. Knows no route; what it
-//! sees goes to `discovery.rs` over a channel.
+//! kube lists in pages, follows bookmarks and lists anew after 410. Read-only. Knows no route; what it sees goes
+//! into a channel.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The handshake of a TLS listener, with the certificate of the moment.
 //!
-//! Knows no HTTP; `listener/conn.rs` reads what comes out. Changed files arrive through
-//! [`Acceptor::replace`]; connections that stand keep what they began with.
+//! Knows no HTTP. Changed files arrive through [`Acceptor::replace`]; connections that stand keep what they began
+//! with.
 
 use std::io;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Follows the frames of an HTTP/2 client (RFC 9113 section 4) across any split of its bytes, as far as
 //! to say whether a head has begun and not ended.
 //!
-//! A head is a HEADERS frame and its CONTINUATIONs up to the flag END_HEADERS; nothing else of the
-//! connection may come in between, so one that does not end stops everything. Keeps nine bytes; judges no
-//! frame, which is h2's work. `listener/conn.rs` feeds it.
+//! A head is a HEADERS frame and its CONTINUATIONs up to the flag END_HEADERS; nothing else of the connection may
+//! come in between, so one that does not end stops everything. Keeps nine bytes; judges no frame, which is h2's
+//! work.
 
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;

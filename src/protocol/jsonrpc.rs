@@ -1,7 +1,7 @@
 //! Finds the `id` of a JSON-RPC 2.0 request in the first bytes of its body (JSON-RPC 2.0 section 4).
 //!
-//! The body may be cut anywhere: an id that stands whole in front of the cut is found. Nothing is
-//! judged; a body that is no JSON has no id. `proxy/error.rs` puts the result into its answer.
+//! The body may be cut anywhere: an id that stands whole in front of the cut is found. Nothing is judged; a body
+//! that is no JSON has no id.
 
 /// The id as it stands in the body: a number, a string with its quotes, or `null`. `None` for a batch,
 /// a notification, a body that is not JSON, and an id that the bytes do not reach.

@@ -1,8 +1,7 @@
 //! The closed set of reasons for which the proxy answers itself (D10): word, status, what to do.
 //!
-//! One table, which docs/errors.md repeats and a test compares. Never 404: MCP clients read that as
-//! "session lost", the Go A2A client as permanent. Knows nothing of requests; `proxy/error.rs` says
-//! which error has which reason.
+//! One table, which docs/errors.md repeats and a test compares. Never 404: MCP clients read that as "session lost",
+//! the Go A2A client as permanent. Knows nothing of requests and errors.
 
 use http::StatusCode;
 

@@ -1,9 +1,7 @@
 //! One host of the cluster: what may carry its calls, and the choice among that for one request.
 //!
-//! The choice is pure and the same for routing and for `explain`; among rules it is made
-//! in `route/rule.rs`. Knows rules and ports,
-//! not the objects they came from; `discovery/decide.rs` makes the parts, [`Discovered::choose`] is asked
-//! by the table.
+//! The choice is pure and the same for routing and for `explain`; among rules it is made in `route/rule.rs`. Knows
+//! rules and ports, not the objects they came from.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

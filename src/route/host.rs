@@ -1,6 +1,6 @@
 //! Host names as `x-kagent-host` carries them, in the one form in which they are compared (D2).
 //!
-//! Pure text; knows no table. `route.rs` looks names up.
+//! Pure text; knows no table.
 
 use std::hash::{Hash, Hasher};
 

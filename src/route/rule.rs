@@ -1,6 +1,6 @@
 //! What one tool server's object says of a host, and the choice among several of them.
 //!
-//! Pure. `route/discovered.rs` asks, for one request.
+//! Pure: one request, no table.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Which of several endpoints: power of two choices on streams in flight.
 //!
-//! Pure: sees numbers, not endpoints. `upstream.rs` hands in what it knows.
+//! Pure: sees numbers, not endpoints.
 
 /// What counts in a choice.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! The handshake of HTTP/2 ends with the backend's SETTINGS: from then on it is sure that the backend
 //! speaks it, and how many streams it takes.
 //!
-//! Knows nothing of pools or requests. `upstream/endpoint.rs` keeps what it opens.
+//! Knows nothing of pools or requests.
 
 use std::future::{Future, poll_fn};
 use std::io;

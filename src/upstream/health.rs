@@ -1,7 +1,6 @@
 //! Passive ejection: an endpoint that fails is left out for a while, longer each time.
 //!
-//! The clock and the jitter are passed in. Knows nothing of connections; `upstream/endpoint.rs` tells
-//! what happened, `upstream/balance.rs` leaves the ejected out.
+//! The clock and the jitter are passed in. Knows nothing of connections or choices.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! For how long an idle connection may be used again: learned from what the endpoint does.
 //!
-//! A connection that is reused while its backend closes it loses a request, so the start is below the
-//! 5 s of uvicorn, and more is allowed only where the endpoint was seen to keep a connection longer.
-//! The clock is passed in as ages. `upstream/pool.rs` keeps the connections and reports.
+//! A connection that is reused while its backend closes it loses a request, so the start is below the 5 s of
+//! uvicorn, and more is allowed only where the endpoint was seen to keep a connection longer. The clock is passed
+//! in as ages. Knows no connection.
 
 use std::time::Duration;
 
