@@ -18,8 +18,8 @@ import time
 
 HOST = "tools.team-a"
 FLAT = 32 * 2**20
-# KiB of a silent stream. 27 in use; one more touched page of 4 KiB in each fails.
-STREAM = 30
+# KiB of a silent stream. 11 in use; one more touched page of 4 KiB in each fails.
+STREAM = 14
 CHUNK = b"0123456789abcdef" * 4096
 
 
