@@ -4,8 +4,8 @@
 //! in the same wake-up; dropped, it cancels. Between two exchanges nobody polls it: [`Connection::is_open`]
 //! looks. Never decides about a retry: it says what was written.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -50,9 +50,11 @@ impl Connection {
 
     /// Whether an idle connection stands and nothing has come on it.
     pub fn is_open(&mut self) -> bool {
-        // Nobody is woken: whoever takes the connection looks again.
+        // Nobody is woken: whoever takes the connection looks again. Unconstrained, or a task that looks at many
+        // would find all of them open that are behind its budget.
         let mut cx = Context::from_waker(Waker::noop());
-        self.poll_byte(&mut cx).is_pending()
+        let look = pin!(tokio::task::unconstrained(poll_fn(|cx| self.poll_byte(cx))));
+        look.poll(&mut cx).is_pending()
     }
 
     /// Ready with a byte that nobody has asked for, or with the end.

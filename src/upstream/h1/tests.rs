@@ -257,6 +257,15 @@ fn an_idle_connection_that_speaks_or_closes_is_not_open() {
     });
 }
 
+#[test]
+fn however_many_are_looked_at_in_one_poll_none_that_has_closed_is_found_open() {
+    alone(async {
+        let closed = || Connection::new(Io::Memory(tokio::io::duplex(64).0), LIMITS);
+        let open = (0..1000).filter(|_| closed().is_open()).count();
+        assert_eq!(open, 0);
+    });
+}
+
 fn field() -> impl Strategy<Value = String> {
     let length = (0u8..12).prop_map(|length| format!("content-length: {length}"));
     let other = "[a-zA-Z-]{1,8} ?: ?[ -~]{0,12}";
