@@ -19,6 +19,7 @@ mod overlay;
 mod read;
 mod scalar;
 mod schema;
+mod sessions;
 mod sources;
 pub mod target;
 pub mod units;
@@ -28,6 +29,7 @@ pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load};
 pub use schema::schema;
+pub use sessions::mode_of;
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 pub use view::view;
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Waiting for a backend that is not there yet.
     pub hold: HoldConfig,
+    /// MCP sessions.
+    pub sessions: SessionsConfig,
     /// Peers whose `x-forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme and authority that stand in rewritten agent cards, such as `http://proxy.kagent:8080`;
@@ -182,6 +186,10 @@ pub struct RouteTarget {
     pub cards: Cards,
     /// Whether `Upgrade: websocket` passes.
     pub websocket: bool,
+    /// What is done for MCP sessions.
+    pub sessions: SessionMode,
+    /// Whether a session's own event stream is asked of the backend.
+    pub standalone_get: StandaloneGet,
     /// The four time limits, per kind of call.
     pub timeouts: Timeouts,
     /// Silence after which an event stream gets a comment. Zero is never.
@@ -270,6 +278,40 @@ pub struct HoldTimes {
     pub card: Duration,
     /// Everything else.
     pub request: Duration,
+    /// Requests of an MCP session whose server is gone.
+    pub session: Duration,
+}
+
+/// What is done for MCP sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionMode {
+    /// Its requests reach its endpoint, and a session whose server is gone begins anew in place.
+    Revive,
+    /// Its requests reach its endpoint.
+    Pin,
+    /// Ids of sessions pass as they are.
+    Pass,
+}
+
+/// What is done with the GET of a session's own event stream (MCP 2025-03-26, "Listening for Messages").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandaloneGet {
+    /// It passes.
+    Pass,
+    /// 405, as servers without such a stream answer it.
+    Refuse,
+}
+
+/// MCP sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// Files with 32 bytes as base64 each: the first seals tokens, all of them open. Without one a key is made
+    /// at start.
+    pub key_files: Vec<PathBuf>,
+    /// `host:port` of the admin listeners of the other replicas, where discovery does not find them.
+    pub peers: Vec<String>,
+    /// How long a token is good.
+    pub max_age: Duration,
 }
 
 /// Bounds on held requests.

@@ -29,6 +29,8 @@ pub mod static_routes;
 
 pub mod route;
 
+pub mod session;
+
 pub mod upstream;
 
 pub mod supervise;

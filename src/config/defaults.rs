@@ -35,6 +35,11 @@ pub const DEFAULT_RESOLVE_EVERY: Duration = Duration::from_secs(10);
 pub const DEFAULT_HOLD_CARD: Duration = Duration::from_secs(20);
 /// How long every other request waits for a backend.
 pub const DEFAULT_HOLD_REQUEST: Duration = Duration::from_secs(2);
+/// How long a request of a session waits for a server to come back: a pod that restarts takes longer than one
+/// that rolls, and an agent whose session ends fails its turn.
+pub const DEFAULT_HOLD_SESSION: Duration = Duration::from_secs(20);
+/// How long a session's token is good: kagent 1.0 resumes agents a week later.
+pub const DEFAULT_SESSION_MAX_AGE: Duration = Duration::from_secs(168 * 3600);
 /// Requests held at once, all clients together.
 pub const DEFAULT_MAX_HELD: usize = 1_000;
 /// Requests held at once for one source address.
@@ -85,6 +90,7 @@ impl Default for Config {
             default_routes: Vec::new(),
             upstream: UpstreamConfig::default(),
             hold: HoldConfig { max: DEFAULT_MAX_HELD, max_per_source: DEFAULT_MAX_HELD_PER_SOURCE },
+            sessions: SessionsConfig::default(),
             trusted_proxies: Vec::new(),
             public_url: None,
             cluster_domain: "cluster.local".to_owned(),
@@ -167,10 +173,24 @@ impl RouteTarget {
             tls: ClientTls::default(),
             cards: Cards::Rewrite,
             websocket: true,
+            sessions: SessionMode::Revive,
+            standalone_get: StandaloneGet::Pass,
             timeouts: Timeouts::default(),
             keep_alive: DEFAULT_KEEP_ALIVE,
-            hold: HoldTimes { card: DEFAULT_HOLD_CARD, request: DEFAULT_HOLD_REQUEST },
+            hold: HoldTimes {
+                card: DEFAULT_HOLD_CARD,
+                request: DEFAULT_HOLD_REQUEST,
+                session: DEFAULT_HOLD_SESSION,
+            },
         }
+    }
+}
+
+// === impl SessionsConfig ===
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self { key_files: Vec::new(), peers: Vec::new(), max_age: DEFAULT_SESSION_MAX_AGE }
     }
 }
 

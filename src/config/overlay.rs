@@ -18,7 +18,7 @@ use crate::cli::ConfigArgs;
 
 /// The variables we read. None is called port or service-anything: a kubelet puts those into pods
 /// for a Service named `kagent-proxy` (D23).
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "KAGENT_PROXY_CONFIG",
     "KAGENT_PROXY_LISTEN",
     "KAGENT_PROXY_ADMIN",
@@ -29,6 +29,7 @@ const VARIABLES: [&str; 13] = [
     "KAGENT_PROXY_KUBECONFIG",
     "KAGENT_PROXY_ZONE",
     "KAGENT_PROXY_POD_IPS",
+    "KAGENT_PROXY_SESSION_KEY_FILES",
     "KAGENT_PROXY_LOG_FORMAT",
     "KAGENT_PROXY_LOG_LEVEL",
     "KAGENT_PROXY_WORKERS",
@@ -71,6 +72,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     build.routes(&given.routes());
     build.default_route(given.default_route());
     build.discovery(given);
+    build.session_keys(given.session_keys());
     build.log(
         given.one(given.args.log_format.as_deref(), "--log-format", "KAGENT_PROXY_LOG_FORMAT"),
         given.one(given.args.log_level.as_deref(), "--log-level", "KAGENT_PROXY_LOG_LEVEL"),
@@ -160,6 +162,16 @@ impl<'a> Given<'a> {
             "--default-route",
             "KAGENT_PROXY_DEFAULT_ROUTE",
         )
+    }
+
+    fn session_keys(&self) -> Option<(Source, Vec<PathBuf>)> {
+        let flags = &self.args.session_key_file;
+        if !flags.is_empty() {
+            return Some((Source::Flag("--session-key-file"), flags.clone()));
+        }
+        let var = "KAGENT_PROXY_SESSION_KEY_FILES";
+        let files = self.var(var)?.split_whitespace().map(PathBuf::from).collect();
+        Some((Source::Env(var), files))
     }
 
     fn ignored(&self) -> Vec<String> {
@@ -366,6 +378,15 @@ impl Build {
                 }
                 Err(reason) => self.faults.add(&source, "discovery.podIps", reason),
             }
+        }
+    }
+
+    /// Replaces the files.
+    fn session_keys(&mut self, given: Option<(Source, Vec<PathBuf>)>) {
+        if let Some((source, files)) = given {
+            self.config.sessions.key_files = files;
+            self.sources.forget("sessions.keyFiles");
+            self.sources.set("sessions.keyFiles", source);
         }
     }
 

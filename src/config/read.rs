@@ -14,6 +14,7 @@ use super::scalar::{
     DAY, HOUR, Kind, LIMIT, MIB, NETWORK, SWITCH, Shape, TEXT, YEAR, duration, duration_or_0,
     number, parse_log_format, parse_log_level, parse_workers, size,
 };
+use super::sessions::{SESSIONS, STANDALONE_GET};
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{duplicate, parse_host, parse_match, parse_target};
 use super::{
@@ -62,6 +63,7 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
     config.discovery.inherited =
         RouteTarget { host_header: None, tls: ClientTls::default(), ..inherited };
     reader.upstream(&mut map, config);
+    reader.sessions(&mut map, config);
     reader.top(&mut map, config);
     reader.end(&map);
 }
@@ -272,8 +274,11 @@ impl Reader<'_> {
         if let Some(mut section) = self.section(map, "hold") {
             self.set(&mut section, "card", &mut to.hold.card, duration::<0, HOUR>());
             self.set(&mut section, "request", &mut to.hold.request, duration::<0, HOUR>());
+            self.set(&mut section, "session", &mut to.hold.session, duration::<0, HOUR>());
             self.end(&section);
         }
+        self.set(map, "sessions", &mut to.sessions, SESSIONS);
+        self.set(map, "standaloneGet", &mut to.standalone_get, STANDALONE_GET);
     }
 
     fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::sessions;
 use super::units::{duration_text, size_text};
 use super::{Cards, Expose, LogFormat};
 use super::{Config, Limits, RouteTarget, Secret, Sources};
@@ -59,6 +60,7 @@ fn values(config: &Config) -> Value {
             "maxHeadFields": config.upstream.max_head_fields,
         },
         "hold": { "max": config.hold.max, "maxPerSource": config.hold.max_per_source },
+        "sessions": sessions::view(&config.sessions),
         "trustedProxies": config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "publicUrl": config.public_url,
         "clusterDomain": config.cluster_domain,
@@ -89,7 +91,12 @@ fn target(to: &RouteTarget) -> Value {
             "stream": call(&to.timeouts.stream), "upgrade": call(&to.timeouts.upgrade),
         },
         "keepAlive": duration_text(to.keep_alive),
-        "hold": { "card": duration_text(to.hold.card), "request": duration_text(to.hold.request) },
+        "hold": {
+            "card": duration_text(to.hold.card), "request": duration_text(to.hold.request),
+            "session": duration_text(to.hold.session),
+        },
+        "sessions": sessions::mode_word(to.sessions),
+        "standaloneGet": sessions::standalone_word(to.standalone_get),
     })
 }
 

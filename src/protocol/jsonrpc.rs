@@ -1,7 +1,81 @@
-//! Finds the `id` of a JSON-RPC 2.0 request in the first bytes of its body (JSON-RPC 2.0 section 4).
+//! Finds what tells one JSON-RPC 2.0 message from another in the first bytes of it (JSON-RPC 2.0 section 4):
+//! `id`, `method` and the name in `params`.
 //!
-//! The body may be cut anywhere: an id that stands whole in front of the cut is found. Nothing is judged; a body
-//! that is no JSON has no id.
+//! The body may be cut anywhere: what stands whole in front of the cut is found. Nothing is judged; a body
+//! that is no JSON has none of them.
+
+use std::borrow::Cow;
+
+/// What the bytes of one message say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message<'b> {
+    /// As [`request_id`].
+    pub id: Option<&'b str>,
+    /// `method`, of requests and notifications.
+    pub method: Option<Cow<'b, str>>,
+    /// `params.name`: the tool of a `tools/call`.
+    pub name: Option<Cow<'b, str>>,
+    /// Nothing stands behind what was read.
+    pub whole: bool,
+}
+
+// === impl Message ===
+
+impl<'b> Message<'b> {
+    /// Reads as far as the bytes reach.
+    #[must_use]
+    pub fn read(body: &'b [u8]) -> Self {
+        let mut message = Self::default();
+        let mut scan = Scan { body, at: 0 };
+        message.whole = members(&mut scan, |key, value| match key {
+            b"\"id\"" => message.id = id_text(value),
+            b"\"method\"" => message.method = string_text(value),
+            b"\"params\"" => {
+                let mut scan = Scan { body: value, at: 0 };
+                let _as_far_as_it_goes = members(&mut scan, |key, value| {
+                    if key == b"\"name\"" {
+                        message.name = string_text(value);
+                    }
+                });
+            }
+            _ => {}
+        })
+        .is_some();
+        message
+    }
+
+    /// Whether nobody waits for an answer to it: a notification, or a response of the client's.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.whole && (self.id.is_none() || self.method.is_none())
+    }
+}
+
+/// Shows every member of an object; none behind a cut, where there is no end either.
+fn members<'b>(scan: &mut Scan<'b>, mut member: impl FnMut(&[u8], &'b [u8])) -> Option<()> {
+    scan.expect(b'{')?;
+    if scan.expect(b'}').is_some() {
+        return Some(());
+    }
+    loop {
+        let key = scan.string()?;
+        scan.expect(b':')?;
+        member(key, scan.value()?);
+        if scan.expect(b'}').is_some() {
+            return Some(());
+        }
+        scan.expect(b',')?;
+    }
+}
+
+/// What a string says.
+fn string_text(value: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inner.contains(&b'\\') {
+        return serde_json::from_slice(value).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
 
 /// The id as it stands in the body: a number, a string with its quotes, or `null`. `None` for a batch,
 /// a notification, a body that is not JSON, and an id that the bytes do not reach.
@@ -113,6 +187,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_message_says_what_it_is_as_far_as_it_is_read() {
+        let call = r#"{"method":"tools/call","params":{"name":"a\u0062","arguments":{"name":"x"}},"id":7}"#;
+        let message = Message::read(call.as_bytes());
+        assert_eq!((message.id, message.method.as_deref()), (Some("7"), Some("tools/call")));
+        assert_eq!(message.name.as_deref(), Some("ab"));
+        assert!(message.whole && !message.is_one_way());
+        for cut in 0..call.len() {
+            let part = Message::read(&call.as_bytes()[..cut]);
+            assert!(!part.whole && !part.is_one_way(), "cut at {cut}");
+            assert!(part.id.is_none() && (part.method.is_none() || cut >= 22), "cut at {cut}");
+        }
+        for one_way in [
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            "{}",
+        ] {
+            assert!(Message::read(one_way.as_bytes()).is_one_way(), "{one_way}");
+        }
+        for other in ["", "[]", "[{\"id\":1,\"method\":\"a\"}]", "null", "{\"id\":1,}", "{,}"] {
+            assert!(!Message::read(other.as_bytes()).is_one_way(), "{other}");
+        }
+    }
+
+    #[test]
     fn the_id_is_found_wherever_it_stands() {
         for (body, id) in [
             (r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#, "7"),
@@ -175,7 +273,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _any_result = request_id(&body);
+            let _any_result = (request_id(&body), Message::read(&body));
         }
 
         #[test]

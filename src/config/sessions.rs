@@ -1,0 +1,92 @@
+//! The section `sessions` and the words that routes have for them.
+//!
+//! Plain data and its reading; knows nothing of keys or of what a session is.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::file::{Map, Reader};
+use super::scalar::{HOUR, Kind, YEAR, duration};
+use super::units::duration_text;
+use super::{Config, SessionMode, SessionsConfig, StandaloneGet};
+
+impl Reader<'_> {
+    pub(super) fn sessions(&mut self, map: &mut Map<'_>, config: &mut Config) {
+        let Some(mut section) = self.section(map, "sessions") else { return };
+        let sessions = &mut config.sessions;
+        if let Some(items) = self.list(&mut section, "keyFiles") {
+            let files = items.iter().filter_map(|(node, path)| self.scalar(node, path, FILE));
+            sessions.key_files = files.collect();
+        }
+        if let Some(items) = self.list(&mut section, "peers") {
+            let peers = items.iter().filter_map(|(node, path)| self.scalar(node, path, PEER));
+            sessions.peers = peers.collect();
+        }
+        self.set(&mut section, "maxAge", &mut sessions.max_age, duration::<HOUR, YEAR>());
+        self.end(&section);
+    }
+}
+
+/// As `/config` shows it: the names of key files, never a key.
+pub(super) fn view(sessions: &SessionsConfig) -> Value {
+    let files = sessions.key_files.iter().map(|path| path.display().to_string());
+    json!({
+        "keyFiles": files.collect::<Vec<_>>(),
+        "peers": sessions.peers,
+        "maxAge": duration_text(sessions.max_age),
+    })
+}
+
+/// The word of a mode.
+pub(super) const fn mode_word(mode: SessionMode) -> &'static str {
+    match mode {
+        SessionMode::Revive => "revive",
+        SessionMode::Pin => "pin",
+        SessionMode::Pass => "pass",
+    }
+}
+
+/// The word of what is done with a session's own stream.
+pub(super) const fn standalone_word(standalone: StandaloneGet) -> &'static str {
+    match standalone {
+        StandaloneGet::Pass => "pass",
+        StandaloneGet::Refuse => "refuse",
+    }
+}
+
+/// The mode of a word, as in a file or an annotation.
+///
+/// # Errors
+/// Says what to write.
+pub fn mode_of(word: &str) -> Result<SessionMode, String> {
+    match word {
+        "revive" => Ok(SessionMode::Revive),
+        "pin" => Ok(SessionMode::Pin),
+        "pass" => Ok(SessionMode::Pass),
+        _ => Err(format!("{word:?} is not known; write revive, pin or pass")),
+    }
+}
+
+pub(super) const SESSIONS: Kind<SessionMode> = Kind::words(&["revive", "pin", "pass"], mode_of);
+pub(super) const STANDALONE_GET: Kind<StandaloneGet> =
+    Kind::words(&["pass", "refuse"], |text| match text {
+        "pass" => Ok(StandaloneGet::Pass),
+        "refuse" => Ok(StandaloneGet::Refuse),
+        _ => Err(format!("{text:?} is not known; write pass or refuse")),
+    });
+const FILE: Kind<PathBuf> = Kind::text(|text| {
+    if text.is_empty() {
+        return Err("is empty; write the name of a file".to_owned());
+    }
+    Ok(PathBuf::from(text))
+});
+const PEER: Kind<String> = Kind::text(|text| {
+    let wrong =
+        || format!("{text:?} is not an address; write host:port of a replica's admin listener");
+    let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
+    match authority.port_u16() {
+        Some(1..) if !text.contains('@') => Ok(text.to_owned()),
+        _ => Err(wrong()),
+    }
+});

@@ -1,0 +1,298 @@
+//! MCP sessions that outlive what kills them: a client holds a sealed token instead of its server's id, and the
+//! token says where the session lives, so that any replica can find it and begin it anew.
+//!
+//! Knows endpoints, keys and bytes; never a request, a route or how a server is asked.
+
+pub mod homes;
+pub mod keys;
+pub mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+
+use crate::config::SessionsConfig;
+use crate::upstream::EndpointId;
+use homes::{Home, Homes};
+use keys::{BadKey, Keyring};
+use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId};
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFault {
+    /// A file cannot be read.
+    #[error("sessions.keyFiles: {0} cannot be read: {1}")]
+    File(PathBuf, #[source] std::io::Error),
+    /// A file holds no key.
+    #[error("sessions.keyFiles: {0} {1}")]
+    Key(PathBuf, #[source] BadKey),
+    /// None was given, and none can be made.
+    #[error("a key for sessions cannot be made: {0}")]
+    Random(#[source] BadKey),
+}
+
+/// All sessions of the proxy.
+#[derive(Debug)]
+pub struct Sessions {
+    keys: ArcSwap<Keyring>,
+    /// Where revived ones live.
+    pub homes: Homes,
+    max_age: Duration,
+}
+
+/// A session that a request belongs to.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// Of its token.
+    pub id: TokenId,
+    /// What the token says.
+    pub session: Session,
+    /// Where it lives now.
+    pub home: Home,
+}
+
+/// What a request's `Mcp-Session-Id` is.
+#[derive(Debug)]
+pub enum Admission {
+    /// A server's own id, which passes as it is.
+    Foreign,
+    /// A token that does not count here, and why.
+    Refused(&'static str),
+    /// A token of this route.
+    Admitted(Box<Ticket>),
+}
+
+/// A session that begins.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    /// Host of its route.
+    pub host: &'a str,
+    /// Where it lives.
+    pub endpoint: EndpointId,
+    /// What the server calls it.
+    pub id: &'a HeaderValue,
+    /// The Agent that begins it, as `namespace/name`.
+    pub caller: Option<String>,
+    /// `params` of its `initialize`.
+    pub params: Option<String>,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// No session yet, with the keys of the configuration.
+    ///
+    /// # Errors
+    /// [`KeyFault`].
+    pub fn new(config: &SessionsConfig) -> Result<Self, KeyFault> {
+        let keys = ArcSwap::from_pointee(read_keys(config)?);
+        Ok(Self { keys, homes: Homes::default(), max_age: config.max_age })
+    }
+
+    /// Whether the keys of this configuration can be used.
+    ///
+    /// # Errors
+    /// [`KeyFault`].
+    pub fn check(config: &SessionsConfig) -> Result<(), KeyFault> {
+        read_keys(config).map(drop)
+    }
+
+    /// Reads the files again; what is sealed from now on is sealed by the first key. Without files the key of the
+    /// start stays.
+    ///
+    /// # Errors
+    /// [`KeyFault`]; the keys of before stay in force.
+    pub fn renew(&self, config: &SessionsConfig) -> Result<(), KeyFault> {
+        if !config.key_files.is_empty() {
+            self.keys.store(Arc::new(read_keys(config)?));
+        }
+        Ok(())
+    }
+
+    /// The token of a session that begins, and what it is called in logs. `None` where the server's id is too long
+    /// for one.
+    #[must_use]
+    pub fn begin(&self, birth: Birth<'_>) -> Option<(HeaderValue, TokenId)> {
+        let id = birth.id.as_bytes();
+        if id.len() > MAX_ID {
+            return None;
+        }
+        let session = Session {
+            issued: now().as_secs(),
+            address: birth.endpoint.address,
+            uid: birth.endpoint.uid.as_deref().map(str::to_owned),
+            id: id.to_vec(),
+            caller: birth.caller,
+            params: birth.params.filter(|params| params.len() <= MAX_PARAMS),
+        };
+        let (token, id) = session.seal(&self.keys.load(), birth.host)?;
+        Some((HeaderValue::try_from(token).ok()?, id))
+    }
+
+    /// What this id is for a request on the route of `host`, sent by the Agent `caller` (namespace and name) as far
+    /// as that is known.
+    #[must_use]
+    pub fn admit(
+        &self,
+        token: &HeaderValue,
+        host: &str,
+        caller: Option<(&str, &str)>,
+    ) -> Admission {
+        let (session, id) = match Session::open(&self.keys.load(), host, token.as_bytes()) {
+            Ok(opened) => opened,
+            Err(NoToken::Foreign) => return Admission::Foreign,
+            Err(NoToken::Bad(why)) => return Admission::Refused(why),
+        };
+        if now().as_secs() > session.issued.saturating_add(self.max_age.as_secs()) {
+            return Admission::Refused("it is older than sessions.maxAge");
+        }
+        let began = session.caller.as_deref().and_then(|began| began.split_once('/'));
+        if let (Some(began), Some(caller)) = (began, caller)
+            && began != caller
+        {
+            return Admission::Refused("another Agent began the session");
+        }
+        let home = self.homes.of(id).or_else(|| session.birthplace());
+        match home {
+            Some(home) => Admission::Admitted(Box::new(Ticket { id, session, home })),
+            None => Admission::Refused("it holds no id"),
+        }
+    }
+}
+
+/// Time since 1970.
+#[must_use]
+pub fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+fn read_keys(config: &SessionsConfig) -> Result<Keyring, KeyFault> {
+    if config.key_files.is_empty() {
+        return Keyring::random().map_err(KeyFault::Random);
+    }
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| KeyFault::File(path.clone(), error))
+    };
+    let texts = config.key_files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    Keyring::read(texts.iter().map(String::as_str)).map_err(|(at, why)| {
+        KeyFault::Key(config.key_files.get(at).cloned().unwrap_or_default(), why)
+    })
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Whether its home may not be known here yet: another replica has just learned of it.
+    #[must_use]
+    pub fn is_young(&self) -> bool {
+        const YOUNG: Duration = Duration::from_secs(10);
+        let began = Duration::from_secs(self.session.issued);
+        now().saturating_sub(began.max(Duration::from_millis(self.home.since))) < YOUNG
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Where it began.
+    fn birthplace(&self) -> Option<Home> {
+        let uid = self.uid.as_deref().map(Arc::from);
+        let endpoint = EndpointId { address: self.address, uid };
+        let id = HeaderValue::from_bytes(&self.id).ok()?;
+        Some(Home { endpoint, id: Some(id), since: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> EndpointId {
+        EndpointId { address: ([10, 0, 0, 1], 8080).into(), uid: Some("u".into()) }
+    }
+
+    fn begun(sessions: &Sessions, caller: Option<&str>) -> (HeaderValue, TokenId) {
+        let id = HeaderValue::from_static("server-id");
+        let caller = caller.map(str::to_owned);
+        let params = Some("{}".to_owned());
+        let birth = Birth { host: "a.b", endpoint: endpoint(), id: &id, caller, params };
+        sessions.begin(birth).unwrap()
+    }
+
+    fn sessions() -> Sessions {
+        Sessions::new(&SessionsConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn a_session_is_found_where_it_began_or_moved_to() {
+        let sessions = sessions();
+        let (token, id) = begun(&sessions, None);
+        let home = || match sessions.admit(&token, "a.b", Some(("n", "any"))) {
+            Admission::Admitted(ticket) => ticket.home,
+            other => panic!("{other:?}"),
+        };
+        let server_id = Some(HeaderValue::from_static("server-id"));
+        assert_eq!(home(), Home { endpoint: endpoint(), id: server_id, since: 0 });
+        let moved = Home { endpoint: endpoint(), id: None, since: 9 };
+        assert!(sessions.homes.slot(id).moved(moved.clone()));
+        assert_eq!(home(), moved);
+    }
+
+    #[test]
+    fn a_token_counts_for_its_route_its_agent_and_its_time() {
+        let sessions = sessions();
+        let (token, _) = begun(&sessions, Some("team-a/helper"));
+        let admit = |host, caller| sessions.admit(&token, host, caller);
+        for caller in [None, Some(("team-a", "helper"))] {
+            assert!(matches!(admit("a.b", caller), Admission::Admitted(_)), "{caller:?}");
+        }
+        assert!(matches!(admit("a.b", Some(("team-b", "helper"))), Admission::Refused(_)));
+        assert!(matches!(admit("a.c", None), Admission::Refused(_)));
+        let own = HeaderValue::from_static("server-id");
+        assert!(matches!(sessions.admit(&own, "a.b", None), Admission::Foreign));
+        let mut old = Session::open(&sessions.keys.load(), "a.b", token.as_bytes()).unwrap().0;
+        old.issued -= sessions.max_age.as_secs() + 1;
+        let (old, _) = old.seal(&sessions.keys.load(), "a.b").unwrap();
+        let old = HeaderValue::try_from(old).unwrap();
+        assert!(matches!(sessions.admit(&old, "a.b", None),
+            Admission::Refused(why) if why.contains("maxAge")));
+    }
+
+    #[test]
+    fn what_is_too_long_is_left_out_or_not_replaced() {
+        let sessions = sessions();
+        let born = |id: &str, params: String| {
+            let id = HeaderValue::from_str(id).unwrap();
+            let params = Some(params);
+            let birth = Birth { host: "a.b", endpoint: endpoint(), id: &id, caller: None, params };
+            sessions.begin(birth).map(|(token, _)| sessions.admit(&token, "a.b", None))
+        };
+        assert!(born(&"x".repeat(MAX_ID + 1), String::new()).is_none());
+        match born(&"x".repeat(MAX_ID), "y".repeat(MAX_PARAMS + 1)) {
+            Some(Admission::Admitted(ticket)) => assert_eq!(ticket.session.params, None),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn faults_of_key_files_name_the_file() {
+        let folder = std::env::temp_dir().join(format!("kagent-proxy-keys-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (good, bad) = (folder.join("good"), folder.join("bad"));
+        std::fs::write(&good, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        std::fs::write(&bad, "short").unwrap();
+        let config = |files: &[&PathBuf]| SessionsConfig {
+            key_files: files.iter().map(|&file| file.clone()).collect(),
+            ..SessionsConfig::default()
+        };
+        let sessions = Sessions::new(&config(&[&good])).unwrap();
+        let said = sessions.renew(&config(&[&good, &bad])).unwrap_err().to_string();
+        assert!(said.contains("bad") && said.contains("base64"), "{said}");
+        let said = Sessions::new(&config(&[&folder.join("none")])).unwrap_err().to_string();
+        assert!(said.contains("none cannot be read"), "{said}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,136 @@
+//! Where revived sessions live now: their clients keep the old token.
+//!
+//! Bounded: the one that was used longest ago is forgotten first, and would be revived once more. Whoever
+//! revives a session has its turn; the others wait for it. Knows no network.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashlink::LruCache;
+use http::HeaderValue;
+
+use super::token::TokenId;
+use crate::upstream::EndpointId;
+
+/// Sessions that are remembered at once; one takes about 400 bytes.
+pub const MAX_HOMES: usize = 20_000;
+
+/// Where a session lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What the server calls the session; `None` if it has none any more.
+    pub id: Option<HeaderValue>,
+    /// When it moved there, in milliseconds since 1970; 0 if it was born there.
+    pub since: u64,
+}
+
+/// All revived sessions.
+#[derive(Debug)]
+pub struct Homes(Mutex<LruCache<TokenId, Arc<Slot>>>);
+
+/// One session that was revived, or is about to be.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// Held by who revives it.
+    pub turn: tokio::sync::Mutex<()>,
+    home: Mutex<Option<Home>>,
+}
+
+// === impl Homes ===
+
+impl Default for Homes {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_HOMES)))
+    }
+}
+
+impl Homes {
+    /// Where it lives, if it ever moved.
+    #[must_use]
+    pub fn of(&self, token: TokenId) -> Option<Home> {
+        let slot = self.lock().get(&token).map(Arc::clone)?;
+        slot.home()
+    }
+
+    /// Its slot, made if there is none.
+    #[must_use]
+    pub fn slot(&self, token: TokenId) -> Arc<Slot> {
+        let mut slots = self.lock();
+        if let Some(slot) = slots.get(&token) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::<Slot>::default();
+        slots.insert(token, Arc::clone(&slot));
+        slot
+    }
+
+    /// It has ended.
+    pub fn forget(&self, token: TokenId) {
+        self.lock().remove(&token);
+    }
+
+    /// How many are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, LruCache<TokenId, Arc<Slot>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// Where it lives, if it ever moved.
+    #[must_use]
+    pub fn home(&self) -> Option<Home> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It has moved; false if it is known to have moved elsewhere since.
+    pub fn moved(&self, home: Home) -> bool {
+        let mut known = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref().is_some_and(|known| known.since > home.since) {
+            return false;
+        }
+        *known = Some(home);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home(port: u16, since: u64) -> Home {
+        let endpoint = EndpointId { address: ([10, 0, 0, 1], port).into(), uid: None };
+        Home { endpoint, id: Some(HeaderValue::from_static("x")), since }
+    }
+
+    #[test]
+    fn the_newest_home_counts_and_the_oldest_session_goes_first() {
+        let homes = Homes(Mutex::new(LruCache::new(2)));
+        let [a, b, c] = [1, 2, 3].map(|n| TokenId([n; 16]));
+        assert!(homes.slot(a).moved(home(1, 5)));
+        assert!(!homes.slot(a).moved(home(2, 4)), "that was before");
+        assert_eq!(homes.of(a), Some(home(1, 5)));
+        assert!(homes.slot(a).moved(home(2, 6)));
+        assert_eq!(homes.of(a), Some(home(2, 6)));
+        assert_eq!(homes.slot(b).home(), None, "it has not moved");
+        assert!(homes.of(a).is_some(), "used");
+        assert!(homes.slot(c).moved(home(3, 1)));
+        assert_eq!((homes.of(b), homes.len()), (None, 2), "the one that was not");
+        homes.forget(a);
+        assert_eq!((homes.of(a), homes.of(c)), (None, Some(home(3, 1))));
+    }
+}
