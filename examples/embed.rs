@@ -16,6 +16,7 @@ use kagent_proxy::config::{Config, RouteConfig, RouteTarget, target::parse_targe
 use kagent_proxy::proxy::Proxy;
 use kagent_proxy::proxy::request::conn::{ConnTask, Connection};
 use kagent_proxy::proxy::service::ProxyService;
+use kagent_proxy::session::Sessions;
 use kagent_proxy::telemetry::{access_log::AccessLog, metrics::Metrics};
 use kagent_proxy::{drain, static_routes};
 use tokio::net::TcpListener;
@@ -33,7 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let (_trigger, watch) = drain::channel();
     let name = "embedded".to_owned();
-    let proxy = Proxy::new(built.table, metrics, AccessLog::off(), &config, watch, name)?;
+    let sessions = Arc::new(Sessions::new(&config.sessions)?);
+    let proxy = Proxy::new(built.table, metrics, AccessLog::off(), &config, watch, name, sessions)?;
     let proxy = Arc::new(proxy);
     let listener = TcpListener::bind("127.0.0.1:8090").await?;
     loop {

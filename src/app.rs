@@ -25,6 +25,7 @@ use crate::listener::{self, Listener, Shared};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
+use crate::session::{KeyFault, Sessions};
 use crate::socket;
 use crate::static_routes::{self, RouteFault};
 use crate::supervise::keep_running;
@@ -50,6 +51,9 @@ pub enum BuildError {
     /// A listener's TLS files are unusable.
     #[error("listener {0}: tls.{1}")]
     Tls(String, #[source] TlsError),
+    /// The keys of sessions are unusable.
+    #[error("{0}")]
+    Keys(#[from] KeyFault),
     /// The recorder or the instance's name is unusable.
     #[error("cannot set up: {0}")]
     Setup(String),
@@ -66,6 +70,7 @@ pub struct Bound {
     config: Config,
     view: Arc<ArcSwap<serde_json::Value>>,
     proxy: Arc<Proxy>,
+    sessions: Arc<Sessions>,
     clusters: Vec<Arc<Cluster>>,
     listeners: Vec<Listener>,
     /// Each with what it is for.
@@ -121,9 +126,18 @@ impl App {
         }
         let (trigger, watch) = drain::channel();
         let log = access_log(&config)?;
-        let proxy =
-            Proxy::new(built.table, metrics.clone(), log, &config, watch.clone(), pseudonym())
-                .map_err(|e| BuildError::Setup(e.to_string()))?;
+        let sessions = Arc::new(Sessions::new(&config.sessions)?);
+        let (name, follows) = (pseudonym(), watch.clone());
+        let proxy = Proxy::new(
+            built.table,
+            metrics.clone(),
+            log,
+            &config,
+            follows,
+            name,
+            Arc::clone(&sessions),
+        )
+        .map_err(|e| BuildError::Setup(e.to_string()))?;
         Ok(Bound {
             addresses,
             admin_address,
@@ -131,6 +145,7 @@ impl App {
             config,
             view,
             proxy: Arc::new(proxy),
+            sessions,
             clusters: built.fresh,
             listeners,
             admin_listeners,
@@ -203,6 +218,7 @@ impl Bound {
             file,
             config: self.config.clone(),
             proxy: Arc::clone(&self.proxy),
+            sessions: Arc::clone(&self.sessions),
             metrics: self.metrics.clone(),
             acceptors: acceptors.collect(),
             view: Arc::clone(&self.view),

@@ -177,6 +177,18 @@ impl RequestBody {
         let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
     }
 
+    /// The whole body in one piece, read to its end; `None` if it is larger than what is remembered, has trailers,
+    /// breaks off or does not end in time.
+    pub async fn gather(mut self) -> Option<Self> {
+        if let Source::Own(_) = self.source {
+            return Some(self);
+        }
+        let upload = Arc::clone(&self.upload);
+        let read = async { while let Some(Ok(_)) = self.frame().await {} };
+        let _in_time = tokio::time::timeout(DISCARD_WAIT, read).await;
+        Self::again(&upload)
+    }
+
     /// Reads the rest and throws it away while the response goes out: a connection that is closed with
     /// unread bytes is reset, and the response with it, before a client that is still sending has read
     /// it. Bounded; behind an unanswered `Expect` nothing is on its way.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use http::Version;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use ipnet::IpNet;
 
@@ -15,6 +15,8 @@ use ipnet::IpNet;
 pub const X_KAGENT_HOST: HeaderName = HeaderName::from_static("x-kagent-host");
 /// Session of MCP streamable HTTP (MCP 2025-03-26, "Session Management").
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// What client and server of a session agreed upon (MCP 2025-06-18, "Protocol Version Header").
+pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What traces call a request (W3C Trace Context).
@@ -96,6 +98,13 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {
         trailers.remove(name);
     }
+}
+
+/// Whether a message is `text/event-stream`, with parameters or without.
+#[must_use]
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..17));
+    value.is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).

@@ -3,6 +3,8 @@
 //! Never a socket, a clock, a header map or `async`. The bodies in `proxy/` and the connections in
 //! `listener/` feed them.
 
+pub mod answered;
 pub mod h2_heads;
 pub mod jsonrpc;
+pub mod mcp;
 pub mod sse;

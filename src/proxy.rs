@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod error;
+pub mod instead;
 pub mod limiter;
 pub mod reason;
 pub mod record;
@@ -33,11 +34,13 @@ use self::request::facts::Facts;
 use self::request::prepare::prepare;
 use self::request::{Ingress, received};
 use self::send::Delivery;
+use self::send::delivered::Delivered;
 use self::send::hold::Holds;
 use crate::body::RequestBody;
 use crate::config::{Config, ListenerLimits};
 use crate::drain::Watch;
 use crate::route::RouteTable;
+use crate::session::Sessions;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
@@ -93,7 +96,7 @@ impl Proxy {
     /// The path of a request.
     async fn serve(
         &self,
-        conn: &Connection,
+        conn: &Arc<Connection>,
         mut request: Boxed,
         record: &mut Recorder,
     ) -> Result<Reply, Refused> {
@@ -103,8 +106,12 @@ impl Proxy {
         };
         record.read(&facts);
         let client = prepare(&mut request, &facts, conn, &self.ingress);
-        let (response, way) = self.delivery.deliver(conn, &facts, request, record).await?;
-        Reply::of(response, (&facts, way, conn), client, &self.egress, record)
+        match self.delivery.deliver(conn, &facts, request, record).await? {
+            Delivered::Response(response, way) => {
+                Reply::of(response, (&facts, way, conn), client, &self.egress, record)
+            }
+            Delivered::Instead(instead) => Ok(Reply::Instead(instead, Box::new(facts))),
+        }
     }
 
     fn read(&self, request: &Request<RequestBody>) -> Result<Facts, ProxyError> {
@@ -139,6 +146,7 @@ impl Proxy {
         config: &Config,
         watch: Watch,
         pseudonym: String,
+        sessions: Arc<Sessions>,
     ) -> Result<Self, http::header::InvalidHeaderValue> {
         let ingress = Ingress {
             limits: config.listener.clone(),
@@ -147,9 +155,10 @@ impl Proxy {
             pseudonym,
         };
         let holds = Holds::new(config.hold.clone(), metrics.held());
-        let delivery = Delivery::new(routes, holds, config.discovery.inherited.hold);
+        let unknown = config.discovery.inherited.hold;
+        let delivery = Delivery::new(routes, holds, unknown, Arc::clone(&sessions));
         let public_url = config.public_url.clone();
-        let egress = Egress { public_url, watch, tunnels: TaskTracker::new() };
+        let egress = Egress { public_url, watch, tunnels: TaskTracker::new(), sessions };
         Ok(Self { ingress, delivery, egress, metrics, log, open: Arc::default() })
     }
 

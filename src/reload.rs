@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::config::{self, Config, ConfigFaults, ListenerConfig, Loaded, Secret};
 use crate::listener::tls::Acceptor;
 use crate::proxy::Proxy;
+use crate::session::{KeyFault, Sessions};
 use crate::static_routes::{self, Built, RouteFault};
 use crate::supervise::keep_running;
 use crate::telemetry::metrics::Metrics;
@@ -38,6 +39,8 @@ pub struct Reload {
     pub proxy: Arc<Proxy>,
     /// For the handles of new routes.
     pub metrics: Metrics,
+    /// Whose keys are followed.
+    pub sessions: Arc<Sessions>,
     /// By the name of the listener.
     pub acceptors: Vec<(Arc<str>, Arc<Acceptor>)>,
     /// What `/config` shows.
@@ -73,6 +76,8 @@ enum Refused {
     Route(#[from] RouteFault),
     #[error("listener {0}: tls.{1}")]
     Listener(String, #[source] TlsError),
+    #[error("{0}")]
+    Keys(#[from] KeyFault),
 }
 
 // === impl Reload ===
@@ -140,6 +145,10 @@ impl Reload {
                 }
             }
         }
+        if let Err(fault) = self.sessions.renew(&self.config.sessions) {
+            whole = false;
+            tracing::error!(%fault, "the old keys of sessions stay");
+        }
         for route in self.proxy.routes().statics() {
             match static_routes::client_configs(&route.config) {
                 Ok(None) => {}
@@ -163,6 +172,7 @@ impl Reload {
     fn prepare(&self, loaded: &Loaded) -> Result<(Built, Vec<Arc<rustls::ServerConfig>>), Refused> {
         let table = self.proxy.routes();
         let built = static_routes::build(&loaded.config, &self.metrics, Some(&table))?;
+        Sessions::check(&loaded.config.sessions)?;
         let mut certificates = Vec::new();
         for (name, _) in &self.acceptors {
             // Listeners themselves are those of the start; their files may be others now.
@@ -195,6 +205,10 @@ impl Reload {
         for (cluster, configs) in built.tls {
             cluster.replace_tls(configs);
         }
+        // They were read a moment ago; what changed since is seen at the next look.
+        if let Err(fault) = self.sessions.renew(&loaded.config.sessions) {
+            tracing::error!(%fault, "the old keys of sessions stay");
+        }
         for ((_, acceptor), config) in self.acceptors.iter().zip(certificates) {
             acceptor.replace(config);
         }
@@ -209,6 +223,7 @@ impl Reload {
         config.routes = loaded.config.routes.clone();
         config.default_routes = loaded.config.default_routes.clone();
         config.cluster_domain = loaded.config.cluster_domain.clone();
+        config.sessions.key_files = loaded.config.sessions.key_files.clone();
         for listener in &mut config.listeners {
             let same = |new: &&ListenerConfig| new.name == listener.name;
             let tls = loaded.config.listeners.iter().find(same).and_then(|new| new.tls.clone());
@@ -250,5 +265,5 @@ fn secret_files(config: &Config) -> Vec<PathBuf> {
         Secret::File(path) => Some(path.clone()),
         Secret::Inline(_) => None,
     });
-    files.collect()
+    files.chain(config.sessions.key_files.iter().cloned()).collect()
 }

@@ -3,6 +3,7 @@
 //! Knows the log configuration and the recorders; nothing of requests.
 
 pub mod access_log;
+pub mod family;
 pub mod log;
 pub mod metrics;
 pub mod names;

@@ -56,6 +56,12 @@ impl Tap {
         self.lock().as_ref().is_some_and(Replay::wants_start)
     }
 
+    /// The first bytes; they stay remembered.
+    #[must_use]
+    pub fn start(&self) -> Option<Bytes> {
+        self.lock().as_ref().map(Replay::start)
+    }
+
     /// The first bytes; everything is forgotten by this.
     #[must_use]
     pub fn take_start(&self) -> Option<Bytes> {

@@ -159,6 +159,19 @@ impl ProxyError {
         }
     }
 
+    /// Whether the backend may have done what it was asked: the request was written, and not answered in a way
+    /// that could be read.
+    #[must_use]
+    pub const fn may_have_run(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamReset(..)
+                | Self::UpstreamProtocol(..)
+                | Self::BadResponse(..)
+                | Self::HeadTimeout(..)
+        )
+    }
+
     /// What would have fitted.
     #[must_use]
     pub fn candidates(&self) -> &[String] {

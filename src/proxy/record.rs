@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::body::{RequestBody, Upload};
 use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
 use crate::proxy::call::Kind;
+use crate::proxy::instead::Care;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
@@ -36,6 +37,8 @@ pub struct Recorder {
     /// Counted as an open stream or tunnel.
     is_stream: bool,
     reopened: bool,
+    session: Option<u32>,
+    care: Care,
     events: u64,
     route: Option<Arc<Route>>,
     status: u16,
@@ -82,6 +85,8 @@ impl Recorder {
             upload: Arc::clone(request.body().upload()),
             is_stream: false,
             reopened: false,
+            session: None,
+            care: Care::None,
             events: 0,
             route: None,
             status: 0,
@@ -116,6 +121,16 @@ impl Recorder {
     /// The head has been read.
     pub fn read(&mut self, facts: &Facts) {
         self.reopened = facts.reopened;
+    }
+
+    /// It belongs to the session that logs call this.
+    pub fn in_session(&mut self, session: u32) {
+        self.session = Some(session);
+    }
+
+    /// This was done for its session.
+    pub fn cared(&mut self, care: Care) {
+        self.care = care;
     }
 
     /// Whether it is a re-opened MCP event stream.
@@ -226,6 +241,8 @@ impl Recorder {
             class: self.kind.as_str(),
             status: self.status,
             outcome: self.outcome,
+            session: self.session,
+            care: self.care.word(),
             traceparent: self.head.traceparent(),
             bytes: self.bytes,
             is_stream: self.is_stream,
@@ -275,6 +292,8 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
         class: Kind::Unary.as_str(),
         status: reason.status().as_u16(),
         outcome: Outcome::Refused(reason.word()),
+        session: None,
+        care: "",
         traceparent: "",
         bytes: 0,
         is_stream: false,

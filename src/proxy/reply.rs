@@ -6,13 +6,18 @@ pub mod body;
 pub mod card;
 pub mod guard;
 pub mod head;
+pub mod held;
+pub mod instead;
 pub mod plan;
 pub mod refuse;
 pub mod relay;
+pub mod session;
 pub mod timeouts;
 pub mod tunnel;
 pub mod unread;
 pub mod watchdog;
+
+use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -24,11 +29,13 @@ use self::plan::RelayPlan;
 use self::timeouts::BodyTimeouts;
 use super::call::Kind;
 use super::error::{ProxyError, Refused};
+use super::instead::Instead;
 use super::record::Recorder;
 use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::way::Way;
 use crate::drain::Watch;
+use crate::session::Sessions;
 use crate::upstream::Leased;
 
 /// What holds for every response.
@@ -40,6 +47,8 @@ pub struct Egress {
     pub watch: Watch,
     /// Connections that became tunnels; the drain waits for them.
     pub tunnels: TaskTracker,
+    /// Gives those that begin their tokens.
+    pub sessions: Arc<Sessions>,
 }
 
 /// How a response is passed on.
@@ -50,6 +59,8 @@ pub enum Reply {
     Card(Response<Leased>, RelayPlan, Box<Card>),
     /// As a tunnel.
     Tunnel(Response<Leased>, BodyTimeouts, OnUpgrade),
+    /// None: this in its place.
+    Instead(Instead, Box<Facts>),
 }
 
 // === impl Reply ===
@@ -68,6 +79,7 @@ impl Reply {
         record: &mut Recorder,
     ) -> Result<Self, Refused> {
         head::rewrite(&mut response, &way);
+        session::name(&mut response, (facts, &way), &egress.sessions, record);
         let to = &way.route.config.to;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client.filter(|_| to.websocket) else {
@@ -79,7 +91,8 @@ impl Reply {
             return Ok(Self::Tunnel(response, limits, client));
         }
         let (head, leased) = response.into_parts();
-        let plan = RelayPlan::new(&head, facts, &way, &egress.watch, record.started());
+        let mut plan = RelayPlan::new(&head, facts, &way, &egress.watch, record.started());
+        plan.await_answer(&way, record.upload());
         record.on_head(head.status, plan.kind);
         let response = Response::from_parts(head, leased);
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
@@ -97,6 +110,9 @@ impl Reply {
             Self::Card(response, plan, card) => card::pass(response, plan, *card, record).await,
             Self::Tunnel(response, limits, client) => {
                 tunnel::open(response, client, limits, record, &egress.tunnels)
+            }
+            Self::Instead(instead, facts) => {
+                instead::response(instead, *facts, &egress.watch, record)
             }
         }
     }

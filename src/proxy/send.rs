@@ -5,43 +5,54 @@
 //! of force. Ends with the headers of a response; never reads or writes a response body.
 
 pub mod attempt;
+pub mod delivered;
 pub mod dial;
 pub mod hold;
 pub mod refusal;
 pub mod resolve;
 pub mod retry;
+pub mod revive;
+pub mod session;
+pub mod trip;
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Request;
 use tokio::time::Instant;
 
 use self::attempt::{Failure, attempt};
+use self::delivered::Delivered;
 use self::hold::Holds;
 use self::refusal::{Refusals, explain_refusal};
 use self::resolve::{Unrouted, resolve};
 use self::retry::Retry;
+use self::revive::Reviver;
+use self::session::SessionDelivery;
 use super::call::Kind;
 use super::error::{ProxyError, Refused};
+use super::instead::Care;
 use super::record::Recorder;
 use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::routes::Routes;
 use super::way::Way;
-use crate::body::RequestBody;
+use crate::body::{RequestBody, Upload};
 use crate::config::HoldTimes;
+use crate::protocol::jsonrpc::Message;
 use crate::route::{NoRoute, RouteTable};
-use crate::upstream::Leased;
+use crate::session::Sessions;
+use crate::telemetry::family::SessionEvent;
 
 /// Delivers requests.
 #[derive(Debug)]
 pub struct Delivery {
     /// The table in force.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
     holds: Holds,
     /// For hosts that are not known yet.
     unknown: HoldTimes,
     refusals: Refusals,
+    sessions: Arc<SessionDelivery>,
 }
 
 type Boxed = Box<Request<RequestBody>>;
@@ -51,21 +62,29 @@ type Boxed = Box<Request<RequestBody>>;
 impl Delivery {
     /// Delivers by these routes; hosts that are not known yet wait for `unknown`.
     #[must_use]
-    pub fn new(table: RouteTable, holds: Holds, unknown: HoldTimes) -> Self {
-        Self { routes: Routes::new(table), holds, unknown, refusals: Refusals::default() }
+    pub fn new(
+        table: RouteTable,
+        holds: Holds,
+        unknown: HoldTimes,
+        sessions: Arc<Sessions>,
+    ) -> Self {
+        let routes = Arc::new(Routes::new(table));
+        let reviver = Reviver { routes: Arc::clone(&routes), holds: holds.clone(), sessions };
+        let sessions = Arc::new(SessionDelivery::new(reviver));
+        Self { routes, holds, unknown, refusals: Refusals::default(), sessions }
     }
 
-    /// Gets the request to a backend. Returns the response and the way it was sent.
+    /// Gets the request to a backend.
     ///
     /// # Errors
     /// [`Refused`], with what is left of the request.
     pub async fn deliver(
         &self,
-        conn: &Connection,
+        conn: &Arc<Connection>,
         facts: &Facts,
         mut request: Boxed,
         record: &mut Recorder,
-    ) -> Result<(Response<Leased>, Way), Refused> {
+    ) -> Result<Delivered, Refused> {
         let mut retry = Retry::new(&self.holds, conn.peer.ip(), record.started());
         let mut way = match resolve(&self.routes.current(), conn, facts) {
             Ok(way) => way,
@@ -75,6 +94,23 @@ impl Delivery {
                 Err(error) => return Err(Refused::unsent(error, *request)),
             },
         };
+        if facts.session.is_some() {
+            match self.sessions.ticket(&way, facts) {
+                Ok(None) => {}
+                Ok(Some(ticket)) => {
+                    let way = (way, ticket);
+                    // Boxed: most requests have no session.
+                    let delivery = self.sessions.deliver(conn, facts, way, request, record);
+                    return Box::pin(delivery).await;
+                }
+                Err(instead) => {
+                    record.enter(&way.route, facts.kind);
+                    record.cared(Care::Lost);
+                    request.into_body().discard();
+                    return Ok(Delivered::Instead(instead));
+                }
+            }
+        }
         loop {
             if record.enter(&way.route, facts.kind) {
                 way.route.cluster.budget.sent();
@@ -86,18 +122,23 @@ impl Delivery {
                     retry.release();
                     record.on_connection();
                     match attempt(&way, facts, lease, record.age(), request).await {
-                        Ok(response) => return Ok((response, way)),
+                        Ok(response) => return Ok(Delivered::Response(response, way)),
                         Err(failure) => failure,
                     }
                 }
                 Err(error) => Failure::Unreachable(request, error),
             };
-            (request, way) = Box::pin(self.after(failure, way, conn, facts, &mut retry)).await?;
+            let upload = record.upload();
+            let after = Box::pin(self.after(failure, way, conn, facts, &mut retry, upload)).await;
+            (request, way) = match after {
+                Ok(again) => again,
+                Err(end) => return end,
+            };
         }
     }
 
-    /// What becomes of a request that got no response: it is over, or it is sent again after a while, by
-    /// the route that is in force then.
+    /// What becomes of a request that got no response: it is sent again after a while, by the route that is in
+    /// force then, or it ends like this.
     async fn after(
         &self,
         failure: Failure,
@@ -105,12 +146,13 @@ impl Delivery {
         conn: &Connection,
         facts: &Facts,
         retry: &mut Retry<'_>,
-    ) -> Result<(Boxed, Way), Refused> {
+        upload: &Upload,
+    ) -> Result<(Boxed, Way), Result<Delivered, Refused>> {
         let request = match failure {
-            Failure::Over(error) => return Err(Refused::sent(error)),
+            Failure::Over(error) => return Err(unanswered(error, &way, upload)),
             Failure::Broken(broken) => {
                 if !retry.may_repeat(&way.route, &broken).await {
-                    return Err(Refused::sent(broken.error));
+                    return Err(unanswered(broken.error, &way, upload));
                 }
                 way.route.metrics.retries.increment(1);
                 broken.request
@@ -119,7 +161,7 @@ impl Delivery {
                 // A route that is out of force says nothing of the host; the table does.
                 let retired = way.route.cluster.is_retired() && !self.routes.is_current(&way.table);
                 if !retired && let Err(error) = retry.wait(&way.route, error).await {
-                    return Err(Refused::unsent(error, *request));
+                    return Err(Err(Refused::unsent(error, *request)));
                 }
                 request
             }
@@ -132,7 +174,7 @@ impl Delivery {
         }
         match self.wait_for_way(conn, facts, retry).await {
             Ok(way) => Ok((request, way)),
-            Err(error) => Err(Refused::unsent(error, *request)),
+            Err(error) => Err(Err(Refused::unsent(error, *request))),
         }
     }
 
@@ -194,5 +236,17 @@ impl Delivery {
             _ => return None,
         };
         (until > Instant::now()).then_some(until)
+    }
+}
+
+/// The end of a request that was sent and not answered: an error, but for a call that must not be made again.
+fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered, Refused> {
+    let start = upload.tap.start().unwrap_or_default();
+    match session::lost(&error, &Message::read(&start), &way.route.config.host, false) {
+        Some(instead) => {
+            way.route.metrics.session(SessionEvent::AnsweredLost);
+            Ok(Delivered::Instead(instead))
+        }
+        None => Err(Refused::sent(error)),
     }
 }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::route::{ObjectId, Route, RouteTable};
 
 /// Where a request goes.
@@ -17,4 +19,15 @@ pub struct Way {
     pub query: Option<Arc<str>>,
     /// The Agent that sends it, where its address names one.
     pub caller: Option<ObjectId>,
+    /// The session it belongs to, if the proxy looks after that.
+    pub session: Option<Box<InSession>>,
+}
+
+/// What a session is called on both sides of the proxy.
+#[derive(Clone, Debug)]
+pub struct InSession {
+    /// By the client, for the session's whole life.
+    pub token: HeaderValue,
+    /// By its server; `None` if that has no name for it.
+    pub server_id: Option<HeaderValue>,
 }

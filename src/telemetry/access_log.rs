@@ -151,6 +151,9 @@ impl Record<'_> {
                 milliseconds(out, time)?;
             }
         }
+        if let Some(session) = self.session {
+            write!(out, r#","session":"{session:08x}","session_event":"{}""#, self.care)?;
+        }
         out.write_all(b"}\n")
     }
 
@@ -168,6 +171,9 @@ impl Record<'_> {
                 write!(out, " {name}=")?;
                 milliseconds(out, time)?;
             }
+        }
+        if let Some(session) = self.session {
+            write!(out, " session={session:08x} session_event={:?}", self.care)?;
         }
         out.write_all(b"\n")
     }
@@ -214,6 +220,8 @@ mod tests {
             status: 200,
             outcome: Outcome::Complete,
             is_stream: true,
+            session: None,
+            care: "",
             traceparent: "",
             bytes: 9,
             events: 2,

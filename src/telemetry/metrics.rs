@@ -6,10 +6,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, PrometheusRecorder};
 
+use super::family::{Family, SessionEvent};
 use super::names::*;
 use super::record::{Outcome, Record};
 use super::series::{Families, Series, builder};
@@ -54,8 +54,10 @@ struct Later {
 pub struct RouteMetrics {
     /// Held, for its series are shown as long.
     recorder: Arc<PrometheusRecorder>,
-    /// One counter for each (class, status, outcome) seen; few, so a scan beats a map.
-    requests: ArcSwap<Vec<(RequestLabels, Counter)>>,
+    /// One counter for each (class, status, outcome) seen.
+    requests: Family<RequestLabels>,
+    /// One for each event and cause seen.
+    sessions: Family<SessionEvent>,
     /// To the response's headers.
     pub response_headers: Histogram,
     /// To the end.
@@ -223,7 +225,8 @@ impl Metrics {
         let gauge = |name| recorder.register_gauge(&key(name, Vec::new()), &METADATA);
         let histogram = |name| recorder.register_histogram(&key(name, Vec::new()), &METADATA);
         RouteMetrics {
-            requests: ArcSwap::default(),
+            requests: Family::default(),
+            sessions: Family::default(),
             response_headers: histogram(RESPONSE_HEADERS_SECONDS),
             whole: histogram(WHOLE_SECONDS),
             open: gauge(OPEN),
@@ -319,25 +322,23 @@ impl RouteMetrics {
         });
     }
 
+    /// Counts what happens to a session.
+    pub fn session(&self, event: SessionEvent) {
+        self.sessions.count(event, || {
+            let (event, cause) = event.words();
+            let labels = vec![("event", event.to_owned()), ("cause", cause.to_owned())];
+            counter(&self.recorder, SESSIONS, labels)
+        });
+    }
+
     fn count(&self, labels: RequestLabels) {
-        if let Some((_, counter)) = self.requests.load().iter().find(|(seen, _)| *seen == labels) {
-            counter.increment(1);
-            return;
-        }
-        let counter = counter(
-            &self.recorder,
-            REQUESTS,
-            vec![
+        self.requests.count(labels, || {
+            let labels = vec![
                 ("class", labels.class.to_owned()),
                 ("status", labels.status.to_string()),
                 ("outcome", labels.outcome.to_owned()),
-            ],
-        );
-        counter.increment(1);
-        self.requests.rcu(|seen| {
-            let mut seen = Vec::clone(seen);
-            seen.push((labels, counter.clone()));
-            seen
+            ];
+            counter(&self.recorder, REQUESTS, labels)
         });
     }
 }

@@ -42,6 +42,8 @@ pub const REJECTED: &str = "kagent_proxy_rejected_total";
 pub const POOL: &str = "kagent_proxy_upstream_connections_total";
 /// Endpoints ejected for a while because they failed.
 pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
+/// What happens to MCP sessions, by event and cause.
+pub const SESSIONS: &str = "kagent_proxy_sessions_total";
 /// Requests sent again (D11).
 pub const RETRIES: &str = "kagent_proxy_retries_total";
 /// Changed configurations, by what became of them.
@@ -89,6 +91,10 @@ pub const HELP: &[(&str, &str)] = &[
     (REJECTED, "Requests answered by the proxy itself, by reason"),
     (POOL, "Upstream connections opened, reused and discarded"),
     (EJECTIONS, "Endpoints ejected for a while because they failed"),
+    (
+        SESSIONS,
+        "MCP sessions by event and cause: opened, carried (requests), revived, lost, answered_lost (calls), closed",
+    ),
     (RETRIES, "Requests retried on another connection"),
     (
         RELOADS,

@@ -20,6 +20,8 @@ pub enum Outcome {
     TotalTimeout,
     /// A session's own stream was ended between two events, because the program drains.
     Drained,
+    /// The proxy answered in the place of a session's server.
+    StoodIn,
     /// The proxy answered itself, for this reason.
     Refused(&'static str),
 }
@@ -43,6 +45,10 @@ pub struct Record<'a> {
     pub status: u16,
     /// How it ended.
     pub outcome: Outcome,
+    /// What a session is called in logs, if it is one of ours: never its token.
+    pub session: Option<u32>,
+    /// What was done for the session, empty if nothing.
+    pub care: &'static str,
     /// `traceparent` as sent (W3C Trace Context).
     pub traceparent: &'a str,
     /// Bytes of the response's body.
@@ -76,6 +82,7 @@ impl Outcome {
             Self::IdleTimeout => "idle_timeout",
             Self::TotalTimeout => "total_timeout",
             Self::Drained => "drained",
+            Self::StoodIn => "stood_in",
             Self::Refused(_) => "refused",
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -20,7 +20,7 @@ use super::endpoint::Endpoint;
 use super::faults::{BadResponse, SendError};
 use super::framing;
 use super::h1::io::Io;
-use crate::body::RequestBody;
+use crate::body::{RequestBody, Upload};
 
 /// A connection, or a stream of a shared one, until dropped.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ pub struct Leased {
     incoming: Option<Incoming>,
     /// Held until it ends.
     lease: Lease,
+    /// What was read of it and is to be read again.
+    returned: Bytes,
+    /// The head of the request, where it is kept, over HTTP/2.
+    kept: Option<Box<request::Parts>>,
 }
 
 /// A request that brought no response.
@@ -99,17 +103,18 @@ impl Lease {
     }
 
     /// Sends one request. The head of its response has one framing, or none that two readers could read in
-    /// two ways.
+    /// two ways. Over HTTP/1.1 a request that is kept can be taken back when the response has begun.
     ///
     /// # Errors
     /// [`Unsent`]; the lease must not be recycled.
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
+        keep: bool,
     ) -> Result<Response<Option<Incoming>>, Unsent> {
         let Self { endpoint, sender, .. } = self;
         match sender {
-            Some(Sender::Http1(connection)) => match connection.send(request).await {
+            Some(Sender::Http1(connection)) => match connection.send(request, keep).await {
                 Ok(response) => Ok(response.map(|()| None)),
                 Err(failed) => Err(Unsent {
                     error: SendError::Http1(failed.fault),
@@ -197,10 +202,44 @@ impl Unsent {
 // === impl Leased ===
 
 impl Leased {
-    /// The body of a response that came by `lease`.
+    /// The body of a response that came by `lease`; `kept` is the head of its request, if it is kept and was
+    /// sent over HTTP/2.
     #[must_use]
-    pub const fn new(incoming: Option<Incoming>, lease: Lease) -> Self {
-        Self { incoming, lease }
+    pub fn new(
+        incoming: Option<Incoming>,
+        lease: Lease,
+        kept: Option<Box<request::Parts>>,
+    ) -> Self {
+        Self { incoming, lease, returned: Bytes::new(), kept }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.lease.endpoint()
+    }
+
+    /// Takes back what was read of it: it is read once more.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.returned = bytes;
+    }
+
+    /// The request that was kept will not be needed any more.
+    pub fn forget_request(&mut self) {
+        self.kept = None;
+        if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
+            connection.forget_request();
+        }
+    }
+
+    /// The request that was kept, with what is left of its body; over HTTP/2 with none. The response is given up.
+    #[must_use]
+    pub fn into_request(mut self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+        if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
+            return connection.take_request();
+        }
+        let body = RequestBody::empty(Arc::clone(upload));
+        Some(Box::new(Request::from_parts(*self.kept.take()?, body)))
     }
 
     /// It has been read to its end.
@@ -230,7 +269,10 @@ impl Body for Leased {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
-        let Self { incoming, lease } = &mut *self;
+        let Self { incoming, lease, returned, .. } = &mut *self;
+        if !returned.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(returned)))));
+        }
         match (incoming, &mut lease.sender) {
             (Some(incoming), _) => Pin::new(incoming)
                 .poll_frame(cx)
@@ -244,6 +286,7 @@ impl Body for Leased {
 
     fn is_end_stream(&self) -> bool {
         match (&self.incoming, &self.lease.sender) {
+            _ if !self.returned.is_empty() => false,
             (Some(incoming), _) => incoming.is_end_stream(),
             (None, Some(Sender::Http1(connection))) => connection.is_end_stream(),
             (None, _) => true,
@@ -251,10 +294,15 @@ impl Body for Leased {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match (&self.incoming, &self.lease.sender) {
+        let rest = match (&self.incoming, &self.lease.sender) {
             (Some(incoming), _) => incoming.size_hint(),
             (None, Some(Sender::Http1(connection))) => connection.size_hint(),
             (None, _) => SizeHint::with_exact(0),
+        };
+        match rest.exact() {
+            _ if self.returned.is_empty() => rest,
+            Some(rest) => SizeHint::with_exact(rest + self.returned.len() as u64),
+            None => SizeHint::default(),
         }
     }
 }

@@ -111,7 +111,8 @@ async fn an_error_carries_the_id_of_the_request_that_it_ends() {
             body.len()
         )
     };
-    let call = r#"{"jsonrpc":"2.0","id":"x-7","method":"tools/call"}"#;
+    // A tool's call that was sent is answered otherwise: see `sessions.rs`.
+    let call = r#"{"jsonrpc":"2.0","id":"x-7","method":"message/send"}"#;
     let unsent = proxy.ask(&post("b.ns", call)).await;
     assert!(unsent.starts_with("HTTP/1.1 503 unknown_target"), "{unsent}");
     assert!(unsent.contains("content-type: application/json\r\n"), "{unsent}");
@@ -125,7 +126,7 @@ async fn an_error_carries_the_id_of_the_request_that_it_ends() {
     let request = post("a.ns", call);
     let breaks_off = async {
         let mut call = backend.accept().await;
-        call.until("tools/call").await;
+        call.until("message/send").await;
     };
     let (sent, ()) = tokio::join!(proxy.ask(&request), breaks_off);
     assert!(sent.starts_with("HTTP/1.1 502 upstream_reset"), "{sent}");

@@ -20,7 +20,7 @@ const WINDOW_UPDATE: u8 = 8;
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 
-const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call"}"#;
+const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"message/send"}"#;
 
 /// One connection of frames.
 struct Frames(TcpStream);
@@ -119,7 +119,7 @@ fn post_of(content_type: &str, body: &str) -> String {
 
 /// A call of this length, whose bytes count up so that none can be missing or out of place.
 fn call_of(length: usize) -> String {
-    let start = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":""#;
+    let start = r#"{"jsonrpc":"2.0","id":7,"method":"message/send","params":""#;
     let fill: String = (0..)
         .flat_map(|n: u32| format!("{n} ").into_bytes())
         .map(char::from)

@@ -2,15 +2,22 @@
 //!
 //! Pure: reads headers, the route and the time of arrival; touches no body.
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode, response};
+use std::sync::Arc;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{StatusCode, response};
 use tokio::time::Instant;
 
 use super::timeouts::BodyTimeouts;
+use crate::body::Upload;
 use crate::drain::Watch;
+use crate::headers;
+use crate::protocol::jsonrpc::Message;
+use crate::protocol::mcp;
 use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
+use crate::route::Route;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -19,6 +26,8 @@ pub struct RelayPlan {
     pub kind: Kind,
     /// Limits and the keep-alive time.
     pub limits: BodyTimeouts,
+    /// Something may be added to the body.
+    open: bool,
     /// For a `text/event-stream` that is not encoded.
     pub events: Option<EventPlan>,
 }
@@ -28,8 +37,19 @@ pub struct RelayPlan {
 pub struct EventPlan {
     /// A GET that carries a session: it may end cleanly between events, since its client re-opens it.
     pub standalone: Option<Watch>,
+    /// The call that the stream answers, as far as it is one that can be answered in its server's place.
+    pub awaited: Option<Awaited>,
     /// The stream may begin with a legacy `endpoint` event, whose URL is judged by this.
     pub legacy: Option<Way>,
+}
+
+/// A request that an event stream answers.
+#[derive(Debug)]
+pub struct Awaited {
+    /// What goes out as the answer if the stream ends without one.
+    pub stand_in: String,
+    /// Counts it.
+    pub route: Arc<Route>,
 }
 
 // === impl RelayPlan ===
@@ -44,7 +64,7 @@ impl RelayPlan {
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = is_event_stream(&head.headers);
+        let events = headers::is_event_stream(&head.headers);
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
         let encoded = head.headers.contains_key(CONTENT_ENCODING);
@@ -57,11 +77,13 @@ impl RelayPlan {
         let get = open && facts.is_get;
         let event_plan = EventPlan {
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
+            awaited: None,
             legacy: (get && facts.session.is_none() && !facts.has_last_event_id)
                 .then(|| way.clone()),
         };
         Self {
             kind,
+            open,
             limits: BodyTimeouts {
                 keep_alive,
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
@@ -69,11 +91,26 @@ impl RelayPlan {
             events: (events && !encoded).then_some(event_plan),
         }
     }
-}
 
-/// Whether a message is `text/event-stream`, with parameters or without.
-#[must_use]
-pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..17));
-    value.is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    /// The request's body has done its duty: what has to be known of it, if it is a call that the stream is to
+    /// answer, is kept, and the rest forgotten.
+    pub fn await_answer(&mut self, way: &Way, upload: &Upload) {
+        if self.open
+            && let Some(events) = self.events.as_mut().filter(|events| events.legacy.is_none())
+            && events.standalone.is_none()
+        {
+            let start = upload.tap.start().unwrap_or_default();
+            let message = Message::read(&start);
+            if let (Some(id), Some(method)) = (message.id, &message.method) {
+                let host = &way.route.config.host;
+                let is_call = method == mcp::TOOLS_CALL;
+                let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
+                if is_call || way.session.is_some() {
+                    let stand_in = stand_in(id, host);
+                    events.awaited = Some(Awaited { stand_in, route: Arc::clone(&way.route) });
+                }
+            }
+        }
+        upload.tap.forget();
+    }
 }

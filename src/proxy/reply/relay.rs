@@ -11,21 +11,24 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::plan::{EventPlan, RelayPlan};
+use super::plan::{Awaited, EventPlan, RelayPlan};
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
 use crate::drain::Phase;
 use crate::headers;
+use crate::protocol::answered::AnswerScanner;
 use crate::protocol::sse::SseScanner;
+use crate::proxy::instead::Care;
 use crate::proxy::record::Recorder;
 use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
+use crate::telemetry::family::SessionEvent;
 use crate::telemetry::record::Outcome;
 use crate::upstream::{Leased, SendError};
 
 /// What a silent event stream gets (D15): a comment, which every parser skips.
-const COMMENT: &[u8] = b": keep-alive\n\n";
+pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
 
 /// Why a body breaks off; the client sees an abort.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,8 @@ enum Ending {
 struct Events {
     scanner: SseScanner,
     first: Option<FirstEvent>,
+    /// The call that the stream is to answer, until it has.
+    awaited: Option<(AnswerScanner, Awaited)>,
     /// A comment in front of a legacy stream's first event would be an event in front of it.
     after_first: bool,
     standalone: Option<Standalone>,
@@ -195,7 +200,7 @@ impl Relay {
             }),
         };
         // What is held goes out by the poll that finds the end.
-        if last && !self.events.as_ref().is_some_and(|events| events.is_holding()) {
+        if last && !self.events.as_ref().is_some_and(|events| events.has_more()) {
             self.finish(Outcome::Complete);
         }
         Some(frame)
@@ -232,6 +237,9 @@ impl Relay {
     /// aborts of those and give up (D14).
     fn broke(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
         self.finish(Outcome::UpstreamBroke);
+        if let Some(answer) = self.stand_in() {
+            return Poll::Ready(Some(Ok(Frame::data(answer))));
+        }
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
             return Poll::Ready(None);
         }
@@ -246,8 +254,20 @@ impl Relay {
 
     fn ended(&mut self) -> Polled {
         self.finish(Outcome::Complete);
+        if let Some(answer) = self.stand_in() {
+            return Poll::Ready(Some(Ok(Frame::data(answer))));
+        }
         let held = self.events.as_mut().and_then(|events| events.release());
         Poll::Ready(held.map(|held| Ok(Frame::data(held))))
+    }
+
+    /// The answer that a stream's end has left out, where one can still be put into it: clients would wait for it
+    /// for minutes.
+    fn stand_in(&mut self) -> Option<Bytes> {
+        let answer = self.events.as_mut()?.stand_in()?;
+        self.record.cared(Care::Lost);
+        self.record.on_data(answer.len());
+        Some(answer)
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -288,7 +308,8 @@ impl Events {
         });
         let after_first = plan.legacy.is_some();
         let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
-        Self { scanner: SseScanner::default(), first, after_first, standalone }
+        let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
+        Self { scanner: SseScanner::default(), first, awaited, after_first, standalone }
     }
 
     /// The bytes that go out now; `None` if all of them are held.
@@ -309,17 +330,35 @@ impl Events {
             }
         };
         self.scanner.feed(&out);
+        if let Some((answers, _)) = &mut self.awaited {
+            answers.feed(&out);
+            if answers.is_answered() {
+                self.awaited = None;
+            }
+        }
         Some(out)
     }
 
-    fn is_holding(&self) -> bool {
-        self.first.as_ref().is_some_and(|first| first.event.is_holding())
+    /// Whether bytes may go out behind the backend's last one.
+    fn has_more(&self) -> bool {
+        self.awaited.is_some() || self.first.as_ref().is_some_and(|first| first.event.is_holding())
     }
 
     /// What is held back when the stream ends inside an event.
     fn release(&mut self) -> Option<Bytes> {
         let held = self.first.take()?.event.release();
         (!held.is_empty()).then(|| Bytes::from(held))
+    }
+
+    /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
+    /// client asks for the rest by the id of an event.
+    fn stand_in(&mut self) -> Option<Bytes> {
+        let (answers, awaited) = self.awaited.take()?;
+        if answers.is_resumable() || !self.scanner.is_between() {
+            return None;
+        }
+        awaited.route.metrics.session(SessionEvent::AnsweredLost);
+        Some(Bytes::from(format!("event: message\ndata: {}\n\n", awaited.stand_in)))
     }
 
     fn may_comment(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::body::RequestBody;
 use crate::config::{Cards, Scheme};
 use crate::headers;
 use crate::proxy::call::Kind;
-use crate::proxy::way::Way;
+use crate::proxy::way::{InSession, Way};
 use crate::route::Source;
 use crate::upstream::Lease;
 
@@ -22,6 +22,9 @@ pub fn address(request: &mut Request<RequestBody>, facts: &Facts, way: &Way, lea
     hop_fields(request, facts, way, http2);
     if facts.card.is_some() {
         card_fields(request, facts, way);
+    }
+    if let Some(session) = &way.session {
+        name_session(request.headers_mut(), session);
     }
     let authority = authority(facts, way, lease);
     let path = path(facts, way);
@@ -43,6 +46,14 @@ pub fn address(request: &mut Request<RequestBody>, facts: &Facts, way: &Way, lea
         }
         *request.uri_mut() = Uri::from(path);
         *request.version_mut() = Version::HTTP_11;
+    }
+}
+
+/// The server's own name for the session; the client's token stays here.
+fn name_session(map: &mut HeaderMap, session: &InSession) {
+    match &session.server_id {
+        Some(id) => drop(map.insert(headers::MCP_SESSION_ID, id.clone())),
+        None => drop(map.remove(headers::MCP_SESSION_ID)),
     }
 }
 

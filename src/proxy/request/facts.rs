@@ -39,10 +39,15 @@ pub struct Facts {
     pub path: PathAndQuery,
     /// It is a GET.
     pub is_get: bool,
+    /// It is a DELETE.
+    pub is_delete: bool,
     /// Of the GET or HEAD of an agent card, which waits longest for its backend: its [`CARD_FIELDS`].
     pub card: Option<Box<HeaderMap>>,
     /// Its `Mcp-Session-Id`.
     pub session: Option<HeaderValue>,
+    /// Of a session's request: its `MCP-Protocol-Version`, which is what client and server agreed upon (MCP
+    /// 2025-06-18, "Protocol Version Header").
+    pub protocol_version: Option<HeaderValue>,
     /// It carries `Last-Event-ID`.
     pub has_last_event_id: bool,
     /// It takes trailers (RFC 9110 section 10.1.4).
@@ -83,6 +88,10 @@ impl Facts {
         let is_get = request.method() == Method::GET;
         let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
         let session = map.get(headers::MCP_SESSION_ID).cloned();
+        let protocol_version = match &session {
+            Some(_) => map.get(headers::MCP_PROTOCOL_VERSION).cloned(),
+            None => None,
+        };
         let has_last_event_id = map.contains_key(headers::LAST_EVENT_ID);
         let events = is_get && wants_events(map);
         let kind = match events {
@@ -95,6 +104,8 @@ impl Facts {
             port: port.flatten(),
             host: host_of(request),
             is_get,
+            is_delete: request.method() == Method::DELETE,
+            protocol_version,
             card: is_card.then(|| card_fields(map)),
             path,
             reopened: events && (session.is_some() || has_last_event_id),

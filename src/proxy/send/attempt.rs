@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
 use crate::headers;
+use crate::protocol::jsonrpc::Message;
+use crate::protocol::mcp::may_repeat;
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
@@ -59,19 +61,21 @@ pub async fn attempt(
 ) -> Result<Response<Leased>, Failure> {
     address(&mut request, facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
-    if !lease.is_http2() {
+    // A session may turn out to be gone when its server answers.
+    let keep = way.session.is_some();
+    if !lease.is_http2() && !keep {
         // Nothing over HTTP/1.1 says that a request was not processed.
         upload.tap.keep_start();
     }
-    let repeatable = is_repeatable(&request, &lease);
+    let repeatable = is_repeatable(&request, facts, &lease);
     let copy = Copy::of(&request, &lease);
     let to = &way.route.config.to;
     let limits = facts.kind.limits(&to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
     let sent = match (limits.head, left) {
-        (None, None) => lease.send(request).await,
+        (None, None) => lease.send(request, keep).await,
         // Boxed: limits are rare, and a second request here would weigh on every connection.
-        limits => match Box::pin(within(limits, &upload, lease.send(request))).await {
+        limits => match Box::pin(within(limits, &upload, lease.send(request, keep))).await {
             Ok(sent) => sent,
             Err(limit) => {
                 if let Some(request) = lease.take_request() {
@@ -85,10 +89,10 @@ pub async fn attempt(
     match sent {
         Ok(response) => {
             lease.endpoint().health.answered();
-            upload.tap.forget();
             dropped(way, &lease);
             announced(&response, &lease);
-            Ok(response.map(|incoming| Leased::new(incoming, lease)))
+            let kept = copy.filter(|_| keep).map(|copy| copy.0);
+            Ok(response.map(|incoming| Leased::new(incoming, lease, kept)))
         }
         Err(failed) => {
             dropped(way, &lease);
@@ -175,10 +179,15 @@ fn broken(
         None if malformed => ProxyError::UpstreamProtocol(host, Box::new(error)),
         None => ProxyError::UpstreamReset(host, Box::new(error)),
     };
-    let repeatable = repeatable && !malformed && bad.is_none() && lease.closed_silently();
+    let answered = malformed || bad.is_some();
+    let repeatable = repeatable && !answered && lease.closed_silently();
+    let harmless = if written && !answered { harmless(upload) } else { None };
     let again = match (request, copy) {
         (Some(request), _) if !written => Some((request, false)),
         (Some(request), _) if repeatable => Some((request, true)),
+        (Some(request), _) if let Some(body) = harmless => {
+            Some((Box::new(request.map(|_| body)), true))
+        }
         (Some(request), _) => {
             // A client that is still sending would not read the error otherwise.
             request.into_body().discard();
@@ -190,6 +199,7 @@ fn broken(
         (None, Some(copy)) if repeatable => {
             Some((copy.with(RequestBody::empty(Arc::clone(upload))), true))
         }
+        (None, Some(copy)) if let Some(body) = harmless => Some((copy.with(body), true)),
         _ => None,
     };
     let Some((request, written)) = again else { return Failure::Over(error) };
@@ -198,10 +208,21 @@ fn broken(
 }
 
 /// Whether it may be sent twice though the backend may have processed it: idempotent (RFC 9110 section
-/// 9.2.2), without a body, and on a connection whose idle time may have been over.
-fn is_repeatable(request: &Request<RequestBody>, lease: &Lease) -> bool {
+/// 9.2.2), without a body, and on a connection whose idle time may have been over; or the opening of an event
+/// stream that is opened again and again.
+fn is_repeatable(request: &Request<RequestBody>, facts: &Facts, lease: &Lease) -> bool {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE];
-    lease.reused && safe.contains(request.method()) && request.body().is_end_stream()
+    (lease.reused || facts.reopened)
+        && safe.contains(request.method())
+        && request.body().is_end_stream()
+}
+
+/// The body once more of an MCP request that changes nothing, if it was remembered whole.
+fn harmless(upload: &Arc<Upload>) -> Option<RequestBody> {
+    let whole = upload.replay()?;
+    let message = Message::read(&whole);
+    let may = message.id.is_some() && message.method.is_some_and(|method| may_repeat(&method));
+    may.then(|| RequestBody::own(whole, Arc::clone(upload)))
 }
 
 /// The head of a request that may have to be sent twice over HTTP/2, which takes it away.

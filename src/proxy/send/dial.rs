@@ -11,11 +11,16 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::retry::Retry;
+use super::trip::Cause;
 use crate::route::Route;
-use crate::upstream::{ConnectError, Endpoint, Lease, Want};
+use crate::session::Ticket;
+use crate::upstream::{ConnectError, Endpoint, EndpointId, Lease, Want};
 
 /// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
+
+/// How long a session waits for an endpoint that is not known here yet.
+const LEARNING: Duration = Duration::from_secs(1);
 
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds;
 /// never HTTP/2 if `http1`.
@@ -41,6 +46,53 @@ pub async fn lease(
     let left = retry.time_left();
     // Boxed, as waiting is.
     Box::pin(dial(route, first, http1, left.map_or(limit, |left| left.min(limit)))).await
+}
+
+/// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
+/// `fresh`, or one that is dialled. An endpoint that another replica has just learned of is waited for.
+///
+/// # Errors
+/// Why the session has no home there.
+pub async fn pinned(route: &Route, ticket: &Ticket, fresh: bool) -> Result<Lease, Cause> {
+    let id = &ticket.home.endpoint;
+    if ticket.is_young() && route.cluster.pick(Want::Pinned(id), &[]).is_none() {
+        let until = Instant::now() + LEARNING;
+        while Instant::now() < until && !route.cluster.is_retired() {
+            route.cluster.wait(until).await;
+            if route.cluster.pick(Want::Pinned(id), &[]).is_some() {
+                break;
+            }
+        }
+    }
+    to(route, id, fresh).await
+}
+
+/// The same, without waiting.
+///
+/// # Errors
+/// The endpoint is gone, or cannot be dialled.
+pub async fn to(route: &Route, id: &EndpointId, fresh: bool) -> Result<Lease, Cause> {
+    let Some(endpoint) = route.cluster.pick(Want::Pinned(id), &[]) else {
+        return Err(Cause::PodGone);
+    };
+    if !fresh && let Some(lease) = endpoint.idle_connection(false) {
+        route.metrics.reused.increment(1);
+        return Ok(lease);
+    }
+    let deadline = route.config.to.timeouts.connect;
+    // Boxed, as waiting is.
+    match Box::pin(Arc::clone(&endpoint).dial(false, deadline)).await {
+        Ok(lease) => {
+            let shares = lease.reused;
+            if shares { &route.metrics.reused } else { &route.metrics.opened }.increment(1);
+            Ok(lease)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "dial failed");
+            dial_failed(route, &endpoint);
+            Err(Cause::Unreachable)
+        }
+    }
 }
 
 async fn dial(

@@ -26,7 +26,7 @@ pub enum Unrouted {
 pub fn resolve(table: &Arc<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
     let RouteMatch { route, query } = route(table, conn, facts, None)?;
     let caller = table.caller(conn.peer.ip()).cloned();
-    Ok(Way { table: Arc::clone(table), route, query, caller })
+    Ok(Way { table: Arc::clone(table), route, query, caller, session: None })
 }
 
 /// The route of a request: by `x-kagent-host`, or by a default route where that header is absent.

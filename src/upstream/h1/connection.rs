@@ -87,16 +87,18 @@ impl Connection {
         self.upload.is_done()
     }
 
-    /// Sends a request, and returns the head of its response; the body of either may still be on its way.
+    /// Sends a request, and returns the head of its response; the body of either may still be on its way. A
+    /// request that is kept can be taken back then.
     ///
     /// # Errors
     /// [`Unanswered`]; the connection is of no use afterwards.
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
+        keep: bool,
     ) -> Result<Response<()>, Unanswered> {
         self.download.begin(request.method() == Method::HEAD);
-        self.upload.begin(request);
+        self.upload.begin(request, keep);
         match poll_fn(|cx| self.poll_response(cx)).await {
             Ok(response) => Ok(response),
             Err(fault) => Err(Unanswered {
@@ -110,6 +112,11 @@ impl Connection {
     /// What is left of a request that nobody waits for any more; the connection is of no use afterwards.
     pub fn take_request(&mut self) -> Option<Box<Request<RequestBody>>> {
         self.upload.take_request()
+    }
+
+    /// A request that was kept will not be needed any more.
+    pub fn forget_request(&mut self) {
+        self.upload.forget();
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Fault>> {

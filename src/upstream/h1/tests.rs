@@ -99,7 +99,7 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
     let backend = tokio::spawn(backend(theirs, pieces));
     let mut connection = Connection::new(Io::Memory(ours), LIMITS);
     let body = RequestBody::empty(Arc::new(Upload::default()));
-    let seen = match connection.send(Box::new(get(method).map(|()| body))).await {
+    let seen = match connection.send(Box::new(get(method).map(|()| body)), false).await {
         Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
         Err(_) => None,
     };

@@ -21,8 +21,10 @@ use crate::body::RequestBody;
 #[derive(Debug, Default)]
 pub struct Upload {
     state: State,
-    /// Until both it has been written and its response has begun.
+    /// Until both it has been written and its response has begun, or longer if it is kept.
     request: Option<Box<Request<RequestBody>>>,
+    /// Its head may be needed once more.
+    kept: bool,
     outgoing: Outgoing,
     /// Bytes are in the TLS layer.
     unflushed: bool,
@@ -44,9 +46,15 @@ enum State {
 // === impl Upload ===
 
 impl Upload {
-    /// Of this request, from its start.
-    pub fn begin(&mut self, request: Box<Request<RequestBody>>) {
-        *self = Self { state: State::Head, request: Some(request), ..Self::default() };
+    /// Of this request, from its start; `keep` if its head may be needed once more.
+    pub fn begin(&mut self, request: Box<Request<RequestBody>>, keep: bool) {
+        *self = Self { state: State::Head, request: Some(request), kept: keep, ..Self::default() };
+    }
+
+    /// Its head will not be needed any more.
+    pub fn forget(&mut self) {
+        self.kept = false;
+        self.answered();
     }
 
     /// Whether the request has been written to its end.
@@ -79,12 +87,12 @@ impl Upload {
 
     /// The fields of the request, whose room those of the response may take: its response begins.
     pub fn fields(&mut self) -> Option<&mut HeaderMap> {
-        self.request.as_mut().map(|request| request.headers_mut())
+        self.request.as_mut().filter(|_| !self.kept).map(|request| request.headers_mut())
     }
 
     /// The response has begun, so the request is not needed any more than for its body.
     pub fn answered(&mut self) {
-        if self.is_done() {
+        if self.is_done() && !self.kept {
             self.request = None;
         }
     }

@@ -1,0 +1,68 @@
+//! What a request is answered with where no backend's response can be had, and an error would do harm.
+//!
+//! Plain data. Knows no status and no bytes of HTTP.
+
+use std::time::Duration;
+
+use http::Response;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::way::Way;
+use crate::upstream::Leased;
+
+/// What is answered.
+#[derive(Debug)]
+pub enum Instead {
+    /// There is no such session; clients that lose more by that are told of a bad request.
+    NoSession {
+        /// The client is such a one.
+        bad_request: bool,
+    },
+    /// The session has ended.
+    Ended,
+    /// The message is taken; nobody waits for what becomes of it.
+    Taken,
+    /// Sessions have no event stream of their own here.
+    NoStream,
+    /// This JSON-RPC response.
+    Answer(String),
+    /// An event stream that begins when its backend's does. A client that was refused twice would never ask again.
+    Held {
+        /// Comes with the backend's.
+        reopening: Reopening,
+        /// Silence after which it gets a comment; zero is never.
+        keep_alive: Duration,
+    },
+}
+
+/// An event stream that is being opened again; `None` if it cannot be.
+pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
+
+/// What was done for a session while a request of it was carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Care {
+    /// Nothing out of the ordinary.
+    #[default]
+    None,
+    /// The session began.
+    Opened,
+    /// The session was begun anew, and the request sent by it.
+    Revived,
+    /// The request was answered in its server's place.
+    Lost,
+}
+
+// === impl Care ===
+
+impl Care {
+    /// The word of the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Opened => "opened",
+            Self::Revived => "revived",
+            Self::Lost => "lost",
+        }
+    }
+}

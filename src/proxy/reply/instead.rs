@@ -1,0 +1,58 @@
+//! The responses that stand in for a backend's, where an error would end a client's session or make it call
+//! again.
+//!
+//! Knows what is to be said; never why.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::body::ReplyBody;
+use super::held::Held;
+use crate::drain::Watch;
+use crate::proxy::call::Kind;
+use crate::proxy::instead::Instead;
+use crate::proxy::record::Recorder;
+use crate::proxy::request::facts::Facts;
+use crate::telemetry::record::Outcome;
+
+/// The response. A session that is unknown is told of without a body: some clients take a JSON-RPC error for that
+/// of one call, and keep the dead session.
+pub fn response(
+    instead: Instead,
+    facts: Facts,
+    watch: &Watch,
+    mut record: Recorder,
+) -> Response<ReplyBody> {
+    let (status, body) = match instead {
+        Instead::NoSession { bad_request: false } => (StatusCode::NOT_FOUND, None),
+        Instead::NoSession { bad_request: true } => (StatusCode::BAD_REQUEST, None),
+        Instead::Ended => (StatusCode::NO_CONTENT, None),
+        Instead::Taken => (StatusCode::ACCEPTED, None),
+        Instead::NoStream => (StatusCode::METHOD_NOT_ALLOWED, None),
+        Instead::Answer(json) => (StatusCode::OK, Some(json)),
+        Instead::Held { reopening, keep_alive } => {
+            record.on_head(StatusCode::OK, Kind::Stream);
+            let held = Held::new((reopening, keep_alive), facts, watch.clone(), record);
+            let mut response = Response::new(ReplyBody::Held(Box::new(held)));
+            let map = response.headers_mut();
+            map.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            map.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            return response;
+        }
+    };
+    record.on_head(status, Kind::Unary);
+    record.ended(Outcome::StoodIn);
+    let json = body.is_some();
+    let bytes = body.map_or_else(Bytes::new, Bytes::from);
+    let mut response = Response::new(ReplyBody::local(bytes, record));
+    *response.status_mut() = status;
+    let map = response.headers_mut();
+    if json {
+        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        map.insert(ALLOW, HeaderValue::from_static("POST, DELETE"));
+    }
+    response
+}

@@ -1,0 +1,63 @@
+//! What a session is called in responses: by its token, which the client keeps for the session's whole life, and
+//! never by its server's own id.
+//!
+//! Changes one header. Never reads a response's body.
+
+use http::{Response, StatusCode};
+
+use crate::body::Upload;
+use crate::config::SessionMode;
+use crate::headers::MCP_SESSION_ID;
+use crate::protocol::mcp::initialize_params;
+use crate::proxy::instead::Care;
+use crate::proxy::record::Recorder;
+use crate::proxy::request::facts::Facts;
+use crate::proxy::way::Way;
+use crate::session::{Birth, Sessions};
+use crate::telemetry::family::SessionEvent;
+use crate::upstream::Leased;
+
+/// Puts the token in place of the server's id, if the response has one. A session begins with the response to a
+/// request that had none (MCP 2025-11-25, "Session Management").
+pub fn name(
+    response: &mut Response<Leased>,
+    (facts, way): (&Facts, &Way),
+    sessions: &Sessions,
+    record: &mut Recorder,
+) {
+    let Some(id) = response.headers().get(MCP_SESSION_ID) else { return };
+    let token = match &way.session {
+        Some(session) => Some(session.token.clone()),
+        // The client has it from a time before the proxy.
+        None if facts.session.is_some() => return,
+        None if way.route.config.to.sessions == SessionMode::Pass => return,
+        // TypeScript 1.x takes an id from any response, and would keep that of a failed request.
+        None if !is_success(response.status()) => None,
+        None => {
+            let birth = Birth {
+                host: &way.route.config.host,
+                endpoint: response.body().endpoint().id(),
+                id,
+                caller: way.caller.as_ref().map(ToString::to_string),
+                params: params(record.upload()),
+            };
+            let Some((token, short)) = sessions.begin(birth) else { return };
+            record.in_session(short.short());
+            record.cared(Care::Opened);
+            way.route.metrics.session(SessionEvent::Opened);
+            Some(token)
+        }
+    };
+    match token {
+        Some(token) => drop(response.headers_mut().insert(MCP_SESSION_ID, token)),
+        None => drop(response.headers_mut().remove(MCP_SESSION_ID)),
+    }
+}
+
+fn is_success(status: StatusCode) -> bool {
+    status.is_success()
+}
+
+fn params(upload: &Upload) -> Option<String> {
+    initialize_params(&upload.replay()?)
+}

@@ -1,0 +1,297 @@
+//! A session begun anew in place of one whose server is gone: `initialize` as the client once sent it, with the
+//! headers of the request that needs it, and `notifications/initialized`.
+//!
+//! One at a time for each session; the others wait for it. Its answers never reach a client, but for the refusal
+//! of its credentials. Carries no request of a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use super::attempt::attempt;
+use super::dial;
+use super::hold::Holds;
+use super::resolve::resolve;
+use super::retry::Retry;
+use super::trip::{Cause, Trip};
+use crate::body::RequestBody;
+use crate::headers;
+use crate::protocol::mcp::{self, Initialized};
+use crate::proxy::routes::Routes;
+use crate::proxy::way::{InSession, Way};
+use crate::session::homes::Home;
+use crate::session::{Sessions, now};
+use crate::telemetry::family::SessionEvent;
+use crate::upstream::{EndpointId, Lease, Leased};
+
+/// First pause between two tries; it doubles up to the second bound.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// What one try has, however long the request may wait.
+const ONE_TRY: Duration = Duration::from_secs(10);
+/// Bytes that are read of an answer to `initialize`.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// How long the rest of a response is read, so that its connection can be used again.
+const REST: Duration = Duration::from_millis(200);
+
+/// Fields of the client's request that say something of that request only.
+const OF_THE_REQUEST: [HeaderName; 6] = [
+    headers::MCP_SESSION_ID,
+    headers::LAST_EVENT_ID,
+    headers::MCP_PROTOCOL_VERSION,
+    CONTENT_LENGTH,
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+];
+
+/// Why a session does not begin anew.
+#[derive(Debug)]
+pub enum NotRevived {
+    /// The server does not take the client's credentials: its response is the client's.
+    Refused(Box<Response<Leased>>),
+    /// The server does not take the session.
+    NoSession,
+    /// There was no server in time.
+    Unavailable,
+}
+
+/// What one try came to.
+enum Tried {
+    Begun(Home),
+    /// Nobody is there, or not yet ready.
+    Again,
+    Not(NotRevived),
+}
+
+/// Begins sessions anew.
+#[derive(Debug)]
+pub struct Reviver {
+    /// The table in force.
+    pub routes: Arc<Routes>,
+    /// Requests that wait.
+    pub holds: Holds,
+    /// All sessions.
+    pub sessions: Arc<Sessions>,
+}
+
+// === impl Reviver ===
+
+impl Reviver {
+    /// Takes the route that is in force now; without one the last stays, which leads nowhere.
+    pub fn follow(&self, trip: &mut Trip) {
+        if !self.routes.is_current(&trip.way.table)
+            && let Ok(way) = resolve(&self.routes.current(), &trip.conn, &trip.facts)
+        {
+            let session = trip.way.session.take();
+            trip.way = Way { session, ..way };
+        }
+    }
+
+    /// Finds the session a new home: the one that somebody else has found by now, or one begun here. `head` is that
+    /// of the request that needs it.
+    ///
+    /// # Errors
+    /// [`NotRevived`].
+    pub async fn revive(
+        &self,
+        trip: &mut Trip,
+        head: &HeaderMap,
+        cause: Cause,
+    ) -> Result<(), NotRevived> {
+        let until = Instant::now() + trip.way.route.config.to.hold.session;
+        let slot = self.sessions.homes.slot(trip.ticket.id);
+        let Ok(_turn) = tokio::time::timeout_at(until, slot.turn.lock()).await else {
+            return Err(NotRevived::Unavailable);
+        };
+        if let Some(home) = slot.home()
+            && home != trip.ticket.home
+        {
+            trip.ticket.home = home;
+            return Ok(());
+        }
+        let begun = self.begin_anew(trip, head, until).await;
+        let metrics = &trip.way.route.metrics;
+        let host = &trip.way.route.config.host;
+        let session = format!("{:08x}", trip.ticket.id.short());
+        match &begun {
+            Ok(home) => {
+                metrics.session(SessionEvent::Revived(cause.word()));
+                let to = home.endpoint.address;
+                tracing::info!(host, session, cause = cause.word(), %to, "a session was revived");
+                slot.moved(home.clone());
+                trip.ticket.home = home.clone();
+            }
+            Err(why) => {
+                let why = match why {
+                    NotRevived::Refused(_) => "its credentials are refused",
+                    NotRevived::NoSession => "the server does not take it",
+                    NotRevived::Unavailable => "no server was there in time",
+                };
+                tracing::warn!(host, session, cause = cause.word(), why, "a session is lost");
+            }
+        }
+        begun.map(drop)
+    }
+
+    async fn begin_anew(
+        &self,
+        trip: &mut Trip,
+        head: &HeaderMap,
+        until: Instant,
+    ) -> Result<Home, NotRevived> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now()).min(ONE_TRY);
+            let tried = tokio::time::timeout(left, self.try_once(trip, head)).await;
+            match tried.unwrap_or(Tried::Again) {
+                Tried::Begun(home) => return Ok(home),
+                Tried::Not(why) => return Err(why),
+                Tried::Again => {}
+            }
+            if Instant::now() + pause >= until {
+                return Err(NotRevived::Unavailable);
+            }
+            self.pause(&trip.way, Instant::now() + pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.follow(trip);
+        }
+    }
+
+    /// Waits until `next`, or for other endpoints or another table, whichever comes first.
+    async fn pause(&self, way: &Way, next: Instant) {
+        let changed = std::pin::pin!(self.routes.changed());
+        if way.route.cluster.is_retired() {
+            // Its endpoints do not come back; the table has to change.
+            let _changed_or_not = tokio::time::timeout_at(next, changed).await;
+        } else {
+            tokio::select! {
+                () = changed => {}
+                () = way.route.cluster.wait(next) => {}
+            }
+        }
+    }
+
+    async fn try_once(&self, trip: &Trip, head: &HeaderMap) -> Tried {
+        let Some(params) = &trip.ticket.session.params else {
+            return Tried::Not(NotRevived::NoSession);
+        };
+        let mut way = Way { session: None, ..trip.way.clone() };
+        let retry = Retry::new(&self.holds, trip.conn.peer.ip(), trip.started);
+        let Ok(lease) = dial::lease(&way.route, false, &retry).await else { return Tried::Again };
+        let endpoint = lease.endpoint().id();
+        let id = format!("kagent-proxy-{:016x}", fastrand::u64(..));
+        let ask = message(head, mcp::initialize(&id, params));
+        let Ok(mut response) = attempt(&way, &trip.facts, lease, Duration::ZERO, ask).await else {
+            return Tried::Again;
+        };
+        match response.status() {
+            status if status.is_success() => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Tried::Not(NotRevived::Refused(Box::new(response)));
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Tried::Again;
+            }
+            _ => return Tried::Not(NotRevived::NoSession),
+        }
+        let answer = answer(&mut response, &id).await;
+        let server_id = response.headers().get(headers::MCP_SESSION_ID).cloned();
+        let version = match answer {
+            Some(Initialized::Version(version)) => version,
+            Some(Initialized::Refused) => return Tried::Not(NotRevived::NoSession),
+            None => return Tried::Again,
+        };
+        if !agrees(&version, trip.facts.protocol_version.as_ref(), params) {
+            return Tried::Not(NotRevived::NoSession);
+        }
+        drain(response).await;
+        way.session = Some(Box::new(InSession {
+            token: HeaderValue::from_static(""),
+            server_id: server_id.clone(),
+        }));
+        let mut ready = message(head, mcp::INITIALIZED.to_owned());
+        if let Ok(version) = HeaderValue::try_from(version) {
+            ready.headers_mut().insert(headers::MCP_PROTOCOL_VERSION, version);
+        }
+        let Some(lease) = to_same(&way, &endpoint).await else { return Tried::Again };
+        match attempt(&way, &trip.facts, lease, Duration::ZERO, ready).await {
+            Ok(response) if response.status().is_success() => {
+                drain(response).await;
+                let since = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+                Tried::Begun(Home { endpoint, id: server_id, since })
+            }
+            _ => Tried::Again,
+        }
+    }
+}
+
+/// A message of our own in the client's name.
+fn message(head: &HeaderMap, json: String) -> Box<Request<RequestBody>> {
+    let body = RequestBody::own(Bytes::from(json), Arc::default());
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    let map = request.headers_mut();
+    *map = head.clone();
+    for name in &OF_THE_REQUEST {
+        map.remove(name);
+    }
+    map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    Box::new(request)
+}
+
+async fn to_same(way: &Way, endpoint: &EndpointId) -> Option<Lease> {
+    dial::to(&way.route, endpoint, false).await.ok()
+}
+
+/// What the server says to the `initialize` called `id`; `None` if it breaks off before.
+async fn answer(response: &mut Response<Leased>, id: &str) -> Option<Initialized> {
+    let events = headers::is_event_stream(response.headers());
+    let mut body = BytesMut::new();
+    while body.len() < MAX_ANSWER {
+        let frame = response.body_mut().frame().await;
+        let ended = frame.is_none();
+        if let Some(frame) = frame {
+            body.extend_from_slice(frame.ok()?.data_ref().map_or(&[], |data| data));
+        }
+        if (events || ended)
+            && let Some(answer) = mcp::initialize_answer(&body, events, id)
+        {
+            return Some(answer);
+        }
+        if ended {
+            return None;
+        }
+    }
+    None
+}
+
+/// Reads what is left, so that the connection can be used again.
+async fn drain(response: Response<Leased>) {
+    let mut leased = response.into_body();
+    let rest = async {
+        while let Some(frame) = leased.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    if tokio::time::timeout(REST, rest).await == Ok(true) {
+        leased.recycle();
+    }
+}
+
+/// Whether a server that takes `version` is one that the client can go on with: the version it has been speaking
+/// (`MCP-Protocol-Version`, sent from 2025-06-18 on), or one from before that header.
+fn agrees(version: &str, spoken: Option<&HeaderValue>, params: &str) -> bool {
+    match spoken {
+        Some(spoken) => spoken == version,
+        None => version <= "2025-03-26" || mcp::asked_version(params).as_deref() == Some(version),
+    }
+}

@@ -1,0 +1,403 @@
+//! A session's request on its way to where the session lives, and what becomes of it when that is gone.
+//!
+//! What surely did not run is sent again by the session that was begun anew; what may have run is not, but where
+//! that does no harm. Reads no response beyond what says that a session is unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::attempt::{Failure, attempt};
+use super::delivered::Delivered;
+use super::dial;
+use super::revive::{NotRevived, Reviver};
+use super::trip::{Cause, Trip};
+use crate::body::{RequestBody, Upload};
+use crate::config::{SessionMode, StandaloneGet};
+use crate::protocol::jsonrpc::Message;
+use crate::protocol::mcp;
+use crate::proxy::call::Kind;
+use crate::proxy::error::{ProxyError, Refused};
+use crate::proxy::instead::{Care, Instead};
+use crate::proxy::record::Recorder;
+use crate::proxy::request::conn::Connection;
+use crate::proxy::request::facts::Facts;
+use crate::proxy::way::{InSession, Way};
+use crate::session::{Admission, Ticket};
+use crate::telemetry::family::SessionEvent;
+use crate::upstream::{Lease, Leased};
+
+/// A session is begun anew at most this often for one request.
+const MAX_MOVES: u32 = 3;
+/// What is read of a 400 to see whether it says that the session is unknown, and for how long.
+const MAX_REFUSAL: usize = 16 * 1024;
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+/// How long a client waits for its event stream to be opened before it gets one of ours.
+const REOPEN_WAIT: Duration = Duration::from_secs(1);
+
+type Boxed = Box<Request<RequestBody>>;
+
+/// Delivers the requests of sessions.
+#[derive(Debug)]
+pub struct SessionDelivery {
+    reviver: Reviver,
+}
+
+/// How a trip ends without a response.
+enum End {
+    /// Whether it ran is not known.
+    Unknown(ProxyError),
+    /// It did not run, and the session is gone.
+    Gone(Boxed, Cause),
+    /// It did not run, and no session can take its place.
+    NoSession,
+    /// It did not run; there was no server in time.
+    Unavailable,
+    /// The client itself broke off.
+    Client(ProxyError),
+}
+
+// === impl SessionDelivery ===
+
+impl SessionDelivery {
+    /// By what begins sessions anew.
+    #[must_use]
+    pub fn new(reviver: Reviver) -> Self {
+        Self { reviver }
+    }
+
+    /// The session that a request belongs to, if the proxy looks after it.
+    ///
+    /// # Errors
+    /// Its token does not count here, or sessions have no stream of their own: nothing is dialled.
+    pub fn ticket(&self, way: &Way, facts: &Facts) -> Result<Option<Box<Ticket>>, Instead> {
+        let Some(token) = &facts.session else { return Ok(None) };
+        if is_refused_stream(way, facts) {
+            return Err(Instead::NoStream);
+        }
+        let config = &way.route.config;
+        if config.to.sessions == SessionMode::Pass {
+            return Ok(None);
+        }
+        let caller = way.caller.as_ref().map(|caller| (&*caller.namespace, &*caller.name));
+        match self.reviver.sessions.admit(token, &config.host, caller) {
+            Admission::Foreign => Ok(None),
+            Admission::Refused(why) => {
+                tracing::debug!(host = config.host, why, "a session's token does not count");
+                way.route.metrics.session(SessionEvent::Lost("bad_token"));
+                Err(Instead::NoSession { bad_request: false })
+            }
+            Admission::Admitted(ticket) => Ok(Some(ticket)),
+        }
+    }
+
+    /// Gets a session's request to the session, wherever that lives by now.
+    ///
+    /// # Errors
+    /// [`Refused`]: it has no message that could be answered.
+    pub async fn deliver(
+        self: &Arc<Self>,
+        conn: &Arc<Connection>,
+        facts: &Facts,
+        (way, ticket): (Way, Box<Ticket>),
+        request: Boxed,
+        record: &mut Recorder,
+    ) -> Result<Delivered, Refused> {
+        let upload = Arc::clone(request.body().upload());
+        let mut trip = Trip {
+            conn: Arc::clone(conn),
+            facts: facts.clone(),
+            way,
+            ticket,
+            started: record.started(),
+            care: Care::None,
+        };
+        trip.way.route.metrics.session(SessionEvent::Carried);
+        record.in_session(trip.ticket.id.short());
+        if record.enter(&trip.way.route, facts.kind) {
+            trip.way.route.cluster.budget.sent();
+        }
+        let reopened = facts.is_get && facts.kind == Kind::Stream;
+        let ended = match self.carry(&mut trip, request, !reopened).await {
+            Ok(response) => return Ok(Self::arrived(response, trip, record)),
+            Err(End::Gone(request, cause)) if reopened => {
+                return self.reopen(trip, request, cause, record).await;
+            }
+            Err(ended) => ended,
+        };
+        record.cared(Care::Lost);
+        self.stand_in(ended, &trip, &upload)
+    }
+
+    fn arrived(response: Response<Leased>, trip: Trip, record: &mut Recorder) -> Delivered {
+        record.enter(&trip.way.route, trip.facts.kind);
+        record.on_connection();
+        record.cared(trip.care);
+        Delivered::Response(response, trip.way)
+    }
+
+    /// Opens a session's own stream on the session that takes its place; the client has a stream of ours until
+    /// then.
+    async fn reopen(
+        self: &Arc<Self>,
+        mut trip: Trip,
+        request: Boxed,
+        cause: Cause,
+        record: &mut Recorder,
+    ) -> Result<Delivered, Refused> {
+        if !is_revivable(&trip) {
+            record.cared(Care::Lost);
+            let upload = Arc::clone(request.body().upload());
+            return self.stand_in(End::NoSession, &trip, &upload);
+        }
+        let delivery = Arc::clone(self);
+        let keep_alive = trip.way.route.config.to.keep_alive;
+        let mut reopening = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut request = request;
+            if delivery.moved(&mut trip, request.headers(), cause).await.is_err() {
+                return None;
+            }
+            // Its ids were those of the server that is gone.
+            request.headers_mut().remove(crate::headers::LAST_EVENT_ID);
+            let response = delivery.carry(&mut trip, request, true).await.ok()?;
+            Some((response, trip.way))
+        }));
+        match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
+            Ok(Ok(Some((response, way)))) => {
+                record.enter(&way.route, Kind::Stream);
+                record.on_connection();
+                record.cared(Care::Revived);
+                Ok(Delivered::Response(response, way))
+            }
+            // It would fail again at once: the client asks after a while.
+            Ok(_) => {
+                record.cared(Care::Lost);
+                Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
+            }
+            Err(_) => {
+                record.cared(Care::Revived);
+                Ok(Delivered::Instead(Instead::Held { reopening, keep_alive }))
+            }
+        }
+    }
+
+    /// Carries the request until it is answered; a session that is gone begins anew if `revive`.
+    async fn carry(
+        &self,
+        trip: &mut Trip,
+        mut request: Boxed,
+        revive: bool,
+    ) -> Result<Response<Leased>, End> {
+        let upload = Arc::clone(request.body().upload());
+        let (mut fresh, mut moves) = (false, 0);
+        loop {
+            let failed = match self.home(trip, fresh).await {
+                Err(cause) => (request, cause),
+                Ok(lease) => {
+                    let Trip { way, facts, started, .. } = &*trip;
+                    let age = Instant::now().saturating_duration_since(*started);
+                    match attempt(way, facts, lease, age, request).await {
+                        Ok(response) => match judge(response, &upload).await {
+                            Ok(response) => {
+                                self.note_end(trip, &response);
+                                return Ok(response);
+                            }
+                            Err(Some(request)) => (request, Cause::Forgotten),
+                            Err(None) => return Err(End::NoSession),
+                        },
+                        Err(Failure::Unreachable(request, _)) => (request, Cause::Unreachable),
+                        Err(Failure::Broken(broken)) if !fresh => {
+                            // An idle connection that closed says nothing of the session.
+                            way.route.metrics.retries.increment(1);
+                            (request, fresh) = (broken.request, true);
+                            continue;
+                        }
+                        Err(Failure::Broken(broken)) => (broken.request, Cause::Unreachable),
+                        Err(Failure::Over(error @ ProxyError::BrokenBody(_))) => {
+                            return Err(End::Client(error));
+                        }
+                        Err(Failure::Over(error)) => return Err(End::Unknown(error)),
+                    }
+                }
+            };
+            let cause = failed.1;
+            request = failed.0;
+            if trip.facts.is_delete {
+                return Err(End::Gone(request, cause));
+            }
+            let Some(whole) = gathered(request).await else { return Err(End::NoSession) };
+            request = whole;
+            let one_way = is_post(&request) && Message::read(&said(&upload)).is_one_way();
+            if !revive || one_way || moves == MAX_MOVES {
+                return Err(End::Gone(request, cause));
+            }
+            if !is_revivable(trip) {
+                return Err(End::NoSession);
+            }
+            match self.moved(trip, request.headers(), cause).await {
+                Ok(()) => (fresh, moves) = (false, moves + 1),
+                Err(NotRevived::Refused(response)) => return Ok(*response),
+                Err(NotRevived::NoSession) => return Err(End::NoSession),
+                Err(NotRevived::Unavailable) => return Err(End::Unavailable),
+            }
+        }
+    }
+
+    /// A connection to where the session lives.
+    async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
+        self.reviver.follow(trip);
+        trip.way.session = Some(Box::new(InSession {
+            // Always there: the ticket was made of it.
+            token: trip.facts.session.clone().unwrap_or(http::HeaderValue::from_static("")),
+            server_id: trip.ticket.home.id.clone(),
+        }));
+        dial::pinned(&trip.way.route, &trip.ticket, fresh).await
+    }
+
+    /// Begins the session anew, or learns where somebody else has.
+    async fn moved(
+        &self,
+        trip: &mut Trip,
+        head: &http::HeaderMap,
+        cause: Cause,
+    ) -> Result<(), NotRevived> {
+        self.reviver.revive(trip, head, cause).await?;
+        trip.care = Care::Revived;
+        Ok(())
+    }
+
+    /// A session that its client has ended is forgotten.
+    fn note_end(&self, trip: &Trip, response: &Response<Leased>) {
+        if trip.facts.is_delete && response.status().is_success() {
+            self.reviver.sessions.homes.forget(trip.ticket.id);
+            trip.way.route.metrics.session(SessionEvent::Closed);
+        }
+    }
+
+    /// What the client is told when its session's server tells it nothing.
+    fn stand_in(&self, end: End, trip: &Trip, upload: &Arc<Upload>) -> Result<Delivered, Refused> {
+        let metrics = &trip.way.route.metrics;
+        let instead = |instead| Ok(Delivered::Instead(instead));
+        let host = &trip.way.route.config.host;
+        if trip.facts.is_delete && !matches!(end, End::Client(_)) {
+            self.reviver.sessions.homes.forget(trip.ticket.id);
+            metrics.session(SessionEvent::Closed);
+            return instead(Instead::Ended);
+        }
+        let no_session = || {
+            metrics.session(SessionEvent::Lost("not_revived"));
+            let params = trip.ticket.session.params.as_deref();
+            Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) }
+        };
+        let whole = said(upload);
+        let message = Message::read(&whole);
+        match end {
+            End::Client(error) => Err(Refused::sent(error)),
+            End::NoSession => instead(no_session()),
+            End::Unknown(_) | End::Unavailable | End::Gone(..) if message.is_one_way() => {
+                instead(Instead::Taken)
+            }
+            End::Unknown(error) => match lost(&error, &message, host, true) {
+                Some(answer) => {
+                    metrics.session(SessionEvent::AnsweredLost);
+                    instead(answer)
+                }
+                None => Err(Refused::sent(error)),
+            },
+            End::Gone(..) | End::Unavailable => match (&message.id, &message.method) {
+                (Some(id), Some(method)) if method == mcp::TOOLS_CALL => {
+                    instead(Instead::Answer(mcp::call_not_run(id, host)))
+                }
+                (Some(id), Some(_)) => instead(Instead::Answer(mcp::unanswered(id, host))),
+                _ => instead(no_session()),
+            },
+        }
+    }
+}
+
+/// What a call is answered with of which nobody knows whether it ran: a JSON-RPC error or a status would make some
+/// clients call again. `None` for what is better told by its error.
+pub fn lost(
+    error: &ProxyError,
+    message: &Message<'_>,
+    host: &str,
+    in_session: bool,
+) -> Option<Instead> {
+    if !error.may_have_run() {
+        return None;
+    }
+    let (id, method) = (message.id?, message.method.as_deref()?);
+    if method == mcp::TOOLS_CALL {
+        return Some(Instead::Answer(mcp::lost_call(id, host)));
+    }
+    // A status would end some clients' sessions.
+    in_session.then(|| Instead::Answer(mcp::unanswered(id, host)))
+}
+
+/// Whether a session's own stream is refused on this route.
+fn is_refused_stream(way: &Way, facts: &Facts) -> bool {
+    facts.is_get
+        && facts.kind == Kind::Stream
+        && facts.session.is_some()
+        && !facts.has_last_event_id
+        && way.route.config.to.standalone_get == StandaloneGet::Refuse
+}
+
+fn is_revivable(trip: &Trip) -> bool {
+    let mode = trip.way.route.config.to.sessions;
+    mode == SessionMode::Revive && trip.ticket.session.params.is_some()
+}
+
+fn is_post(request: &Boxed) -> bool {
+    *request.method() == Method::POST
+}
+
+/// What the client has sent, as far as it is remembered.
+fn said(upload: &Upload) -> bytes::Bytes {
+    upload.tap.whole().or_else(|| upload.tap.start()).unwrap_or_default()
+}
+
+/// The request with its whole body here, to be sent once or again; `None` if it is too large to be remembered, or
+/// never ends.
+async fn gathered(request: Boxed) -> Option<Boxed> {
+    let (head, body) = request.into_parts();
+    Some(Box::new(Request::from_parts(head, body.gather().await?)))
+}
+
+/// The response, if its server knows the session; else the request, to be sent again, if it is still whole.
+async fn judge(
+    mut response: Response<Leased>,
+    upload: &Arc<Upload>,
+) -> Result<Response<Leased>, Option<Boxed>> {
+    let forgotten = match response.status() {
+        StatusCode::NOT_FOUND => true,
+        StatusCode::BAD_REQUEST => {
+            let leased = response.body_mut();
+            let mut said = BytesMut::new();
+            let read = async {
+                while said.len() < MAX_REFUSAL
+                    && let Some(Ok(frame)) = leased.frame().await
+                {
+                    said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                }
+            };
+            // What comes later is not looked at.
+            let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
+            let said = said.freeze();
+            let forgotten = mcp::is_session_unknown(&said);
+            response.body_mut().put_back(said);
+            forgotten
+        }
+        _ => false,
+    };
+    if forgotten {
+        return Err(response.into_body().into_request(upload));
+    }
+    response.body_mut().forget_request();
+    Ok(response)
+}

@@ -1,0 +1,55 @@
+//! One request of a session on its way, and why the session may have to move.
+//!
+//! Plain data, shared by what carries the request and what begins the session anew.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::proxy::instead::Care;
+use crate::proxy::request::conn::Connection;
+use crate::proxy::request::facts::Facts;
+use crate::proxy::way::Way;
+use crate::session::Ticket;
+
+/// Why a session's server is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its endpoint is none any more.
+    PodGone,
+    /// It cannot be dialled, or closes each connection.
+    Unreachable,
+    /// It does not know the session.
+    Forgotten,
+}
+
+/// One request of a session on its way.
+#[derive(Debug)]
+pub struct Trip {
+    /// The client.
+    pub conn: Arc<Connection>,
+    /// What the request says.
+    pub facts: Facts,
+    /// Where it goes.
+    pub way: Way,
+    /// Its session.
+    pub ticket: Box<Ticket>,
+    /// When it arrived.
+    pub started: Instant,
+    /// What has been done for the session.
+    pub care: Care,
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// The word of the metric.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::PodGone => "pod_gone",
+            Self::Unreachable => "unreachable",
+            Self::Forgotten => "forgotten",
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! An MCP server with sessions that scenarios can kill, restart and make forget: it says what it has done.
+//!
+//! Knows nothing of the proxy.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::support::BOUND;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What the server has seen; it survives a restart.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Every call of a tool that has begun: `argument`.
+    pub(crate) calls: Vec<String>,
+    /// `initialize` requests, with their `params`.
+    pub(crate) initialized: Vec<Value>,
+    /// `notifications/initialized` by session.
+    pub(crate) ready: Vec<String>,
+    /// `Mcp-Session-Id` of every request, as sent.
+    pub(crate) ids: Vec<String>,
+    /// Values of `Authorization` of `initialize` requests.
+    pub(crate) credentials: Vec<String>,
+    /// Sessions that were deleted.
+    pub(crate) deleted: Vec<String>,
+}
+
+/// How the server behaves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Manner {
+    /// What an unknown session is answered with; 404 without a body if not given.
+    pub(crate) unknown: Option<(u16, &'static str)>,
+    /// The version that it speaks.
+    pub(crate) version: Option<&'static str>,
+    /// What `initialize` is refused with.
+    pub(crate) refuses: Option<u16>,
+    /// It answers by events.
+    pub(crate) events: bool,
+    /// Its sessions have no id.
+    pub(crate) stateless: bool,
+}
+
+/// A running server.
+pub(crate) struct McpServer {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    tasks: JoinSet<()>,
+}
+
+struct State {
+    manner: Mutex<Manner>,
+    seen: Mutex<Seen>,
+    changed: watch::Sender<()>,
+    /// Calls by session.
+    sessions: Mutex<HashMap<String, u64>>,
+    minted: Mutex<u64>,
+}
+
+impl McpServer {
+    pub(crate) async fn start() -> Self {
+        Self::start_as(Manner::default()).await
+    }
+
+    pub(crate) async fn start_as(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let state = State {
+            manner: Mutex::new(manner),
+            seen: Mutex::default(),
+            changed: watch::Sender::new(()),
+            sessions: Mutex::default(),
+            minted: Mutex::new(0),
+        };
+        let mut server = Self {
+            address: listener.local_addr().unwrap(),
+            state: Arc::new(state),
+            tasks: JoinSet::new(),
+        };
+        server.listen(listener);
+        server
+    }
+
+    fn listen(&mut self, listener: TcpListener) {
+        let state = Arc::clone(&self.state);
+        self.tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let state = Arc::clone(&state);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _client_may_leave =
+                        http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    }
+
+    /// Ends it, with every connection and every session.
+    pub(crate) async fn kill(&mut self) {
+        self.tasks.shutdown().await;
+        self.forget();
+    }
+
+    /// Starts it again at the same address, after [`McpServer::kill`].
+    pub(crate) async fn restart(&mut self) {
+        self.listen(TcpListener::bind(self.address).await.unwrap());
+    }
+
+    /// Its sessions are gone.
+    pub(crate) fn forget(&self) {
+        self.state.sessions.lock().unwrap().clear();
+    }
+
+    pub(crate) fn behave(&self, manner: Manner) {
+        *self.state.manner.lock().unwrap() = manner;
+    }
+
+    pub(crate) fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.state.seen.lock().unwrap())
+    }
+
+    /// Waits until it has seen this.
+    pub(crate) async fn until(&self, what: &str, seen: impl Fn(&Seen) -> bool) {
+        let mut changed = self.state.changed.subscribe();
+        let wait = async {
+            while !self.seen(&seen) {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+}
+
+impl State {
+    fn note(&self, note: impl FnOnce(&mut Seen)) {
+        note(&mut self.seen.lock().unwrap());
+        self.changed.send_replace(());
+    }
+
+    fn mint(&self) -> String {
+        let mut minted = self.minted.lock().unwrap();
+        *minted += 1;
+        let id = format!("server-session-{minted}");
+        self.sessions.lock().unwrap().insert(id.clone(), 0);
+        id
+    }
+
+    /// Counts a call in a session.
+    fn count(&self, id: &str) -> Option<u64> {
+        let mut sessions = self.sessions.lock().unwrap();
+        let count = sessions.get_mut(id)?;
+        *count += 1;
+        Some(*count)
+    }
+}
+
+fn whole(status: u16, text: impl Into<Bytes>) -> Response<Body> {
+    let body = http_body_util::Full::new(text.into()).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+fn message(manner: &Manner, value: &Value) -> Response<Body> {
+    let (kind, text) = match manner.events {
+        true => ("text/event-stream", format!("event: message\ndata: {value}\n\n")),
+        false => ("application/json", value.to_string()),
+    };
+    let mut response = whole(200, text);
+    response.headers_mut().insert("content-type", kind.parse().unwrap());
+    response
+}
+
+/// An event stream that begins with these bytes and then stays open.
+fn open_stream(first: &'static str) -> Response<Body> {
+    let (sender, mut receiver) = mpsc::channel::<Infallible>(1);
+    let rest = futures_util::stream::poll_fn(move |cx| {
+        let _held = &sender;
+        receiver.poll_recv(cx).map(|never| never.map(|never| match never {}))
+    });
+    let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from(first)))]);
+    let body = StreamBody::new(futures_util::StreamExt::chain(first, rest));
+    let mut response = Response::new(BodyExt::boxed_unsync(body));
+    response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
+    response
+}
+
+async fn answer(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let manner = state.manner.lock().unwrap().clone();
+    let header = |name: &str| {
+        let value = request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        value.unwrap_or_default()
+    };
+    let (id, credentials) = (header("mcp-session-id"), header("authorization"));
+    let method = request.method().clone();
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    state.note(|seen| seen.ids.push(id.clone()));
+    if body["method"] == "initialize" {
+        return Ok(initialize(&state, &manner, &body, credentials));
+    }
+    if !manner.stateless && !state.sessions.lock().unwrap().contains_key(&id) {
+        let (status, text) = manner.unknown.unwrap_or((404, ""));
+        return Ok(whole(status, text));
+    }
+    let mut response = match (method, body["method"].as_str()) {
+        (Method::DELETE, _) => {
+            state.sessions.lock().unwrap().remove(&id);
+            state.note(|seen| seen.deleted.push(id.clone()));
+            whole(200, "")
+        }
+        (Method::GET, _) => open_stream(": open\n\n"),
+        (_, Some("notifications/initialized")) => {
+            state.note(|seen| seen.ready.push(id.clone()));
+            whole(202, "")
+        }
+        (_, Some("tools/call")) => tool(&state, &manner, &id, &body).await,
+        (_, Some("tools/list")) => {
+            if body["params"]["hang"] == true {
+                state.note(|seen| seen.calls.push("list".to_owned()));
+                std::future::pending::<()>().await;
+            }
+            message(&manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}}))
+        }
+        _ => whole(202, ""),
+    };
+    // As the SDKs do, on every response.
+    if !manner.stateless {
+        response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+    }
+    Ok(response)
+}
+
+async fn tool(state: &State, manner: &Manner, id: &str, body: &Value) -> Response<Body> {
+    const PROGRESS: &str =
+        "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+    const RESUMABLE: &str =
+        "id: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+    let argument = body["params"]["arguments"]["a"].as_str().unwrap_or_default().to_owned();
+    state.note(|seen| seen.calls.push(argument));
+    match body["params"]["name"].as_str() {
+        Some("hang") => std::future::pending().await,
+        Some("stream") => open_stream(PROGRESS),
+        Some("resumable") => open_stream(RESUMABLE),
+        _ => {
+            let result = json!({"count": state.count(id)});
+            message(manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": result}))
+        }
+    }
+}
+
+/// Begins a session.
+fn initialize(state: &State, manner: &Manner, body: &Value, credentials: String) -> Response<Body> {
+    state.note(|seen| {
+        seen.initialized.push(body["params"].clone());
+        seen.credentials.push(credentials);
+    });
+    if let Some(status) = manner.refuses {
+        return whole(status, "not today");
+    }
+    let version = manner.version.unwrap_or("2025-06-18");
+    let result =
+        json!({"protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "s"}});
+    let answer = json!({"jsonrpc": "2.0", "id": body["id"], "result": result});
+    let mut response = message(manner, &answer);
+    if !manner.stateless {
+        response.headers_mut().insert("mcp-session-id", state.mint().parse().unwrap());
+    }
+    response
+}
+
+/// Long enough for what must not happen.
+pub(crate) const NEVER: Duration = Duration::from_millis(300);
