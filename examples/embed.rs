@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let (_trigger, watch) = drain::channel();
     let name = "embedded".to_owned();
-    let sessions = Arc::new(Sessions::new(&config.sessions)?);
+    let sessions = Arc::new(Sessions::new(&config.sessions, metrics.session_peers())?);
     let proxy = Proxy::new(built.table, metrics, AccessLog::off(), &config, watch, name, sessions)?;
     let proxy = Arc::new(proxy);
     let listener = TcpListener::bind("127.0.0.1:8090").await?;

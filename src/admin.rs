@@ -9,7 +9,9 @@
 //! - `GET /explain?host=&path=&method=`: how such a request would be routed, JSON.
 //! - `POST /drain`: starts the drain, as SIGTERM does.
 //!
-//! The first three are for everyone. The last four are on the socket that is bound to loopback, which a
+//! - `POST /sessions/peer`: another replica asks about a session; who has no key of sessions is not heard.
+//!
+//! The first three and the last are for everyone. The others are on the socket that is bound to loopback, which a
 //! `kubectl port-forward` reaches and nothing outside the pod does: behind a mesh's sidecar every peer of the
 //! other socket is a loopback address, so a peer proves nothing. `admin.expose: all` puts them on both.
 //!
@@ -22,6 +24,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -36,6 +40,7 @@ use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::route::discovered::State;
 use crate::route::{Considered, Discovered, Route};
+use crate::session::{Sessions, peers};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Endpoint;
 
@@ -44,6 +49,8 @@ use crate::upstream::Endpoint;
 pub struct Admin {
     /// For `/routes` and `/explain`.
     pub proxy: Arc<Proxy>,
+    /// For `/sessions/peer`.
+    pub sessions: Arc<Sessions>,
     /// For `/metrics`.
     pub metrics: Metrics,
     /// For `/readyz`.
@@ -90,6 +97,9 @@ impl Admin {
         headers: &HeaderMap,
     ) -> Response<Full<Bytes>> {
         let path = uri.path();
+        if path == peers::PATH {
+            return self.peer(method, headers);
+        }
         let everyones = ["/livez", "/readyz", "/metrics"].contains(&path);
         let here = everyones || door == Door::Local || self.expose == Expose::All;
         // Kubelets and scrapers call the other socket by names that nobody configures.
@@ -120,6 +130,21 @@ impl Admin {
             _ => text(
                 StatusCode::NOT_FOUND,
                 "not found; endpoints: /livez /readyz /metrics /routes /config /explain /drain\n",
+            ),
+        }
+    }
+
+    fn peer(&self, method: &Method, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        if method != Method::POST {
+            return not_allowed(&[Method::POST]);
+        }
+        let letter = headers.get(peers::LETTER).map(HeaderValue::as_bytes).unwrap_or_default();
+        let sealed = URL_SAFE_NO_PAD.decode(letter).ok();
+        match sealed.and_then(|mut sealed| self.sessions.hear(&mut sealed)) {
+            Some(answer) => text(StatusCode::OK, URL_SAFE_NO_PAD.encode(answer)),
+            None => text(
+                StatusCode::FORBIDDEN,
+                "refused: only replicas with the same sessions.keyFiles and a clock within a minute are heard\n",
             ),
         }
     }

@@ -126,7 +126,7 @@ impl App {
         }
         let (trigger, watch) = drain::channel();
         let log = access_log(&config)?;
-        let sessions = Arc::new(Sessions::new(&config.sessions)?);
+        let sessions = Arc::new(Sessions::new(&config.sessions, metrics.session_peers())?);
         let (name, follows) = (pseudonym(), watch.clone());
         let proxy = Proxy::new(
             built.table,
@@ -267,9 +267,17 @@ impl Bound {
             };
             tasks.spawn(keep_running("reload", metrics.clone(), follow));
         }
+        let sessions = Arc::clone(&self.sessions);
+        let peers = move || Arc::clone(&sessions).keep_peers();
+        tasks.spawn(keep_running("session_peers", metrics.clone(), peers));
         if self.config.discovery.enabled {
             let readiness = self.readiness.clone();
-            tasks.spawn(discover(&self.config, &self.proxy, &self.metrics, readiness));
+            tasks.spawn(discover(
+                &self.config,
+                (&self.proxy, &self.sessions),
+                &self.metrics,
+                readiness,
+            ));
         }
         let admin = self.admin();
         for (door, listener) in std::mem::take(&mut self.admin_listeners) {
@@ -285,6 +293,7 @@ impl Bound {
     fn admin(&self) -> Admin {
         Admin {
             proxy: Arc::clone(&self.proxy),
+            sessions: Arc::clone(&self.sessions),
             metrics: self.metrics.clone(),
             watch: self.watch.clone(),
             readiness: self.readiness.clone(),
@@ -301,7 +310,7 @@ impl Bound {
 #[cfg(feature = "kube")]
 fn discover(
     config: &Config,
-    proxy: &Arc<Proxy>,
+    (proxy, sessions): (&Arc<Proxy>, &Arc<Sessions>),
     metrics: &Metrics,
     readiness: Readiness,
 ) -> impl Future<Output = ()> + Send + 'static {
@@ -312,7 +321,15 @@ fn discover(
         table
     });
     let proxy = Arc::clone(proxy);
-    let publish: Publish = Box::new(move |changes| proxy.update(|table| changes.applied(table)));
+    let (sessions, port) = (Arc::clone(sessions), config.admin.address.port());
+    let shares_key = !config.sessions.key_files.is_empty();
+    let publish: Publish = Box::new(move |mut changes| {
+        if let Some(replicas) = changes.replicas.take() {
+            let admin = replicas.into_iter().map(|address| SocketAddr::new(address, port));
+            sessions.set_peers(admin.collect(), shares_key);
+        }
+        proxy.update(|table| changes.applied(table));
+    });
     let (domain, upstream) = (&config.cluster_domain, &config.upstream);
     let discovery =
         Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish);
@@ -333,7 +350,7 @@ fn discover(
 #[cfg(not(feature = "kube"))]
 fn discover(
     _config: &Config,
-    _proxy: &Arc<Proxy>,
+    _of: (&Arc<Proxy>, &Arc<Sessions>),
     _metrics: &Metrics,
     _readiness: Readiness,
 ) -> impl Future<Output = ()> + Send + 'static {

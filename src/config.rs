@@ -29,7 +29,7 @@ pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load};
 pub use schema::schema;
-pub use sessions::mode_of;
+pub use sessions::{mode_of, mode_word};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 pub use view::view;
 
@@ -283,7 +283,7 @@ pub struct HoldTimes {
 }
 
 /// What is done for MCP sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionMode {
     /// Its requests reach its endpoint, and a session whose server is gone begins anew in place.
     Revive,

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, Request, header};
 use serde_json::{Map, Value, json};
 
 use crate::config::units::duration_text;
-use crate::config::{self, Cards, Config, ListenerLimits, Sources};
+use crate::config::{self, Cards, Config, ListenerLimits, Sources, mode_word};
 use crate::headers::X_KAGENT_HOST;
 use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
@@ -251,6 +251,7 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
             "unary": limits(Kind::Unary), "eventStream": limits(Kind::Stream),
             "upgrade": if to.websocket { limits(Kind::Upgrade) } else { json!("stripped") },
             "keepAlive": duration_text(to.keep_alive),
+            "sessions": mode_word(to.sessions), "holdSession": duration_text(to.hold.session),
         }),
     );
     if route.source == Source::Static {

@@ -5,19 +5,27 @@
 
 pub mod homes;
 pub mod keys;
+pub mod letter;
+pub mod peers;
+pub mod replicas;
 pub mod token;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use tokio::sync::Notify;
 
 use crate::config::SessionsConfig;
+use crate::telemetry::peers::PeerMetrics;
 use crate::upstream::EndpointId;
 use homes::{Home, Homes};
 use keys::{BadKey, Keyring};
+use peers::Peers;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId};
 
 /// Why the keys cannot be used.
@@ -41,6 +49,16 @@ pub struct Sessions {
     /// Where revived ones live.
     pub homes: Homes,
     max_age: Duration,
+    /// What this replica calls itself among the others.
+    own: u64,
+    peers: Peers,
+    /// As configured.
+    named: Vec<String>,
+    /// Others may have come.
+    new_peers: Notify,
+    counts: PeerMetrics,
+    /// Every replica has a key of its own, so that a token would mean nothing to the others.
+    split: AtomicBool,
 }
 
 /// A session that a request belongs to.
@@ -87,9 +105,37 @@ impl Sessions {
     ///
     /// # Errors
     /// [`KeyFault`].
-    pub fn new(config: &SessionsConfig) -> Result<Self, KeyFault> {
-        let keys = ArcSwap::from_pointee(read_keys(config)?);
-        Ok(Self { keys, homes: Homes::default(), max_age: config.max_age })
+    pub fn new(config: &SessionsConfig, counts: PeerMetrics) -> Result<Self, KeyFault> {
+        Ok(Self {
+            keys: ArcSwap::from_pointee(read_keys(config)?),
+            homes: Homes::default(),
+            max_age: config.max_age,
+            own: fastrand::u64(..),
+            peers: Peers::default(),
+            named: config.peers.clone(),
+            new_peers: Notify::new(),
+            counts,
+            split: AtomicBool::new(false),
+        })
+    }
+
+    /// The other replicas, as discovery finds them by their admin listeners. With several of them and no key
+    /// that all have, ids of servers pass as they are, loudly.
+    pub fn set_peers(&self, addresses: Vec<SocketAddr>, shares_key: bool) {
+        let split = addresses.len() > 1 && !shares_key;
+        if split && !self.split.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                replicas = addresses.len(),
+                "several replicas and no key for sessions: ids of sessions pass as they are, and sessions end with \
+                 their pods; mount one key into all replicas and name it by sessions.keyFiles"
+            );
+        }
+        self.split.store(split, Ordering::Relaxed);
+        self.counts.split(split);
+        if self.named.is_empty() {
+            self.peers.set(addresses);
+            self.new_peers.notify_one();
+        }
     }
 
     /// Whether the keys of this configuration can be used.
@@ -117,7 +163,7 @@ impl Sessions {
     #[must_use]
     pub fn begin(&self, birth: Birth<'_>) -> Option<(HeaderValue, TokenId)> {
         let id = birth.id.as_bytes();
-        if id.len() > MAX_ID {
+        if id.len() > MAX_ID || self.split.load(Ordering::Relaxed) {
             return None;
         }
         let session = Session {
@@ -222,8 +268,12 @@ mod tests {
         sessions.begin(birth).unwrap()
     }
 
+    fn made(config: &SessionsConfig) -> Result<Sessions, KeyFault> {
+        Sessions::new(config, PeerMetrics::noop())
+    }
+
     fn sessions() -> Sessions {
-        Sessions::new(&SessionsConfig::default()).unwrap()
+        made(&SessionsConfig::default()).unwrap()
     }
 
     #[test]
@@ -288,10 +338,10 @@ mod tests {
             key_files: files.iter().map(|&file| file.clone()).collect(),
             ..SessionsConfig::default()
         };
-        let sessions = Sessions::new(&config(&[&good])).unwrap();
+        let sessions = made(&config(&[&good])).unwrap();
         let said = sessions.renew(&config(&[&good, &bad])).unwrap_err().to_string();
         assert!(said.contains("bad") && said.contains("base64"), "{said}");
-        let said = Sessions::new(&config(&[&folder.join("none")])).unwrap_err().to_string();
+        let said = made(&config(&[&folder.join("none")])).unwrap_err().to_string();
         assert!(said.contains("none cannot be read"), "{said}");
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -8,6 +8,7 @@ pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod panics;
+pub mod peers;
 pub mod record;
 mod series;
 

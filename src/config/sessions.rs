@@ -38,8 +38,9 @@ pub(super) fn view(sessions: &SessionsConfig) -> Value {
     })
 }
 
-/// The word of a mode.
-pub(super) const fn mode_word(mode: SessionMode) -> &'static str {
+/// The word of a mode, as in a file.
+#[must_use]
+pub const fn mode_word(mode: SessionMode) -> &'static str {
     match mode {
         SessionMode::Revive => "revive",
         SessionMode::Pin => "pin",

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use http::uri::PathAndQuery;
 
 use super::index::Index;
-use super::object::{Port, RemoteServer, RemoteTls, Service};
-use crate::config::{DiscoveryConfig, Scheme};
+use super::object::{Port, RemoteServer, RemoteTls, Service, Sessions};
+use crate::config::{DiscoveryConfig, Scheme, SessionMode, mode_word};
 use crate::route::rule::Authority;
 use crate::route::{Considered, ObjectId};
 
@@ -94,6 +94,8 @@ pub struct Backend {
     pub scheme: Scheme,
     /// For `https`.
     pub trust: Option<Trust>,
+    /// What is done for MCP sessions, if an object says so.
+    pub sessions: Option<SessionMode>,
 }
 
 /// A port of pods.
@@ -145,9 +147,13 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
             rule(index, config, id, service, (object, remote), &mut notes)
         })
         .collect();
-    let ports: Vec<Backend> = service.ports.iter().map(|port| Backend::of(id, port)).collect();
+    let said = said_of_sessions("Service", id, service.sessions.as_ref(), &mut notes);
+    let server = index.mcp_server(id).and_then(|server| server.sessions.as_ref());
+    let sessions = said.or_else(|| said_of_sessions("MCPServer", id, server, &mut notes));
+    let backend = |port: &Port| Backend { sessions, ..Backend::of(id, port) };
+    let ports: Vec<Backend> = service.ports.iter().map(backend).collect();
     let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
-        .map(|(port, why)| (Backend::of(id, port), why));
+        .map(|(port, why)| (backend(port), why));
     let paths = if controller { CONTROLLER_PATHS } else { &[] };
     let open = OpenPlan { rules, ports, fallback, agent, paths, callers };
     Some(Plan { state: PlanState::Open(Box::new(open)), notes })
@@ -293,16 +299,39 @@ fn rule(
         // Without a Secret, objects of different namespaces that say the same are the same.
         namespace: remote.tls.ca_secret.as_ref().map(|_| object.namespace.to_string()),
     });
+    let said = said_of_sessions("RemoteMCPServer", object, remote.sessions.as_ref(), notes);
+    let sessions = said.or_else(|| service.sessions.clone()?.ok());
     Some(RulePlan {
         object: object.clone(),
         standing,
         path: remote.path.clone(),
         sse: remote.sse,
         query: query(object, remote, notes),
-        lead: Backend { port: remote.port, to, scheme, trust },
+        lead: Backend { port: remote.port, to, scheme, trust, sessions },
         callers,
         pod: host.pod,
     })
+}
+
+/// What an object says of MCP sessions, noted either way.
+fn said_of_sessions(
+    kind: &str,
+    id: &ObjectId,
+    said: Option<&Sessions>,
+    notes: &mut Vec<Considered>,
+) -> Option<SessionMode> {
+    let candidate = format!("kagent-proxy.dev/sessions of {kind} {id}");
+    match said? {
+        Ok(mode) => {
+            notes.push(Considered::new(candidate, format!("sessions: {}", mode_word(*mode))));
+            Some(*mode)
+        }
+        Err(text) => {
+            let verdict = format!("{text:?} does not count: write revive, pin or pass");
+            notes.push(Considered::new(candidate, verdict));
+            None
+        }
+    }
 }
 
 /// The query of its URL, if a request can carry it.
@@ -337,6 +366,7 @@ impl Backend {
             tls: RemoteTls::default(),
             namespace: None,
         });
-        Self { port: port.number, to: PodPort::Named(port.name.clone()), scheme, trust }
+        let to = PodPort::Named(port.name.clone());
+        Self { port: port.number, to, scheme, trust, sessions: None }
     }
 }

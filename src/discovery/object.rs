@@ -9,9 +9,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::remote::remote;
+pub use self::remote::{RemoteServer, RemoteTls};
 use super::pod::{Labels, Pod, PodObject};
+use crate::config::{SessionMode, mode_of};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
+
+mod remote;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +64,12 @@ pub struct Service {
     pub annotated_port: Option<u16>,
     /// `kagent-proxy.dev/route: "true"`.
     pub allowed: bool,
+    /// `kagent-proxy.dev/sessions`.
+    pub sessions: Option<Sessions>,
 }
+
+/// What an object says of MCP sessions; the text, where that is no mode.
+pub type Sessions = Result<SessionMode, Box<str>>;
 
 /// A TCP port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,43 +134,13 @@ pub struct Tools {
     pub approval: Arc<[Box<str>]>,
 }
 
-/// A `RemoteMCPServer`: its URL, taken apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RemoteServer {
-    /// Scheme, `http` or `https`.
-    pub https: bool,
-    /// Host as written.
-    pub host: String,
-    /// Port, the scheme's own if none is written.
-    pub port: u16,
-    /// Path, `/` at least.
-    pub path: String,
-    /// Query without `?`.
-    pub query: Option<String>,
-    /// Legacy SSE.
-    pub sse: bool,
-    /// A literal `x-kagent-host` of its own.
-    pub literal_host: Option<String>,
-    /// Trust toward the backend.
-    pub tls: RemoteTls,
-}
-
-/// `spec.tls` of a `RemoteMCPServer`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RemoteTls {
-    /// `disableVerify`.
-    pub disable_verify: bool,
-    /// `caCertSecretRef` and `caCertSecretKey`.
-    pub ca_secret: Option<(String, String)>,
-    /// `disableSystemCAs`.
-    pub disable_system_cas: bool,
-}
-
 /// An `MCPServer`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct McpServer {
     /// `spec.deployment.port`.
     pub port: Option<u16>,
+    /// `kagent-proxy.dev/sessions`.
+    pub sessions: Option<Sessions>,
 }
 
 /// What an object says.
@@ -241,9 +221,10 @@ impl Object {
             Kind::Agent => Self::Agent(agent(namespace, json)),
             Kind::SandboxAgent => Self::SandboxAgent,
             Kind::RemoteMcpServer => Self::RemoteServer(remote(json)),
-            Kind::McpServer => {
-                Self::McpServer(McpServer { port: port_at(json, "/spec/deployment/port") })
-            }
+            Kind::McpServer => Self::McpServer(McpServer {
+                port: port_at(json, "/spec/deployment/port"),
+                sessions: sessions(json),
+            }),
         }
     }
 }
@@ -267,6 +248,11 @@ fn port_at(json: &Value, at: &str) -> Option<u16> {
 
 fn is_tcp(port: &Value) -> bool {
     text(port, "/protocol").is_none_or(|protocol| protocol == "TCP")
+}
+
+fn sessions(json: &Value) -> Option<Sessions> {
+    let said = text(json, "/metadata/annotations/kagent-proxy.dev~1sessions")?.trim();
+    Some(mode_of(said).map_err(|_| said.into()))
 }
 
 fn service(json: &Value) -> Service {
@@ -311,6 +297,7 @@ fn service(json: &Value) -> Service {
         annotated_port: annotation("kagent.dev/mcp-service-port")
             .and_then(|port| port.trim().parse().ok()),
         allowed: annotation("kagent-proxy.dev/route") == Some("true"),
+        sessions: sessions(json),
     }
 }
 
@@ -395,47 +382,6 @@ fn strings(json: &Value, at: &str) -> Arc<[Box<str>]> {
     let all: Vec<Box<str>> = items(json, at).filter_map(Value::as_str).map(Box::from).collect();
     // An empty one of the default costs nothing.
     if all.is_empty() { Arc::default() } else { all.into() }
-}
-
-fn remote(json: &Value) -> Option<RemoteServer> {
-    let (scheme, rest) = text(json, "/spec/url")?.split_once("://")?;
-    let https = match scheme.to_ascii_lowercase().as_str() {
-        "http" => false,
-        "https" => true,
-        _ => return None,
-    };
-    let rest = rest.split('#').next().unwrap_or_default();
-    let at = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(at);
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
-        _ => (host, if https { 443 } else { 80 }),
-    };
-    let (path, query) = match path.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (path, None),
-    };
-    let literal = items(json, "/spec/headersFrom").find_map(|header| {
-        let ours = text(header, "/name")?.eq_ignore_ascii_case("x-kagent-host");
-        text(header, "/value").filter(|_| ours)
-    });
-    let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
-    let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
-    Some(RemoteServer {
-        https,
-        host: host.to_owned(),
-        port,
-        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
-        query: query.filter(|query| !query.is_empty()).map(ToOwned::to_owned),
-        sse: text(json, "/spec/protocol") == Some("SSE"),
-        literal_host: literal.map(ToOwned::to_owned),
-        tls: RemoteTls {
-            disable_verify: switch(json, "/spec/tls/disableVerify"),
-            ca_secret: ca.map(|name| (name.to_owned(), key.unwrap_or("ca.crt").to_owned())),
-            disable_system_cas: switch(json, "/spec/tls/disableSystemCAs"),
-        },
-    })
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct Changes {
     pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
     /// Addresses with the Agent behind them.
     pub callers: Vec<(IpAddr, Option<ObjectId>)>,
+    /// The addresses of ourselves and the other replicas, where they are others now.
+    pub replicas: Option<Vec<IpAddr>>,
     /// To be retired once the table is in force.
     pub retired: Vec<Arc<Cluster>>,
 }
@@ -80,7 +82,10 @@ impl Changes {
     /// Whether there are any.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty() && self.callers.is_empty() && self.retired.is_empty()
+        self.hosts.is_empty()
+            && self.callers.is_empty()
+            && self.retired.is_empty()
+            && self.replicas.is_none()
     }
 
     /// The table with them.
@@ -117,6 +122,8 @@ impl Publisher {
         (plan_dirty, mut endpoints_dirty): (Ids, Ids),
     ) -> Changes {
         let mut changes = Changes::default();
+        let ours = endpoints_dirty.iter().filter(|id| index.is_ourselves(id));
+        changes.replicas = ours.last().map(|id| index.replicas(id));
         if self.look_for_zone(index, &endpoints_dirty) {
             endpoints_dirty.extend(self.live.keys().cloned());
         }
@@ -365,6 +372,7 @@ impl Build<'_> {
         let to = RouteTarget {
             targets: vec![target],
             tls: tls.cloned().unwrap_or_default(),
+            sessions: lead.sessions.unwrap_or(config.inherited.sessions),
             ..config.inherited.clone()
         };
         let config = RouteConfig { host: name, prefix: "/".to_owned(), to };

@@ -4,13 +4,17 @@
 //! revives a session has its turn; the others wait for it. Knows no network.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hashlink::LruCache;
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::token::TokenId;
 use crate::upstream::EndpointId;
 
+/// How long a claim holds that is not renewed: its replica may have died.
+pub const CLAIM: Duration = Duration::from_secs(3);
 /// Sessions that are remembered at once; one takes about 400 bytes.
 pub const MAX_HOMES: usize = 20_000;
 
@@ -35,6 +39,8 @@ pub struct Slot {
     /// Held by who revives it.
     pub turn: tokio::sync::Mutex<()>,
     home: Mutex<Option<Home>>,
+    /// The replica that is about to begin it anew, and until when that holds.
+    claimed: Mutex<Option<(u64, Instant)>>,
 }
 
 // === impl Homes ===
@@ -97,6 +103,22 @@ impl Slot {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether this replica may begin it anew: nobody else is about to.
+    pub fn claim(&self, replica: u64, now: Instant) -> bool {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if claimed.is_some_and(|(who, until)| who != replica && now < until) {
+            return false;
+        }
+        *claimed = Some((replica, now + CLAIM));
+        true
+    }
+
+    /// This replica is not about to any more.
+    pub fn release(&self, replica: u64) {
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.take_if(|(who, _)| *who == replica);
+    }
+
     /// It has moved; false if it is known to have moved elsewhere since.
     pub fn moved(&self, home: Home) -> bool {
         let mut known = self.home.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,6 +152,14 @@ mod tests {
         assert!(homes.of(a).is_some(), "used");
         assert!(homes.slot(c).moved(home(3, 1)));
         assert_eq!((homes.of(b), homes.len()), (None, 2), "the one that was not");
+        let now = Instant::now();
+        let slot = homes.slot(c);
+        assert!(slot.claim(1, now) && slot.claim(1, now) && !slot.claim(2, now));
+        assert!(slot.claim(2, now + CLAIM), "nobody renewed it");
+        slot.release(1);
+        assert!(!slot.claim(1, now + CLAIM), "it is another's");
+        slot.release(2);
+        assert!(slot.claim(1, now));
         homes.forget(a);
         assert_eq!((homes.of(a), homes.of(c)), (None, Some(home(3, 1))));
     }

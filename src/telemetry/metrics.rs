@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{BuildError, PrometheusRecorder};
 
 use super::family::{Family, SessionEvent};
 use super::names::*;
+use super::peers::PeerMetrics;
 use super::record::{Outcome, Record};
 use super::series::{Families, Series, builder};
 use super::{log, panics};
@@ -191,6 +192,16 @@ impl Metrics {
     /// Requests that wait.
     pub fn held(&self) -> Gauge {
         self.0.own.register_gauge(&key(HELD, Vec::new()), &METADATA)
+    }
+
+    /// What is counted of the talk between replicas.
+    #[must_use]
+    pub fn session_peers(&self) -> PeerMetrics {
+        let asked =
+            |result: &str| self.counter(SESSION_PEERS_ASKED, vec![("result", result.to_owned())]);
+        let gauge = |name| self.0.own.register_gauge(&key(name, Vec::new()), &METADATA);
+        let (alive, split) = (gauge(SESSION_PEERS), gauge(SESSION_KEYS_SPLIT));
+        PeerMetrics { answered: asked("answered"), silent: asked("silent"), alive, split }
     }
 
     /// Whether all objects have been listed once.

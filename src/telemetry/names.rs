@@ -44,6 +44,12 @@ pub const POOL: &str = "kagent_proxy_upstream_connections_total";
 pub const EJECTIONS: &str = "kagent_proxy_ejections_total";
 /// What happens to MCP sessions, by event and cause.
 pub const SESSIONS: &str = "kagent_proxy_sessions_total";
+/// Letters to other replicas about sessions, by whether they were answered.
+pub const SESSION_PEERS_ASKED: &str = "kagent_proxy_session_peers_asked_total";
+/// Other replicas that answer.
+pub const SESSION_PEERS: &str = "kagent_proxy_session_peers";
+/// Whether replicas have keys of their own for sessions.
+pub const SESSION_KEYS_SPLIT: &str = "kagent_proxy_session_keys_split";
 /// Requests sent again (D11).
 pub const RETRIES: &str = "kagent_proxy_retries_total";
 /// Changed configurations, by what became of them.
@@ -94,6 +100,15 @@ pub const HELP: &[(&str, &str)] = &[
     (
         SESSIONS,
         "MCP sessions by event and cause: opened, carried (requests), revived, lost, answered_lost (calls), closed",
+    ),
+    (
+        SESSION_PEERS_ASKED,
+        "Questions to other replicas about sessions, by result: answered or silent (within 200 ms)",
+    ),
+    (SESSION_PEERS, "Other replicas that answer questions about sessions"),
+    (
+        SESSION_KEYS_SPLIT,
+        "1 where several replicas have no common key: ids of sessions pass as they are",
     ),
     (RETRIES, "Requests retried on another connection"),
     (

@@ -2,6 +2,7 @@
 //!
 //! We know our addresses only; what a slice says of them is somebody's word. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Index;
@@ -30,6 +31,16 @@ impl Index {
     pub fn own_zone(&self, service: &ObjectId) -> Option<&str> {
         let ours = self.own_pod().is_none_or(|(own, _)| own.namespace == service.namespace);
         self.own_endpoint(service).filter(|_| ours)?.zone.as_deref()
+    }
+
+    /// The addresses of ourselves and the other replicas behind one of our Services, of one family.
+    #[must_use]
+    pub fn replicas(&self, service: &ObjectId) -> Vec<IpAddr> {
+        let ipv6 = self.own_endpoint(service).is_some_and(|own| own.address.is_ipv6());
+        let endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        let addresses = endpoints.map(|endpoint| endpoint.address);
+        let all: BTreeSet<_> = addresses.filter(|address| address.is_ipv6() == ipv6).collect();
+        all.into_iter().collect()
     }
 
     fn own_endpoint(&self, service: &ObjectId) -> Option<&SliceEndpoint> {

@@ -25,6 +25,7 @@ use crate::protocol::mcp::{self, Initialized};
 use crate::proxy::routes::Routes;
 use crate::proxy::way::{InSession, Way};
 use crate::session::homes::Home;
+use crate::session::replicas::Settled;
 use crate::session::{Sessions, now};
 use crate::telemetry::family::SessionEvent;
 use crate::upstream::{EndpointId, Lease, Leased};
@@ -32,6 +33,8 @@ use crate::upstream::{EndpointId, Lease, Leased};
 /// First pause between two tries; it doubles up to the second bound.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How soon a replica is asked again that another one has been before at.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// What one try has, however long the request may wait.
 const ONE_TRY: Duration = Duration::from_secs(10);
 /// Bytes that are read of an answer to `initialize`.
@@ -108,12 +111,26 @@ impl Reviver {
         let Ok(_turn) = tokio::time::timeout_at(until, slot.turn.lock()).await else {
             return Err(NotRevived::Unavailable);
         };
-        if let Some(home) = slot.home()
-            && home != trip.ticket.home
-        {
-            trip.ticket.home = home;
-            return Ok(());
-        }
+        let _claim = loop {
+            if let Some(home) = slot.home()
+                && home.since > trip.ticket.home.since
+            {
+                trip.ticket.home = home;
+                return Ok(());
+            }
+            match self.sessions.settle(trip.ticket.id, &trip.ticket.home).await {
+                Settled::Ours(claim) => break claim,
+                Settled::Home(home) => {
+                    slot.moved(home.clone());
+                    trip.ticket.home = home;
+                    return Ok(());
+                }
+                Settled::Busy if Instant::now() + ASK_AGAIN < until => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                Settled::Busy => return Err(NotRevived::Unavailable),
+            }
+        };
         let begun = self.begin_anew(trip, head, until).await;
         let metrics = &trip.way.route.metrics;
         let host = &trip.way.route.config.host;
@@ -123,7 +140,7 @@ impl Reviver {
                 metrics.session(SessionEvent::Revived(cause.word()));
                 let to = home.endpoint.address;
                 tracing::info!(host, session, cause = cause.word(), %to, "a session was revived");
-                slot.moved(home.clone());
+                self.sessions.moved(trip.ticket.id, home).await;
                 trip.ticket.home = home.clone();
             }
             Err(why) => {

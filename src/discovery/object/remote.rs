@@ -1,0 +1,84 @@
+//! A `RemoteMCPServer`, as far as it says where a tool server is and how it is spoken to.
+//!
+//! Pure: JSON in, facts out.
+
+use serde_json::Value;
+
+use super::{Sessions, items, sessions, switch, text};
+
+/// A `RemoteMCPServer`: its URL, taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemoteServer {
+    /// Scheme, `http` or `https`.
+    pub https: bool,
+    /// Host as written.
+    pub host: String,
+    /// Port, the scheme's own if none is written.
+    pub port: u16,
+    /// Path, `/` at least.
+    pub path: String,
+    /// Query without `?`.
+    pub query: Option<String>,
+    /// Legacy SSE.
+    pub sse: bool,
+    /// A literal `x-kagent-host` of its own.
+    pub literal_host: Option<String>,
+    /// Trust toward the backend.
+    pub tls: RemoteTls,
+    /// `kagent-proxy.dev/sessions`.
+    pub sessions: Option<Sessions>,
+}
+
+/// `spec.tls` of a `RemoteMCPServer`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RemoteTls {
+    /// `disableVerify`.
+    pub disable_verify: bool,
+    /// `caCertSecretRef` and `caCertSecretKey`.
+    pub ca_secret: Option<(String, String)>,
+    /// `disableSystemCAs`.
+    pub disable_system_cas: bool,
+}
+
+/// Reads it; `None` if its URL cannot be used.
+pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
+    let (scheme, rest) = text(json, "/spec/url")?.split_once("://")?;
+    let https = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(at);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
+        _ => (host, if https { 443 } else { 80 }),
+    };
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    let literal = items(json, "/spec/headersFrom").find_map(|header| {
+        let ours = text(header, "/name")?.eq_ignore_ascii_case("x-kagent-host");
+        text(header, "/value").filter(|_| ours)
+    });
+    let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
+    let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
+    Some(RemoteServer {
+        https,
+        host: host.to_owned(),
+        port,
+        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+        query: query.filter(|query| !query.is_empty()).map(ToOwned::to_owned),
+        sse: text(json, "/spec/protocol") == Some("SSE"),
+        literal_host: literal.map(ToOwned::to_owned),
+        tls: RemoteTls {
+            disable_verify: switch(json, "/spec/tls/disableVerify"),
+            ca_secret: ca.map(|name| (name.to_owned(), key.unwrap_or("ca.crt").to_owned())),
+            disable_system_cas: switch(json, "/spec/tls/disableSystemCAs"),
+        },
+        sessions: sessions(json),
+    })
+}

@@ -1,0 +1,183 @@
+//! The other replicas of the proxy: who they are, and what they say of a session.
+//!
+//! A replica that does not answer is done without until it does again. Knows their addresses and how to ask; decides
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderName, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Where a letter is taken, on the admin listener for everyone.
+pub const PATH: &str = "/sessions/peer";
+/// What carries it.
+pub const LETTER: HeaderName = HeaderName::from_static("x-kagent-proxy-letter");
+/// How long an answer is waited for.
+pub const ANSWER: Duration = Duration::from_millis(200);
+/// Connections to one replica that are kept.
+const MAX_IDLE: usize = 8;
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 16 * 1024;
+
+/// The replicas that were asked to be asked.
+#[derive(Debug, Default)]
+pub struct Peers(Mutex<BTreeMap<SocketAddr, Peer>>);
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// What it calls itself, while it answers.
+    id: Option<u64>,
+    idle: Vec<SendRequest<Empty<Bytes>>>,
+}
+
+// === impl Peers ===
+
+impl Peers {
+    /// Those at these addresses, and no others; what is known of them stays.
+    pub fn set(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let mut peers = self.lock();
+        let next = addresses
+            .into_iter()
+            .map(|address| (address, peers.remove(&address).unwrap_or_default()))
+            .collect();
+        *peers = next;
+    }
+
+    /// All addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// Those that answer, with what they call themselves; never ourselves.
+    #[must_use]
+    pub fn alive(&self, own: u64) -> Vec<(u64, SocketAddr)> {
+        let peers = self.lock();
+        let alive = peers.iter().filter_map(|(address, peer)| Some((peer.id?, *address)));
+        alive.filter(|(id, _)| *id != own).collect()
+    }
+
+    /// This one calls itself so; `None` is that it does not answer.
+    pub fn heard(&self, address: SocketAddr, id: Option<u64>) {
+        if let Some(peer) = self.lock().get_mut(&address) {
+            peer.id = id;
+            if id.is_none() {
+                peer.idle.clear();
+            }
+        }
+    }
+
+    /// Gives it a sealed letter; its sealed answer, if it comes in time.
+    pub async fn ask(&self, address: SocketAddr, sealed: &[u8]) -> Option<Vec<u8>> {
+        let letter = URL_SAFE_NO_PAD.encode(sealed);
+        tokio::time::timeout(ANSWER, self.post(address, &letter)).await.ok()?
+    }
+
+    async fn post(&self, address: SocketAddr, letter: &str) -> Option<Vec<u8>> {
+        let mut connection = match self.idle(address) {
+            Some(idle) => idle,
+            None => open(address).await.ok()?,
+        };
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(PATH)
+            .header(header::HOST, address.to_string())
+            .header(LETTER, letter)
+            .body(Empty::new())
+            .ok()?;
+        let response = connection.send_request(request).await.ok()?;
+        if response.status() != StatusCode::OK {
+            return None;
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok()?.to_bytes();
+        if let Some(peer) = self.lock().get_mut(&address)
+            && peer.idle.len() < MAX_IDLE
+        {
+            peer.idle.push(connection);
+        }
+        URL_SAFE_NO_PAD.decode(&body).ok()
+    }
+
+    fn idle(&self, address: SocketAddr) -> Option<SendRequest<Empty<Bytes>>> {
+        let mut peers = self.lock();
+        let idle = &mut peers.get_mut(&address)?.idle;
+        while let Some(connection) = idle.pop() {
+            if connection.is_ready() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Peer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn open(address: SocketAddr) -> io::Result<SendRequest<Empty<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Ends when the sender is dropped, or the peer closes.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// The one of these replicas that decides about a session: the same for whoever asks (rendezvous hashing).
+#[must_use]
+pub fn owner(token: [u8; 16], replicas: impl Iterator<Item = u64>) -> Option<u64> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    replicas.max_by_key(|replica| {
+        let mut hasher = DefaultHasher::new();
+        (token, replica).hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_agree_on_an_owner_and_each_owns_its_share() {
+        let mut owned = BTreeMap::<u64, u32>::new();
+        for n in 0..=255 {
+            let token = [n; 16];
+            let all = owner(token, [1, 2, 3].into_iter());
+            assert_eq!(all, owner(token, [3, 1, 2].into_iter()));
+            *owned.entry(all.unwrap()).or_default() += 1;
+            let left = owner(token, [1, 3].into_iter());
+            assert!(all == Some(2) || left == all, "only what the lost one had moves");
+        }
+        assert!(owned.len() == 3 && owned.values().all(|share| *share > 40), "{owned:?}");
+        assert_eq!(owner([0; 16], std::iter::empty()), None);
+    }
+
+    #[test]
+    fn who_does_not_answer_is_done_without_and_ourselves_are_no_peer() {
+        let peers = Peers::default();
+        let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        peers.set([a, b]);
+        assert_eq!(peers.alive(9), []);
+        peers.heard(a, Some(1));
+        peers.heard(b, Some(9));
+        peers.heard(c, Some(3));
+        assert_eq!(peers.alive(9), [(1, a)]);
+        peers.set([a, c]);
+        assert_eq!(peers.alive(9), [(1, a)], "what is known stays");
+        peers.heard(a, None);
+        assert_eq!(peers.alive(9), []);
+        assert_eq!(peers.addresses(), [a, c]);
+    }
+}

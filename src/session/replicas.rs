@@ -1,0 +1,194 @@
+//! Several replicas and one session: all of them come to the same new home.
+//!
+//! Before a session begins anew its replica asks all others whether they know of a newer home, and the one that the
+//! token chooses whether nobody else is about to begin it. Afterwards it tells everybody. Knows no request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::homes::Home;
+use super::letter::{Ask, Letter, Say};
+use super::peers::owner;
+use super::token::TokenId;
+use super::{Sessions, now};
+
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(1);
+/// How often the other replicas are greeted.
+const GREET: Duration = Duration::from_secs(2);
+
+/// What the replicas say of a session that may have to begin anew.
+pub enum Settled {
+    /// It lives there.
+    Home(Home),
+    /// Another replica is about to begin it.
+    Busy,
+    /// It is ours to begin.
+    Ours(Claim),
+}
+
+/// The right to begin a session anew, until it is dropped.
+pub struct Claim {
+    sessions: Arc<Sessions>,
+    token: TokenId,
+    _renewing: AbortOnDropHandle<()>,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// Whether the session with this home has moved since, or may begin anew here.
+    pub async fn settle(self: &Arc<Self>, token: TokenId, known: &Home) -> Settled {
+        let peers = self.peers.alive(self.own);
+        let everybody = peers.iter().map(|(id, _)| *id).chain([self.own]);
+        let chosen = owner(token.0, everybody).unwrap_or(self.own);
+        if chosen == self.own && !self.homes.slot(token).claim(self.own, Instant::now()) {
+            return Settled::Busy;
+        }
+        let since = known.since;
+        let asked = peers.iter().map(|(id, address)| async move {
+            let ask =
+                if *id == chosen { Ask::Claim(token, since) } else { Ask::Find(token, since) };
+            self.ask(*address, ask).await
+        });
+        let mut busy = false;
+        let mut home = None::<Home>;
+        for said in join_all(asked).await.into_iter().flatten() {
+            match said {
+                Say::Home(found) => {
+                    let newer = |found: &Home| home.as_ref().is_none_or(|h| h.since < found.since);
+                    home = found.home().filter(newer).or(home);
+                }
+                Say::Busy => busy = true,
+                Say::Nothing | Say::Noted => {}
+            }
+        }
+        if busy && home.is_none() {
+            return Settled::Busy;
+        }
+        let claim = self.claim(token);
+        match home {
+            // Who gave us the claim has it back when it is dropped.
+            Some(home) => Settled::Home(home),
+            None => Settled::Ours(claim),
+        }
+    }
+
+    fn claim(self: &Arc<Self>, token: TokenId) -> Claim {
+        let sessions = Arc::clone(self);
+        let renewing = AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RENEW).await;
+                sessions.homes.slot(token).claim(sessions.own, Instant::now());
+                sessions.tell(Ask::Claim(token, u64::MAX)).await;
+            }
+        }));
+        Claim { sessions: Arc::clone(self), token, _renewing: renewing }
+    }
+
+    /// The session lives there from now on; returns when everybody knows who answers.
+    pub async fn moved(&self, token: TokenId, home: &Home) {
+        self.homes.slot(token).moved(home.clone());
+        self.tell(Ask::Moved(token, home.into())).await;
+    }
+
+    /// Answers another replica; `None` if it is none.
+    #[must_use]
+    pub fn hear(&self, sealed: &mut [u8]) -> Option<Vec<u8>> {
+        let keys = self.keys.load();
+        let letter = Letter::<Ask>::open(&keys, now(), sealed)?;
+        let newer = |token, since| self.homes.of(token).filter(|home| home.since > since);
+        let say = match letter.text {
+            Ask::Hello => Say::Noted,
+            Ask::Find(token, since) => match newer(token, since) {
+                Some(home) => Say::Home((&home).into()),
+                None => Say::Nothing,
+            },
+            Ask::Claim(token, since) => match newer(token, since) {
+                Some(home) => Say::Home((&home).into()),
+                None if self.homes.slot(token).claim(letter.from, Instant::now()) => Say::Nothing,
+                None => Say::Busy,
+            },
+            Ask::Moved(token, home) => {
+                let slot = self.homes.slot(token);
+                slot.moved(home.home()?);
+                slot.release(letter.from);
+                Say::Noted
+            }
+            Ask::Release(token) => {
+                self.homes.slot(token).release(letter.from);
+                Say::Noted
+            }
+        };
+        Letter::new(self.own, now(), say).seal(&keys)
+    }
+
+    /// Greets the others again and again: who answers is asked, and who does not is done without. `addresses` finds
+    /// them where nobody says who they are.
+    pub async fn keep_peers(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(GREET);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.new_peers.notified() => {}
+            }
+            self.find_named().await;
+            let addresses = self.peers.addresses();
+            join_all(addresses.iter().map(|address| self.ask(*address, Ask::Hello))).await;
+            self.counts.alive(self.peers.alive(self.own).len());
+        }
+    }
+
+    /// Looks up the replicas that the configuration names.
+    async fn find_named(&self) {
+        if self.named.is_empty() {
+            return;
+        }
+        let mut found = Vec::new();
+        for name in &self.named {
+            match tokio::net::lookup_host(name).await {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => {
+                    tracing::debug!(peer = name, %error, "a replica's name does not resolve");
+                }
+            }
+        }
+        self.peers.set(found);
+    }
+
+    async fn tell(&self, what: Ask) {
+        let peers = self.peers.alive(self.own);
+        join_all(peers.iter().map(|(_, address)| self.ask(*address, what.clone()))).await;
+    }
+
+    async fn ask(&self, address: std::net::SocketAddr, what: Ask) -> Option<Say> {
+        let keys = self.keys.load_full();
+        let sealed = Letter::new(self.own, now(), what).seal(&keys)?;
+        let answer = self.peers.ask(address, &sealed).await;
+        let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
+        self.peers.heard(address, letter.as_ref().map(|letter| letter.from));
+        self.counts.asked(letter.is_some());
+        Some(letter?.text)
+    }
+}
+
+// === impl Claim ===
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let (sessions, token) = (Arc::clone(&self.sessions), self.token);
+        sessions.homes.slot(token).release(sessions.own);
+        if sessions.peers.alive(sessions.own).is_empty() {
+            return;
+        }
+        // Only a program that ends has no runtime; then claims end by themselves.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { sessions.tell(Ask::Release(token)).await });
+        }
+    }
+}
