@@ -110,7 +110,7 @@ impl Proxy {
             Delivered::Response(response, way) => {
                 Reply::of(response, (&facts, way, conn), client, &self.egress, record)
             }
-            Delivered::Instead(instead) => Ok(Reply::Instead(instead, Box::new(facts))),
+            Delivered::Instead(instead) => Ok(Reply::Instead(instead)),
         }
     }
 

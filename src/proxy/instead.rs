@@ -2,13 +2,7 @@
 //!
 //! Plain data. Knows no status and no bytes of HTTP.
 
-use std::time::Duration;
-
-use http::Response;
-use tokio_util::task::AbortOnDropHandle;
-
-use super::way::Way;
-use crate::upstream::Leased;
+use super::way::{Reopening, Way};
 
 /// What is answered.
 #[derive(Debug)]
@@ -27,16 +21,8 @@ pub enum Instead {
     /// This JSON-RPC response.
     Answer(String),
     /// An event stream that begins when its backend's does. A client that was refused twice would never ask again.
-    Held {
-        /// Comes with the backend's.
-        reopening: Reopening,
-        /// Silence after which it gets a comment; zero is never.
-        keep_alive: Duration,
-    },
+    Held(Reopening, Box<Way>),
 }
-
-/// An event stream that is being opened again; `None` if it cannot be.
-pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
 
 /// What was done for a session while a request of it was carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

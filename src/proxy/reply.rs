@@ -4,9 +4,9 @@
 
 pub mod body;
 pub mod card;
+mod events;
 pub mod guard;
 pub mod head;
-pub mod held;
 pub mod instead;
 pub mod plan;
 pub mod refuse;
@@ -60,7 +60,7 @@ pub enum Reply {
     /// As a tunnel.
     Tunnel(Response<Leased>, BodyTimeouts, OnUpgrade),
     /// None: this in its place.
-    Instead(Instead, Box<Facts>),
+    Instead(Instead),
 }
 
 // === impl Reply ===
@@ -111,9 +111,7 @@ impl Reply {
             Self::Tunnel(response, limits, client) => {
                 tunnel::open(response, client, limits, record, &egress.tunnels)
             }
-            Self::Instead(instead, facts) => {
-                instead::response(instead, *facts, &egress.watch, record)
-            }
+            Self::Instead(instead) => instead::response(instead, &egress.watch, record),
         }
     }
 }

@@ -8,12 +8,14 @@ pub mod attempt;
 pub mod delivered;
 pub mod dial;
 pub mod hold;
+pub mod lost;
 pub mod refusal;
 pub mod resolve;
 pub mod retry;
 pub mod revive;
 pub mod session;
 pub mod trip;
+pub mod unknown;
 
 use std::sync::Arc;
 
@@ -242,7 +244,7 @@ impl Delivery {
 /// The end of a request that was sent and not answered: an error, but for a call that must not be made again.
 fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered, Refused> {
     let start = upload.tap.start().unwrap_or_default();
-    match session::lost(&error, &Message::read(&start), &way.route.config.host, false) {
+    match lost::lost(&error, &Message::read(&start), &way.route.config.host, false) {
         Some(instead) => {
             way.route.metrics.session(SessionEvent::AnsweredLost);
             Ok(Delivered::Instead(instead))

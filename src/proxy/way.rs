@@ -3,10 +3,13 @@
 //! Plain data: what resolving found, for everything that depends on the route.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Response};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::route::{ObjectId, Route, RouteTable};
+use crate::upstream::Leased;
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
@@ -30,4 +33,19 @@ pub struct InSession {
     pub token: HeaderValue,
     /// By its server; `None` if that has no name for it.
     pub server_id: Option<HeaderValue>,
+    /// How the stream that answers the request is opened again, if it may be.
+    pub again: Option<Again>,
+}
+
+/// An event stream that is being opened again; `None` if it cannot be.
+pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
+
+/// How an event stream is opened again whose backend has left it: with the body of its response, and after a pause.
+#[derive(Clone)]
+pub struct Again(pub Arc<dyn Fn(Leased, Duration) -> Reopening + Send + Sync>);
+
+impl std::fmt::Debug for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Again")
+    }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Manner {
     pub(crate) refuses: Option<u16>,
     /// It answers by events.
     pub(crate) events: bool,
+    /// It answers lists of which it is told to be silent.
+    pub(crate) speaks: bool,
     /// Its sessions have no id.
     pub(crate) stateless: bool,
 }
@@ -125,6 +127,11 @@ impl McpServer {
     /// Its sessions are gone.
     pub(crate) fn forget(&self) {
         self.state.sessions.lock().unwrap().clear();
+    }
+
+    /// It is silent no more.
+    pub(crate) fn speak(&self) {
+        self.state.manner.lock().unwrap().speaks = true;
     }
 
     pub(crate) fn behave(&self, manner: Manner) {
@@ -238,6 +245,9 @@ async fn answer(
             if body["params"]["hang"] == true {
                 state.note(|seen| seen.calls.push("list".to_owned()));
                 std::future::pending::<()>().await;
+            }
+            if body["params"]["silent"] == true && !manner.speaks {
+                return Ok(open_stream(": wait\n\n"));
             }
             message(&manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}}))
         }

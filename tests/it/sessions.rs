@@ -333,24 +333,47 @@ async fn what_changes_nothing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_sessions_own_stream_is_held_until_its_server_is_back() {
+async fn a_sessions_own_stream_goes_on_while_its_servers_come_and_go() {
     let mut server = McpServer::start().await;
     let proxy = TestProxy::start(to(&[&server])).await;
     let token = begin(&proxy).await;
     let mut first = proxy.connect().await;
     first.send(&request("GET", Some(&token), "")).await;
     first.until(": open\n\n").await;
+    for _ in 0..2 {
+        server.kill().await;
+        server.restart().await;
+        first.until(": open\n\n").await;
+    }
     server.kill().await;
-    let ended = first.rest().await;
-    assert!(ended.ends_with("0\r\n\r\n"), "between events it ends cleanly: {ended:?}");
+    // One that is opened while nobody is there gets a comment at once, and the rest when somebody is.
     let mut again = proxy.connect().await;
     again.send(&request("GET", Some(&token), "")).await;
     let held = again.until(": keep-alive\n\n").await;
     assert!(held.starts_with("HTTP/1.1 200") && held.contains("text/event-stream"), "{held}");
     server.restart().await;
     again.until(": open\n\n").await;
+    first.until(": open\n\n").await;
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 4, "once for each server that died"));
+    drop((first, again));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
+    let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let list = |silent: bool| json!({"jsonrpc": "2.0", "id": "l", "method": "tools/list", "params": {"silent": silent}});
+    let mut client = proxy.connect().await;
+    client.send(&request("POST", Some(&token), &list(true).to_string())).await;
+    client.until("text/event-stream").await;
+    server.kill().await;
+    server.speak();
+    server.restart().await;
+    let answer = client.rest().await;
+    assert!(answer.contains("\"id\":\"l\"") && answer.contains("\"tools\""), "{answer}");
     server.seen(|seen| assert_eq!(seen.initialized.len(), 2));
-    drop(again);
     proxy.stop().await;
 }
 

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::held::Held;
 use super::plan::RelayPlan;
 use super::relay::{Relay, StreamError};
 use crate::proxy::record::Recorder;
+use crate::proxy::way::Reopening;
 use crate::upstream::Leased;
 
 type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
@@ -24,8 +24,6 @@ pub enum ReplyBody {
     Local(Option<Bytes>, Box<Recorder>),
     /// The backend's.
     Relay(Box<Relay>),
-    /// Ours until the backend's is there.
-    Held(Box<Held>),
     /// Nothing but the error that ended it.
     Broken(Option<StreamError>, Box<Recorder>),
     /// Ours, whole; its record has been written.
@@ -55,6 +53,12 @@ impl ReplyBody {
         Self::continued(Bytes::new(), leased, plan, record)
     }
 
+    /// An event stream whose backend's is still to come.
+    #[must_use]
+    pub fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
+        Self::Relay(Box::new(Relay::held(reopening, plan, record)))
+    }
+
     /// The backend's response, of which `start` has been read.
     #[must_use]
     pub fn continued(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
@@ -68,7 +72,6 @@ impl ReplyBody {
             match std::mem::replace(self, Self::Unrecorded(None)) {
                 Self::Local(_, mut record) | Self::Broken(_, mut record) => record.failed(),
                 Self::Relay(mut relay) => relay.failed(),
-                Self::Held(mut held) => held.failed(),
                 Self::Unrecorded(_) | Self::Tunnel => {}
             }
             Poll::Ready(Some(Err(StreamError::Internal)))
@@ -82,7 +85,6 @@ impl ReplyBody {
                 Ok(Frame::data(bytes))
             })),
             Self::Relay(relay) => relay.poll_frame(cx),
-            Self::Held(held) => held.poll_frame(cx),
             Self::Broken(error, _) => Poll::Ready(error.take().map(Err)),
             Self::Unrecorded(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
@@ -104,7 +106,6 @@ impl Body for ReplyBody {
         match self {
             Self::Local(bytes, _) => bytes.is_none(),
             Self::Relay(relay) => relay.is_end_stream(),
-            Self::Held(held) => held.is_end_stream(),
             Self::Broken(error, _) => error.is_none(),
             Self::Unrecorded(bytes) => bytes.is_none(),
             Self::Tunnel => true,
@@ -117,7 +118,7 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Self::Relay(relay) => relay.size_hint(),
-            Self::Broken(..) | Self::Held(_) => SizeHint::default(),
+            Self::Broken(..) => SizeHint::default(),
             Self::Tunnel => SizeHint::with_exact(0),
         }
     }

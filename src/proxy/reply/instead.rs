@@ -8,22 +8,16 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::body::ReplyBody;
-use super::held::Held;
+use super::plan::RelayPlan;
 use crate::drain::Watch;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Instead;
 use crate::proxy::record::Recorder;
-use crate::proxy::request::facts::Facts;
 use crate::telemetry::record::Outcome;
 
 /// The response. A session that is unknown is told of without a body: some clients take a JSON-RPC error for that
 /// of one call, and keep the dead session.
-pub fn response(
-    instead: Instead,
-    facts: Facts,
-    watch: &Watch,
-    mut record: Recorder,
-) -> Response<ReplyBody> {
+pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Response<ReplyBody> {
     let (status, body) = match instead {
         Instead::NoSession { bad_request: false } => (StatusCode::NOT_FOUND, None),
         Instead::NoSession { bad_request: true } => (StatusCode::BAD_REQUEST, None),
@@ -31,10 +25,10 @@ pub fn response(
         Instead::Taken => (StatusCode::ACCEPTED, None),
         Instead::NoStream => (StatusCode::METHOD_NOT_ALLOWED, None),
         Instead::Answer(json) => (StatusCode::OK, Some(json)),
-        Instead::Held { reopening, keep_alive } => {
+        Instead::Held(reopening, way) => {
             record.on_head(StatusCode::OK, Kind::Stream);
-            let held = Held::new((reopening, keep_alive), facts, watch.clone(), record);
-            let mut response = Response::new(ReplyBody::Held(Box::new(held)));
+            let plan = RelayPlan::held(&way, watch, record.started());
+            let mut response = Response::new(ReplyBody::held(reopening, plan, record));
             let map = response.headers_mut();
             map.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
             map.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

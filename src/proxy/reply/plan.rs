@@ -16,7 +16,7 @@ use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
-use crate::proxy::way::Way;
+use crate::proxy::way::{Again, Way};
 use crate::route::Route;
 
 /// What is to be done.
@@ -28,6 +28,8 @@ pub struct RelayPlan {
     pub limits: BodyTimeouts,
     /// Something may be added to the body.
     open: bool,
+    /// How the stream is opened again whose backend has left it.
+    pub again: Option<Again>,
     /// For a `text/event-stream` that is not encoded.
     pub events: Option<EventPlan>,
 }
@@ -84,11 +86,31 @@ impl RelayPlan {
         Self {
             kind,
             open,
+            again: way.session.as_ref().filter(|_| open).and_then(|session| session.again.clone()),
             limits: BodyTimeouts {
                 keep_alive,
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
             events: (events && !encoded).then_some(event_plan),
+        }
+    }
+
+    /// The plan for a session's own stream whose backend's is still to come.
+    #[must_use]
+    pub fn held(way: &Way, watch: &Watch, started: Instant) -> Self {
+        let (kind, to) = (Kind::Stream, &way.route.config.to);
+        let keep_alive = Some(to.keep_alive).filter(|time| !time.is_zero());
+        let limits = BodyTimeouts::of(kind.limits(&to.timeouts), started);
+        Self {
+            kind,
+            open: true,
+            again: way.session.as_ref().and_then(|session| session.again.clone()),
+            limits: BodyTimeouts { keep_alive, ..limits },
+            events: Some(EventPlan {
+                standalone: Some(watch.clone()),
+                awaited: None,
+                legacy: None,
+            }),
         }
     }
 
@@ -111,6 +133,8 @@ impl RelayPlan {
                 }
             }
         }
-        upload.tap.forget();
+        if self.again.is_none() {
+            upload.tap.forget();
+        }
     }
 }

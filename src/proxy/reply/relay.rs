@@ -4,31 +4,31 @@
 //! so that a comment or an end stands only between events; nothing else of a body is changed, but for
 //! the legacy `endpoint` event. Never decides where a request goes.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 
-use super::plan::{Awaited, EventPlan, RelayPlan};
+use super::events::Events;
+use super::plan::RelayPlan;
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
-use crate::drain::Phase;
 use crate::headers;
-use crate::protocol::answered::AnswerScanner;
-use crate::protocol::sse::SseScanner;
+use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::record::Recorder;
-use crate::proxy::way::Way;
-use crate::rewrite::endpoint::{EndpointEvent, Held};
-use crate::rewrite::origin::path_absolute;
-use crate::telemetry::family::SessionEvent;
+use crate::proxy::way::{Again, Reopening};
 use crate::telemetry::record::Outcome;
 use crate::upstream::{Leased, SendError};
 
+/// How soon a session's own stream is opened again that its backend has ended: as soon as a client would.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What a silent event stream gets (D15): a comment, which every parser skips.
-pub(super) const COMMENT: &[u8] = b": keep-alive\n\n";
+const COMMENT: &[u8] = b": keep-alive\n\n";
 
 /// Why a body breaks off; the client sees an abort.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub struct Relay {
     start: Bytes,
     /// Recycled when the body has ended; one that is dropped closes its connection.
     leased: Option<Leased>,
+    again: Option<Again>,
+    /// The backend's stream is being opened.
+    reopening: Option<Reopening>,
     record: Recorder,
     ending: Option<Ending>,
     timer: Option<BodyTimer>,
@@ -66,28 +69,6 @@ enum Ending {
     Clean,
     /// The next poll breaks off: what came before must be flushed first.
     Broken(StreamError),
-}
-
-struct Events {
-    scanner: SseScanner,
-    first: Option<FirstEvent>,
-    /// The call that the stream is to answer, until it has.
-    awaited: Option<(AnswerScanner, Awaited)>,
-    /// A comment in front of a legacy stream's first event would be an event in front of it.
-    after_first: bool,
-    standalone: Option<Standalone>,
-}
-
-/// A session's own stream, which follows the drain.
-enum Standalone {
-    Serving(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
-    Draining,
-}
-
-#[derive(Debug)]
-struct FirstEvent {
-    event: EndpointEvent,
-    way: Way,
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
@@ -106,6 +87,8 @@ impl Relay {
         let mut stream = Self {
             start,
             leased: Some(leased),
+            again: plan.again,
+            reopening: None,
             record,
             ending: None,
             timer,
@@ -116,6 +99,21 @@ impl Relay {
             stream.finish(Outcome::Complete);
         }
         stream
+    }
+
+    /// A stream whose backend's is still to come; a comment at once tells the client that it is heard.
+    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
+        Self {
+            start: Bytes::from_static(COMMENT),
+            leased: None,
+            again: plan.again,
+            reopening: Some(reopening),
+            timer: BodyTimer::start(plan.limits),
+            watchdog: Watchdog::start(plan.limits, record.task()),
+            record,
+            ending: None,
+            events: plan.events.map(|plan| Box::new(Events::new(plan))),
+        }
     }
 
     /// The proxy has failed.
@@ -133,6 +131,9 @@ impl Relay {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         // Only streams without a length are added to or changed.
+        if self.reopening.is_some() {
+            return SizeHint::default();
+        }
         let rest = self.leased.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         match (rest.exact(), self.start.len() as u64) {
             (Some(rest), start) => SizeHint::with_exact(start + rest),
@@ -155,7 +156,14 @@ impl Relay {
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
         loop {
-            let Some(leased) = &mut self.leased else { return Poll::Ready(None) };
+            let Some(leased) = &mut self.leased else {
+                match self.poll_reopening(cx) {
+                    None => return Poll::Ready(None),
+                    Some(Poll::Pending) => return self.while_silent(cx),
+                    Some(Poll::Ready(true)) => continue,
+                    Some(Poll::Ready(false)) => return self.not_reopened(),
+                }
+            };
             match Pin::new(leased).poll_frame(cx) {
                 Poll::Pending => return self.while_silent(cx),
                 Poll::Ready(Some(Ok(frame))) => {
@@ -163,8 +171,16 @@ impl Relay {
                         return Poll::Ready(Some(Ok(frame)));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => return self.broke(error, cx),
-                Poll::Ready(None) => return self.ended(),
+                Poll::Ready(Some(Err(error))) => {
+                    if !self.open_again(Duration::ZERO) {
+                        return self.broke(error, cx);
+                    }
+                }
+                Poll::Ready(None) => {
+                    if !self.open_again(AGAIN_AFTER) {
+                        return self.ended();
+                    }
+                }
             }
         }
     }
@@ -233,6 +249,39 @@ impl Relay {
         }
     }
 
+    /// Whether the backend's stream is there, `None` if nobody opens it.
+    fn poll_reopening(&mut self, cx: &mut Context<'_>) -> Option<Poll<bool>> {
+        let reopening = self.reopening.as_mut()?;
+        let Poll::Ready(opened) = Pin::new(reopening).poll(cx) else { return Some(Poll::Pending) };
+        self.reopening = None;
+        let Ok(Some((response, way))) = opened else { return Some(Poll::Ready(false)) };
+        let streams = response.status() == StatusCode::OK
+            && headers::is_event_stream(response.headers())
+            && !response.headers().contains_key(CONTENT_ENCODING);
+        if streams {
+            self.record.enter(&way.route, Kind::Stream);
+            self.leased = Some(response.into_body());
+        }
+        Some(Poll::Ready(streams))
+    }
+
+    /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
+    fn open_again(&mut self, pause: Duration) -> bool {
+        let (Some(again), Some(events)) = (&self.again, &self.events) else { return false };
+        if !events.may_begin_again() {
+            return false;
+        }
+        let Some(leased) = self.leased.take() else { return false };
+        self.reopening = Some((again.0)(leased, pause));
+        self.record.cared(Care::Revived);
+        true
+    }
+
+    fn not_reopened(&mut self) -> Polled {
+        self.finish(Outcome::UpstreamBroke);
+        Poll::Ready(self.stand_in().map(|answer| Ok(Frame::data(answer))))
+    }
+
     /// A broken backend is an abort, but for a session's own stream between two events: clients count
     /// aborts of those and give up (D14).
     fn broke(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
@@ -273,6 +322,7 @@ impl Relay {
     fn finish(&mut self, outcome: Outcome) {
         self.record.ended(outcome);
         self.ending = Some(Ending::Clean);
+        self.reopening = None;
         self.timer = None;
         self.watchdog = None;
         if let Some(leased) = self.leased.take()
@@ -290,94 +340,5 @@ impl Drop for Relay {
             Some(Expired::Idle | Expired::Comment) => self.record.ended(Outcome::IdleTimeout),
             None => {}
         }
-    }
-}
-
-// === impl Events ===
-
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").field("scanner", &self.scanner).finish_non_exhaustive()
-    }
-}
-
-impl Events {
-    fn new(plan: EventPlan) -> Self {
-        let standalone = plan.standalone.map(|mut watch| {
-            Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
-        });
-        let after_first = plan.legacy.is_some();
-        let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
-        let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
-        Self { scanner: SseScanner::default(), first, awaited, after_first, standalone }
-    }
-
-    /// The bytes that go out now; `None` if all of them are held.
-    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
-        let out = match &mut self.first {
-            None => data,
-            Some(first) => {
-                let FirstEvent { event, way } = first;
-                let is_backend = |host: &str| way.table.is_backend(host, &way.route);
-                match event.feed(&data, &|url| path_absolute(url, &is_backend)) {
-                    Held::Wait(passed) if passed.is_empty() => return None,
-                    Held::Wait(passed) => Bytes::from(passed),
-                    Held::Release(bytes) => {
-                        self.first = None;
-                        Bytes::from(bytes)
-                    }
-                }
-            }
-        };
-        self.scanner.feed(&out);
-        if let Some((answers, _)) = &mut self.awaited {
-            answers.feed(&out);
-            if answers.is_answered() {
-                self.awaited = None;
-            }
-        }
-        Some(out)
-    }
-
-    /// Whether bytes may go out behind the backend's last one.
-    fn has_more(&self) -> bool {
-        self.awaited.is_some() || self.first.as_ref().is_some_and(|first| first.event.is_holding())
-    }
-
-    /// What is held back when the stream ends inside an event.
-    fn release(&mut self) -> Option<Bytes> {
-        let held = self.first.take()?.event.release();
-        (!held.is_empty()).then(|| Bytes::from(held))
-    }
-
-    /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
-    /// client asks for the rest by the id of an event.
-    fn stand_in(&mut self) -> Option<Bytes> {
-        let (answers, awaited) = self.awaited.take()?;
-        if answers.is_resumable() || !self.scanner.is_between() {
-            return None;
-        }
-        awaited.route.metrics.session(SessionEvent::AnsweredLost);
-        Some(Bytes::from(format!("event: message\ndata: {}\n\n", awaited.stand_in)))
-    }
-
-    fn may_comment(&self) -> bool {
-        self.scanner.is_between() && (!self.after_first || self.scanner.events() > 0)
-    }
-
-    /// Whether the stream is a session's own and between two events.
-    fn may_end(&self) -> bool {
-        self.standalone.is_some() && self.scanner.is_between()
-    }
-
-    /// Whether the program drains and this stream can go without loss. A client that does not read
-    /// cannot be told of an end: its stream stays until it reads again or the drain's deadline cuts it.
-    fn may_leave(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(Standalone::Serving(drain)) = &mut self.standalone
-            && drain.as_mut().poll(cx).is_ready()
-        {
-            self.standalone = Some(Standalone::Draining);
-        }
-        matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between()
     }
 }

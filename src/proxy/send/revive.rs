@@ -230,6 +230,7 @@ impl Reviver {
         way.session = Some(Box::new(InSession {
             token: HeaderValue::from_static(""),
             server_id: server_id.clone(),
+            again: None,
         }));
         let mut ready = message(head, mcp::INITIALIZED.to_owned());
         if let Ok(version) = HeaderValue::try_from(version) {

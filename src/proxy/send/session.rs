@@ -6,19 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
 use super::dial;
+use super::lost::lost;
 use super::revive::{NotRevived, Reviver};
 use super::trip::{Cause, Trip};
+use super::unknown::judge;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
+use crate::headers;
 use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
@@ -27,16 +28,13 @@ use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
-use crate::proxy::way::{InSession, Way};
+use crate::proxy::way::{Again, InSession, Reopening, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
 use crate::upstream::{Lease, Leased};
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
-/// What is read of a 400 to see whether it says that the session is unknown, and for how long.
-const MAX_REFUSAL: usize = 16 * 1024;
-const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 /// How long a client waits for its event stream to be opened before it gets one of ours.
 const REOPEN_WAIT: Duration = Duration::from_secs(1);
 
@@ -53,7 +51,7 @@ enum End {
     /// Whether it ran is not known.
     Unknown(ProxyError),
     /// It did not run, and the session is gone.
-    Gone(Boxed, Cause),
+    Gone(Boxed),
     /// It did not run, and no session can take its place.
     NoSession,
     /// It did not run; there was no server in time.
@@ -122,11 +120,11 @@ impl SessionDelivery {
         if record.enter(&trip.way.route, facts.kind) {
             trip.way.route.cluster.budget.sent();
         }
-        let reopened = facts.is_get && facts.kind == Kind::Stream;
+        let reopened = is_own_stream(facts);
         let ended = match self.carry(&mut trip, request, !reopened).await {
-            Ok(response) => return Ok(Self::arrived(response, trip, record)),
-            Err(End::Gone(request, cause)) if reopened => {
-                return self.reopen(trip, request, cause, record).await;
+            Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
+            Err(End::Gone(request)) if reopened => {
+                return self.reopen(trip, request, record).await;
             }
             Err(ended) => ended,
         };
@@ -134,55 +132,90 @@ impl SessionDelivery {
         self.stand_in(ended, &trip, &upload)
     }
 
-    fn arrived(response: Response<Leased>, trip: Trip, record: &mut Recorder) -> Delivered {
+    fn arrived(
+        self: &Arc<Self>,
+        mut response: Response<Leased>,
+        mut trip: Trip,
+        upload: &Arc<Upload>,
+        record: &mut Recorder,
+    ) -> Delivered {
         record.enter(&trip.way.route, trip.facts.kind);
         record.on_connection();
         record.cared(trip.care);
+        let streams = response.status() == StatusCode::OK
+            && headers::is_event_stream(response.headers())
+            && is_revivable(&trip);
+        if streams && (is_own_stream(&trip.facts) || is_harmless(upload)) {
+            let session = trip.way.session.take();
+            let again = self.again(&trip, upload);
+            trip.way.session = session.map(|session| Box::new(InSession { again, ..*session }));
+        } else {
+            response.body_mut().forget_request();
+        }
         Delivered::Response(response, trip.way)
+    }
+
+    /// How the stream that answers a request is opened again.
+    fn again(self: &Arc<Self>, trip: &Trip, upload: &Arc<Upload>) -> Option<Again> {
+        let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
+        Some(Again(Arc::new(move |leased: Leased, pause| {
+            let request = leased.into_request(&upload);
+            let body = RequestBody::again(&upload);
+            let request = request.zip(body).map(|(request, body)| request.map(|_| body));
+            delivery.carry_aside(trip.clone(), request.map(Box::new), pause)
+        })))
+    }
+
+    /// Carries the request of an event stream in a task of its own, after a pause.
+    fn carry_aside(
+        self: &Arc<Self>,
+        mut trip: Trip,
+        request: Option<Boxed>,
+        pause: Duration,
+    ) -> Reopening {
+        let delivery = Arc::clone(self);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let response = delivery.carry(&mut trip, request?, true).await.ok()?;
+            Some((response, trip.way))
+        }))
     }
 
     /// Opens a session's own stream on the session that takes its place; the client has a stream of ours until
     /// then.
     async fn reopen(
         self: &Arc<Self>,
-        mut trip: Trip,
+        trip: Trip,
         request: Boxed,
-        cause: Cause,
         record: &mut Recorder,
     ) -> Result<Delivered, Refused> {
+        let upload = Arc::clone(request.body().upload());
         if !is_revivable(&trip) {
             record.cared(Care::Lost);
-            let upload = Arc::clone(request.body().upload());
             return self.stand_in(End::NoSession, &trip, &upload);
         }
-        let delivery = Arc::clone(self);
-        let keep_alive = trip.way.route.config.to.keep_alive;
-        let mut reopening = AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut request = request;
-            if delivery.moved(&mut trip, request.headers(), cause).await.is_err() {
-                return None;
+        record.cared(Care::Revived);
+        let again = self.again(&trip, &upload);
+        let with_again = |mut way: Way| {
+            if let Some(session) = &mut way.session {
+                session.again = again;
             }
-            // Its ids were those of the server that is gone.
-            request.headers_mut().remove(crate::headers::LAST_EVENT_ID);
-            let response = delivery.carry(&mut trip, request, true).await.ok()?;
-            Some((response, trip.way))
-        }));
+            way
+        };
+        let held = trip.way.clone();
+        let mut reopening = self.carry_aside(trip, Some(request), Duration::ZERO);
         match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
             Ok(Ok(Some((response, way)))) => {
                 record.enter(&way.route, Kind::Stream);
                 record.on_connection();
-                record.cared(Care::Revived);
-                Ok(Delivered::Response(response, way))
+                Ok(Delivered::Response(response, with_again(way)))
             }
             // It would fail again at once: the client asks after a while.
             Ok(_) => {
                 record.cared(Care::Lost);
                 Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
             }
-            Err(_) => {
-                record.cared(Care::Revived);
-                Ok(Delivered::Instead(Instead::Held { reopening, keep_alive }))
-            }
+            Err(_) => Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(held))))),
         }
     }
 
@@ -228,19 +261,23 @@ impl SessionDelivery {
             let cause = failed.1;
             request = failed.0;
             if trip.facts.is_delete {
-                return Err(End::Gone(request, cause));
+                return Err(End::Gone(request));
             }
             let Some(whole) = gathered(request).await else { return Err(End::NoSession) };
             request = whole;
             let one_way = is_post(&request) && Message::read(&said(&upload)).is_one_way();
             if !revive || one_way || moves == MAX_MOVES {
-                return Err(End::Gone(request, cause));
+                return Err(End::Gone(request));
             }
             if !is_revivable(trip) {
                 return Err(End::NoSession);
             }
             match self.moved(trip, request.headers(), cause).await {
-                Ok(()) => (fresh, moves) = (false, moves + 1),
+                Ok(()) => {
+                    // Ids of events were those of the server that is gone.
+                    request.headers_mut().remove(headers::LAST_EVENT_ID);
+                    (fresh, moves) = (false, moves + 1);
+                }
                 Err(NotRevived::Refused(response)) => return Ok(*response),
                 Err(NotRevived::NoSession) => return Err(End::NoSession),
                 Err(NotRevived::Unavailable) => return Err(End::Unavailable),
@@ -251,10 +288,16 @@ impl SessionDelivery {
     /// A connection to where the session lives.
     async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
         self.reviver.follow(trip);
+        if let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
+            && home.since > trip.ticket.home.since
+        {
+            trip.ticket.home = home;
+        }
         trip.way.session = Some(Box::new(InSession {
             // Always there: the ticket was made of it.
             token: trip.facts.session.clone().unwrap_or(http::HeaderValue::from_static("")),
             server_id: trip.ticket.home.id.clone(),
+            again: None,
         }));
         dial::pinned(&trip.way.route, &trip.ticket, fresh).await
     }
@@ -320,25 +363,6 @@ impl SessionDelivery {
     }
 }
 
-/// What a call is answered with of which nobody knows whether it ran: a JSON-RPC error or a status would make some
-/// clients call again. `None` for what is better told by its error.
-pub fn lost(
-    error: &ProxyError,
-    message: &Message<'_>,
-    host: &str,
-    in_session: bool,
-) -> Option<Instead> {
-    if !error.may_have_run() {
-        return None;
-    }
-    let (id, method) = (message.id?, message.method.as_deref()?);
-    if method == mcp::TOOLS_CALL {
-        return Some(Instead::Answer(mcp::lost_call(id, host)));
-    }
-    // A status would end some clients' sessions.
-    in_session.then(|| Instead::Answer(mcp::unanswered(id, host)))
-}
-
 /// Whether a session's own stream is refused on this route.
 fn is_refused_stream(way: &Way, facts: &Facts) -> bool {
     facts.is_get
@@ -346,6 +370,17 @@ fn is_refused_stream(way: &Way, facts: &Facts) -> bool {
         && facts.session.is_some()
         && !facts.has_last_event_id
         && way.route.config.to.standalone_get == StandaloneGet::Refuse
+}
+
+/// Whether it opens a session's own event stream.
+fn is_own_stream(facts: &Facts) -> bool {
+    facts.is_get && facts.kind == Kind::Stream
+}
+
+/// Whether the client's message may be sent twice, whatever became of it.
+fn is_harmless(upload: &Upload) -> bool {
+    let start = upload.tap.start().unwrap_or_default();
+    Message::read(&start).method.is_some_and(|method| mcp::may_repeat(&method))
 }
 
 fn is_revivable(trip: &Trip) -> bool {
@@ -367,37 +402,4 @@ fn said(upload: &Upload) -> bytes::Bytes {
 async fn gathered(request: Boxed) -> Option<Boxed> {
     let (head, body) = request.into_parts();
     Some(Box::new(Request::from_parts(head, body.gather().await?)))
-}
-
-/// The response, if its server knows the session; else the request, to be sent again, if it is still whole.
-async fn judge(
-    mut response: Response<Leased>,
-    upload: &Arc<Upload>,
-) -> Result<Response<Leased>, Option<Boxed>> {
-    let forgotten = match response.status() {
-        StatusCode::NOT_FOUND => true,
-        StatusCode::BAD_REQUEST => {
-            let leased = response.body_mut();
-            let mut said = BytesMut::new();
-            let read = async {
-                while said.len() < MAX_REFUSAL
-                    && let Some(Ok(frame)) = leased.frame().await
-                {
-                    said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-                }
-            };
-            // What comes later is not looked at.
-            let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
-            let said = said.freeze();
-            let forgotten = mcp::is_session_unknown(&said);
-            response.body_mut().put_back(said);
-            forgotten
-        }
-        _ => false,
-    };
-    if forgotten {
-        return Err(response.into_body().into_request(upload));
-    }
-    response.body_mut().forget_request();
-    Ok(response)
 }

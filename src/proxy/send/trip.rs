@@ -24,7 +24,7 @@ pub enum Cause {
 }
 
 /// One request of a session on its way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trip {
     /// The client.
     pub conn: Arc<Connection>,

@@ -1,0 +1,138 @@
+//! An event stream while it passes: what may be added to it, how it may end, and what begins again in its place.
+//!
+//! Sees each byte once and holds none back, but for the legacy `endpoint` event. Knows no connection.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+
+use bytes::Bytes;
+
+use super::plan::{Awaited, EventPlan};
+use crate::drain::Phase;
+use crate::protocol::answered::AnswerScanner;
+use crate::protocol::sse::SseScanner;
+use crate::proxy::way::Way;
+use crate::rewrite::endpoint::{EndpointEvent, Held};
+use crate::rewrite::origin::path_absolute;
+use crate::telemetry::family::SessionEvent;
+
+/// An event stream while it passes.
+pub(super) struct Events {
+    pub(super) scanner: SseScanner,
+    first: Option<FirstEvent>,
+    /// The call that the stream is to answer, until it has.
+    awaited: Option<(AnswerScanner, Awaited)>,
+    /// A comment in front of a legacy stream's first event would be an event in front of it.
+    after_first: bool,
+    standalone: Option<Standalone>,
+}
+
+/// A session's own stream, which follows the drain.
+enum Standalone {
+    Serving(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
+    Draining,
+}
+
+#[derive(Debug)]
+struct FirstEvent {
+    event: EndpointEvent,
+    way: Way,
+}
+
+// === impl Events ===
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").field("scanner", &self.scanner).finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    pub(super) fn new(plan: EventPlan) -> Self {
+        let standalone = plan.standalone.map(|mut watch| {
+            Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
+        });
+        let after_first = plan.legacy.is_some();
+        let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
+        let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
+        Self { scanner: SseScanner::default(), first, awaited, after_first, standalone }
+    }
+
+    /// The bytes that go out now; `None` if all of them are held.
+    pub(super) fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        let out = match &mut self.first {
+            None => data,
+            Some(first) => {
+                let FirstEvent { event, way } = first;
+                let is_backend = |host: &str| way.table.is_backend(host, &way.route);
+                match event.feed(&data, &|url| path_absolute(url, &is_backend)) {
+                    Held::Wait(passed) if passed.is_empty() => return None,
+                    Held::Wait(passed) => Bytes::from(passed),
+                    Held::Release(bytes) => {
+                        self.first = None;
+                        Bytes::from(bytes)
+                    }
+                }
+            }
+        };
+        self.scanner.feed(&out);
+        if let Some((answers, _)) = &mut self.awaited {
+            answers.feed(&out);
+            if answers.is_answered() {
+                self.awaited = None;
+            }
+        }
+        Some(out)
+    }
+
+    /// Whether bytes may go out behind the backend's last one.
+    pub(super) fn has_more(&self) -> bool {
+        self.awaited.is_some() || self.first.as_ref().is_some_and(|first| first.event.is_holding())
+    }
+
+    /// What is held back when the stream ends inside an event.
+    pub(super) fn release(&mut self) -> Option<Bytes> {
+        let held = self.first.take()?.event.release();
+        (!held.is_empty()).then(|| Bytes::from(held))
+    }
+
+    /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
+    /// client asks for the rest by the id of an event.
+    pub(super) fn stand_in(&mut self) -> Option<Bytes> {
+        let (answers, awaited) = self.awaited.take()?;
+        if answers.is_resumable() || !self.scanner.is_between() {
+            return None;
+        }
+        awaited.route.metrics.session(SessionEvent::AnsweredLost);
+        Some(Bytes::from(format!("event: message\ndata: {}\n\n", awaited.stand_in)))
+    }
+
+    /// Whether another stream may go on in this one's place: a session's own between two events, or that of a call
+    /// which has said nothing yet.
+    pub(super) fn may_begin_again(&self) -> bool {
+        let serves = matches!(self.standalone, Some(Standalone::Serving(_)));
+        let unheard = self.awaited.is_some() && self.scanner.events() == 0;
+        (serves || unheard) && self.scanner.is_between()
+    }
+
+    pub(super) fn may_comment(&self) -> bool {
+        self.scanner.is_between() && (!self.after_first || self.scanner.events() > 0)
+    }
+
+    /// Whether the stream is a session's own and between two events.
+    pub(super) fn may_end(&self) -> bool {
+        self.standalone.is_some() && self.scanner.is_between()
+    }
+
+    /// Whether the program drains and this stream can go without loss. A client that does not read
+    /// cannot be told of an end: its stream stays until it reads again or the drain's deadline cuts it.
+    pub(super) fn may_leave(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(Standalone::Serving(drain)) = &mut self.standalone
+            && drain.as_mut().poll(cx).is_ready()
+        {
+            self.standalone = Some(Standalone::Draining);
+        }
+        matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between()
+    }
+}
