@@ -79,6 +79,12 @@ impl Replay {
         self.joined(MAX_PEEK)
     }
 
+    /// The piece that came first.
+    #[must_use]
+    pub fn first(&self) -> &[u8] {
+        &self.first
+    }
+
     /// All bytes, if none was left out.
     #[must_use]
     pub fn whole(&mut self) -> Option<Bytes> {

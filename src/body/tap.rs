@@ -74,6 +74,14 @@ impl Tap {
         self.lock().as_mut()?.whole()
     }
 
+    /// Looks at the piece that came first; it is empty if nothing is remembered.
+    pub fn peek<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
+        match self.lock().as_ref() {
+            Some(replay) => look(replay.first()),
+            None => look(&[]),
+        }
+    }
+
     /// Forgets everything, and remembers nothing more.
     pub fn forget(&self) {
         drop(self.take());

@@ -122,8 +122,8 @@ impl Publisher {
         (plan_dirty, mut endpoints_dirty): (Ids, Ids),
     ) -> Changes {
         let mut changes = Changes::default();
-        let ours = endpoints_dirty.iter().filter(|id| index.is_ourselves(id));
-        changes.replicas = ours.last().map(|id| index.replicas(id));
+        let mut ours = endpoints_dirty.iter().filter(|id| index.is_ourselves(id));
+        changes.replicas = ours.next_back().map(|id| index.replicas(id));
         if self.look_for_zone(index, &endpoints_dirty) {
             endpoints_dirty.extend(self.live.keys().cloned());
         }

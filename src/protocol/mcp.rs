@@ -96,6 +96,15 @@ pub fn initialize(id: &str, params: &str) -> String {
 /// What a client says when it has read the answer.
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
+/// Whether the first bytes of a body may be those of an `initialize`: a quick look, which may be wrong about other
+/// messages that have the word.
+#[must_use]
+pub fn may_be_initialize(start: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"initialize\"";
+    let start = start.get(..256).unwrap_or(start);
+    memchr::memchr_iter(b'"', start).any(|at| start.get(at..).is_some_and(|s| s.starts_with(WORD)))
+}
+
 /// What became of an `initialize`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Initialized {

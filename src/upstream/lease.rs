@@ -20,6 +20,7 @@ use super::endpoint::Endpoint;
 use super::faults::{BadResponse, SendError};
 use super::framing;
 use super::h1::io::Io;
+use super::h1::upload::Keep;
 use crate::body::{RequestBody, Upload};
 
 /// A connection, or a stream of a shared one, until dropped.
@@ -110,7 +111,7 @@ impl Lease {
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        keep: bool,
+        keep: Keep,
     ) -> Result<Response<Option<Incoming>>, Unsent> {
         let Self { endpoint, sender, .. } = self;
         match sender {

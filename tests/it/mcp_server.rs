@@ -51,6 +51,8 @@ pub(crate) struct Manner {
     pub(crate) refuses: Option<u16>,
     /// It answers by events.
     pub(crate) events: bool,
+    /// It begins an event stream for `initialize` and says nothing in it.
+    pub(crate) silent: bool,
     /// It answers lists of which it is told to be silent.
     pub(crate) speaks: bool,
     /// Its sessions have no id.
@@ -291,7 +293,7 @@ fn initialize(state: &State, manner: &Manner, body: &Value, credentials: String)
     let result =
         json!({"protocolVersion": version, "capabilities": {}, "serverInfo": {"name": "s"}});
     let answer = json!({"jsonrpc": "2.0", "id": body["id"], "result": result});
-    let mut response = message(manner, &answer);
+    let mut response = if manner.silent { open_stream("") } else { message(manner, &answer) };
     if !manner.stateless {
         response.headers_mut().insert("mcp-session-id", state.mint().parse().unwrap());
     }

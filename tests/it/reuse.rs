@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use kagent_proxy::body::RequestBody;
 use kagent_proxy::config::{Scheme, Target, UpstreamConfig};
+use kagent_proxy::upstream::h1::upload::Keep;
 use kagent_proxy::upstream::{Cluster, Want};
 use metrics::Counter;
 
@@ -106,7 +107,7 @@ async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
             let body = RequestBody::own(Bytes::from_static(b"initialize"), Default::default());
             let mut request = Request::post("/mcp").body(body).unwrap();
             request.headers_mut().insert("host", "s.ns".parse().unwrap());
-            let response = lease.send(Box::new(request), false).await.unwrap();
+            let response = lease.send(Box::new(request), Keep::No).await.unwrap();
             assert_eq!(response.status(), 202);
             lease.recycle();
         }

@@ -360,6 +360,24 @@ async fn a_sessions_own_stream_goes_on_while_its_servers_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_session_begins_elsewhere_if_its_server_dies_before_it_answers() {
+    let mut silent = McpServer::start_as(Manner { silent: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&silent])).await;
+    let mut client = proxy.connect().await;
+    let ask = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()});
+    client.send(&request("POST", None, &ask.to_string())).await;
+    silent.until("it is asked", |seen| seen.initialized.len() == 1).await;
+    silent.kill().await;
+    silent.behave(Manner { events: true, ..Manner::default() });
+    silent.restart().await;
+    let answer = Answer::of(&client.rest().await);
+    assert_eq!((answer.status, &answer.json()["id"]), (200, &json!(0)));
+    let token = answer.session().unwrap();
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
     let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;
     let proxy = TestProxy::start(to(&[&server])).await;

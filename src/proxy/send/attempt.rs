@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, request};
 use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
 use crate::headers;
 use crate::protocol::jsonrpc::Message;
-use crate::protocol::mcp::may_repeat;
+use crate::protocol::mcp::{may_be_initialize, may_repeat};
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
+use crate::upstream::h1::upload::Keep;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
@@ -62,8 +65,9 @@ pub async fn attempt(
     address(&mut request, facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
     // A session may turn out to be gone when its server answers.
-    let keep = way.session.is_some();
-    if !lease.is_http2() && !keep {
+    let in_session = way.session.is_some();
+    let keep = if in_session { Keep::Yes } else { Keep::If(may_be_initialize) };
+    if !lease.is_http2() && !in_session {
         // Nothing over HTTP/1.1 says that a request was not processed.
         upload.tap.keep_start();
     }
@@ -91,12 +95,54 @@ pub async fn attempt(
             lease.endpoint().health.answered();
             dropped(way, &lease);
             announced(&response, &lease);
-            let kept = copy.filter(|_| keep).map(|copy| copy.0);
+            if facts.session.is_none() && response.headers().contains_key(headers::MCP_SESSION_ID) {
+                // Boxed: sessions begin rarely.
+                return Box::pin(begun(way, response, lease, copy, &upload)).await;
+            }
+            let kept = copy.filter(|_| in_session).map(|copy| copy.0);
             Ok(response.map(|incoming| Leased::new(incoming, lease, kept)))
         }
         Err(failed) => {
             dropped(way, &lease);
             Err(broken(way, &lease, failed, (repeatable, copy), &upload))
+        }
+    }
+}
+
+/// The response by which a session begins, once the first of its body is here: servers begin an event stream before
+/// they know what it will say, and a client that has read a head cannot be given another session.
+async fn begun(
+    way: &Way,
+    response: Response<Option<Incoming>>,
+    lease: Lease,
+    copy: Option<Copy>,
+    upload: &Arc<Upload>,
+) -> Result<Response<Leased>, Failure> {
+    let address = lease.endpoint().address;
+    let mut response =
+        response.map(|incoming| Leased::new(incoming, lease, copy.map(|copy| copy.0)));
+    match response.body_mut().frame().await {
+        None => Ok(response),
+        Some(Ok(frame)) => {
+            if let Ok(data) = frame.into_data() {
+                response.body_mut().put_back(data);
+            }
+            response.body_mut().forget_request();
+            Ok(response)
+        }
+        Some(Err(error)) => {
+            let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
+            let request = response.into_body().into_request(upload);
+            match request.zip(harmless(upload)) {
+                Some((request, body)) => Err(Failure::Broken(Box::new(Broken {
+                    request: Box::new(request.map(|_| body)),
+                    error,
+                    written: true,
+                    reused: true,
+                    address,
+                }))),
+                None => Err(Failure::Over(error)),
+            }
         }
     }
 }

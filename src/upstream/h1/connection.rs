@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::Fault;
 use super::download::Download;
 use super::io::Io;
-use super::upload::Upload;
+use super::upload::{Keep, Upload};
 use crate::body::RequestBody;
 use crate::upstream::faults::HeadLimits;
 
@@ -95,7 +95,7 @@ impl Connection {
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        keep: bool,
+        keep: Keep,
     ) -> Result<Response<()>, Unanswered> {
         self.download.begin(request.method() == Method::HEAD);
         self.upload.begin(request, keep);

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::Connection;
 use super::io::Io;
+use super::upload::Keep;
 use crate::body::{RequestBody, Upload};
 use crate::upstream::faults::HeadLimits;
 use crate::upstream::framing;
@@ -99,7 +100,7 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
     let backend = tokio::spawn(backend(theirs, pieces));
     let mut connection = Connection::new(Io::Memory(ours), LIMITS);
     let body = RequestBody::empty(Arc::new(Upload::default()));
-    let seen = match connection.send(Box::new(get(method).map(|()| body)), false).await {
+    let seen = match connection.send(Box::new(get(method).map(|()| body)), Keep::No).await {
         Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
         Err(_) => None,
     };

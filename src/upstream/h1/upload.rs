@@ -23,13 +23,25 @@ pub struct Upload {
     state: State,
     /// Until both it has been written and its response has begun, or longer if it is kept.
     request: Option<Box<Request<RequestBody>>>,
-    /// Its head may be needed once more.
-    kept: bool,
+    /// Whether its head may be needed once more.
+    kept: Keep,
     outgoing: Outgoing,
     /// Bytes are in the TLS layer.
     unflushed: bool,
     /// A byte of it has been taken by the socket.
     written: bool,
+}
+
+/// Whether a request's head may be needed once more when its response has begun.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Keep {
+    /// It is not, and the response's fields may take its room.
+    #[default]
+    No,
+    /// It may.
+    Yes,
+    /// It may if this is true of the first bytes of its body, as far as they are remembered.
+    If(fn(&[u8]) -> bool),
 }
 
 #[derive(Debug, Default)]
@@ -46,14 +58,14 @@ enum State {
 // === impl Upload ===
 
 impl Upload {
-    /// Of this request, from its start; `keep` if its head may be needed once more.
-    pub fn begin(&mut self, request: Box<Request<RequestBody>>, keep: bool) {
+    /// Of this request, from its start; `keep` says whether its head may be needed once more.
+    pub fn begin(&mut self, request: Box<Request<RequestBody>>, keep: Keep) {
         *self = Self { state: State::Head, request: Some(request), kept: keep, ..Self::default() };
     }
 
     /// Its head will not be needed any more.
     pub fn forget(&mut self) {
-        self.kept = false;
+        self.kept = Keep::No;
         self.answered();
     }
 
@@ -87,12 +99,17 @@ impl Upload {
 
     /// The fields of the request, whose room those of the response may take: its response begins.
     pub fn fields(&mut self) -> Option<&mut HeaderMap> {
-        self.request.as_mut().filter(|_| !self.kept).map(|request| request.headers_mut())
+        let request = self.request.as_mut()?;
+        if let Keep::If(needed) = self.kept {
+            let needed = request.body().upload().tap.peek(needed);
+            self.kept = if needed { Keep::Yes } else { Keep::No };
+        }
+        matches!(self.kept, Keep::No).then(|| request.headers_mut())
     }
 
     /// The response has begun, so the request is not needed any more than for its body.
     pub fn answered(&mut self) {
-        if self.is_done() && !self.kept {
+        if self.is_done() && matches!(self.kept, Keep::No) {
             self.request = None;
         }
     }
