@@ -9,6 +9,7 @@ use http::{HeaderValue, Response};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::route::{ObjectId, Route, RouteTable};
+use crate::session::homes::Slot;
 use crate::upstream::Leased;
 
 /// Where a request goes.
@@ -40,12 +41,17 @@ pub struct InSession {
 /// An event stream that is being opened again; `None` if it cannot be.
 pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
 
-/// How an event stream is opened again whose backend has left it: with the body of its response, and after a pause.
+/// How an event stream is opened again whose backend has left it.
 #[derive(Clone)]
-pub struct Again(pub Arc<dyn Fn(Leased, Duration) -> Reopening + Send + Sync>);
+pub struct Again {
+    /// With the body of its response, and after a pause.
+    pub open: Arc<dyn Fn(Leased, Duration) -> Reopening + Send + Sync>,
+    /// Of a session's own stream: where the session lives, which the stream follows.
+    pub home: Option<Arc<Slot>>,
+}
 
 impl std::fmt::Debug for Again {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Again")
+        f.debug_struct("Again").finish_non_exhaustive()
     }
 }

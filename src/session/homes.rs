@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hashlink::LruCache;
 use http::HeaderValue;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::token::TokenId;
@@ -41,6 +42,7 @@ pub struct Slot {
     home: Mutex<Option<Home>>,
     /// The replica that is about to begin it anew, and until when that holds.
     claimed: Mutex<Option<(u64, Instant)>>,
+    changed: Notify,
 }
 
 // === impl Homes ===
@@ -126,7 +128,22 @@ impl Slot {
             return false;
         }
         *known = Some(home);
+        drop(known);
+        self.changed.notify_waiters();
         true
+    }
+
+    /// Waits until it lives in a home after that of this time (milliseconds since 1970).
+    pub async fn leaves(&self, since: u64) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.home().is_some_and(|home| home.since > since) {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 

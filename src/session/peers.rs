@@ -67,14 +67,21 @@ impl Peers {
         alive.filter(|(id, _)| *id != own).collect()
     }
 
-    /// This one calls itself so; `None` is that it does not answer.
-    pub fn heard(&self, address: SocketAddr, id: Option<u64>) {
-        if let Some(peer) = self.lock().get_mut(&address) {
-            peer.id = id;
-            if id.is_none() {
-                peer.idle.clear();
-            }
+    /// Whether the one that calls itself so answers.
+    #[must_use]
+    pub fn is_alive(&self, id: u64) -> bool {
+        self.lock().values().any(|peer| peer.id == Some(id))
+    }
+
+    /// This one calls itself so; `None` is that it does not answer. Whether it has fallen silent by this.
+    pub fn heard(&self, address: SocketAddr, id: Option<u64>) -> bool {
+        let mut peers = self.lock();
+        let Some(peer) = peers.get_mut(&address) else { return false };
+        let before = std::mem::replace(&mut peer.id, id);
+        if id.is_none() {
+            peer.idle.clear();
         }
+        before.is_some() && id.is_none()
     }
 
     /// Gives it a sealed letter; its sealed answer, if it comes in time.
@@ -170,13 +177,12 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         peers.set([a, b]);
         assert_eq!(peers.alive(9), []);
-        peers.heard(a, Some(1));
-        peers.heard(b, Some(9));
-        peers.heard(c, Some(3));
+        assert!(!peers.heard(a, Some(1)) && !peers.heard(b, Some(9)) && !peers.heard(c, Some(3)));
+        assert!(peers.is_alive(1) && !peers.is_alive(3));
         assert_eq!(peers.alive(9), [(1, a)]);
         peers.set([a, c]);
         assert_eq!(peers.alive(9), [(1, a)], "what is known stays");
-        peers.heard(a, None);
+        assert!(peers.heard(a, None) && !peers.heard(a, None), "silent once");
         assert_eq!(peers.alive(9), []);
         assert_eq!(peers.addresses(), [a, c]);
     }

@@ -101,6 +101,10 @@ impl Sessions {
     pub fn hear(&self, sealed: &mut [u8]) -> Option<Vec<u8>> {
         let keys = self.keys.load();
         let letter = Letter::<Ask>::open(&keys, now(), sealed)?;
+        if letter.from != self.own && !self.peers.is_alive(letter.from) {
+            // One that has just started, or is there again.
+            self.new_peers.notify_one();
+        }
         let newer = |token, since| self.homes.of(token).filter(|home| home.since > since);
         let say = match letter.text {
             Ask::Hello => Say::Noted,
@@ -171,7 +175,10 @@ impl Sessions {
         let sealed = Letter::new(self.own, now(), what).seal(&keys)?;
         let answer = self.peers.ask(address, &sealed).await;
         let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
-        self.peers.heard(address, letter.as_ref().map(|letter| letter.from));
+        if self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
+            // It may only have been slow.
+            self.new_peers.notify_one();
+        }
         self.counts.asked(letter.is_some());
         Some(letter?.text)
     }

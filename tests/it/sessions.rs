@@ -378,6 +378,66 @@ async fn a_session_begins_elsewhere_if_its_server_dies_before_it_answers() {
 }
 
 #[tokio::test]
+async fn a_sessions_own_stream_moves_with_the_session() {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let mut stream = proxy.connect().await;
+    stream.send(&request("GET", Some(&token), "")).await;
+    stream.until(": open\n\n").await;
+    for n in 2..4 {
+        // The server leaves the old stream open.
+        server.forget();
+        assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+        stream.until(": open\n\n").await;
+        server.seen(|seen| assert_eq!(seen.ids.last(), Some(&format!("server-session-{n}"))));
+    }
+    drop(stream);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn replicas_come_to_one_new_session() {
+    let (one, two) = (McpServer::start().await, McpServer::start().await);
+    let folder = std::env::temp_dir().join(format!("kagent-proxy-peers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let key = folder.join("session-key");
+    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    // Their admin listeners have to know each other before they are bound.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admins = [free(), free()];
+    let mut replicas = Vec::new();
+    for admin in admins {
+        let mut config = to(&[&one, &two]);
+        config.admin.address = admin;
+        config.sessions.key_files = vec![key.clone()];
+        config.sessions.peers = admins.iter().map(ToString::to_string).collect();
+        replicas.push(TestProxy::start(config).await);
+    }
+    for replica in &replicas {
+        while !replica.admin("/metrics").await.contains("kagent_proxy_session_peers 1") {
+            tokio::task::yield_now().await;
+        }
+    }
+    let token = begin(&replicas[0]).await;
+    for round in 1..=3 {
+        one.forget();
+        two.forget();
+        let message = call("count", "x");
+        let calls = (0..8).map(|n| post(&replicas[n % 2], Some(&token), &message));
+        let answers = futures_util::future::join_all(calls).await;
+        let mut counts: Vec<u64> = answers.iter().map(Answer::count).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7, 8], "one session for both");
+        let begun = |server: &McpServer| server.seen(|seen| seen.initialized.len());
+        assert_eq!(begun(&one) + begun(&two), 1 + round, "begun once");
+    }
+    for replica in replicas {
+        replica.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
     let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;
     let proxy = TestProxy::start(to(&[&server])).await;

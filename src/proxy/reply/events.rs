@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::protocol::sse::SseScanner;
 use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
+use crate::session::homes::Slot;
 use crate::telemetry::family::SessionEvent;
 
 /// An event stream while it passes.
@@ -26,6 +28,8 @@ pub(super) struct Events {
     /// A comment in front of a legacy stream's first event would be an event in front of it.
     after_first: bool,
     standalone: Option<Standalone>,
+    /// Ready when the session lives elsewhere.
+    moves: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 /// A session's own stream, which follows the drain.
@@ -56,7 +60,14 @@ impl Events {
         let after_first = plan.legacy.is_some();
         let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
         let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
-        Self { scanner: SseScanner::default(), first, awaited, after_first, standalone }
+        Self {
+            scanner: SseScanner::default(),
+            first,
+            awaited,
+            after_first,
+            standalone,
+            moves: None,
+        }
     }
 
     /// The bytes that go out now; `None` if all of them are held.
@@ -84,6 +95,22 @@ impl Events {
             }
         }
         Some(out)
+    }
+
+    /// The stream comes from where the session lives now.
+    pub(super) fn follow(&mut self, home: &Arc<Slot>) {
+        let home = Arc::clone(home);
+        let since = home.home().map_or(0, |home| home.since);
+        self.moves = Some(Box::pin(async move { home.leaves(since).await }));
+    }
+
+    /// Whether the session lives elsewhere by now, once.
+    pub(super) fn has_moved(&mut self, cx: &mut Context<'_>) -> bool {
+        let moved = self.moves.as_mut().is_some_and(|moves| moves.as_mut().poll(cx).is_ready());
+        if moved {
+            self.moves = None;
+        }
+        moved
     }
 
     /// Whether bytes may go out behind the backend's last one.

@@ -95,6 +95,7 @@ impl Relay {
             watchdog,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
         };
+        stream.follow();
         if ended {
             stream.finish(Outcome::Complete);
         }
@@ -230,6 +231,13 @@ impl Relay {
             self.finish(Outcome::Drained);
             return Poll::Ready(None);
         }
+        if self.events.as_mut().is_some_and(|events| events.has_moved(cx))
+            && self.open_again(Duration::ZERO)
+        {
+            // What was opened has to know whom to wake.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let may_comment = self.events.as_ref().is_some_and(|events| events.may_comment());
         let Some(timer) = &mut self.timer else { return Poll::Pending };
         match timer.poll_expired(cx, may_comment) {
@@ -261,8 +269,17 @@ impl Relay {
         if streams {
             self.record.enter(&way.route, Kind::Stream);
             self.leased = Some(response.into_body());
+            self.follow();
         }
         Some(Poll::Ready(streams))
+    }
+
+    /// From here on the stream goes where its session goes.
+    fn follow(&mut self) {
+        let home = self.again.as_ref().and_then(|again| again.home.as_ref());
+        if let (Some(home), Some(events)) = (home, &mut self.events) {
+            events.follow(home);
+        }
     }
 
     /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
@@ -272,7 +289,7 @@ impl Relay {
             return false;
         }
         let Some(leased) = self.leased.take() else { return false };
-        self.reopening = Some((again.0)(leased, pause));
+        self.reopening = Some((again.open)(leased, pause));
         self.record.cared(Care::Revived);
         true
     }

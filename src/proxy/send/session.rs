@@ -158,12 +158,15 @@ impl SessionDelivery {
     /// How the stream that answers a request is opened again.
     fn again(self: &Arc<Self>, trip: &Trip, upload: &Arc<Upload>) -> Option<Again> {
         let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
-        Some(Again(Arc::new(move |leased: Leased, pause| {
+        let homes = &self.reviver.sessions.homes;
+        let home = is_own_stream(&trip.facts).then(|| homes.slot(trip.ticket.id));
+        let open = Arc::new(move |leased: Leased, pause| {
             let request = leased.into_request(&upload);
             let body = RequestBody::again(&upload);
             let request = request.zip(body).map(|(request, body)| request.map(|_| body));
             delivery.carry_aside(trip.clone(), request.map(Box::new), pause)
-        })))
+        });
+        Some(Again { open, home })
     }
 
     /// Carries the request of an event stream in a task of its own, after a pause.
