@@ -177,16 +177,23 @@ impl RequestBody {
         let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
     }
 
-    /// The whole body in one piece, read to its end; `None` if it is larger than what is remembered, has trailers,
-    /// breaks off or does not end in time.
-    pub async fn gather(mut self) -> Option<Self> {
+    /// The whole body in one piece, read to its end.
+    ///
+    /// # Errors
+    /// It is larger than what is remembered, has trailers, breaks off or does not end within `limit`: what is left
+    /// of it.
+    pub async fn gather(mut self, limit: Duration) -> Result<Self, Self> {
         if let Source::Own(_) = self.source {
-            return Some(self);
+            return Ok(self);
         }
         let upload = Arc::clone(&self.upload);
-        let read = async { while let Some(Ok(_)) = self.frame().await {} };
-        let _in_time = tokio::time::timeout(DISCARD_WAIT, read).await;
-        Self::again(&upload)
+        let read = async {
+            while upload.tap.is_listening()
+                && let Some(Ok(_)) = self.frame().await
+            {}
+        };
+        let _in_time = tokio::time::timeout(limit, read).await;
+        Self::again(&upload).ok_or(self)
     }
 
     /// Reads the rest and throws it away while the response goes out: a connection that is closed with

@@ -2,6 +2,9 @@
 //!
 //! The phase only ever moves on. Knows nothing of connections or signals.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
 /// Where the program is in its life; it only moves forward.
@@ -17,17 +20,18 @@ pub enum Phase {
 
 /// Moves the phase.
 #[derive(Clone, Debug)]
-pub struct Trigger(watch::Sender<Phase>);
+pub struct Trigger(watch::Sender<Phase>, Arc<AtomicBool>);
 
 /// Follows the phase.
 #[derive(Clone, Debug)]
-pub struct Watch(watch::Receiver<Phase>);
+pub struct Watch(watch::Receiver<Phase>, Arc<AtomicBool>);
 
 /// A phase that starts with serving.
 #[must_use]
 pub fn channel() -> (Trigger, Watch) {
     let (sender, receiver) = watch::channel(Phase::Serving);
-    (Trigger(sender), Watch(receiver))
+    let leaving = Arc::<AtomicBool>::default();
+    (Trigger(sender, Arc::clone(&leaving)), Watch(receiver, leaving))
 }
 
 // === impl Trigger ===
@@ -39,6 +43,7 @@ impl Trigger {
             let forward = phase > *now;
             if forward {
                 *now = phase;
+                self.1.store(phase > Phase::Serving, Ordering::Relaxed);
             }
             forward
         });
@@ -52,6 +57,12 @@ impl Watch {
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.0.borrow()
+    }
+
+    /// Whether the program is about to end: asked for each response, so it is cheaper than the phase.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// Waits until `phase` or a later one; for ever if the trigger is gone before.
@@ -69,10 +80,10 @@ mod tests {
     #[tokio::test]
     async fn the_phase_never_goes_back() {
         let (trigger, mut watch) = channel();
-        assert_eq!(watch.phase(), Phase::Serving);
+        assert!(watch.phase() == Phase::Serving && !watch.is_leaving());
         trigger.advance(Phase::Closing);
         trigger.advance(Phase::Draining);
         watch.reached(Phase::Draining).await;
-        assert_eq!(watch.phase(), Phase::Closing);
+        assert!(watch.phase() == Phase::Closing && watch.is_leaving());
     }
 }

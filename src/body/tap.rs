@@ -41,6 +41,12 @@ impl Tap {
         }
     }
 
+    /// Whether bytes to come may be remembered.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.listens.load(Ordering::Relaxed)
+    }
+
     /// Remembers no more than what an error may need, however large the body is.
     pub fn keep_start(&self) {
         if self.listens.load(Ordering::Relaxed)

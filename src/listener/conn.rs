@@ -9,6 +9,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -23,6 +26,7 @@ use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
+use crate::proxy::reply::ReplyBody;
 use crate::proxy::request::conn::{ConnTask, Connection};
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
@@ -90,11 +94,13 @@ async fn serve_http1(
     watch: Watch,
     activity: &Activity,
 ) -> hyper::Result<()> {
+    let phase = watch.clone();
     let service = service_fn(|request| {
         activity.on_head(false);
         activity.on_request();
+        let answered = proxy.handle(info, carrier.clone(), request);
         // Boxed: a connection keeps room for it as long as it lives, and is silent for most of that.
-        Box::pin(proxy.handle(info, carrier.clone(), request))
+        Box::pin(answered.map_ok(|response| leaving(response, &phase)))
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
     let ended = drive(
@@ -114,6 +120,15 @@ async fn serve_http1(
         let _bare_already = proxy.record_unread(info, error.is_parse_too_large());
     }
     ended
+}
+
+/// During a drain a connection ends with its next response, for a client whose request crosses our close would not
+/// know whether it was read (RFC 9112 section 9.6).
+fn leaving(mut response: Response<ReplyBody>, watch: &Watch) -> Response<ReplyBody> {
+    if watch.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kagent_proxy::config::Scheme;
 
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 
 /// What D13 allows between the client's end and the backend's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -77,6 +77,27 @@ async fn a_drain_lets_a_stream_finish_and_is_seen_by_readiness() {
     call.send("9\r\ndata: x\n\n\r\n0\r\n\r\n").await;
     client.until("data: x\n\n\r\n0\r\n\r\n").await;
     proxy.stop().await;
+}
+
+/// A request that crosses our close is lost without a word, so clients are told before.
+#[tokio::test]
+async fn a_connection_ends_with_its_next_response_once_a_drain_has_begun() {
+    let backend = Backend::start().await;
+    let mut config = config(vec![route("a.ns", "/", Scheme::Http, &[backend.port()])]);
+    config.drain.lag = BOUND;
+    let proxy = TestProxy::start(config).await;
+    let mut client = proxy.connect().await;
+    let ask = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: a.ns\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    client.send(ask).await;
+    backend.answer(ok).await;
+    let first = client.until("ok").await;
+    assert!(!first.contains("connection:"), "{first}");
+    proxy.drain();
+    client.send(ask).await;
+    backend.answer(ok).await;
+    let last = client.rest().await;
+    assert!(last.contains("connection: close\r\n") && last.ends_with("ok"), "{last}");
 }
 
 #[tokio::test]

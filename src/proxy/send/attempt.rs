@@ -25,6 +25,9 @@ use crate::upstream::h1::upload::Keep;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
+/// How long the rest of a message is waited for when its backend has left.
+const READ_ON: Duration = Duration::from_millis(500);
+
 /// Why an attempt brought no response.
 #[derive(Debug)]
 pub enum Failure {
@@ -104,7 +107,8 @@ pub async fn attempt(
         }
         Err(failed) => {
             dropped(way, &lease);
-            Err(broken(way, &lease, failed, (repeatable, copy), &upload))
+            // Boxed, as all that is rare.
+            Err(Box::pin(broken(way, &lease, failed, (repeatable, copy), &upload)).await)
         }
     }
 }
@@ -198,7 +202,7 @@ fn announced<B>(response: &Response<B>, lease: &Lease) {
 }
 
 /// What follows from an attempt without a response.
-fn broken(
+async fn broken(
     way: &Way,
     lease: &Lease,
     failed: Unsent,
@@ -226,6 +230,10 @@ fn broken(
         None => ProxyError::UpstreamReset(host, Box::new(error)),
     };
     let answered = malformed || bad.is_some();
+    let request = match request {
+        Some(request) if written => Some(read_on(request).await),
+        request => request,
+    };
     let repeatable = repeatable && !answered && lease.closed_silently();
     let harmless = if written && !answered { harmless(upload) } else { None };
     let again = match (request, copy) {
@@ -261,6 +269,14 @@ fn is_repeatable(request: &Request<RequestBody>, facts: &Facts, lease: &Lease) -
     (lease.reused || facts.reopened)
         && safe.contains(request.method())
         && request.body().is_end_stream()
+}
+
+/// The request with as much of its body as may be remembered: whether it may be sent again, and what it is answered
+/// with, is for its message to say.
+async fn read_on(request: Box<Request<RequestBody>>) -> Box<Request<RequestBody>> {
+    let (head, body) = request.into_parts();
+    let body = body.gather(READ_ON).await.unwrap_or_else(|rest| rest);
+    Box::new(Request::from_parts(head, body))
 }
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole.

@@ -35,6 +35,8 @@ use crate::upstream::{Lease, Leased};
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
+/// How long a client may take to send what has to be sent again.
+const GATHER_WAIT: Duration = Duration::from_secs(10);
 /// How long a client waits for its event stream to be opened before it gets one of ours.
 const REOPEN_WAIT: Duration = Duration::from_secs(1);
 
@@ -404,5 +406,11 @@ fn said(upload: &Upload) -> bytes::Bytes {
 /// never ends.
 async fn gathered(request: Boxed) -> Option<Boxed> {
     let (head, body) = request.into_parts();
-    Some(Box::new(Request::from_parts(head, body.gather().await?)))
+    match body.gather(GATHER_WAIT).await {
+        Ok(body) => Some(Box::new(Request::from_parts(head, body))),
+        Err(rest) => {
+            rest.discard();
+            None
+        }
+    }
 }
