@@ -104,7 +104,7 @@ pub struct ConfigArgs {
     /// How to reach the cluster, instead of the pod's service account (`KAGENT_PROXY_KUBECONFIG`).
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// File with a key for MCP sessions, 32 bytes as base64; repeatable, the first seals
+    /// File with keys for MCP sessions, 32 bytes as base64 on each line; repeatable, the first seals
     /// (`KAGENT_PROXY_SESSION_KEY_FILES`).
     #[arg(long, value_name = "FILE")]
     pub session_key_file: Vec<PathBuf>,

@@ -305,7 +305,7 @@ pub enum StandaloneGet {
 /// MCP sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionsConfig {
-    /// Files with 32 bytes as base64 each: the first seals tokens, all of them open. Without one a key is made
+    /// Files with keys, 32 bytes as base64 on each line: the first seals tokens, all of them open. Without one a key is made
     /// at start.
     pub key_files: Vec<PathBuf>,
     /// `host:port` of the admin listeners of the other replicas, where discovery does not find them.

@@ -32,10 +32,10 @@ use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId};
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFault {
     /// A file cannot be read.
-    #[error("sessions.keyFiles: {0} cannot be read: {1}")]
+    #[error("sessions.keyFiles: {path} cannot be read: {1}", path = .0.display())]
     File(PathBuf, #[source] std::io::Error),
     /// A file holds no key.
-    #[error("sessions.keyFiles: {0} {1}")]
+    #[error("sessions.keyFiles: {path} {1}", path = .0.display())]
     Key(PathBuf, #[source] BadKey),
     /// None was given, and none can be made.
     #[error("a key for sessions cannot be made: {0}")]
@@ -96,6 +96,17 @@ pub struct Birth<'a> {
     pub caller: Option<String>,
     /// `params` of its `initialize`.
     pub params: Option<String>,
+}
+
+// === impl KeyFault ===
+
+impl KeyFault {
+    /// The same without the name of the setting.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let said = self.to_string();
+        said.strip_prefix("sessions.keyFiles: ").map_or_else(|| said.clone(), ToOwned::to_owned)
+    }
 }
 
 // === impl Sessions ===
@@ -222,10 +233,11 @@ fn read_keys(config: &SessionsConfig) -> Result<Keyring, KeyFault> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path).map_err(|error| KeyFault::File(path.clone(), error))
     };
-    let texts = config.key_files.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    Keyring::read(texts.iter().map(String::as_str)).map_err(|(at, why)| {
-        KeyFault::Key(config.key_files.get(at).cloned().unwrap_or_default(), why)
-    })
+    let mut keys = Keyring::none();
+    for path in &config.key_files {
+        keys.add(&read(path)?).map_err(|why| KeyFault::Key(path.clone(), why))?;
+    }
+    Ok(keys)
 }
 
 // === impl Ticket ===

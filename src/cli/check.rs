@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::ConfigArgs;
 use crate::config::{self, ConfigError, ConfigFaults, Loaded, Source, Sources};
+use crate::session::Sessions;
 use crate::tls::{self, TlsError};
 
 /// The report, and the exit code: 0, or 64 (`EX_USAGE` of sysexits.h).
@@ -41,6 +42,11 @@ fn file_faults(loaded: &Loaded) -> ConfigFaults {
     for (at, route) in config.default_routes.iter().enumerate() {
         let own = format!("defaultRoutes[{at}]");
         add(&mut faults, sources, &[&own, "routeDefaults"], tls::client_faults(&route.to.tls));
+    }
+    if let Err(fault) = Sessions::check(&config.sessions) {
+        let path = "sessions.keyFiles".to_owned();
+        let reason = fault.reason();
+        faults.0.push(ConfigError { source_of: sources.of(&path), path, reason });
     }
     faults
 }

@@ -34,6 +34,9 @@ pub enum BadKey {
     /// Not base64.
     #[error("is not base64; write 32 random bytes as base64, such as by `openssl rand -base64 32`")]
     NotBase64,
+    /// Nothing but white space.
+    #[error("holds no key; write 32 random bytes as base64, such as by `openssl rand -base64 32`")]
+    Empty,
     /// Too long or too short.
     #[error(
         "has {0} bytes behind its base64; write 32 random bytes, such as by `openssl rand -base64 32`"
@@ -62,17 +65,23 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Keys as they stand in files: 32 bytes each as base64, in the standard alphabet or that of URLs, with
-    /// white space around them. The error comes with the place of the text.
+    /// No key: nothing can be sealed.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { keys: Vec::new(), random: SystemRandom::new() }
+    }
+
+    /// Adds the keys of a file: one on each line, 32 bytes as base64, in the standard alphabet or that of URLs.
     ///
     /// # Errors
-    /// [`BadKey`] of the first text that is none.
-    pub fn read<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self, (usize, BadKey)> {
-        let keys = texts.into_iter().enumerate().map(|(at, text)| {
-            let bytes = decode(text.trim()).ok_or((at, BadKey::NotBase64))?;
-            Key::new(&bytes).map_err(|why| (at, why))
-        });
-        Ok(Self { keys: keys.collect::<Result<_, _>>()?, random: SystemRandom::new() })
+    /// [`BadKey`] of the first line that is none, or of a file without any.
+    pub fn add(&mut self, text: &str) -> Result<(), BadKey> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let before = self.keys.len();
+        for line in lines {
+            self.keys.push(Key::new(&decode(line).ok_or(BadKey::NotBase64)?)?);
+        }
+        if self.keys.len() == before { Err(BadKey::Empty) } else { Ok(()) }
     }
 
     /// One key that nobody else has.
@@ -147,13 +156,16 @@ mod tests {
     const A: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const B: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
+    fn ring(texts: &[&str]) -> Result<Keyring, BadKey> {
+        let mut ring = Keyring::none();
+        texts.iter().try_for_each(|text| ring.add(text))?;
+        Ok(ring)
+    }
+
     #[test]
     fn what_one_seals_all_open_that_have_its_key() {
-        let (old, both, new) = (
-            Keyring::read([A]).unwrap(),
-            Keyring::read([B, A]).unwrap(),
-            Keyring::read([B]).unwrap(),
-        );
+        let (old, both, new) =
+            (ring(&[A]).unwrap(), ring(&[&format!("{B}\n{A}\n")]).unwrap(), ring(&[B]).unwrap());
         let mut sealed = old.seal(b"a", b"text").unwrap();
         assert_eq!(both.open(b"a", &mut sealed.clone()), Ok(&b"text"[..]));
         assert_eq!(new.open(b"a", &mut sealed), Err(Unopened::UnknownKey));
@@ -164,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_changed_bit_and_every_cut_is_noticed() {
-        let ring = Keyring::read([A]).unwrap();
+        let ring = ring(&[A]).unwrap();
         let sealed = ring.seal(b"a", b"text").unwrap();
         for at in 0..sealed.len() {
             for bit in 0..8 {
@@ -177,15 +189,15 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_in_both_alphabets_and_refused_with_their_place() {
+    fn keys_are_read_in_both_alphabets_and_refused_with_a_remedy() {
         let url = "-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_8";
-        assert!(Keyring::read([A, " \n", url].map(str::trim)).is_err());
-        assert!(Keyring::read([format!("{A}\n").as_str(), url]).is_ok());
-        let said = |texts: &[&str]| Keyring::read(texts.iter().copied()).unwrap_err();
-        let (at, why) = said(&[A, "!"]);
-        assert!(at == 1 && why.to_string().contains("not base64"), "{why}");
-        let (at, why) = said(&["AAAA"]);
-        assert!(at == 0 && why.to_string().contains("has 3 bytes"), "{why}");
+        assert!(ring(&[&format!(" {A}\r\n\n"), url]).is_ok());
+        for (text, said) in
+            [("!", "not base64"), ("AAAA", "has 3 bytes"), ("", "no key"), (" \n", "no key")]
+        {
+            let why = ring(&[A, text]).unwrap_err().to_string();
+            assert!(why.contains(said) && why.contains("openssl rand"), "{text:?}: {why}");
+        }
     }
 
     #[test]
@@ -194,6 +206,6 @@ mod tests {
         let mut sealed = one.seal(b"a", b"text").unwrap();
         assert_eq!(other.open(b"a", &mut sealed.clone()), Err(Unopened::UnknownKey));
         assert!(one.open(b"a", &mut sealed).is_ok());
-        assert!(Keyring::read([]).unwrap().seal(b"a", b"text").is_none());
+        assert!(Keyring::none().seal(b"a", b"text").is_none());
     }
 }
