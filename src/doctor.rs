@@ -72,11 +72,14 @@ pub async fn doctor(
     args: &DoctorArgs,
     env: &BTreeMap<String, String>,
 ) -> Result<(String, u8), String> {
-    let config = load(args, env)?;
+    let (config, in_file) = load(args, env)?;
     let ours = service(&args.proxy_service, &config.discovery.controller.namespace);
     let gathering = Box::pin(gather::gather(args, &config, ours));
     let seen = match tokio::time::timeout(PATIENCE, gathering).await {
-        Ok(seen) => seen?,
+        Ok(seen) => {
+            let session_keys = in_file.then(|| !config.sessions.key_files.is_empty());
+            Seen { session_keys, ..seen? }
+        }
         Err(_) => return Err(format!("the cluster was not read within {PATIENCE:?}")),
     };
     let report = judge(&seen);
@@ -88,7 +91,8 @@ pub async fn doctor(
 }
 
 /// The proxy's configuration: whose word counts and which namespaces are watched are part of the judgement.
-fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<Config, String> {
+/// Returns whether it stands in a file, too.
+fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<(Config, bool), String> {
     let flags = ConfigArgs {
         config: args.config.clone(),
         kubeconfig: args.kubeconfig.clone(),
@@ -106,7 +110,7 @@ fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<Config, Str
         *controller =
             ServiceName { name: id.name.to_string(), namespace: id.namespace.to_string() };
     }
-    Ok(config)
+    Ok((config, loaded.file.is_some()))
 }
 
 /// `name` or `name.namespace`.
@@ -121,6 +125,7 @@ fn judge(seen: &Seen) -> Report {
     findings.extend(hosts::judge(seen));
     findings.extend(agents::judge(seen));
     findings.extend(cards::judge(seen));
+    findings.extend(entry::keys(seen));
     findings.extend(seen.unread.iter().map(|(what, why)| {
         Finding::warning(
             what,

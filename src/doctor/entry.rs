@@ -178,6 +178,22 @@ fn reached(
     None
 }
 
+/// Whether replicas without a common key cannot read each other's tokens of sessions.
+pub(super) fn keys(seen: &Seen) -> Option<Finding> {
+    let ours = &seen.ours;
+    let replicas = seen.index.replicas_of(ours);
+    if replicas < 2 || seen.session_keys != Some(false) {
+        return None;
+    }
+    let what = format!(
+        "has {replicas} replicas and no key for MCP sessions in its configuration: ids of sessions pass as they are, \
+         and sessions end with their pods"
+    );
+    let remedy =
+        "mount one Secret into all replicas and name it by sessions.keyFiles; see docs/sessions.md";
+    Some(Finding::warning(&format!("Service {ours}"), what, remedy.to_owned()))
+}
+
 /// The port of our Service that carries traffic.
 pub(super) fn port_of(seen: &Seen) -> u16 {
     let service = seen.index.service(&seen.ours);

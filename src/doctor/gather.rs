@@ -58,6 +58,8 @@ pub(super) struct Seen {
     pub(super) hidden: Vec<Kind>,
     /// Where agent cards are passed unchanged.
     pub(super) passing: Vec<String>,
+    /// Whether the configuration names keys of sessions; `None` if none was given.
+    pub(super) session_keys: Option<bool>,
     /// `publicUrl` of the configuration.
     pub(super) public_url: Option<String>,
     /// Agents whose cards were not asked for, because there are so many.
@@ -76,6 +78,7 @@ impl Seen {
         let index = index(&config.cluster_domain, &ours, &objects);
         let account = Account::Of(ours.namespace.to_string(), ours.name.to_string());
         Self {
+            session_keys: None,
             discovery: (*config.discovery).clone(),
             ours,
             objects,

@@ -297,3 +297,24 @@ fn cards_are_asked_for_through_the_proxy() {
     seen.proxy_url = ProxyUrl::Is("http://other.kagent:8080".to_owned());
     assert_eq!(cards::wanted(&seen), []);
 }
+
+#[test]
+fn replicas_without_a_common_key_are_told_where_the_configuration_is_known() {
+    let two = json!({
+        "metadata": { "labels": { "kubernetes.io/service-name": "kagent-proxy" } },
+        "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": ["10.1.0.2"] }],
+    });
+    let mut seen = cluster(vec![object(Kind::EndpointSlice, "kagent", "kagent-proxy-2", &two)]);
+    for (keys, told) in [(None, false), (Some(true), false), (Some(false), true)] {
+        seen.session_keys = keys;
+        let text = judge(&seen).to_text();
+        assert_eq!(
+            text.contains("2 replicas and no key for MCP sessions"),
+            told,
+            "{keys:?}: {text}"
+        );
+    }
+    let mut alone = cluster(Vec::new());
+    alone.session_keys = Some(false);
+    assert!(!judge(&alone).to_text().contains("no key"), "one replica needs none");
+}

@@ -43,6 +43,15 @@ impl Index {
         all.into_iter().collect()
     }
 
+    /// How many addresses of one family stand behind a Service.
+    #[must_use]
+    pub fn replicas_of(&self, service: &ObjectId) -> usize {
+        let endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
+        let (v6, v4): (BTreeSet<_>, BTreeSet<_>) =
+            endpoints.map(|endpoint| endpoint.address).partition(IpAddr::is_ipv6);
+        v4.len().max(v6.len())
+    }
+
     fn own_endpoint(&self, service: &ObjectId) -> Option<&SliceEndpoint> {
         let mut endpoints = self.slices(service).flat_map(|slice| &slice.endpoints);
         endpoints.find(|endpoint| self.is_own_address(endpoint.address))
