@@ -77,7 +77,7 @@ pub async fn doctor(
     let gathering = Box::pin(gather::gather(args, &config, ours));
     let seen = match tokio::time::timeout(PATIENCE, gathering).await {
         Ok(seen) => {
-            let session_keys = in_file.then(|| !config.sessions.key_files.is_empty());
+            let session_keys = in_file.then_some(!config.sessions.key_files.is_empty());
             Seen { session_keys, ..seen? }
         }
         Err(_) => return Err(format!("the cluster was not read within {PATIENCE:?}")),
