@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::Io;
 use super::activity::{Activity, Overdue};
 use super::quiet::Quiet;
 use super::watched::{Refusing, Watched};
+use crate::body::echo::Driven;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
@@ -97,9 +98,11 @@ async fn serve_http1(
         Box::pin(proxy.handle(info, carrier.clone(), request))
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+    let connection = pin!(connection);
+    let mut driven = Driven::new(connection);
     let ended = drive(
-        pin!(connection),
-        |connection| connection.graceful_shutdown(),
+        &mut driven,
+        |driven| driven.connection.as_mut().graceful_shutdown(),
         limits,
         watch,
         activity,
@@ -150,9 +153,14 @@ async fn serve_http2(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .timer(TokioTimer::new());
-    let connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let served =
-        drive(connection, |connection| connection.graceful_shutdown(), limits, watch, activity);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let served = drive(
+        &mut connection,
+        |connection| connection.as_mut().graceful_shutdown(),
+        limits,
+        watch,
+        activity,
+    );
     tokio::select! {
         biased;
         ended = served => ended,
@@ -163,14 +171,14 @@ async fn serve_http2(
 
 /// Serves until the connection ends by itself, a head is overdue, or `shut` has let it end.
 async fn drive<C>(
-    mut connection: Pin<&mut C>,
-    shut: impl Fn(Pin<&mut C>),
+    connection: &mut C,
+    shut: impl Fn(&mut C),
     limits: &ListenerLimits,
     mut watch: Watch,
     activity: &Activity,
 ) -> hyper::Result<()>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = hyper::Result<()>> + Unpin,
 {
     let (mut draining, mut idle) = (false, false);
     let silent = pin!(activity.overdue(limits.head_read, limits.idle));
@@ -179,18 +187,18 @@ where
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return ended,
+            ended = &mut *connection => return ended,
             // Also during a drain, which half a head must not hold up.
             overdue = &mut silent, if !idle => match overdue {
                 Overdue::Head => return Ok(()),
                 Overdue::Idle => {
                     idle = true;
-                    shut(connection.as_mut());
+                    shut(connection);
                 }
             },
             () = &mut closing, if !draining => {
                 draining = true;
-                shut(connection.as_mut());
+                shut(connection);
             }
         }
     }
