@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
-use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
 use crate::proxy::call::Kind;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
+use crate::proxy::request::fields::Fields;
 use crate::route::Route;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::record::{Outcome, Record};
@@ -66,7 +66,7 @@ impl Recorder {
         task: ConnTask,
         open: &Arc<AtomicUsize>,
         log: &AccessLog,
-        request: &Request<RequestBody>,
+        (request, fields): (&Request<RequestBody>, &Fields),
     ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +75,7 @@ impl Recorder {
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            head: HeadCopy::of(request),
+            head: HeadCopy::of(request.uri().path(), fields),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
@@ -290,15 +290,11 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
 // === impl HeadCopy ===
 
 impl HeadCopy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let text = |name: &HeaderName| {
-            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default()
-        };
-        let (path, target) = (request.uri().path(), text(&X_KAGENT_HOST));
+    fn of(path: &str, fields: &Fields) -> Self {
+        let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
         let path_end = path.len();
         let target_end = path_end + target.len();
-        Self { text: [path, target, text(&TRACEPARENT)].concat().into(), path_end, target_end }
+        Self { text: [path, target, traceparent].concat().into(), path_end, target_end }
     }
 
     fn path(&self) -> &str {
@@ -312,4 +308,8 @@ impl HeadCopy {
     fn traceparent(&self) -> &str {
         self.text.get(self.target_end..).unwrap_or_default()
     }
+}
+
+fn text(value: &Option<HeaderValue>) -> &str {
+    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::uri::Uri;
+use http::{HeaderValue, Method, Request, Response, Version, request};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -21,6 +22,8 @@ use super::faults::{BadResponse, SendError};
 use super::framing;
 use super::h1::io::Io;
 use crate::body::RequestBody;
+use crate::config::Scheme;
+use crate::headers::onward::Onward;
 
 /// A connection, or a stream of a shared one, until dropped.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Lease {
     pub(super) epoch: u64,
     /// Whether the connection was opened for another request.
     pub reused: bool,
+    /// The head of the request that was sent over HTTP/2, as it came.
+    head: Option<Box<request::Parts>>,
 }
 
 /// The body of a response, and the lease it lives on.
@@ -63,7 +68,7 @@ impl Lease {
         reused: bool,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, sender, epoch, reused }
+        Self { endpoint, sender, epoch, reused, head: None }
     }
 
     /// Whether it speaks HTTP/2.
@@ -98,18 +103,19 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Sends one request. The head of its response has one framing, or none that two readers could read in
-    /// two ways.
+    /// Sends one request as it is to go out. The head of its response has one framing, or none that two readers
+    /// could read in two ways.
     ///
     /// # Errors
     /// [`Unsent`]; the lease must not be recycled.
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
+        onward: &Onward<'_>,
     ) -> Result<Response<Option<Incoming>>, Unsent> {
-        let Self { endpoint, sender, .. } = self;
+        let Self { endpoint, sender, head, .. } = self;
         match sender {
-            Some(Sender::Http1(connection)) => match connection.send(request).await {
+            Some(Sender::Http1(connection)) => match connection.send(request, onward).await {
                 Ok(response) => Ok(response.map(|()| None)),
                 Err(failed) => Err(Unsent {
                     error: SendError::Http1(failed.fault),
@@ -118,12 +124,21 @@ impl Lease {
                 }),
             },
             Some(Sender::Http2(http2)) => {
-                let to_head = *request.method() == Method::HEAD;
-                let sent = http2.sender.try_send_request(*request).await;
-                settle(endpoint, to_head, sent.map_err(Unsent::of_http2)?)
+                let (parts, body) = request.into_parts();
+                let to_head = parts.method == Method::HEAD;
+                let sent =
+                    http2.sender.try_send_request(over_http2(&parts, body, onward, endpoint));
+                *head = Some(Box::new(parts));
+                let sent = sent.await.map_err(|failed| Unsent::of_http2(failed, head));
+                settle(endpoint, to_head, sent?)
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// The head of the request that was sent over HTTP/2 and is not there any more, once.
+    pub fn take_head(&mut self) -> Option<Box<request::Parts>> {
+        self.head.take()
     }
 
     /// What is left of a request whose response comes too late: to be read away, so that a client that is
@@ -163,6 +178,28 @@ impl Drop for Lease {
     }
 }
 
+/// The request as HTTP/2 takes it: with a head of its own, for this one is taken away.
+fn over_http2(
+    parts: &request::Parts,
+    body: RequestBody,
+    onward: &Onward<'_>,
+    endpoint: &Endpoint,
+) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = onward.http2(&parts.headers);
+    let scheme = match endpoint.target.scheme {
+        Scheme::Https => "https",
+        Scheme::Http | Scheme::H2c => "http",
+    };
+    let authority = onward.authority.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let path = || onward.path.clone();
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path()).build();
+    *request.uri_mut() = uri.unwrap_or_else(|_| Uri::from(path()));
+    request
+}
+
 /// What the connection itself does for HTTP/1.1.
 fn settle(
     endpoint: &Endpoint,
@@ -187,8 +224,15 @@ fn settle(
 // === impl Unsent ===
 
 impl Unsent {
-    fn of_http2(mut failed: TrySendError<Request<RequestBody>>) -> Self {
-        let request = failed.take_message().map(Box::new);
+    /// What was handed back becomes the request of before again.
+    fn of_http2(
+        mut failed: TrySendError<Request<RequestBody>>,
+        head: &mut Option<Box<request::Parts>>,
+    ) -> Self {
+        let request = failed.take_message().and_then(|back| {
+            let parts = head.take()?;
+            Some(Box::new(Request::from_parts(*parts, back.into_body())))
+        });
         let written = request.is_none();
         Self { error: SendError::Http2(failed.into_error()), request, written }
     }

@@ -55,23 +55,22 @@ pub async fn attempt(
     facts: &Facts,
     mut lease: Lease,
     age: Duration,
-    mut request: Box<Request<RequestBody>>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Response<Leased>, Failure> {
-    address(&mut request, facts, way, &lease);
+    let onward = address(facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
     if !lease.is_http2() {
         // Nothing over HTTP/1.1 says that a request was not processed.
         upload.tap.keep_start();
     }
     let repeatable = is_repeatable(&request, &lease);
-    let copy = Copy::of(&request, &lease);
     let to = &way.route.config.to;
     let limits = facts.kind.limits(&to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
     let sent = match (limits.head, left) {
-        (None, None) => lease.send(request).await,
+        (None, None) => lease.send(request, &onward).await,
         // Boxed: limits are rare, and a second request here would weigh on every connection.
-        limits => match Box::pin(within(limits, &upload, lease.send(request))).await {
+        limits => match Box::pin(within(limits, &upload, lease.send(request, &onward))).await {
             Ok(sent) => sent,
             Err(limit) => {
                 if let Some(request) = lease.take_request() {
@@ -85,6 +84,7 @@ pub async fn attempt(
     match sent {
         Ok(response) => {
             lease.endpoint().health.answered();
+            drop(lease.take_head());
             upload.tap.forget();
             dropped(way, &lease);
             announced(&response, &lease);
@@ -92,7 +92,7 @@ pub async fn attempt(
         }
         Err(failed) => {
             dropped(way, &lease);
-            Err(broken(way, &lease, failed, (repeatable, copy), &upload))
+            Err(broken(way, lease, failed, repeatable, &upload))
         }
     }
 }
@@ -150,9 +150,9 @@ fn announced<B>(response: &Response<B>, lease: &Lease) {
 /// What follows from an attempt without a response.
 fn broken(
     way: &Way,
-    lease: &Lease,
+    mut lease: Lease,
     failed: Unsent,
-    (repeatable, copy): (bool, Option<Copy>),
+    repeatable: bool,
     upload: &Arc<Upload>,
 ) -> Failure {
     let Unsent { error, request, written } = failed;
@@ -160,7 +160,7 @@ fn broken(
         // The client's doing: it must not cost the endpoint its place.
         return Failure::Over(ProxyError::BrokenBody(Box::new(error)));
     }
-    let endpoint = lease.endpoint();
+    let endpoint = Arc::clone(lease.endpoint());
     let host = way.route.config.host.clone();
     let bad = error.bad_response();
     if bad.is_some() {
@@ -176,7 +176,7 @@ fn broken(
         None => ProxyError::UpstreamReset(host, Box::new(error)),
     };
     let repeatable = repeatable && !malformed && bad.is_none() && lease.closed_silently();
-    let again = match (request, copy) {
+    let again = match (request, lease.take_head()) {
         (Some(request), _) if !written => Some((request, false)),
         (Some(request), _) if repeatable => Some((request, true)),
         (Some(request), _) => {
@@ -184,11 +184,11 @@ fn broken(
             request.into_body().discard();
             None
         }
-        (None, Some(copy)) if unprocessed => {
-            RequestBody::again(upload).map(|body| (copy.with(body), false))
+        (None, Some(head)) if unprocessed => {
+            RequestBody::again(upload).map(|body| (with(*head, body), false))
         }
-        (None, Some(copy)) if repeatable => {
-            Some((copy.with(RequestBody::empty(Arc::clone(upload))), true))
+        (None, Some(head)) if repeatable => {
+            Some((with(*head, RequestBody::empty(Arc::clone(upload))), true))
         }
         _ => None,
     };
@@ -204,26 +204,6 @@ fn is_repeatable(request: &Request<RequestBody>, lease: &Lease) -> bool {
     lease.reused && safe.contains(request.method()) && request.body().is_end_stream()
 }
 
-/// The head of a request that may have to be sent twice over HTTP/2, which takes it away.
-struct Copy(Box<request::Parts>);
-
-// === impl Copy ===
-
-impl Copy {
-    /// None over HTTP/1.1, where a request that failed comes back.
-    fn of(request: &Request<RequestBody>, lease: &Lease) -> Option<Self> {
-        if !lease.is_http2() {
-            return None;
-        }
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        Some(Self(Box::new(copy.into_parts().0)))
-    }
-
-    fn with(self, body: RequestBody) -> Box<Request<RequestBody>> {
-        Box::new(Request::from_parts(*self.0, body))
-    }
+fn with(head: request::Parts, body: RequestBody) -> Box<Request<RequestBody>> {
+    Box::new(Request::from_parts(head, body))
 }

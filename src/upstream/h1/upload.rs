@@ -16,6 +16,7 @@ use super::encode::{self, Encoder, Outgoing};
 use super::io::Io;
 use super::scratch;
 use crate::body::RequestBody;
+use crate::headers::onward::Onward;
 
 /// A request, and how far it has been written; of a connection that has none, the one before it.
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ pub struct Upload {
 
 #[derive(Debug, Default)]
 enum State {
-    /// Nothing has been written.
-    Head,
+    /// Nothing has been written: the head waits for the first bytes of the body.
+    Head(Encoder),
     Body(Encoder),
     #[default]
     Done,
@@ -44,9 +45,12 @@ enum State {
 // === impl Upload ===
 
 impl Upload {
-    /// Of this request, from its start.
-    pub fn begin(&mut self, request: Box<Request<RequestBody>>) {
-        *self = Self { state: State::Head, request: Some(request), ..Self::default() };
+    /// Of this request, from its start, as it is to go out.
+    pub fn begin(&mut self, request: Box<Request<RequestBody>>, onward: &Onward<'_>) {
+        let mut outgoing = Outgoing::default();
+        outgoing.front = scratch::output();
+        let state = State::Head(encode::head(&mut outgoing.front, &request, onward));
+        *self = Self { state, request: Some(request), outgoing, ..Self::default() };
     }
 
     /// Whether the request has been written to its end.
@@ -73,13 +77,15 @@ impl Upload {
             State::Failed(error) => {
                 Some(std::mem::replace(error, io::ErrorKind::BrokenPipe.into()))
             }
-            State::Head | State::Body(_) | State::Done => None,
+            State::Head(_) | State::Body(_) | State::Done => None,
         }
     }
 
-    /// The fields of the request, whose room those of the response may take: its response begins.
+    /// The fields of the request, whose room those of the response may take: its response begins. None while
+    /// the request may still have to be sent as it was.
     pub fn fields(&mut self) -> Option<&mut HeaderMap> {
-        self.request.as_mut().map(|request| request.headers_mut())
+        let written = self.written;
+        self.request.as_mut().filter(|_| written).map(|request| request.headers_mut())
     }
 
     /// The response has begun, so the request is not needed any more than for its body.
@@ -115,6 +121,10 @@ impl Upload {
     }
 
     fn poll_request(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if let State::Head(encoder) = self.state {
+            self.state = State::Body(encoder);
+            self.fill(cx)?;
+        }
         loop {
             match self.poll_write(io, cx) {
                 Poll::Ready(Ok(())) => {}
@@ -133,10 +143,6 @@ impl Upload {
     /// Takes more to write; false if there is nothing at the moment, or nothing more.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
         let Some(request) = &mut self.request else { return Ok(false) };
-        if matches!(self.state, State::Head) {
-            self.outgoing.front = scratch::output();
-            self.state = State::Body(encode::head(&mut self.outgoing.front, request));
-        }
         let State::Body(encoder) = &mut self.state else { return Ok(false) };
         if *encoder == Encoder::Ended {
             if self.outgoing.is_empty() {
