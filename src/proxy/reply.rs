@@ -29,6 +29,7 @@ use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::way::Way;
 use crate::drain::Watch;
+use crate::headers::names::Names;
 use crate::upstream::Leased;
 
 /// What holds for every response.
@@ -67,7 +68,9 @@ impl Reply {
         egress: &Egress,
         record: &mut Recorder,
     ) -> Result<Self, Refused> {
-        head::rewrite(&mut response, &way);
+        // What is taken out of the head stays in here.
+        let names = Names::of(response.headers());
+        head::rewrite(&mut response, &way, names);
         let to = &way.route.config.to;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client.filter(|_| to.websocket) else {
@@ -79,7 +82,7 @@ impl Reply {
             return Ok(Self::Tunnel(response, limits, client));
         }
         let (head, leased) = response.into_parts();
-        let plan = RelayPlan::new(&head, facts, &way, &egress.watch, record.started());
+        let plan = RelayPlan::new((&head, names), facts, &way, &egress.watch, record.started());
         record.on_head(head.status, plan.kind);
         let response = Response::from_parts(head, leased);
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {

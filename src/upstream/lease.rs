@@ -23,6 +23,7 @@ use super::framing;
 use super::h1::io::Io;
 use crate::body::RequestBody;
 use crate::config::Scheme;
+use crate::headers::names::Names;
 use crate::headers::onward::Onward;
 
 /// A connection, or a stream of a shared one, until dropped.
@@ -209,7 +210,8 @@ fn settle(
     let limits = endpoint.heads();
     let (version, status) = (response.version(), response.status());
     let bad = if limits.admit(response.headers()) {
-        framing::settle(to_head, version, status, response.headers_mut())
+        let names = Names::of(response.headers());
+        framing::settle(to_head, version, status, names, response.headers_mut())
             .err()
             .map(BadResponse::Ambiguous)
     } else {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::timeouts::BodyTimeouts;
 use crate::drain::Watch;
+use crate::headers::names::{Known, Names};
 use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
@@ -35,24 +36,26 @@ pub struct EventPlan {
 // === impl RelayPlan ===
 
 impl RelayPlan {
-    /// The plan for a response with this head; `started` is the request's arrival.
+    /// The plan for a response with this head, whose fields had these names; `started` is the request's
+    /// arrival.
     #[must_use]
     pub fn new(
-        head: &response::Parts,
+        (head, names): (&response::Parts, Names),
         facts: &Facts,
         way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = is_event_stream(&head.headers);
+        let events = names.has(Known::ContentType) && is_event_stream(&head.headers);
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
-        let encoded = head.headers.contains_key(CONTENT_ENCODING);
+        let has = |known, name| names.has(known) && head.headers.contains_key(name);
+        let encoded = has(Known::ContentEncoding, CONTENT_ENCODING);
         // Only to such a body may anything be added (D15).
         let open = events
             && !encoded
             && head.status == StatusCode::OK
-            && !head.headers.contains_key(CONTENT_LENGTH);
+            && !has(Known::ContentLength, CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
         let event_plan = EventPlan {

@@ -140,7 +140,9 @@ async fn within<F: Future>(
 
 /// The backend may have said for how long it keeps idle connections.
 fn announced<B>(response: &Response<B>, lease: &Lease) {
-    if let Some(value) = response.headers().get(headers::KEEP_ALIVE)
+    // The one of all; looked at one after another, for most responses have few.
+    let mut fields = response.headers().iter();
+    if let Some((_, value)) = fields.find(|(name, _)| **name == headers::KEEP_ALIVE)
         && let Some(timeout) = value.to_str().ok().and_then(keep_alive_timeout)
     {
         lease.endpoint().pool.announced(timeout);

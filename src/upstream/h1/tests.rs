@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::Connection;
 use super::io::Io;
 use crate::body::{RequestBody, Upload};
+use crate::headers::names::Names;
 use crate::headers::onward::{Ask, Onward, Origin};
 use crate::upstream::faults::HeadLimits;
 use crate::upstream::framing;
@@ -83,7 +84,8 @@ async fn by_hyper(method: &Method, pieces: Vec<Vec<u8>>) -> Option<Seen> {
         Ok(mut response) => {
             let (version, status) = (response.version(), response.status());
             let head = *method == Method::HEAD;
-            match framing::settle(head, version, status, response.headers_mut()) {
+            let names = Names::of(response.headers());
+            match framing::settle(head, version, status, names, response.headers_mut()) {
                 Ok(_) => read(response).await,
                 Err(_) => None,
             }
