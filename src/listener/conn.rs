@@ -3,12 +3,13 @@
 //! The version is told by the first bytes, under a deadline of our own: hyper's automatic detection
 //! has none. Knows the proxy as a function from request to answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -187,7 +188,11 @@ where
     loop {
         tokio::select! {
             biased;
-            ended = &mut *connection => return ended,
+            ended = poll_fn(|cx| {
+                let polled = connection.poll_unpin(cx);
+                activity.on_wait();
+                polled
+            }) => return ended,
             // Also during a drain, which half a head must not hold up.
             overdue = &mut silent, if !idle => match overdue {
                 Overdue::Head => return Ok(()),

@@ -124,9 +124,11 @@ impl Recorder {
         self.reopened
     }
 
-    /// A connection is ours.
-    pub fn on_connection(&mut self) {
-        self.connect = Some(self.age());
+    /// A connection is ours. Returns how long ago the request arrived.
+    pub fn on_connection(&mut self) -> Duration {
+        let age = self.age();
+        self.connect = Some(age);
+        age
     }
 
     /// The head of the answer is here, and with it the kind of call.

@@ -84,8 +84,8 @@ impl Delivery {
             let failure = match dial::lease(&way.route, http1, &retry).await {
                 Ok(lease) => {
                     retry.release();
-                    record.on_connection();
-                    match attempt(&way, facts, lease, record.age(), request).await {
+                    let age = record.on_connection();
+                    match attempt(&way, facts, lease, age, request).await {
                         Ok(response) => return Ok((response, way)),
                         Err(failure) => failure,
                     }
