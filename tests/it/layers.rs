@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli"],
-    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket"],
+    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
 ];
 
 fn layer(module: &str) -> usize {
