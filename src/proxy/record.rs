@@ -124,9 +124,9 @@ impl Recorder {
         self.reopened
     }
 
-    /// A connection is ours. Returns how long ago the request arrived.
-    pub fn on_connection(&mut self) -> Duration {
-        let age = self.age();
+    /// A connection is ours since then. Returns how long after the request arrived that was.
+    pub fn on_connection(&mut self, since: Instant) -> Duration {
+        let age = since.saturating_duration_since(self.started);
         self.connect = Some(age);
         age
     }
@@ -296,7 +296,9 @@ impl HeadCopy {
         let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
         let path_end = path.len();
         let target_end = path_end + target.len();
-        Self { text: [path, target, traceparent].concat().into(), path_end, target_end }
+        let mut text = String::with_capacity(target_end + traceparent.len());
+        text.extend([path, target, traceparent]);
+        Self { text: text.into(), path_end, target_end }
     }
 
     fn path(&self) -> &str {

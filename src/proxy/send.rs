@@ -84,7 +84,7 @@ impl Delivery {
             let failure = match dial::lease(&way.route, http1, &retry).await {
                 Ok(lease) => {
                     retry.release();
-                    let age = record.on_connection();
+                    let age = record.on_connection(lease.since);
                     match attempt(&way, facts, lease, age, request).await {
                         Ok(response) => return Ok((response, way)),
                         Err(failure) => failure,

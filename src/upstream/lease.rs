@@ -35,6 +35,8 @@ pub struct Lease {
     pub(super) epoch: u64,
     /// Whether the connection was opened for another request.
     pub reused: bool,
+    /// When the connection was found or opened.
+    pub since: Instant,
     /// The head of the request that was sent over HTTP/2, as it came.
     head: Option<Box<request::Parts>>,
 }
@@ -67,9 +69,10 @@ impl Lease {
         sender: Option<Sender>,
         epoch: u64,
         reused: bool,
+        since: Instant,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, sender, epoch, reused, head: None }
+        Self { endpoint, sender, epoch, reused, since, head: None }
     }
 
     /// Whether it speaks HTTP/2.

@@ -18,6 +18,8 @@ use crate::upstream::framing;
 
 /// Fields that are read without room from the heap.
 const COMMON_FIELDS: usize = 128;
+/// Bytes behind a head that are copied with it: the whole of a small body.
+const SMALL_BODY: usize = 2048;
 
 /// A head that was read.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Head {
     pub reusable: bool,
     /// Bytes it took of the input.
     pub length: usize,
+    /// What stands behind it, if that is little.
+    pub behind: Option<Bytes>,
 }
 
 /// Reads a head at the start of `input`; `map` becomes its fields. `None` is that it is not whole yet.
@@ -75,8 +79,10 @@ fn read_into<'b>(
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    // One piece, of which the values are slices.
-    let whole = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
+    // One piece, of which the values are slices, and a small body too.
+    let small = input.len() - length <= SMALL_BODY;
+    let end = if small { input.len() } else { length };
+    let whole = Bytes::copy_from_slice(input.get(..end).unwrap_or_default());
     let names = fill(map, parsed.headers, &whole, input)?;
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -89,7 +95,8 @@ fn read_into<'b>(
     }
     let (body, reusable) = framed(to_head, version, status, names, map)?;
     *response.headers_mut() = std::mem::take(map);
-    Ok(Some(Head { response, body, reusable, length }))
+    let behind = (small && end > length).then(|| whole.slice(length..));
+    Ok(Some(Head { response, body, reusable, length, behind }))
 }
 
 /// The fields of a trailer section, which ends in a line end.
