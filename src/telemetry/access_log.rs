@@ -73,7 +73,10 @@ impl Sheet {
         out.clear();
         match format {
             LogFormat::Json => record.json(out, stamp.at(now)),
-            LogFormat::Text => record.text(out, stamp.at(now)),
+            LogFormat::Text => {
+                // Writing into a vector does not fail.
+                let _infallible = record.text(out, stamp.at(now));
+            }
         }
         out
     }
@@ -98,68 +101,98 @@ impl Stamp {
 // === impl Record ===
 
 impl Record<'_> {
-    /// One object, with the members that every line of the log has. Keys stand in one piece with what is
-    /// around them: a line is made for every request, and each piece costs.
+    /// One object, with the members that every line of the log has. A line is made for every request: keys stand
+    /// in one piece with what is around them, and are copied without a call.
     fn json(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) {
-        put(out, "{\"timestamp\":\"", second);
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        out.extend_from_slice(second.as_bytes());
         fraction(out, micros);
-        put(out, "Z\",\"level\":\"INFO\",\"target\":\"access\",\"peer\":\"", self.peer);
-        escaped(out, "\",\"method\":\"", self.method);
-        escaped(out, "\",\"path\":\"", self.path);
-        escaped(out, "\",\"host\":\"", self.target);
-        escaped(out, "\",\"route\":\"", self.route);
-        put(out, "\",\"class\":\"", self.class);
-        put(out, "\",\"outcome\":\"", self.outcome.detail());
-        escaped(out, "\",\"traceparent\":\"", self.traceparent);
-        number(out, "\",\"status\":", u64::from(self.status));
-        number(out, ",\"bytes\":", self.bytes);
-        number(out, ",\"events\":", self.events);
-        number(out, ",\"request_bytes\":", self.request_bytes);
-        time(out, ",\"connect_ms\":", self.connect);
-        time(out, ",\"response_headers_ms\":", self.response_headers);
-        time(out, ",\"first_ms\":", self.first);
-        time(out, ",\"whole_ms\":", Some(self.whole));
+        out.extend_from_slice(b"Z\",\"level\":\"INFO\",\"target\":\"access\",\"peer\":\"");
+        out.extend_from_slice(self.peer.as_bytes());
+        out.extend_from_slice(b"\",\"method\":\"");
+        escaped(out, self.method);
+        out.extend_from_slice(b"\",\"path\":\"");
+        escaped(out, self.path);
+        out.extend_from_slice(b"\",\"host\":\"");
+        escaped(out, self.target);
+        out.extend_from_slice(b"\",\"route\":\"");
+        escaped(out, self.route);
+        out.extend_from_slice(b"\",\"class\":\"");
+        out.extend_from_slice(self.class.as_bytes());
+        out.extend_from_slice(b"\",\"outcome\":\"");
+        out.extend_from_slice(self.outcome.detail().as_bytes());
+        out.extend_from_slice(b"\",\"traceparent\":\"");
+        escaped(out, self.traceparent);
+        out.extend_from_slice(b"\",\"status\":");
+        number(out, self.status.into());
+        out.extend_from_slice(b",\"bytes\":");
+        number(out, self.bytes);
+        out.extend_from_slice(b",\"events\":");
+        number(out, self.events);
+        out.extend_from_slice(b",\"request_bytes\":");
+        number(out, self.request_bytes);
+        if let Some(connect) = self.connect {
+            out.extend_from_slice(b",\"connect_ms\":");
+            milliseconds(out, connect);
+        }
+        if let Some(headers) = self.response_headers {
+            out.extend_from_slice(b",\"response_headers_ms\":");
+            milliseconds(out, headers);
+        }
+        if let Some(first) = self.first {
+            out.extend_from_slice(b",\"first_ms\":");
+            milliseconds(out, first);
+        }
+        out.extend_from_slice(b",\"whole_ms\":");
+        milliseconds(out, self.whole);
         out.extend_from_slice(b"}\n");
     }
 
     /// The same for people: texts in quotes, so that nothing in a path can look like a field.
-    fn text(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) {
-        put(out, second, "");
-        fraction(out, micros);
-        put(out, "Z  INFO access: peer=", self.peer);
-        quoted(out, " method=", self.method);
-        quoted(out, " path=", self.path);
-        quoted(out, " host=", self.target);
-        quoted(out, " route=", self.route);
-        quoted(out, " class=", self.class);
-        quoted(out, " outcome=", self.outcome.detail());
-        quoted(out, " traceparent=", self.traceparent);
-        number(out, " status=", u64::from(self.status));
-        number(out, " bytes=", self.bytes);
-        number(out, " events=", self.events);
-        number(out, " request_bytes=", self.request_bytes);
-        time(out, " connect_ms=", self.connect);
-        time(out, " response_headers_ms=", self.response_headers);
-        time(out, " first_ms=", self.first);
-        time(out, " whole_ms=", Some(self.whole));
-        out.push(b'\n');
+    fn text(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
+        write!(out, "{second}{micros:06}Z  INFO access: peer={}", self.peer)?;
+        for (name, value) in [
+            ("method", self.method),
+            ("path", self.path),
+            ("host", self.target),
+            ("route", self.route),
+            ("class", self.class),
+            ("outcome", self.outcome.detail()),
+            ("traceparent", self.traceparent),
+        ] {
+            write!(out, " {name}={value:?}")?;
+        }
+        for (name, value) in [
+            ("status", u64::from(self.status)),
+            ("bytes", self.bytes),
+            ("events", self.events),
+            ("request_bytes", self.request_bytes),
+        ] {
+            write!(out, " {name}={value}")?;
+        }
+        for (name, value) in [
+            ("connect_ms", self.connect),
+            ("response_headers_ms", self.response_headers),
+            ("first_ms", self.first),
+            ("whole_ms", Some(self.whole)),
+        ] {
+            if let Some(time) = value {
+                write!(out, " {name}=")?;
+                milliseconds(out, time);
+            }
+        }
+        out.write_all(b"\n")
     }
 }
 
-/// What stands before a value, and a value that needs no escape.
-fn put(out: &mut Vec<u8>, before: &str, plain: &str) {
-    out.extend_from_slice(before.as_bytes());
-    out.extend_from_slice(plain.as_bytes());
-}
-
-/// What stands before a value, and the value as the inside of a JSON string (RFC 8259 section 7).
-fn escaped(out: &mut Vec<u8>, before: &str, value: &str) {
+/// The value as the inside of a JSON string (RFC 8259 section 7).
+fn escaped(out: &mut Vec<u8>, value: &str) {
     if is_plain(value.as_bytes()) {
-        return put(out, before, value);
+        return out.extend_from_slice(value.as_bytes());
     }
     let text = serde_json::Value::from(value).to_string();
     let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    put(out, before, inside.unwrap_or_default());
+    out.extend_from_slice(inside.unwrap_or_default().as_bytes());
 }
 
 /// Whether JSON takes the bytes as they are. Eight at once, without an early end.
@@ -170,13 +203,10 @@ fn is_plain(bytes: &[u8]) -> bool {
     !pieces.iter().any(any) && !rest.iter().any(|byte| special(*byte))
 }
 
-fn quoted(out: &mut Vec<u8>, before: &str, value: &str) {
-    // Writing into a vector does not fail.
-    let _infallible = write!(out, "{before}{value:?}");
-}
-
-fn number(out: &mut Vec<u8>, before: &str, mut number: u64) {
-    out.extend_from_slice(before.as_bytes());
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    if number < 10 {
+        return out.push(digit(number));
+    }
     let mut digits = [0; 20];
     let mut left = digits.len();
     for place in digits.iter_mut().rev() {
@@ -190,17 +220,12 @@ fn number(out: &mut Vec<u8>, before: &str, mut number: u64) {
     out.extend_from_slice(digits.get(left..).unwrap_or_default());
 }
 
-/// Milliseconds with their thousandths, if there are any.
-fn time(out: &mut Vec<u8>, before: &str, time: Option<Duration>) {
-    let Some(time) = time else { return };
-    let (millis, micros) = (time.subsec_millis(), u64::from(time.subsec_micros() % 1000));
-    number(out, before, time.as_secs().saturating_mul(1000).saturating_add(millis.into()));
-    out.extend_from_slice(&[
-        b'.',
-        digit(micros / 100),
-        digit(micros / 10 % 10),
-        digit(micros % 10),
-    ]);
+/// Milliseconds with their thousandths.
+fn milliseconds(out: &mut Vec<u8>, time: Duration) {
+    let micros = u64::from(time.subsec_micros() % 1000);
+    let millis = time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis().into());
+    number(out, millis);
+    out.extend_from_slice(&[b'.', digit(micros / 100), digit(micros / 10), digit(micros)]);
 }
 
 /// The last one.
@@ -267,7 +292,7 @@ mod tests {
         for micros in [0, 1, 20_300, 999_999, 1_000_000, 86_400_000_001] {
             let now = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
             let mut out = Vec::new();
-            line().text(&mut out, stamp.at(now));
+            line().text(&mut out, stamp.at(now)).unwrap();
             let expected = humantime::format_rfc3339_micros(now).to_string();
             let text = String::from_utf8(out).unwrap();
             assert!(text.starts_with(&format!("{expected}  INFO ")), "{text}");
@@ -277,7 +302,7 @@ mod tests {
     #[test]
     fn a_text_line_is_one_line_whatever_the_path_holds() {
         let mut out = Vec::new();
-        line().text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
+        line().text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(r#" path="/mcp\"\n" host="a.ns" "#), "{text}");
