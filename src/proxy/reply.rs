@@ -81,10 +81,8 @@ impl Reply {
             let limits = BodyTimeouts::of(&to.timeouts.upgrade, record.started());
             return Ok(Self::Tunnel(response, limits, client));
         }
-        let (head, leased) = response.into_parts();
-        let plan = RelayPlan::new((&head, names), facts, &way, &egress.watch, record.started());
-        record.on_head(head.status, plan.kind);
-        let response = Response::from_parts(head, leased);
+        let plan = RelayPlan::new((&response, names), facts, &way, &egress.watch, record.started());
+        record.on_head(response.status(), plan.kind);
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),
             None => Self::Relay(response, plan),

@@ -3,7 +3,7 @@
 //! Pure: reads headers, the route and the time of arrival; touches no body.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::timeouts::BodyTimeouts;
@@ -39,22 +39,22 @@ impl RelayPlan {
     /// The plan for a response with this head, whose fields had these names; `started` is the request's
     /// arrival.
     #[must_use]
-    pub fn new(
-        (head, names): (&response::Parts, Names),
+    pub fn new<B>(
+        (head, names): (&Response<B>, Names),
         facts: &Facts,
         way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = names.has(Known::ContentType) && is_event_stream(&head.headers);
+        let events = names.has(Known::ContentType) && is_event_stream(head.headers());
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
-        let has = |known, name| names.has(known) && head.headers.contains_key(name);
+        let has = |known, name| names.has(known) && head.headers().contains_key(name);
         let encoded = has(Known::ContentEncoding, CONTENT_ENCODING);
         // Only to such a body may anything be added (D15).
         let open = events
             && !encoded
-            && head.status == StatusCode::OK
+            && head.status() == StatusCode::OK
             && !has(Known::ContentLength, CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
