@@ -130,11 +130,11 @@ impl Lease {
             Some(Sender::Http2(http2)) => {
                 let (parts, body) = request.into_parts();
                 let to_head = parts.method == Method::HEAD;
-                let sent =
-                    http2.sender.try_send_request(over_http2(&parts, body, onward, endpoint));
+                let request = over_http2(&parts, body, onward, endpoint);
                 *head = Some(Box::new(parts));
-                let sent = sent.await.map_err(|failed| Unsent::of_http2(failed, head));
-                settle(endpoint, to_head, sent?)
+                // Boxed, not to weigh on HTTP/1.1.
+                let sent = Box::pin(http2.sender.try_send_request(request)).await;
+                settle(endpoint, to_head, sent.map_err(|failed| Unsent::of_http2(failed, head))?)
             }
             None => std::future::pending().await,
         }
