@@ -9,11 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_util::task::AtomicWaker;
-
-/// What the wake-ups of one connection ring.
-#[derive(Debug, Default)]
-struct Bell(AtomicWaker);
+/// What the wake-ups of one connection ring: its task's waker.
+#[derive(Debug)]
+struct Bell(Waker);
 
 /// Whether this thread takes bytes at this moment, and whose bell was rung by that.
 #[derive(Default)]
@@ -42,7 +40,7 @@ impl Wake for Bell {
             taking.set(next);
         });
         if let Some(bell) = bell {
-            bell.0.wake();
+            bell.0.wake_by_ref();
         }
     }
 }
@@ -52,7 +50,9 @@ impl Wake for Bell {
 pub struct Driven<C> {
     /// What is driven.
     pub connection: C,
-    bell: Arc<Bell>,
+    /// The task that has polled last.
+    task: Waker,
+    /// Rings its bell.
     waker: Waker,
 }
 
@@ -62,9 +62,7 @@ impl<C> Driven<C> {
     /// Drives this one.
     #[must_use]
     pub fn new(connection: C) -> Self {
-        let bell = Arc::new(Bell::default());
-        let waker = Waker::from(Arc::clone(&bell));
-        Self { connection, bell, waker }
+        Self { connection, task: Waker::noop().clone(), waker: Waker::noop().clone() }
     }
 }
 
@@ -72,9 +70,12 @@ impl<C: Future + Unpin> Future for Driven<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        let Self { connection, bell, waker } = &mut *self;
-        // Before the poll, which may be woken while it runs.
-        bell.0.register(cx.waker());
+        let Self { connection, task, waker } = &mut *self;
+        if !task.will_wake(cx.waker()) {
+            // Another task, or the first poll.
+            task.clone_from(cx.waker());
+            *waker = Waker::from(Arc::new(Bell(task.clone())));
+        }
         Pin::new(connection).poll(&mut Context::from_waker(waker))
     }
 }
@@ -105,7 +106,7 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         if let Taking::Rung(bell) = TAKING.take() {
-            bell.0.wake();
+            bell.0.wake_by_ref();
         }
     }
 }

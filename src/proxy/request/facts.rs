@@ -101,7 +101,7 @@ impl Facts {
     /// The Host as text.
     #[must_use]
     pub fn host_text(&self) -> Option<&str> {
-        self.origin.host.as_ref().and_then(|host| host.to_str().ok())
+        self.origin.host.as_ref().and_then(|host| std::str::from_utf8(host.as_bytes()).ok())
     }
 }
 
@@ -150,9 +150,11 @@ fn target(
     cluster_domain: &str,
 ) -> Result<Option<Named>, ProxyError> {
     let parse = |value: &HeaderValue| {
-        let text = value.to_str().map_err(|_| ProxyError::NotText)?;
-        HostKey::parse(text, cluster_domain)
-            .map_err(|why| ProxyError::BadTarget(text.chars().take(253).collect(), why))
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| ProxyError::NotText)?;
+        HostKey::parse(text, cluster_domain).map_err(|why| match value.to_str() {
+            Ok(text) => ProxyError::BadTarget(text.chars().take(253).collect(), why),
+            Err(_) => ProxyError::NotText,
+        })
     };
     let Some(first) = &fields.target else { return Ok(None) };
     let found = parse(first)?;
