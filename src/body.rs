@@ -4,6 +4,7 @@
 //! that an error of our own can carry the request's id, and the body can be sent again where that is
 //! allowed. Knows frames; never a socket, a route or a policy.
 
+pub mod echo;
 pub mod progress;
 pub mod replay;
 pub mod tap;
@@ -233,7 +234,13 @@ impl Body for RequestBody {
             let bytes = source.next();
             return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
         };
-        let mut polled = Pin::new(&mut *incoming).poll_frame(cx);
+        let (mut polled, _) = echo::take(
+            || (Pin::new(&mut *incoming).poll_frame(cx), incoming.is_end_stream()),
+            // Of a body of known length: behind its last byte hyper's sender is gone.
+            |(polled, ended)| {
+                *ended && matches!(polled, Poll::Ready(Some(Ok(frame))) if frame.is_data())
+            },
+        );
         let Upload { progress, tap } = &**upload;
         match &mut polled {
             Poll::Pending => progress.waits(true),

@@ -12,8 +12,10 @@ use crate::config::{self, Cards, Config, ListenerLimits, Sources, mode_word};
 use crate::headers::X_KAGENT_HOST;
 use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
+use crate::proxy::request::Ingress;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
+use crate::proxy::request::fields::Fields;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
 use crate::route::{Considered, Route, RouteTable, Source};
@@ -68,7 +70,13 @@ pub fn explain(
         answer.insert("caller".to_owned(), json!(caller.to_string()));
     }
     let mut chain = Vec::new();
-    let found = Facts::read(&request, table.cluster_domain(), limits, "").and_then(|facts| {
+    // What goes on to a backend is of no interest here.
+    let via = HeaderValue::from_static("");
+    let ingress =
+        Ingress { limits: limits.clone(), trusted: Vec::new(), pseudonym: String::new(), via };
+    let fields = Fields::of(request.headers());
+    let facts = Facts::read(&request, fields, &conn, &ingress, table.cluster_domain());
+    let found = facts.and_then(|facts| {
         let route = resolve::route(table, &conn, &facts, Some(&mut chain))
             .map_err(|why| explain_refusal(why, table, &conn, &facts, || true))?;
         Ok((facts, route))
@@ -224,8 +232,8 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
         let text = |limit: Option<_>| duration_text(limit.unwrap_or_default());
         json!({ "head": text(limits.head), "idle": text(limits.idle), "total": text(limits.total) })
     };
-    let hold = if facts.card.is_some() { to.hold.card } else { to.hold.request };
-    let card = match (facts.card.is_some(), to.cards) {
+    let hold = if facts.is_card { to.hold.card } else { to.hold.request };
+    let card = match (facts.is_card, to.cards) {
         (false, _) => "not a card",
         (true, Cards::Rewrite) => "rewrite",
         (true, Cards::Pass) => "pass",

@@ -1,12 +1,15 @@
-//! Header names and the two rewrites every request needs: hop-by-hop fields out, forwarding fields in.
+//! Header names, and what heads say of the connection they came on and of the way they came.
 //!
 //! Knows header maps and nothing of routes or sockets.
+
+pub mod names;
+pub mod onward;
 
 use std::net::IpAddr;
 
 use http::Version;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use ipnet::IpNet;
@@ -76,7 +79,8 @@ fn hop_by_hop(name: &str) -> Option<usize> {
 }
 
 /// Fields that `Connection` names, and that are there.
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+#[must_use]
+pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let options = options.flat_map(|value| value.split(',')).map(str::trim);
     options
@@ -118,12 +122,6 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// Says to the next hop, if it is HTTP/1.1, that we take trailers, which go on to who asked for them.
-pub fn ask_for_trailers(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("te"));
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-}
-
 /// Whether an HTTP/1.1 request asks to become a WebSocket (RFC 6455 section 4.1): `Connection` names
 /// `upgrade`, and the only protocol asked for is `websocket`.
 #[must_use]
@@ -147,46 +145,11 @@ pub fn ask_for_websocket(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
 }
 
-/// Joins the `cookie` fields of HTTP/2 into one, as a hop to HTTP/1.1 requires (RFC 9113 8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
-    }
-}
-
 /// Whether this hop's peer may say who came before it.
 #[must_use]
 pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     let peer = peer.to_canonical();
     trusted.iter().any(|net| net.contains(&peer))
-}
-
-/// Writes `x-forwarded-for`, `-proto` and `-host`: appended for a trusted peer, replaced for any
-/// other, so that nobody can forge a past. `peer` is its address in text.
-pub fn forwarded(headers: &mut HeaderMap, peer: &HeaderValue, proto: &'static str, trusted: bool) {
-    if trusted && headers.contains_key(&FORWARDED_FOR) {
-        // Several fields are one list (RFC 9110 section 5.3).
-        let before = headers.get_all(&FORWARDED_FOR).iter().chain([peer]);
-        let chain = before.filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(", ");
-        if let Ok(chain) = HeaderValue::try_from(chain) {
-            headers.insert(FORWARDED_FOR, chain);
-        }
-    } else {
-        headers.insert(FORWARDED_FOR, peer.clone());
-    }
-    if !trusted || !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
-    }
-    if !trusted || !headers.contains_key(&FORWARDED_HOST) {
-        match headers.get(HOST).cloned() {
-            Some(host) => headers.insert(FORWARDED_HOST, host),
-            None => headers.remove(FORWARDED_HOST),
-        };
-    }
 }
 
 /// What the `Via` chain of a request says about loops.
@@ -213,11 +176,6 @@ pub fn via_chain(headers: &HeaderMap, own: &str) -> Chain {
         }
     }
     if hops > 10 { Chain::TooLong } else { Chain::Open }
-}
-
-/// Adds this hop to `Via`; `value` is `1.1 <pseudonym>`.
-pub fn add_via(headers: &mut HeaderMap, value: &HeaderValue) {
-    headers.append(VIA, value.clone());
 }
 
 #[cfg(test)]
@@ -297,19 +255,6 @@ mod tests {
             strip_hop_by_hop(&mut headers);
             prop_assert_eq!(headers, expected);
         }
-    }
-
-    #[test]
-    fn forged_forwarding_fields_are_replaced_and_trusted_ones_extended() {
-        let peer = &HeaderValue::from_static("10.0.0.9");
-        let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", HeaderValue::from_static("1.2.3.4"));
-        headers.append("x-forwarded-for", HeaderValue::from_static("5.6.7.8"));
-        let mut trusted = headers.clone();
-        forwarded(&mut headers, peer, "http", false);
-        forwarded(&mut trusted, peer, "http", true);
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
-        assert_eq!(trusted["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
     }
 
     #[test]

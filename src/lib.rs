@@ -4,8 +4,8 @@
 //! TcpStream ─ listener ─▶ Request
 //!    │
 //!    ▼ proxy
-//! Facts ────────▶ request ────────▶ response, way ─▶ Reply ──▶ ReplyBody ──▶ metrics, access line
-//! request/facts   request/prepare   send             reply     reply/body    record
+//! Fields ───────▶ Facts ─────────▶ response, way ─▶ Reply ──▶ ReplyBody ──▶ metrics, access line
+//! request/fields  request/facts    send             reply     reply/body    record
 //! ```
 //!
 //! Modules in reading order; each may use only those below it in this list, or on its own line.
@@ -52,3 +52,4 @@ pub mod protocol;
 pub mod readiness;
 pub mod rewrite;
 pub mod socket;
+pub mod workers;

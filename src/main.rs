@@ -24,6 +24,7 @@ use kagent_proxy::drain::{Phase, Trigger};
 use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
 use kagent_proxy::telemetry::log::{self, Log};
+use kagent_proxy::workers::Workers;
 use kagent_proxy::{telemetry, tls};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -168,18 +169,14 @@ fn start<T>(load: Load, ready: impl FnOnce(&Bound) -> io::Result<T>) -> ExitCode
     if let Err(fault) = telemetry::start_logging(&loaded.config.log, log) {
         return complain(&fault, FAULTY_CONFIGURATION);
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = loaded.config.workers {
-        builder.worker_threads(workers.get());
-    }
-    let traffic = builder.thread_name("traffic").enable_all().build();
+    let traffic = Workers::start(loaded.config.workers);
     // Signals, admin listener, reload and names: on this thread, beside the traffic.
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match (traffic, beside) {
         (Ok(traffic), Ok(beside)) => {
             let code = beside.block_on(serve(loaded, load, traffic.handle(), ready));
             // A name server that does not answer must not hold up the end.
-            traffic.shutdown_timeout(LAST_WORDS);
+            traffic.end(LAST_WORDS);
             beside.shutdown_timeout(LAST_WORDS);
             code
         }

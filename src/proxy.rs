@@ -25,13 +25,14 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
+use self::call::Kind;
 use self::error::{ProxyError, Refused, Unanswered};
 use self::reason::Reason;
 use self::record::Recorder;
 use self::reply::{Egress, Reply, ReplyBody};
 use self::request::conn::{ConnTask, Connection};
 use self::request::facts::Facts;
-use self::request::prepare::prepare;
+use self::request::fields::Fields;
 use self::request::{Ingress, received};
 use self::send::Delivery;
 use self::send::delivered::Delivered;
@@ -74,11 +75,12 @@ impl Proxy {
         task: ConnTask,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
-        let request = Box::new(received(conn, request));
-        let mut record = Recorder::begin(conn, task, &self.open, &self.log, &request);
+        let fields = Fields::of(request.headers());
+        let request = Box::new(received(conn, &fields, request));
+        let mut record = Recorder::begin(conn, task, &self.open, &self.log, (&request, &fields));
         let upload = Arc::clone(request.body().upload());
         let work = async move {
-            match self.serve(conn, request, &mut record).await {
+            match self.serve(conn, (request, fields), &mut record).await {
                 Ok(Reply::Relay(response, plan)) => {
                     Ok(response.map(|leased| ReplyBody::relay(leased, plan, record)))
                 }
@@ -97,15 +99,16 @@ impl Proxy {
     async fn serve(
         &self,
         conn: &Arc<Connection>,
-        mut request: Boxed,
+        (mut request, fields): (Boxed, Fields),
         record: &mut Recorder,
     ) -> Result<Reply, Refused> {
-        let facts = match self.read(&request) {
+        let facts = match self.read(conn, &request, fields) {
             Ok(facts) => facts,
             Err(error) => return Err(Refused::unsent(error, *request)),
         };
         record.read(&facts);
-        let client = prepare(&mut request, &facts, conn, &self.ingress);
+        let upgrades = facts.kind == Kind::Upgrade;
+        let client = upgrades.then(|| hyper::upgrade::on(&mut *request));
         match self.delivery.deliver(conn, &facts, request, record).await? {
             Delivered::Response(response, way) => {
                 Reply::of(response, (&facts, way, conn), client, &self.egress, record)
@@ -114,9 +117,14 @@ impl Proxy {
         }
     }
 
-    fn read(&self, request: &Request<RequestBody>) -> Result<Facts, ProxyError> {
-        let domain = self.delivery.routes.current();
-        Facts::read(request, domain.cluster_domain(), &self.ingress.limits, &self.ingress.pseudonym)
+    fn read(
+        &self,
+        conn: &Connection,
+        request: &Request<RequestBody>,
+        fields: Fields,
+    ) -> Result<Facts, ProxyError> {
+        let table = self.delivery.routes.current();
+        Facts::read(request, fields, conn, &self.ingress, table.cluster_domain())
     }
 
     async fn refuse(

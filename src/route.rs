@@ -261,7 +261,10 @@ impl RouteTable {
         mut chain: Option<&mut Vec<Considered>>,
     ) -> Result<RouteMatch, NoRoute> {
         // pod.name.namespace is a name of the cluster's DNS only with its suffix.
-        let discovered = self.discovered.get(ask.host).filter(|_| ask.host.may_be_discovered());
+        let discovered = match self.discovered.is_empty() {
+            true => None,
+            false => self.discovered.get(ask.host).filter(|_| ask.host.may_be_discovered()),
+        };
         if let Some(routes) = self.statics.hosts.get(ask.host) {
             match resolve_static(routes, ask, chain.as_deref_mut()) {
                 Err(NoRoute::Path(_)) if discovered.is_some() => {}

@@ -12,12 +12,17 @@ use tokio::time::Instant;
 /// How often an idle connection is looked at within its idle limit, which it may overstay by one look.
 const LOOKS: u32 = 8;
 
+/// A head that has begun in this very poll of the connection: nearly every one is whole by its end, and nobody
+/// has looked at the clock.
+const BEGUN: u64 = u64::MAX;
+
 /// What a connection is doing.
 pub(super) struct Activity {
     born: Instant,
     /// Requests whose answer has not ended: their reads are bodies, not heads.
     open: Arc<AtomicUsize>,
-    /// Milliseconds since `born`, plus one, of a head's first byte; zero outside heads.
+    /// Milliseconds since `born`, plus one, of a head's first byte; zero outside heads, [`BEGUN`] while the
+    /// connection works on it.
     head: AtomicU64,
     /// Heads that came whole: a request may begin and end between two looks.
     requests: AtomicU64,
@@ -89,6 +94,13 @@ impl Activity {
     /// Bytes came: in HTTP/1, with no request open, those of a head.
     pub(super) fn on_read(&self) {
         if self.open.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == 0 {
+            self.head.store(BEGUN, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection waits for more: for the rest of a head that has begun.
+    pub(super) fn on_wait(&self) {
+        if self.head.load(Ordering::Relaxed) == BEGUN {
             self.head.store(self.now() + 1, Ordering::Relaxed);
         }
     }
@@ -108,6 +120,7 @@ impl Activity {
         let look = look.map_or(head, |look| look.min(head));
         let (mut idle_since, mut requests) = (Instant::now(), 0);
         loop {
+            self.on_wait();
             let started = self.head.load(Ordering::Relaxed);
             let head_due = started
                 .checked_sub(1)
@@ -202,8 +215,10 @@ mod tests {
         activity.on_request();
         tokio::time::advance(37 * SECOND).await;
         activity.on_read();
+        activity.on_wait();
         tokio::time::advance(3 * SECOND).await;
         activity.on_read();
+        activity.on_wait();
         let start = Instant::now();
         let overdue = activity.overdue(10 * SECOND, 900 * SECOND).await;
         assert!(matches!(overdue, Overdue::Head));

@@ -3,13 +3,13 @@
 //! The version is told by the first bytes, under a deadline of our own: hyper's automatic detection
 //! has none. Knows the proxy as a function from request to answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryFutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::rt::Executor;
@@ -22,6 +22,7 @@ use super::Io;
 use super::activity::{Activity, Overdue};
 use super::quiet::Quiet;
 use super::watched::{Refusing, Watched};
+use crate::body::echo::Driven;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::protocol::h2_heads::HeadScanner;
@@ -103,9 +104,11 @@ async fn serve_http1(
         Box::pin(answered.map_ok(|response| leaving(response, &phase)))
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+    let connection = pin!(connection);
+    let mut driven = Driven::new(connection);
     let ended = drive(
-        pin!(connection),
-        |connection| connection.graceful_shutdown(),
+        &mut driven,
+        |driven| driven.connection.as_mut().graceful_shutdown(),
         limits,
         watch,
         activity,
@@ -165,9 +168,14 @@ async fn serve_http2(
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
         .timer(TokioTimer::new());
-    let connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-    let served =
-        drive(connection, |connection| connection.graceful_shutdown(), limits, watch, activity);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let served = drive(
+        &mut connection,
+        |connection| connection.as_mut().graceful_shutdown(),
+        limits,
+        watch,
+        activity,
+    );
     tokio::select! {
         biased;
         ended = served => ended,
@@ -178,14 +186,14 @@ async fn serve_http2(
 
 /// Serves until the connection ends by itself, a head is overdue, or `shut` has let it end.
 async fn drive<C>(
-    mut connection: Pin<&mut C>,
-    shut: impl Fn(Pin<&mut C>),
+    connection: &mut C,
+    shut: impl Fn(&mut C),
     limits: &ListenerLimits,
     mut watch: Watch,
     activity: &Activity,
 ) -> hyper::Result<()>
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = hyper::Result<()>> + Unpin,
 {
     let (mut draining, mut idle) = (false, false);
     let silent = pin!(activity.overdue(limits.head_read, limits.idle));
@@ -194,18 +202,22 @@ where
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => return ended,
+            ended = poll_fn(|cx| {
+                let polled = connection.poll_unpin(cx);
+                activity.on_wait();
+                polled
+            }) => return ended,
             // Also during a drain, which half a head must not hold up.
             overdue = &mut silent, if !idle => match overdue {
                 Overdue::Head => return Ok(()),
                 Overdue::Idle => {
                     idle = true;
-                    shut(connection.as_mut());
+                    shut(connection);
                 }
             },
             () = &mut closing, if !draining => {
                 draining = true;
-                shut(connection.as_mut());
+                shut(connection);
             }
         }
     }

@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures_util::task::AtomicWaker;
-
 /// A future that its task may poll at no price.
 pub(super) struct Quiet<F> {
     future: F,
+    /// Wakes the task that has polled last.
     bell: Arc<Bell>,
     waker: Waker,
 }
 
 struct Bell {
     rung: AtomicBool,
-    task: AtomicWaker,
+    task: Waker,
 }
 
 // === impl Bell ===
@@ -32,17 +31,25 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        self.task.wake_by_ref();
     }
 }
 
 // === impl Quiet ===
 
+impl Bell {
+    /// Rung already, so that what is polled with it is polled once in any case.
+    fn of(task: &Waker) -> (Arc<Self>, Waker) {
+        let bell = Arc::new(Self { rung: AtomicBool::new(true), task: task.clone() });
+        let waker = Waker::from(Arc::clone(&bell));
+        (bell, waker)
+    }
+}
+
 impl<F: Future + Unpin> Quiet<F> {
     /// Is polled once in any case.
     pub(super) fn new(future: F) -> Self {
-        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        let waker = Waker::from(Arc::clone(&bell));
+        let (bell, waker) = Bell::of(Waker::noop());
         Self { future, bell, waker }
     }
 }
@@ -52,9 +59,12 @@ impl<F: Future + Unpin> Future for Quiet<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let Self { future, bell, waker } = &mut *self;
-        // Before the look: what rings in between is seen by it, or wakes the task.
-        bell.task.register(cx.waker());
-        if !bell.rung.swap(false, Ordering::Acquire) {
+        if !bell.task.will_wake(cx.waker()) {
+            // Another task, or the first poll.
+            (*bell, *waker) = Bell::of(cx.waker());
+        }
+        // What rings from here on is seen by the next poll, for which the task is woken.
+        if !bell.rung.load(Ordering::Relaxed) || !bell.rung.swap(false, Ordering::Acquire) {
             return Poll::Pending;
         }
         Pin::new(future).poll(&mut Context::from_waker(waker))

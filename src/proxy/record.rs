@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderName, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
-use crate::headers::{TRACEPARENT, X_KAGENT_HOST};
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
+use crate::proxy::request::fields::Fields;
 use crate::route::Route;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::record::{Outcome, Record};
@@ -69,7 +69,7 @@ impl Recorder {
         task: ConnTask,
         open: &Arc<AtomicUsize>,
         log: &AccessLog,
-        request: &Request<RequestBody>,
+        (request, fields): (&Request<RequestBody>, &Fields),
     ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
         conn.open.fetch_add(1, Ordering::Relaxed);
@@ -78,7 +78,7 @@ impl Recorder {
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            head: HeadCopy::of(request),
+            head: HeadCopy::of(request.uri().path(), fields),
             kind: Kind::Unary,
             open: Arc::clone(open),
             log: log.clone(),
@@ -139,9 +139,11 @@ impl Recorder {
         self.reopened
     }
 
-    /// A connection is ours.
-    pub fn on_connection(&mut self) {
-        self.connect = Some(self.age());
+    /// A connection is ours since then. Returns how long after the request arrived that was.
+    pub fn on_connection(&mut self, since: Instant) -> Duration {
+        let age = since.saturating_duration_since(self.started);
+        self.connect = Some(age);
+        age
     }
 
     /// The head of the answer is here, and with it the kind of call.
@@ -309,15 +311,13 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
 // === impl HeadCopy ===
 
 impl HeadCopy {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let text = |name: &HeaderName| {
-            let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-            value.unwrap_or_default()
-        };
-        let (path, target) = (request.uri().path(), text(&X_KAGENT_HOST));
+    fn of(path: &str, fields: &Fields) -> Self {
+        let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
         let path_end = path.len();
         let target_end = path_end + target.len();
-        Self { text: [path, target, text(&TRACEPARENT)].concat().into(), path_end, target_end }
+        let mut text = String::with_capacity(target_end + traceparent.len());
+        text.extend([path, target, traceparent]);
+        Self { text: text.into(), path_end, target_end }
     }
 
     fn path(&self) -> &str {
@@ -331,4 +331,8 @@ impl HeadCopy {
     fn traceparent(&self) -> &str {
         self.text.get(self.target_end..).unwrap_or_default()
     }
+}
+
+fn text(value: &Option<HeaderValue>) -> &str {
+    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

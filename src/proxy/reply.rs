@@ -35,6 +35,7 @@ use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::way::Way;
 use crate::drain::Watch;
+use crate::headers::names::Names;
 use crate::session::Sessions;
 use crate::upstream::Leased;
 
@@ -78,8 +79,10 @@ impl Reply {
         egress: &Egress,
         record: &mut Recorder,
     ) -> Result<Self, Refused> {
-        head::rewrite(&mut response, &way);
         session::name(&mut response, (facts, &way), &egress.sessions, record);
+        // What is taken out of the head stays in here.
+        let names = Names::of(response.headers());
+        head::rewrite(&mut response, &way, names);
         let to = &way.route.config.to;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client.filter(|_| to.websocket) else {
@@ -90,11 +93,10 @@ impl Reply {
             let limits = BodyTimeouts::of(&to.timeouts.upgrade, record.started());
             return Ok(Self::Tunnel(response, limits, client));
         }
-        let (head, leased) = response.into_parts();
-        let mut plan = RelayPlan::new(&head, facts, &way, &egress.watch, record.started());
+        let from = (&response, names);
+        let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         plan.await_answer(&way, record.upload());
-        record.on_head(head.status, plan.kind);
-        let response = Response::from_parts(head, leased);
+        record.on_head(response.status(), plan.kind);
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),
             None => Self::Relay(response, plan),

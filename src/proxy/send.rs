@@ -116,14 +116,14 @@ impl Delivery {
         loop {
             if record.enter(&way.route, facts.kind) {
                 way.route.cluster.budget.sent();
-                retry.on_route(&way.route, facts.card.is_some());
+                retry.on_route(&way.route, facts.is_card);
             }
             let http1 = facts.kind == Kind::Upgrade;
             let failure = match dial::lease(&way.route, http1, &retry).await {
                 Ok(lease) => {
                     retry.release();
-                    record.on_connection();
-                    match attempt(&way, facts, lease, record.age(), request).await {
+                    let age = record.on_connection(lease.since);
+                    match attempt(&way, facts, lease, age, request).await {
                         Ok(response) => return Ok(Delivered::Response(response, way)),
                         Err(failure) => failure,
                     }
@@ -229,7 +229,7 @@ impl Delivery {
         let times = self.unknown;
         let until = match why {
             NoRoute::Host | NoRoute::Missing(_) if table.may_learn(host) => started + times.request,
-            NoRoute::Pending(_) if facts.card.is_some() => started + times.card,
+            NoRoute::Pending(_) if facts.is_card => started + times.card,
             NoRoute::Pending(_) => started + times.request,
             NoRoute::Unmarked(_) | NoRoute::Ambiguous(..) => {
                 let since = table.discovered(host)?.since?;

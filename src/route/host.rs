@@ -45,12 +45,9 @@ impl HostKey {
     /// # Errors
     /// [`BadHost`] for anything that is not a DNS name, with an optional port.
     pub fn parse(value: &str, cluster_domain: &str) -> Result<(Self, Option<u16>), BadHost> {
-        let (name, port) = match value.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => return Err(BadHost::Address),
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => {
-                (name, Some(port.parse().map_err(|_| BadHost::Port)?))
-            }
-            Some(_) => return Err(BadHost::Port),
+        let colon = value.bytes().position(|byte| byte == b':');
+        let (name, port) = match colon.and_then(|at| value.split_at_checked(at)) {
+            Some((name, port)) => (name, Some(read_port(port)?)),
             None => (value, None),
         };
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -115,13 +112,33 @@ fn check_name(name: &str) -> Result<(), BadHost> {
     if name.starts_with('[') || is_like_address(name) {
         return Err(BadHost::Address);
     }
-    let label_ok = |label: &[u8]| {
-        (1..=63).contains(&label.len())
-            && label.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-            && !label.starts_with(b"-")
-            && !label.ends_with(b"-")
-    };
-    if name.as_bytes().split(|b| *b == b'.').all(label_ok) { Ok(()) } else { Err(BadHost::Label) }
+    let mut label = 0;
+    let mut before = b'.';
+    for byte in name.bytes() {
+        let fits = match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'A'..=b'Z' => label < 63,
+            b'-' => (1..63).contains(&label),
+            b'.' => label > 0 && before != b'-',
+            _ => false,
+        };
+        if !fits {
+            return Err(BadHost::Label);
+        }
+        label = if byte == b'.' { 0 } else { label + 1 };
+        before = byte;
+    }
+    if label > 0 && before != b'-' { Ok(()) } else { Err(BadHost::Label) }
+}
+
+/// What stands from the first colon on.
+fn read_port(text: &str) -> Result<u16, BadHost> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if port.contains(':') {
+        return Err(BadHost::Address);
+    }
+    // `parse` would take a sign.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    port.parse().ok().filter(|_| digits).ok_or(BadHost::Port)
 }
 
 #[cfg(test)]
@@ -170,9 +187,23 @@ mod tests {
             ("helper.ns:http", BadHost::Port),
             ("helper.ns:99999", BadHost::Port),
             ("-a.ns", BadHost::Label),
+            ("a-.ns", BadHost::Label),
+            ("a.ns-", BadHost::Label),
+            ("a.-ns", BadHost::Label),
+            (".ns", BadHost::Label),
+            ("a.ns..", BadHost::Label),
+            ("a.ns:+80", BadHost::Port),
+            ("a.ns:", BadHost::Port),
+            ("a.ns:80:80", BadHost::Address),
         ] {
             assert_eq!(key(value).unwrap_err(), why, "{value:?}");
         }
         assert_eq!(key(&"a.".repeat(200)).unwrap_err(), BadHost::TooLong);
+        for (length, fits) in [(62, true), (63, true), (64, false)] {
+            assert_eq!(key(&("a".repeat(length) + ".ns")).is_ok(), fits, "{length}");
+            assert!(key(&("a".repeat(length - 1) + "-.ns")).is_err(), "{length}");
+            assert!(key(&("-".to_owned() + &"a".repeat(length - 1) + ".ns")).is_err(), "{length}");
+            assert_eq!(key(&("a-".to_owned() + &"a".repeat(length - 2) + ".ns")).is_ok(), fits);
+        }
     }
 }

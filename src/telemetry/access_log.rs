@@ -71,11 +71,13 @@ impl Sheet {
     fn format(&mut self, format: LogFormat, record: &Record<'_>, now: SystemTime) -> &[u8] {
         let Self { line: out, stamp } = self;
         out.clear();
-        // Writing into a vector does not fail.
-        let _infallible = match format {
+        match format {
             LogFormat::Json => record.json(out, stamp.at(now)),
-            LogFormat::Text => record.text(out, stamp.at(now)),
-        };
+            LogFormat::Text => {
+                // Writing into a vector does not fail.
+                let _infallible = record.text(out, stamp.at(now));
+            }
+        }
         out
     }
 }
@@ -99,8 +101,64 @@ impl Stamp {
 // === impl Record ===
 
 impl Record<'_> {
-    fn texts(&self) -> [(&'static str, &str); 7] {
-        [
+    /// One object, with the members that every line of the log has. A line is made for every request: keys stand
+    /// in one piece with what is around them, and are copied without a call.
+    fn json(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) {
+        out.extend_from_slice(b"{\"timestamp\":\"");
+        out.extend_from_slice(second.as_bytes());
+        fraction(out, micros);
+        out.extend_from_slice(b"Z\",\"level\":\"INFO\",\"target\":\"access\",\"peer\":\"");
+        out.extend_from_slice(self.peer.as_bytes());
+        out.extend_from_slice(b"\",\"method\":\"");
+        escaped(out, self.method);
+        out.extend_from_slice(b"\",\"path\":\"");
+        escaped(out, self.path);
+        out.extend_from_slice(b"\",\"host\":\"");
+        escaped(out, self.target);
+        out.extend_from_slice(b"\",\"route\":\"");
+        escaped(out, self.route);
+        out.extend_from_slice(b"\",\"class\":\"");
+        out.extend_from_slice(self.class.as_bytes());
+        out.extend_from_slice(b"\",\"outcome\":\"");
+        out.extend_from_slice(self.outcome.detail().as_bytes());
+        out.extend_from_slice(b"\",\"traceparent\":\"");
+        escaped(out, self.traceparent);
+        out.extend_from_slice(b"\",\"status\":");
+        number(out, self.status.into());
+        out.extend_from_slice(b",\"bytes\":");
+        number(out, self.bytes);
+        out.extend_from_slice(b",\"events\":");
+        number(out, self.events);
+        out.extend_from_slice(b",\"request_bytes\":");
+        number(out, self.request_bytes);
+        if let Some(connect) = self.connect {
+            out.extend_from_slice(b",\"connect_ms\":");
+            milliseconds(out, connect);
+        }
+        if let Some(headers) = self.response_headers {
+            out.extend_from_slice(b",\"response_headers_ms\":");
+            milliseconds(out, headers);
+        }
+        if let Some(first) = self.first {
+            out.extend_from_slice(b",\"first_ms\":");
+            milliseconds(out, first);
+        }
+        out.extend_from_slice(b",\"whole_ms\":");
+        milliseconds(out, self.whole);
+        if let Some(session) = self.session {
+            // Writing into a vector does not fail.
+            let _infallible = write!(out, ",\"session\":\"{session:08x}\"");
+            out.extend_from_slice(b",\"session_event\":\"");
+            out.extend_from_slice(self.care.as_bytes());
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// The same for people: texts in quotes, so that nothing in a path can look like a field.
+    fn text(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
+        write!(out, "{second}{micros:06}Z  INFO access: peer={}", self.peer)?;
+        for (name, value) in [
             ("method", self.method),
             ("path", self.path),
             ("host", self.target),
@@ -108,68 +166,26 @@ impl Record<'_> {
             ("class", self.class),
             ("outcome", self.outcome.detail()),
             ("traceparent", self.traceparent),
-        ]
-    }
-
-    fn times(&self) -> [(&'static str, Option<Duration>); 4] {
-        [
-            ("connect_ms", self.connect),
-            ("response_headers_ms", self.response_headers),
-            ("first_ms", self.first),
-            ("whole_ms", Some(self.whole)),
-        ]
-    }
-
-    fn counts(&self) -> [(&'static str, u64); 4] {
-        [
+        ] {
+            write!(out, " {name}={value:?}")?;
+        }
+        for (name, value) in [
             ("status", u64::from(self.status)),
             ("bytes", self.bytes),
             ("events", self.events),
             ("request_bytes", self.request_bytes),
-        ]
-    }
-
-    /// One object, with the members that every line of the log has.
-    fn json(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
-        out.extend_from_slice(br#"{"timestamp":""#);
-        out.extend_from_slice(second.as_bytes());
-        fraction(out, micros, 100_000);
-        out.extend_from_slice(br#"Z","level":"INFO","target":"access","peer":""#);
-        out.extend_from_slice(self.peer.as_bytes());
-        out.push(b'"');
-        for (name, value) in self.texts() {
-            member(out, name);
-            serde_json::to_writer(&mut *out, value)?;
-        }
-        for (name, value) in self.counts() {
-            member(out, name);
-            serde_json::to_writer(&mut *out, &value)?;
-        }
-        for (name, value) in self.times() {
-            if let Some(time) = value {
-                member(out, name);
-                milliseconds(out, time)?;
-            }
-        }
-        if let Some(session) = self.session {
-            write!(out, r#","session":"{session:08x}","session_event":"{}""#, self.care)?;
-        }
-        out.write_all(b"}\n")
-    }
-
-    /// The same for people: texts in quotes, so that nothing in a path can look like a field.
-    fn text(&self, out: &mut Vec<u8>, (second, micros): (&str, u32)) -> std::io::Result<()> {
-        write!(out, "{second}{micros:06}Z  INFO access: peer={}", self.peer)?;
-        for (name, value) in self.texts() {
-            write!(out, " {name}={value:?}")?;
-        }
-        for (name, value) in self.counts() {
+        ] {
             write!(out, " {name}={value}")?;
         }
-        for (name, value) in self.times() {
+        for (name, value) in [
+            ("connect_ms", self.connect),
+            ("response_headers_ms", self.response_headers),
+            ("first_ms", self.first),
+            ("whole_ms", Some(self.whole)),
+        ] {
             if let Some(time) = value {
                 write!(out, " {name}=")?;
-                milliseconds(out, time)?;
+                milliseconds(out, time);
             }
         }
         if let Some(session) = self.session {
@@ -179,29 +195,62 @@ impl Record<'_> {
     }
 }
 
-/// Starts a member that is not the first; without the formatter, which costs more than the bytes.
-fn member(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+/// The value as the inside of a JSON string (RFC 8259 section 7).
+fn escaped(out: &mut Vec<u8>, value: &str) {
+    if is_plain(value.as_bytes()) {
+        return out.extend_from_slice(value.as_bytes());
+    }
+    let text = serde_json::Value::from(value).to_string();
+    let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    out.extend_from_slice(inside.unwrap_or_default().as_bytes());
+}
+
+/// Whether JSON takes the bytes as they are. Eight at once, without an early end.
+fn is_plain(bytes: &[u8]) -> bool {
+    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    let (pieces, rest) = bytes.as_chunks::<8>();
+    let any = |piece: &[u8; 8]| piece.iter().fold(false, |found, byte| found | special(*byte));
+    !pieces.iter().any(any) && !rest.iter().any(|byte| special(*byte))
+}
+
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    if number < 10 {
+        return out.push(digit(number));
+    }
+    let mut digits = [0; 20];
+    let mut left = digits.len();
+    for place in digits.iter_mut().rev() {
+        *place = digit(number);
+        number /= 10;
+        left -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(left..).unwrap_or_default());
 }
 
 /// Milliseconds with their thousandths.
-fn milliseconds(out: &mut Vec<u8>, time: Duration) -> std::io::Result<()> {
-    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    serde_json::to_writer(&mut *out, &millis)?;
-    out.push(b'.');
-    fraction(out, time.subsec_micros(), 100);
-    Ok(())
+fn milliseconds(out: &mut Vec<u8>, time: Duration) {
+    let micros = u64::from(time.subsec_micros() % 1000);
+    let millis = time.as_secs().saturating_mul(1000).saturating_add(time.subsec_millis().into());
+    number(out, millis);
+    out.extend_from_slice(&[b'.', digit(micros / 100), digit(micros / 10), digit(micros)]);
 }
 
-/// The digits of a fraction from this unit on.
-fn fraction(out: &mut Vec<u8>, number: u32, mut unit: u32) {
-    while unit > 0 {
-        let digit = u8::try_from(number / unit % 10).unwrap_or_default();
-        out.push(b'0' + digit);
-        unit /= 10;
+/// The last one.
+fn digit(number: u64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or_default()
+}
+
+/// The six digits of microseconds.
+fn fraction(out: &mut Vec<u8>, mut micros: u32) {
+    let mut digits = [0; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(micros % 10).unwrap_or_default();
+        micros /= 10;
     }
+    out.extend_from_slice(&digits);
 }
 
 #[cfg(test)]
@@ -234,9 +283,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_says_which_session_it_is_of_and_what_was_done_for_it() {
+        let line = Record { session: Some(0x0a1b), care: "revived", ..line() };
+        let mut out = Vec::new();
+        line.json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
+        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&read["session"], &read["session_event"]),
+            (&"00000a1b".into(), &"revived".into())
+        );
+        out.clear();
+        line.text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
+        assert!(out.ends_with(b" session=00000a1b session_event=\"revived\"\n"));
+    }
+
+    #[test]
     fn a_json_line_is_one_object_with_every_field() {
         let mut out = Vec::new();
-        line().json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
+        line().json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let expected = serde_json::json!({
@@ -270,6 +334,29 @@ mod tests {
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(r#" path="/mcp\"\n" host="a.ns" "#), "{text}");
         assert!(text.ends_with(" response_headers_ms=1.050 whole_ms=2000.000\n"), "{text}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_texts_and_numbers_a_record_has_its_line_is_json(
+            text in "\\PC{0,20}[\"\\\\\\x00-\\x20\\x7f]{0,3}\\PC{0,20}",
+            count in proptest::num::u64::ANY,
+            micros in proptest::num::u64::ANY,
+        ) {
+            let whole = Duration::from_micros(micros);
+            let record = Record {
+                path: &text, target: &text, traceparent: &text, bytes: count, whole, ..line()
+            };
+            let mut out = Vec::new();
+            record.json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
+            let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            for name in ["path", "host", "traceparent"] {
+                proptest::prop_assert_eq!(&read[name], &text);
+            }
+            proptest::prop_assert_eq!(&read["bytes"], count);
+            let expected = format!(",\"whole_ms\":{}.{:03}}}\n", micros / 1000, micros % 1000);
+            proptest::prop_assert!(out.ends_with(expected.as_bytes()));
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Record<'a> {
     pub target: &'a str,
     /// Route taken, empty if none.
     pub route: &'a str,
-    /// Kind of call.
+    /// Kind of call, a plain word.
     pub class: &'static str,
     /// Status of the response; 0 when there was none.
     pub status: u16,
@@ -87,7 +87,7 @@ impl Outcome {
         }
     }
 
-    /// The word of the access log, which says the reason of a refusal.
+    /// The plain word of the access log, which says the reason of a refusal.
     #[must_use]
     pub const fn detail(self) -> &'static str {
         match self {

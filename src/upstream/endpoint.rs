@@ -140,8 +140,9 @@ impl Endpoint {
     /// A connection that is open already; never HTTP/2 if `http1`.
     #[must_use]
     pub fn idle_connection(self: &Arc<Self>, http1: bool) -> Option<Lease> {
-        let (sender, epoch) = self.pool.take(http1, Instant::now())?;
-        Some(self.lease(Some(sender), epoch, true))
+        let now = Instant::now();
+        let (sender, epoch) = self.pool.take(http1, now)?;
+        Some(Lease::new(Arc::clone(self), Some(sender), epoch, true, now))
     }
 
     /// A new connection within `deadline`, or one that another request is opening at this moment and
@@ -155,14 +156,16 @@ impl Endpoint {
         http1: bool,
         deadline: Duration,
     ) -> Result<Lease, ConnectError> {
-        let mut lease = self.lease(None, self.pool.epoch(), false);
+        let (epoch, start) = (self.pool.epoch(), Instant::now());
+        let mut lease = Lease::new(Arc::clone(&self), None, epoch, false, start);
         if http1 || !self.may_share() {
             self.open(&mut lease, http1, deadline).await?;
-            return Ok(lease);
+        } else {
+            let joined = Box::pin(self.open_jointly(&mut lease, start + deadline));
+            let joined = tokio::time::timeout(deadline, joined).await;
+            joined.unwrap_or(Err(ConnectError::Timeout(self.address, deadline)))?;
         }
-        let joined = Box::pin(self.open_jointly(&mut lease, Instant::now() + deadline));
-        let joined = tokio::time::timeout(deadline, joined).await;
-        joined.unwrap_or(Err(ConnectError::Timeout(self.address, deadline)))?;
+        lease.since = Instant::now();
         Ok(lease)
     }
 
@@ -231,10 +234,6 @@ impl Endpoint {
                 None => {}
             }
         }
-    }
-
-    fn lease(self: &Arc<Self>, sender: Option<Sender>, epoch: u64, reused: bool) -> Lease {
-        Lease::new(Arc::clone(self), sender, epoch, reused)
     }
 
     pub(super) fn begin(&self) {

@@ -8,9 +8,20 @@
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
-/// Leaves one framing in the head of a response to a HEAD request (`head`) or to any other. Returns
-/// whether the connection may carry another request: not where another reader could expect a body behind
-/// this head. `Transfer-Encoding` stays; it concerns one connection and is removed with its like.
+use crate::headers::names::{Known, Names};
+
+/// Where a response ends, as its head says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The connection may carry another request: not where another reader could expect a body behind this
+    /// head.
+    pub reusable: bool,
+    /// Its length, if it has one; with a coding, or where there is no body, it says nothing.
+    pub length: Option<u64>,
+}
+
+/// Leaves one framing in the head of a response to a HEAD request (`head`) or to any other, in which these
+/// `names` stand. `Transfer-Encoding` stays; it concerns one connection and is removed with its like.
 ///
 /// # Errors
 /// What two readers could read in two ways, as a clause. The connection must not be used again.
@@ -18,34 +29,39 @@ pub fn settle(
     head: bool,
     version: Version,
     status: StatusCode,
+    names: Names,
     headers: &mut HeaderMap,
-) -> Result<bool, &'static str> {
-    let coded = headers.contains_key(TRANSFER_ENCODING);
+) -> Result<Settled, &'static str> {
+    let coded = names.has(Known::TransferEncoding);
+    let told = |headers: &mut HeaderMap| match names.has(Known::ContentLength) {
+        true => length(headers),
+        false => Ok(None),
+    };
+    let settled = |reusable, length| Ok(Settled { reusable, length });
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         // No body and no length (RFC 9110 section 8.6); many servers send a length of 0 all the same.
-        let empty = !coded && length(headers).is_ok_and(|length| length.unwrap_or(0) == 0);
+        let empty = !coded && told(headers).is_ok_and(|length| length.unwrap_or(0) == 0);
         headers.remove(CONTENT_LENGTH);
-        return Ok(empty);
+        return settled(empty, None);
     }
     let bodyless = head || status == StatusCode::NOT_MODIFIED;
     if !coded {
-        length(headers)?;
-        return Ok(true);
+        return settled(true, told(headers)?);
     }
     if bodyless {
         // What a GET would have brought; of the two the length is the one that may not stand there.
         headers.remove(CONTENT_LENGTH);
-        return Ok(version != Version::HTTP_10);
+        return settled(version != Version::HTTP_10, None);
     }
     if version == Version::HTTP_10 {
         return Err("it has Transfer-Encoding in HTTP/1.0");
     }
-    if headers.contains_key(CONTENT_LENGTH) {
+    if names.has(Known::ContentLength) {
         return Err("it has both Content-Length and Transfer-Encoding");
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (Some(only), None) if is_chunked(only) => Ok(true),
+        (Some(only), None) if is_chunked(only) => settled(true, None),
         // Passed on, the body would lose the name of its coding.
         _ => Err("its Transfer-Encoding is not just \"chunked\""),
     }
@@ -116,7 +132,11 @@ mod tests {
         for (name, value) in fields {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let reusable = settle(head, version, StatusCode::from_u16(status).unwrap(), &mut map)?;
+        let (status, names) = (StatusCode::from_u16(status).unwrap(), Names::of(&map));
+        let Settled { reusable, length } = settle(head, version, status, names, &mut map)?;
+        if let Some(length) = length {
+            assert_eq!(map[CONTENT_LENGTH], length.to_string());
+        }
         let left = map.get_all(CONTENT_LENGTH).iter().map(|v| v.to_str().unwrap().to_owned());
         Ok((reusable, left.collect()))
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, request};
+use http::uri::Uri;
+use http::{HeaderValue, Method, Request, Response, Version, request};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -20,8 +21,10 @@ use super::endpoint::Endpoint;
 use super::faults::{BadResponse, SendError};
 use super::framing;
 use super::h1::io::Io;
-use super::h1::upload::Keep;
 use crate::body::{RequestBody, Upload};
+use crate::config::Scheme;
+use crate::headers::names::Names;
+use crate::headers::onward::Onward;
 
 /// A connection, or a stream of a shared one, until dropped.
 #[derive(Debug)]
@@ -32,6 +35,10 @@ pub struct Lease {
     pub(super) epoch: u64,
     /// Whether the connection was opened for another request.
     pub reused: bool,
+    /// When the connection was found or opened.
+    pub since: Instant,
+    /// The head of the request that was sent over HTTP/2, as it came.
+    head: Option<Box<request::Parts>>,
 }
 
 /// The body of a response, and the lease it lives on.
@@ -43,8 +50,6 @@ pub struct Leased {
     lease: Lease,
     /// What was read of it and is to be read again.
     returned: Bytes,
-    /// The head of the request, where it is kept, over HTTP/2.
-    kept: Option<Box<request::Parts>>,
 }
 
 /// A request that brought no response.
@@ -66,9 +71,10 @@ impl Lease {
         sender: Option<Sender>,
         epoch: u64,
         reused: bool,
+        since: Instant,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, sender, epoch, reused }
+        Self { endpoint, sender, epoch, reused, since, head: None }
     }
 
     /// Whether it speaks HTTP/2.
@@ -103,19 +109,19 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Sends one request. The head of its response has one framing, or none that two readers could read in
-    /// two ways. Over HTTP/1.1 a request that is kept can be taken back when the response has begun.
+    /// Sends one request as it is to go out. The head of its response has one framing, or none that two readers
+    /// could read in two ways. A request that is kept can be taken back when the response has begun.
     ///
     /// # Errors
     /// [`Unsent`]; the lease must not be recycled.
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        keep: Keep,
+        onward: &Onward<'_>,
     ) -> Result<Response<Option<Incoming>>, Unsent> {
-        let Self { endpoint, sender, .. } = self;
+        let Self { endpoint, sender, head, .. } = self;
         match sender {
-            Some(Sender::Http1(connection)) => match connection.send(request, keep).await {
+            Some(Sender::Http1(connection)) => match connection.send(request, onward).await {
                 Ok(response) => Ok(response.map(|()| None)),
                 Err(failed) => Err(Unsent {
                     error: SendError::Http1(failed.fault),
@@ -124,12 +130,21 @@ impl Lease {
                 }),
             },
             Some(Sender::Http2(http2)) => {
-                let to_head = *request.method() == Method::HEAD;
-                let sent = http2.sender.try_send_request(*request).await;
-                settle(endpoint, to_head, sent.map_err(Unsent::of_http2)?)
+                let (parts, body) = request.into_parts();
+                let to_head = parts.method == Method::HEAD;
+                let request = over_http2(&parts, body, onward, endpoint);
+                *head = Some(Box::new(parts));
+                // Boxed, not to weigh on HTTP/1.1.
+                let sent = Box::pin(http2.sender.try_send_request(request)).await;
+                settle(endpoint, to_head, sent.map_err(|failed| Unsent::of_http2(failed, head))?)
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// The head of the request that was sent over HTTP/2 and is not there any more, once.
+    pub fn take_head(&mut self) -> Option<Box<request::Parts>> {
+        self.head.take()
     }
 
     /// What is left of a request whose response comes too late: to be read away, so that a client that is
@@ -169,6 +184,28 @@ impl Drop for Lease {
     }
 }
 
+/// The request as HTTP/2 takes it: with a head of its own, for this one is taken away.
+fn over_http2(
+    parts: &request::Parts,
+    body: RequestBody,
+    onward: &Onward<'_>,
+    endpoint: &Endpoint,
+) -> Request<RequestBody> {
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = onward.http2(&parts.headers);
+    let scheme = match endpoint.target.scheme {
+        Scheme::Https => "https",
+        Scheme::Http | Scheme::H2c => "http",
+    };
+    let authority = onward.authority.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+    let path = || onward.path.clone();
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path()).build();
+    *request.uri_mut() = uri.unwrap_or_else(|_| Uri::from(path()));
+    request
+}
+
 /// What the connection itself does for HTTP/1.1.
 fn settle(
     endpoint: &Endpoint,
@@ -178,7 +215,8 @@ fn settle(
     let limits = endpoint.heads();
     let (version, status) = (response.version(), response.status());
     let bad = if limits.admit(response.headers()) {
-        framing::settle(to_head, version, status, response.headers_mut())
+        let names = Names::of(response.headers());
+        framing::settle(to_head, version, status, names, response.headers_mut())
             .err()
             .map(BadResponse::Ambiguous)
     } else {
@@ -193,8 +231,15 @@ fn settle(
 // === impl Unsent ===
 
 impl Unsent {
-    fn of_http2(mut failed: TrySendError<Request<RequestBody>>) -> Self {
-        let request = failed.take_message().map(Box::new);
+    /// What was handed back becomes the request of before again.
+    fn of_http2(
+        mut failed: TrySendError<Request<RequestBody>>,
+        head: &mut Option<Box<request::Parts>>,
+    ) -> Self {
+        let request = failed.take_message().and_then(|back| {
+            let parts = head.take()?;
+            Some(Box::new(Request::from_parts(*parts, back.into_body())))
+        });
         let written = request.is_none();
         Self { error: SendError::Http2(failed.into_error()), request, written }
     }
@@ -203,21 +248,22 @@ impl Unsent {
 // === impl Leased ===
 
 impl Leased {
-    /// The body of a response that came by `lease`; `kept` is the head of its request, if it is kept and was
-    /// sent over HTTP/2.
+    /// The body of a response that came by `lease`.
     #[must_use]
-    pub fn new(
-        incoming: Option<Incoming>,
-        lease: Lease,
-        kept: Option<Box<request::Parts>>,
-    ) -> Self {
-        Self { incoming, lease, returned: Bytes::new(), kept }
+    pub const fn new(incoming: Option<Incoming>, lease: Lease) -> Self {
+        Self { incoming, lease, returned: Bytes::new() }
     }
 
     /// Where it comes from.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.lease.endpoint()
+    }
+
+    /// When its connection was found or opened.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.lease.since
     }
 
     /// Takes back what was read of it: it is read once more.
@@ -227,7 +273,7 @@ impl Leased {
 
     /// The request that was kept will not be needed any more.
     pub fn forget_request(&mut self) {
-        self.kept = None;
+        drop(self.lease.take_head());
         if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
             connection.forget_request();
         }
@@ -240,7 +286,7 @@ impl Leased {
             return connection.take_request();
         }
         let body = RequestBody::empty(Arc::clone(upload));
-        Some(Box::new(Request::from_parts(*self.kept.take()?, body)))
+        Some(Box::new(Request::from_parts(*self.lease.take_head()?, body)))
     }
 
     /// It has been read to its end.

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli"],
-    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket"],
+    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
 ];
 
 fn layer(module: &str) -> usize {
@@ -134,8 +134,12 @@ fn no_files_of_the_request_path_or_the_configuration_import_each_other_in_a_circ
 }
 
 /// The parts of a request's body, and the one other that each may know.
-const BODY: &[(&str, &[&str])] =
-    &[("body/progress.rs", &[]), ("body/replay.rs", &[]), ("body/tap.rs", &["body/replay.rs"])];
+const BODY: &[(&str, &[&str])] = &[
+    ("body/echo.rs", &[]),
+    ("body/progress.rs", &[]),
+    ("body/replay.rs", &[]),
+    ("body/tap.rs", &["body/replay.rs"]),
+];
 
 #[test]
 fn the_parts_of_a_body_know_neither_the_body_nor_anything_above_it() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 use kagent_proxy::body::RequestBody;
 use kagent_proxy::config::{Scheme, Target, UpstreamConfig};
-use kagent_proxy::upstream::h1::upload::Keep;
+use kagent_proxy::headers::onward::{Ask, Keep, Onward, Origin};
 use kagent_proxy::upstream::{Cluster, Want};
 use metrics::Counter;
 
@@ -105,9 +105,26 @@ async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
             };
             assert_eq!(lease.reused, reused);
             let body = RequestBody::own(Bytes::from_static(b"initialize"), Default::default());
-            let mut request = Request::post("/mcp").body(body).unwrap();
-            request.headers_mut().insert("host", "s.ns".parse().unwrap());
-            let response = lease.send(Box::new(request), Keep::No).await.unwrap();
+            let request = Request::post("/mcp").body(body).unwrap();
+            let origin = Origin {
+                named: Vec::new(),
+                joins_cookies: false,
+                trusted: false,
+                peer: "127.0.0.1".parse().unwrap(),
+                proto: "http",
+                host: None,
+                via: "1.1 us".parse().unwrap(),
+            };
+            let onward = Onward {
+                origin: &origin,
+                path: "/mcp".parse().unwrap(),
+                authority: Some("s.ns".parse().unwrap()),
+                ask: Ask::Nothing,
+                whole: false,
+                session: None,
+                keep: Keep::No,
+            };
+            let response = lease.send(Box::new(request), &onward).await.unwrap();
             assert_eq!(response.status(), 202);
             lease.recycle();
         }

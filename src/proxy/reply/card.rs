@@ -58,7 +58,7 @@ impl Card {
         conn: &Connection,
         public_url: Option<&str>,
     ) -> Option<Box<Self>> {
-        if facts.card.is_none() || way.route.config.to.cards == Cards::Pass {
+        if !facts.is_card || way.route.config.to.cards == Cards::Pass {
             return None;
         }
         let origin = match (public_url, facts.host_text()) {

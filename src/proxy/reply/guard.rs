@@ -40,6 +40,7 @@ mod tests {
     use crate::proxy::reply::refuse::internal;
     use crate::proxy::reply::relay::StreamError;
     use crate::proxy::request::conn::{ConnTask, Connection};
+    use crate::proxy::request::fields::Fields;
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::log::Log;
 
@@ -66,7 +67,8 @@ mod tests {
             Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), "http", "http".into(), None));
         let request = Request::new(RequestBody::empty(Arc::default()));
         let (open, access) = (Arc::default(), AccessLog::new(LogFormat::Json, log.clone()));
-        (Recorder::begin(&conn, ConnTask::default(), &open, &access, &request), log, written, all)
+        let head = (&request, &Fields::default());
+        (Recorder::begin(&conn, ConnTask::default(), &open, &access, head), log, written, all)
     }
 
     fn line(log: Log, written: &Written) -> serde_json::Value {

@@ -6,19 +6,24 @@ use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode, Version};
 
 use crate::headers;
+use crate::headers::names::{Known, Names};
 use crate::proxy::way::Way;
 use crate::rewrite::origin::path_absolute;
 
 /// Takes out what concerns the backend's connection only, and what only we may say; keeps redirects on
-/// the proxy.
-pub fn rewrite<B>(response: &mut Response<B>, way: &Way) {
+/// the proxy. `names` are those of the response's fields.
+pub fn rewrite<B>(response: &mut Response<B>, way: &Way, names: Names) {
     let map = response.headers_mut();
-    headers::strip_hop_by_hop(map);
-    // Only we may speak by it: a client must be able to tell our errors from a backend's.
-    map.remove(headers::X_KAGENT_PROXY_ERROR);
+    if names.has_any(Names::HOP_BY_HOP) {
+        headers::strip_hop_by_hop(map);
+    }
+    if names.has(Known::KagentProxyError) {
+        // Only we may speak by it: a client must be able to tell our errors from a backend's.
+        map.remove(headers::X_KAGENT_PROXY_ERROR);
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         headers::ask_for_websocket(response.headers_mut());
-    } else {
+    } else if names.has(Known::Location) {
         stay_on_proxy(response, way);
     }
     *response.version_mut() = Version::HTTP_11;

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{StatusCode, response};
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::timeouts::BodyTimeouts;
 use crate::body::Upload;
 use crate::drain::Watch;
 use crate::headers;
+use crate::headers::names::{Known, Names};
 use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
@@ -57,24 +58,26 @@ pub struct Awaited {
 // === impl RelayPlan ===
 
 impl RelayPlan {
-    /// The plan for a response with this head; `started` is the request's arrival.
+    /// The plan for a response with this head, whose fields had these names; `started` is the request's
+    /// arrival.
     #[must_use]
-    pub fn new(
-        head: &response::Parts,
+    pub fn new<B>(
+        (head, names): (&Response<B>, Names),
         facts: &Facts,
         way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = headers::is_event_stream(&head.headers);
+        let events = names.has(Known::ContentType) && headers::is_event_stream(head.headers());
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
-        let encoded = head.headers.contains_key(CONTENT_ENCODING);
+        let has = |known, name| names.has(known) && head.headers().contains_key(name);
+        let encoded = has(Known::ContentEncoding, CONTENT_ENCODING);
         // Only to such a body may anything be added (D15).
         let open = events
             && !encoded
-            && head.status == StatusCode::OK
-            && !head.headers.contains_key(CONTENT_LENGTH);
+            && head.status() == StatusCode::OK
+            && !has(Known::ContentLength, CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
         let event_plan = EventPlan {

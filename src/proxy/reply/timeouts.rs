@@ -60,6 +60,9 @@ impl BodyTimer {
     /// A timer that starts now; `None` if nothing can ever be due.
     #[must_use]
     pub fn start(limits: BodyTimeouts) -> Option<Self> {
+        if limits.keep_alive.is_none() && limits.idle.is_none() && limits.total.is_none() {
+            return None;
+        }
         let now = Instant::now();
         let next = next(&limits, now, now)?;
         Some(Self {

@@ -2,29 +2,22 @@
 //!
 //! Knows headers; never the table or a socket.
 
-use http::header::{self, ACCEPT, HOST};
+use http::header::ACCEPT;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
+use super::Ingress;
+use super::conn::Connection;
+use super::fields::Fields;
 use crate::config::ListenerLimits;
+use crate::headers::names::Known;
+use crate::headers::onward::Origin;
 use crate::headers::{self, Chain};
 use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::framing;
 use crate::rewrite::card::is_card_path;
 use crate::route::HostKey;
-
-/// Fields that ask for less than a whole, plain response: a card that is rewritten is asked for without
-/// them.
-pub const CARD_FIELDS: [HeaderName; 7] = [
-    header::ACCEPT_ENCODING,
-    header::IF_NONE_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_MATCH,
-    header::IF_UNMODIFIED_SINCE,
-    header::IF_RANGE,
-    header::RANGE,
-];
 
 /// What the head of a request says.
 #[derive(Clone, Debug)]
@@ -33,16 +26,16 @@ pub struct Facts {
     pub target: Option<HostKey>,
     /// A port in that header, which must be one of the target's.
     pub port: Option<u16>,
-    /// The Host as the client sent it: what is sent on is the backend's.
-    pub host: Option<HeaderValue>,
+    /// Where it came from, as every backend is told.
+    pub origin: Origin,
     /// Path and query as the client sent them.
     pub path: PathAndQuery,
     /// It is a GET.
     pub is_get: bool,
     /// It is a DELETE.
     pub is_delete: bool,
-    /// Of the GET or HEAD of an agent card, which waits longest for its backend: its [`CARD_FIELDS`].
-    pub card: Option<Box<HeaderMap>>,
+    /// It is the GET or HEAD of an agent card, which waits longest for its backend.
+    pub is_card: bool,
     /// Its `Mcp-Session-Id`.
     pub session: Option<HeaderValue>,
     /// Of a session's request: its `MCP-Protocol-Version`, which is what client and server agreed upon (MCP
@@ -61,57 +54,57 @@ pub struct Facts {
 // === impl Facts ===
 
 impl Facts {
-    /// Reads the head.
+    /// Reads the head that came on `conn`, in which `fields` were found.
     ///
     /// # Errors
     /// Whatever keeps the request from being routed; nothing has been dialled.
     pub fn read<B>(
         request: &Request<B>,
+        fields: Fields,
+        conn: &Connection,
+        ingress: &Ingress,
         cluster_domain: &str,
-        limits: &ListenerLimits,
-        pseudonym: &str,
     ) -> Result<Self, ProxyError> {
-        let map = request.headers();
+        let (map, names) = (request.headers(), fields.names);
         if request.method() == Method::CONNECT {
             return Err(ProxyError::Connect);
         }
-        framing::check(request).map_err(ProxyError::BadRequest)?;
+        framing::check(request, &fields).map_err(ProxyError::BadRequest)?;
         let path = request.uri().path_and_query();
-        within(limits, path.map_or(0, |path| path.as_str().len()), map)?;
-        match headers::via_chain(map, pseudonym) {
-            Chain::Open => {}
-            Chain::Loop => return Err(ProxyError::Loop("this proxy has seen the request before")),
-            Chain::TooLong => return Err(ProxyError::Loop("more than ten proxies in Via")),
+        let line = path.map_or(0, |path| path.as_str().len());
+        within(&ingress.limits, line + fields.bytes, map)?;
+        if names.has(Known::Via) {
+            not_around(map, &ingress.pseudonym)?;
         }
-        let (target, port) = target(map, cluster_domain)?.unzip();
+        let (target, port) = target(&fields, map, cluster_domain)?.unzip();
         let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let is_get = request.method() == Method::GET;
         let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
-        let session = map.get(headers::MCP_SESSION_ID).cloned();
-        let protocol_version = match &session {
+        let protocol_version = match &fields.session {
             Some(_) => map.get(headers::MCP_PROTOCOL_VERSION).cloned(),
             None => None,
         };
-        let has_last_event_id = map.contains_key(headers::LAST_EVENT_ID);
-        let events = is_get && wants_events(map);
+        let has_last_event_id = names.has(Known::LastEventId);
+        let events = is_get && names.has(Known::Accept) && wants_events(map);
+        let upgrades = is_get && names.has(Known::Upgrade);
         let kind = match events {
-            _ if is_get && headers::asks_for_websocket(request.version(), map) => Kind::Upgrade,
+            _ if upgrades && headers::asks_for_websocket(request.version(), map) => Kind::Upgrade,
             true => Kind::Stream,
             false => Kind::Unary,
         };
         Ok(Self {
             target,
             port: port.flatten(),
-            host: host_of(request),
+            origin: origin(request, &fields, conn, ingress),
             is_get,
             is_delete: request.method() == Method::DELETE,
             protocol_version,
-            card: is_card.then(|| card_fields(map)),
+            is_card,
             path,
-            reopened: events && (session.is_some() || has_last_event_id),
-            session,
+            reopened: events && (fields.session.is_some() || has_last_event_id),
+            session: fields.session,
             has_last_event_id,
-            takes_trailers: headers::takes_trailers(map),
+            takes_trailers: names.has(Known::Te) && headers::takes_trailers(map),
             kind,
         })
     }
@@ -119,43 +112,71 @@ impl Facts {
     /// The Host as text.
     #[must_use]
     pub fn host_text(&self) -> Option<&str> {
-        self.host.as_ref().and_then(|host| host.to_str().ok())
+        self.origin.host.as_ref().and_then(|host| std::str::from_utf8(host.as_bytes()).ok())
     }
 }
 
-fn within(limits: &ListenerLimits, line: usize, map: &HeaderMap) -> Result<(), ProxyError> {
-    let bytes: usize = map.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-    if bytes + line > limits.max_head_bytes || map.len() > limits.max_head_fields {
+fn within(limits: &ListenerLimits, bytes: usize, map: &HeaderMap) -> Result<(), ProxyError> {
+    if bytes > limits.max_head_bytes || map.len() > limits.max_head_fields {
         return Err(ProxyError::HeadTooLarge(limits.max_head_bytes, limits.max_head_fields));
     }
     Ok(())
 }
 
-fn card_fields(map: &HeaderMap) -> Box<HeaderMap> {
-    let mut fields = HeaderMap::new();
-    for name in &CARD_FIELDS {
-        for value in map.get_all(name) {
-            fields.append(name, value.clone());
-        }
+fn not_around(map: &HeaderMap, pseudonym: &str) -> Result<(), ProxyError> {
+    match headers::via_chain(map, pseudonym) {
+        Chain::Open => Ok(()),
+        Chain::Loop => Err(ProxyError::Loop("this proxy has seen the request before")),
+        Chain::TooLong => Err(ProxyError::Loop("more than ten proxies in Via")),
     }
-    Box::new(fields)
+}
+
+fn origin<B>(
+    request: &Request<B>,
+    fields: &Fields,
+    conn: &Connection,
+    ingress: &Ingress,
+) -> Origin {
+    let named = match fields.names_fields {
+        true => headers::named_by_connection(request.headers()),
+        false => Vec::new(),
+    };
+    Origin {
+        named,
+        joins_cookies: request.version() == Version::HTTP_2 && fields.several.has(Known::Cookie),
+        trusted: headers::is_trusted(conn.peer.ip(), &ingress.trusted),
+        peer: conn.forwarded_for.clone(),
+        proto: conn.scheme,
+        host: host_of(request, fields),
+        via: ingress.via.clone(),
+    }
 }
 
 /// A name, and the port behind it.
 type Named = (HostKey, Option<u16>);
 
-fn target(map: &HeaderMap, cluster_domain: &str) -> Result<Option<Named>, ProxyError> {
-    let mut found: Option<Named> = None;
-    for value in map.get_all(headers::X_KAGENT_HOST) {
-        let text = value.to_str().map_err(|_| ProxyError::NotText)?;
-        let parsed = HostKey::parse(text, cluster_domain)
-            .map_err(|why| ProxyError::BadTarget(text.chars().take(253).collect(), why))?;
-        match &found {
-            Some(before) if *before != parsed => return Err(ProxyError::TwoTargets),
-            _ => found = Some(parsed),
+fn target(
+    fields: &Fields,
+    map: &HeaderMap,
+    cluster_domain: &str,
+) -> Result<Option<Named>, ProxyError> {
+    let parse = |value: &HeaderValue| {
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| ProxyError::NotText)?;
+        HostKey::parse(text, cluster_domain).map_err(|why| match value.to_str() {
+            Ok(text) => ProxyError::BadTarget(text.chars().take(253).collect(), why),
+            Err(_) => ProxyError::NotText,
+        })
+    };
+    let Some(first) = &fields.target else { return Ok(None) };
+    let found = parse(first)?;
+    if fields.several.has(Known::KagentHost) {
+        for value in map.get_all(headers::X_KAGENT_HOST) {
+            if parse(value)? != found {
+                return Err(ProxyError::TwoTargets);
+            }
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Whether `Accept` names event streams; media types have no case (RFC 9110 section 8.3.1).
@@ -169,7 +190,7 @@ fn wants_events(map: &HeaderMap) -> bool {
 
 /// The Host of a request: HTTP/2's `:authority` (RFC 9113 section 8.3.1) or that of an absolute target,
 /// which wins over the field (RFC 9112 section 3.2.2), else the field.
-fn host_of<B>(request: &Request<B>) -> Option<HeaderValue> {
+fn host_of<B>(request: &Request<B>, fields: &Fields) -> Option<HeaderValue> {
     let authority = request.uri().authority().and_then(|a| a.as_str().parse().ok());
-    authority.or_else(|| request.headers().get(HOST).cloned())
+    authority.or_else(|| fields.host.clone())
 }

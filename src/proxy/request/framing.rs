@@ -4,17 +4,19 @@
 //! and of both framings it keeps `Transfer-Encoding` and closes afterwards. Knows one head; nothing of
 //! routes or bodies.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::TRANSFER_ENCODING;
 use http::uri::{Authority, Uri};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+use super::fields::Fields;
+use crate::headers::names::Known;
 
 /// Refuses what two readers may understand differently.
 ///
 /// # Errors
 /// What is wrong with the head, as a clause.
-pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
-    let map = request.headers();
-    host(map)?;
+pub fn check<B>(request: &Request<B>, fields: &Fields) -> Result<(), &'static str> {
+    host(fields)?;
     let uri = request.uri();
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         // RFC 9110 section 4.2.4, RFC 9113 section 8.3.1.
@@ -25,28 +27,46 @@ pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         return Err("its target is neither a path nor an absolute URL");
     }
     match request.version() {
-        Version::HTTP_2 => same_host(map, uri),
+        Version::HTTP_2 => same_host(fields, uri),
         // RFC 9112 section 3.2; HTTP/1.0 has none.
-        Version::HTTP_11 if !map.contains_key(HOST) => Err("it has no Host field; send one"),
-        _ => transfer_encoding(map),
+        Version::HTTP_11 if fields.host.is_none() => Err("it has no Host field; send one"),
+        _ if fields.names.has(Known::TransferEncoding) => {
+            transfer_encoding(fields, request.headers())
+        }
+        _ => Ok(()),
     }
 }
 
 /// One at most (RFC 9112 section 3.2), which names a host.
-fn host(map: &HeaderMap) -> Result<(), &'static str> {
-    let mut fields = map.get_all(HOST).iter();
-    let Some(host) = fields.next() else { return Ok(()) };
-    if fields.next().is_some() {
+fn host(fields: &Fields) -> Result<(), &'static str> {
+    if fields.several.has(Known::Host) {
         return Err("it has several Host fields; send one");
     }
+    let Some(host) = &fields.host else { return Ok(()) };
     let named = host.is_empty()
+        || is_plain(host.as_bytes())
         || Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
     if named { Ok(()) } else { Err("its Host field is no host name") }
 }
 
+/// Whether it is a name or an IPv4 address with a port or without, as nearly always: without the copy that
+/// reading any authority takes.
+fn is_plain(host: &[u8]) -> bool {
+    let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(end);
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let numbered = match port {
+        [] => true,
+        [_, digits @ ..] => {
+            (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
+        }
+    };
+    !name.is_empty() && name.iter().all(named) && numbered
+}
+
 /// A field beside `:authority` that names another host is malformed (RFC 9113 section 8.3.1).
-fn same_host(map: &HeaderMap, uri: &Uri) -> Result<(), &'static str> {
-    let (Some(host), Some(authority)) = (map.get(HOST), uri.authority()) else { return Ok(()) };
+fn same_host(fields: &Fields, uri: &Uri) -> Result<(), &'static str> {
+    let (Some(host), Some(authority)) = (&fields.host, uri.authority()) else { return Ok(()) };
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
     let same = |host: &Authority| {
@@ -62,13 +82,12 @@ fn same_host(map: &HeaderMap, uri: &Uri) -> Result<(), &'static str> {
 
 /// Nothing but `chunked`: the field is of this hop and not sent on, so any other coding would reach
 /// the backend without its name (RFC 9112 section 6.1).
-fn transfer_encoding(map: &HeaderMap) -> Result<(), &'static str> {
-    let mut fields = map.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = fields.next() else { return Ok(()) };
-    if map.contains_key(CONTENT_LENGTH) {
+fn transfer_encoding(fields: &Fields, map: &HeaderMap) -> Result<(), &'static str> {
+    if fields.names.has(Known::ContentLength) {
         return Err("it has both Content-Length and Transfer-Encoding; send one");
     }
-    if fields.next().is_some() || !is_chunked(coding) {
+    let several = fields.several.has(Known::TransferEncoding);
+    if several || !map.get(TRANSFER_ENCODING).is_some_and(is_chunked) {
         return Err("its Transfer-Encoding is not just \"chunked\"; send no other coding");
     }
     Ok(())
@@ -82,12 +101,16 @@ fn is_chunked(coding: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
+    fn check_all(request: &Request<()>) -> Result<(), &'static str> {
+        check(request, &Fields::of(request.headers()))
+    }
+
     fn says(target: &str, fields: &[(&str, &str)]) -> Option<&'static str> {
         let mut request = Request::builder().uri(target);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap()).err()
+        check_all(&request.body(()).unwrap()).err()
     }
 
     #[test]
@@ -109,6 +132,7 @@ mod tests {
             (&[("host", "a"), ("host", "a")], "several Host"),
             (&[("host", "u@a")], "no host name"),
             (&[("host", "a b")], "no host name"),
+            (&[("host", "a:80:80")], "no host name"),
             (&[("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")], "both"),
             (&[("host", "a"), ("transfer-encoding", "gzip, chunked")], "not just"),
             (&[("host", "a"), ("transfer-encoding", "chunked, chunked")], "not just"),
@@ -130,10 +154,20 @@ mod tests {
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let asterisk = |method| {
                 let request = Request::builder().uri("*").method(method).version(version);
-                check(&request.header(HOST, "a").body(()).unwrap())
+                check_all(&request.header("host", "a").body(()).unwrap())
             };
             assert!(asterisk("OPTIONS").is_ok());
             assert!(asterisk("GET").is_err_and(|said| said.contains("target")), "{version:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_plain_host_is_one_by_the_grammar_too(host in "[a-zA-Z0-9._:@%-]{0,9}|[a-z.]{1,9}:[0-9]{0,6}") {
+            if is_plain(host.as_bytes()) {
+                let read = Authority::try_from(host.as_bytes());
+                proptest::prop_assert!(read.is_ok_and(|read| !read.as_str().contains('@')), "{host:?}");
+            }
         }
     }
 
@@ -143,7 +177,7 @@ mod tests {
             [(Version::HTTP_10, true), (Version::HTTP_11, false), (Version::HTTP_2, true)]
         {
             let request = Request::builder().uri("/").version(version).body(()).unwrap();
-            assert_eq!(check(&request).is_ok(), passes, "{version:?}");
+            assert_eq!(check_all(&request).is_ok(), passes, "{version:?}");
         }
     }
 }

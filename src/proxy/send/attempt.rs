@@ -16,12 +16,11 @@ use tokio::time::Instant;
 use crate::body::{RequestBody, Upload};
 use crate::headers;
 use crate::protocol::jsonrpc::Message;
-use crate::protocol::mcp::{may_be_initialize, may_repeat};
+use crate::protocol::mcp::may_repeat;
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::upstream::h1::upload::Keep;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
@@ -63,26 +62,23 @@ pub async fn attempt(
     facts: &Facts,
     mut lease: Lease,
     age: Duration,
-    mut request: Box<Request<RequestBody>>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<Response<Leased>, Failure> {
-    address(&mut request, facts, way, &lease);
+    let onward = address(facts, way, &lease);
     let upload = Arc::clone(request.body().upload());
-    // A session may turn out to be gone when its server answers.
     let in_session = way.session.is_some();
-    let keep = if in_session { Keep::Yes } else { Keep::If(may_be_initialize) };
     if !lease.is_http2() && !in_session {
         // Nothing over HTTP/1.1 says that a request was not processed.
         upload.tap.keep_start();
     }
     let repeatable = is_repeatable(&request, facts, &lease);
-    let copy = Copy::of(&request, &lease);
     let to = &way.route.config.to;
     let limits = facts.kind.limits(&to.timeouts);
     let left = limits.total.map(|total| total.saturating_sub(age));
     let sent = match (limits.head, left) {
-        (None, None) => lease.send(request, keep).await,
+        (None, None) => lease.send(request, &onward).await,
         // Boxed: limits are rare, and a second request here would weigh on every connection.
-        limits => match Box::pin(within(limits, &upload, lease.send(request, keep))).await {
+        limits => match Box::pin(within(limits, &upload, lease.send(request, &onward))).await {
             Ok(sent) => sent,
             Err(limit) => {
                 if let Some(request) = lease.take_request() {
@@ -100,15 +96,17 @@ pub async fn attempt(
             announced(&response, &lease);
             if facts.session.is_none() && response.headers().contains_key(headers::MCP_SESSION_ID) {
                 // Boxed: sessions begin rarely.
-                return Box::pin(begun(way, response, lease, copy, &upload)).await;
+                return Box::pin(begun(way, response, lease, &upload)).await;
             }
-            let kept = copy.filter(|_| in_session).map(|copy| copy.0);
-            Ok(response.map(|incoming| Leased::new(incoming, lease, kept)))
+            if !in_session {
+                drop(lease.take_head());
+            }
+            Ok(response.map(|incoming| Leased::new(incoming, lease)))
         }
         Err(failed) => {
             dropped(way, &lease);
             // Boxed, as all that is rare.
-            Err(Box::pin(broken(way, &lease, failed, (repeatable, copy), &upload)).await)
+            Err(Box::pin(broken(way, lease, failed, repeatable, &upload)).await)
         }
     }
 }
@@ -119,12 +117,10 @@ async fn begun(
     way: &Way,
     response: Response<Option<Incoming>>,
     lease: Lease,
-    copy: Option<Copy>,
     upload: &Arc<Upload>,
 ) -> Result<Response<Leased>, Failure> {
     let address = lease.endpoint().address;
-    let mut response =
-        response.map(|incoming| Leased::new(incoming, lease, copy.map(|copy| copy.0)));
+    let mut response = response.map(|incoming| Leased::new(incoming, lease));
     match response.body_mut().frame().await {
         None => Ok(response),
         Some(Ok(frame)) => {
@@ -194,7 +190,9 @@ async fn within<F: Future>(
 
 /// The backend may have said for how long it keeps idle connections.
 fn announced<B>(response: &Response<B>, lease: &Lease) {
-    if let Some(value) = response.headers().get(headers::KEEP_ALIVE)
+    // The one of all; looked at one after another, for most responses have few.
+    let mut fields = response.headers().iter();
+    if let Some((_, value)) = fields.find(|(name, _)| **name == headers::KEEP_ALIVE)
         && let Some(timeout) = value.to_str().ok().and_then(keep_alive_timeout)
     {
         lease.endpoint().pool.announced(timeout);
@@ -204,9 +202,9 @@ fn announced<B>(response: &Response<B>, lease: &Lease) {
 /// What follows from an attempt without a response.
 async fn broken(
     way: &Way,
-    lease: &Lease,
+    mut lease: Lease,
     failed: Unsent,
-    (repeatable, copy): (bool, Option<Copy>),
+    repeatable: bool,
     upload: &Arc<Upload>,
 ) -> Failure {
     let Unsent { error, request, written } = failed;
@@ -214,7 +212,7 @@ async fn broken(
         // The client's doing: it must not cost the endpoint its place.
         return Failure::Over(ProxyError::BrokenBody(Box::new(error)));
     }
-    let endpoint = lease.endpoint();
+    let endpoint = Arc::clone(lease.endpoint());
     let host = way.route.config.host.clone();
     let bad = error.bad_response();
     if bad.is_some() {
@@ -236,7 +234,7 @@ async fn broken(
     };
     let repeatable = repeatable && !answered && lease.closed_silently();
     let harmless = if written && !answered { harmless(upload) } else { None };
-    let again = match (request, copy) {
+    let again = match (request, lease.take_head()) {
         (Some(request), _) if !written => Some((request, false)),
         (Some(request), _) if repeatable => Some((request, true)),
         (Some(request), _) if let Some(body) = harmless => {
@@ -247,13 +245,13 @@ async fn broken(
             request.into_body().discard();
             None
         }
-        (None, Some(copy)) if unprocessed => {
-            RequestBody::again(upload).map(|body| (copy.with(body), false))
+        (None, Some(head)) if unprocessed => {
+            RequestBody::again(upload).map(|body| (with(*head, body), false))
         }
-        (None, Some(copy)) if repeatable => {
-            Some((copy.with(RequestBody::empty(Arc::clone(upload))), true))
+        (None, Some(head)) if repeatable => {
+            Some((with(*head, RequestBody::empty(Arc::clone(upload))), true))
         }
-        (None, Some(copy)) if let Some(body) = harmless => Some((copy.with(body), true)),
+        (None, Some(head)) if let Some(body) = harmless => Some((with(*head, body), true)),
         _ => None,
     };
     let Some((request, written)) = again else { return Failure::Over(error) };
@@ -287,26 +285,6 @@ fn harmless(upload: &Arc<Upload>) -> Option<RequestBody> {
     may.then(|| RequestBody::own(whole, Arc::clone(upload)))
 }
 
-/// The head of a request that may have to be sent twice over HTTP/2, which takes it away.
-struct Copy(Box<request::Parts>);
-
-// === impl Copy ===
-
-impl Copy {
-    /// None over HTTP/1.1, where a request that failed comes back.
-    fn of(request: &Request<RequestBody>, lease: &Lease) -> Option<Self> {
-        if !lease.is_http2() {
-            return None;
-        }
-        let mut copy = Request::new(());
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.version_mut() = request.version();
-        *copy.headers_mut() = request.headers().clone();
-        Some(Self(Box::new(copy.into_parts().0)))
-    }
-
-    fn with(self, body: RequestBody) -> Box<Request<RequestBody>> {
-        Box::new(Request::from_parts(*self.0, body))
-    }
+fn with(head: request::Parts, body: RequestBody) -> Box<Request<RequestBody>> {
+    Box::new(Request::from_parts(head, body))
 }

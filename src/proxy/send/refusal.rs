@@ -32,7 +32,8 @@ pub fn explain_refusal(
         return ProxyError::MissingTarget;
     };
     let mut chain = Vec::new();
-    let asked = table.resolve(&query(table, host, conn, facts), Some(&mut chain));
+    let caller = table.caller(conn.peer.ip());
+    let asked = table.resolve(&query(table, host, facts, caller), Some(&mut chain));
     let why = asked.err().unwrap_or(why);
     let suggestions = if why == NoRoute::Host && suggest() { table.near(host) } else { Vec::new() };
     let (reason, detail, candidates) = in_words(host.as_str(), why, suggestions, table);

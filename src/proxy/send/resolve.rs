@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::route::{Considered, HostKey, NoRoute, RouteMatch, RouteQuery, RouteTable};
+use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteMatch, RouteQuery, RouteTable};
 
 /// Why a request has no route, in short; `refusal.rs` makes the error of it.
 #[derive(Debug)]
@@ -24,8 +24,9 @@ pub enum Unrouted {
 /// # Errors
 /// [`Unrouted`]; nothing has been dialled.
 pub fn resolve(table: &Arc<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
-    let RouteMatch { route, query } = route(table, conn, facts, None)?;
-    let caller = table.caller(conn.peer.ip()).cloned();
+    let caller = table.caller(conn.peer.ip());
+    let RouteMatch { route, query } = route_of(table, conn, (facts, caller), None)?;
+    let caller = caller.cloned();
     Ok(Way { table: Arc::clone(table), route, query, caller, session: None })
 }
 
@@ -40,28 +41,37 @@ pub fn route(
     facts: &Facts,
     chain: Option<&mut Vec<Considered>>,
 ) -> Result<RouteMatch, Unrouted> {
+    route_of(table, conn, (facts, table.caller(conn.peer.ip())), chain)
+}
+
+fn route_of(
+    table: &RouteTable,
+    conn: &Connection,
+    (facts, caller): (&Facts, Option<&ObjectId>),
+    chain: Option<&mut Vec<Considered>>,
+) -> Result<RouteMatch, Unrouted> {
     let Some(host) = &facts.target else {
         let host = facts.host_text().unwrap_or_default();
         let route = table.resolve_default(host, &conn.listener).ok_or(Unrouted::NoTarget)?;
         return Ok(RouteMatch { route, query: None });
     };
-    table.resolve(&query(table, host, conn, facts), chain).map_err(Unrouted::Not)
+    table.resolve(&query(table, host, facts, caller), chain).map_err(Unrouted::Not)
 }
 
-/// What the table is asked for a request.
+/// What the table is asked for a request of this caller.
 #[must_use]
 pub fn query<'a>(
     table: &'a RouteTable,
     host: &'a HostKey,
-    conn: &Connection,
     facts: &'a Facts,
+    caller: Option<&'a ObjectId>,
 ) -> RouteQuery<'a> {
     RouteQuery {
         host,
         path: facts.path.path(),
         port: facts.port,
         authority: facts.host_text(),
-        caller: table.caller(conn.peer.ip()),
+        caller,
         cluster_domain: table.cluster_domain(),
     }
 }

@@ -142,7 +142,7 @@ impl SessionDelivery {
         record: &mut Recorder,
     ) -> Delivered {
         record.enter(&trip.way.route, trip.facts.kind);
-        record.on_connection();
+        record.on_connection(response.body().since());
         record.cared(trip.care);
         let streams = response.status() == StatusCode::OK
             && headers::is_event_stream(response.headers())
@@ -212,7 +212,7 @@ impl SessionDelivery {
         match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
             Ok(Ok(Some((response, way)))) => {
                 record.enter(&way.route, Kind::Stream);
-                record.on_connection();
+                record.on_connection(response.body().since());
                 Ok(Delivered::Response(response, with_again(way)))
             }
             // It would fail again at once: the client asks after a while.

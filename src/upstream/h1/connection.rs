@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::Fault;
 use super::download::Download;
 use super::io::Io;
-use super::upload::{Keep, Upload};
+use super::upload::Upload;
 use crate::body::RequestBody;
+use crate::headers::onward::Onward;
 use crate::upstream::faults::HeadLimits;
 
 /// A connection, idle or in an exchange.
@@ -87,18 +88,18 @@ impl Connection {
         self.upload.is_done()
     }
 
-    /// Sends a request, and returns the head of its response; the body of either may still be on its way. A
-    /// request that is kept can be taken back then.
+    /// Sends a request as it is to go out, and returns the head of its response; the body of either may still be
+    /// on its way. A request that is kept can be taken back then.
     ///
     /// # Errors
     /// [`Unanswered`]; the connection is of no use afterwards.
     pub async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-        keep: Keep,
+        onward: &Onward<'_>,
     ) -> Result<Response<()>, Unanswered> {
         self.download.begin(request.method() == Method::HEAD);
-        self.upload.begin(request, keep);
+        self.upload.begin(request, onward);
         match poll_fn(|cx| self.poll_response(cx)).await {
             Ok(response) => Ok(response),
             Err(fault) => Err(Unanswered {

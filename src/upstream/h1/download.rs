@@ -183,8 +183,9 @@ impl Download {
     }
 
     fn begin_body(&mut self, head: Head, rest: &mut [u8]) -> Result<Response<()>, Fault> {
-        let Head { response, body, reusable, .. } = head;
+        let Head { response, body, reusable, behind, .. } = head;
         self.reusable = reusable;
+        let in_place = !matches!(body, Decoder::Chunked(_));
         self.state = State::Body(body);
         let data = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // What follows is no HTTP.
@@ -193,7 +194,13 @@ impl Download {
         } else {
             self.decode(rest)?
         };
-        self.ready = Bytes::copy_from_slice(rest.get(..data).unwrap_or_default());
+        self.ready = match behind {
+            Some(mut behind) if in_place => {
+                behind.truncate(data);
+                behind
+            }
+            _ => Bytes::copy_from_slice(rest.get(..data).unwrap_or_default()),
+        };
         Ok(response)
     }
 

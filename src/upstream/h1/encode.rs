@@ -4,11 +4,11 @@
 //! and waits for nothing.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Uri};
+use http::Request;
 use http_body::{Body, Frame};
 
 use super::Fault;
+use crate::headers::onward::Onward;
 
 /// How much of a body is still to be written, and in which form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,40 +35,35 @@ pub struct Outgoing {
 const LINE_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-/// Writes the head of `request` behind what is in `out`, and says how its body follows.
+/// Writes the head of `request` on its way to a backend behind what is in `out`, and says how its body follows.
 #[must_use]
-pub fn head<B: Body>(out: &mut Vec<u8>, request: &Request<B>) -> Encoder {
+pub fn head<B: Body>(out: &mut Vec<u8>, request: &Request<B>, onward: &Onward<'_>) -> Encoder {
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
-    target(out, request.uri());
+    target(out, onward.path.as_str());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    let map = request.headers();
-    for (name, value) in map {
-        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
-            continue;
-        }
+    let told_length = onward.http1(request.headers(), |name, value| {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(LINE_END);
-    }
-    let encoder = framing(out, request.body(), map);
+    });
+    let encoder = framing(out, request.body(), told_length);
     out.extend_from_slice(LINE_END);
     encoder
 }
 
-fn target(out: &mut Vec<u8>, uri: &Uri) {
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+fn target(out: &mut Vec<u8>, target: &str) {
     if !target.starts_with('/') && target != "*" {
         out.push(b'/');
     }
     out.extend_from_slice(target.as_bytes());
 }
 
-fn framing<B: Body>(out: &mut Vec<u8>, body: &B, map: &HeaderMap) -> Encoder {
+fn framing<B: Body>(out: &mut Vec<u8>, body: &B, told_length: bool) -> Encoder {
     if body.is_end_stream() {
         // A length of 0 that the client has told is told again; none is not made up.
-        if map.contains_key(CONTENT_LENGTH) {
+        if told_length {
             out.extend_from_slice(b"content-length: 0\r\n");
         }
         return Encoder::Ended;

@@ -5,18 +5,21 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use httparse::{EMPTY_HEADER, Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::Fault;
 use super::body::Decoder;
+use crate::headers::names::{Known, Names};
 use crate::upstream::faults::{BadResponse, HeadLimits};
 use crate::upstream::framing;
 
 /// Fields that are read without room from the heap.
 const COMMON_FIELDS: usize = 128;
+/// Bytes behind a head that are copied with it: the whole of a small body.
+const SMALL_BODY: usize = 2048;
 
 /// A head that was read.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Head {
     pub reusable: bool,
     /// Bytes it took of the input.
     pub length: usize,
+    /// What stands behind it, if that is little.
+    pub behind: Option<Bytes>,
 }
 
 /// Reads a head at the start of `input`; `map` becomes its fields. `None` is that it is not whole yet.
@@ -74,9 +79,11 @@ fn read_into<'b>(
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    // One piece, of which the values are slices.
-    let whole = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
-    fill(map, parsed.headers, &whole, input)?;
+    // One piece, of which the values are slices, and a small body too.
+    let small = input.len() - length <= SMALL_BODY;
+    let end = if small { input.len() } else { length };
+    let whole = Bytes::copy_from_slice(input.get(..end).unwrap_or_default());
+    let names = fill(map, parsed.headers, &whole, input)?;
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
@@ -86,9 +93,10 @@ fn read_into<'b>(
     {
         response.extensions_mut().insert(reason);
     }
-    let (body, reusable) = framed(to_head, version, status, map)?;
+    let (body, reusable) = framed(to_head, version, status, names, map)?;
     *response.headers_mut() = std::mem::take(map);
-    Ok(Some(Head { response, body, reusable, length }))
+    let behind = (small && end > length).then(|| whole.slice(length..));
+    Ok(Some(Head { response, body, reusable, length, behind }))
 }
 
 /// The fields of a trailer section, which ends in a line end.
@@ -109,13 +117,14 @@ pub fn fields(mut section: Vec<u8>) -> Result<HeaderMap, Fault> {
     }
 }
 
-/// `whole` is a copy of what `fields` point into, from its start on.
+/// `whole` is a copy of what `fields` point into, from its start on. Returns which names there are.
 fn fill(
     map: &mut HeaderMap,
     fields: &[Header<'_>],
     whole: &Bytes,
     input: &[u8],
-) -> Result<(), Fault> {
+) -> Result<Names, Fault> {
+    let mut names = Names::default();
     map.clear();
     map.reserve(fields.len());
     for field in fields {
@@ -130,9 +139,10 @@ fn fill(
         } else {
             HeaderValue::from_bytes(field.value)
         };
+        names = Known::of(&name).map_or(names, |known| names.with(known));
         map.append(name, value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?);
     }
-    Ok(())
+    Ok(names)
 }
 
 /// The body behind a head, and whether the connection outlives it (RFC 9112 sections 6.3 and 9.3).
@@ -140,15 +150,16 @@ fn framed(
     to_head: bool,
     version: Version,
     status: StatusCode,
+    names: Names,
     map: &mut HeaderMap,
 ) -> Result<(Decoder, bool), Fault> {
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
         // Whatever it says of a body, it has none.
         return Ok((Decoder::Ended, true));
     }
-    let reusable = framing::settle(to_head, version, status, map);
-    let reusable = reusable.map_err(|why| Fault::Bad(BadResponse::Ambiguous(why)))?;
-    let reusable = reusable && is_kept(version, map);
+    let settled = framing::settle(to_head, version, status, names, map);
+    let settled = settled.map_err(|why| Fault::Bad(BadResponse::Ambiguous(why)))?;
+    let reusable = settled.reusable && is_kept(version, names, map);
     let bodyless = to_head
         || status.is_informational()
         || status == StatusCode::NO_CONTENT
@@ -156,19 +167,20 @@ fn framed(
     if bodyless {
         return Ok((Decoder::Ended, reusable));
     }
-    if map.contains_key(TRANSFER_ENCODING) {
+    if names.has(Known::TransferEncoding) {
         return Ok((Decoder::chunked(), reusable));
     }
-    // One number, as `settle` leaves it.
-    let length = map.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    Ok(match length {
+    Ok(match settled.length {
         Some(length) => (Decoder::length(length), reusable),
         None => (Decoder::UntilClose, false),
     })
 }
 
 /// Whether the backend keeps the connection open.
-fn is_kept(version: Version, map: &HeaderMap) -> bool {
+fn is_kept(version: Version, names: Names, map: &HeaderMap) -> bool {
+    if !names.has(Known::Connection) {
+        return version != Version::HTTP_10;
+    }
     let options = map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
     match version {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -13,8 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::Connection;
 use super::io::Io;
-use super::upload::Keep;
 use crate::body::{RequestBody, Upload};
+use crate::headers::names::Names;
+use crate::headers::onward::{Ask, Keep, Onward, Origin};
 use crate::upstream::faults::HeadLimits;
 use crate::upstream::framing;
 
@@ -82,7 +84,8 @@ async fn by_hyper(method: &Method, pieces: Vec<Vec<u8>>) -> Option<Seen> {
         Ok(mut response) => {
             let (version, status) = (response.version(), response.status());
             let head = *method == Method::HEAD;
-            match framing::settle(head, version, status, response.headers_mut()) {
+            let names = Names::of(response.headers());
+            match framing::settle(head, version, status, names, response.headers_mut()) {
                 Ok(_) => read(response).await,
                 Err(_) => None,
             }
@@ -100,7 +103,25 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
     let backend = tokio::spawn(backend(theirs, pieces));
     let mut connection = Connection::new(Io::Memory(ours), LIMITS);
     let body = RequestBody::empty(Arc::new(Upload::default()));
-    let seen = match connection.send(Box::new(get(method).map(|()| body)), Keep::No).await {
+    let origin = Origin {
+        named: Vec::new(),
+        joins_cookies: false,
+        trusted: false,
+        peer: HeaderValue::from_static("10.0.0.9"),
+        proto: "http",
+        host: None,
+        via: HeaderValue::from_static("1.1 us"),
+    };
+    let onward = Onward {
+        origin: &origin,
+        path: PathAndQuery::from_static("/"),
+        authority: None,
+        ask: Ask::Nothing,
+        whole: false,
+        session: None,
+        keep: Keep::No,
+    };
+    let seen = match connection.send(Box::new(get(method).map(|()| body)), &onward).await {
         Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
         Err(_) => None,
     };

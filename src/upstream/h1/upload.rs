@@ -16,6 +16,7 @@ use super::encode::{self, Encoder, Outgoing};
 use super::io::Io;
 use super::scratch;
 use crate::body::RequestBody;
+use crate::headers::onward::{Keep, Onward};
 
 /// A request, and how far it has been written; of a connection that has none, the one before it.
 #[derive(Debug, Default)]
@@ -32,22 +33,10 @@ pub struct Upload {
     written: bool,
 }
 
-/// Whether a request's head may be needed once more when its response has begun.
-#[derive(Clone, Copy, Debug, Default)]
-pub enum Keep {
-    /// It is not, and the response's fields may take its room.
-    #[default]
-    No,
-    /// It may.
-    Yes,
-    /// It may if this is true of the first bytes of its body, as far as they are remembered.
-    If(fn(&[u8]) -> bool),
-}
-
 #[derive(Debug, Default)]
 enum State {
-    /// Nothing has been written.
-    Head,
+    /// Nothing has been written: the head waits for the first bytes of the body.
+    Head(Encoder),
     Body(Encoder),
     #[default]
     Done,
@@ -58,9 +47,13 @@ enum State {
 // === impl Upload ===
 
 impl Upload {
-    /// Of this request, from its start; `keep` says whether its head may be needed once more.
-    pub fn begin(&mut self, request: Box<Request<RequestBody>>, keep: Keep) {
-        *self = Self { state: State::Head, request: Some(request), kept: keep, ..Self::default() };
+    /// Of this request, from its start, as it is to go out.
+    pub fn begin(&mut self, request: Box<Request<RequestBody>>, onward: &Onward<'_>) {
+        let mut outgoing = Outgoing::default();
+        outgoing.front = scratch::output();
+        let state = State::Head(encode::head(&mut outgoing.front, &request, onward));
+        let kept = onward.keep;
+        *self = Self { state, request: Some(request), kept, outgoing, ..Self::default() };
     }
 
     /// Its head will not be needed any more.
@@ -93,13 +86,15 @@ impl Upload {
             State::Failed(error) => {
                 Some(std::mem::replace(error, io::ErrorKind::BrokenPipe.into()))
             }
-            State::Head | State::Body(_) | State::Done => None,
+            State::Head(_) | State::Body(_) | State::Done => None,
         }
     }
 
-    /// The fields of the request, whose room those of the response may take: its response begins.
+    /// The fields of the request, whose room those of the response may take: its response begins. None while
+    /// the request may still have to be sent as it was.
     pub fn fields(&mut self) -> Option<&mut HeaderMap> {
-        let request = self.request.as_mut()?;
+        let written = self.written;
+        let request = self.request.as_mut().filter(|_| written)?;
         if let Keep::If(needed) = self.kept {
             let needed = request.body().upload().tap.peek(needed);
             self.kept = if needed { Keep::Yes } else { Keep::No };
@@ -140,6 +135,10 @@ impl Upload {
     }
 
     fn poll_request(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if let State::Head(encoder) = self.state {
+            self.state = State::Body(encoder);
+            self.fill(cx)?;
+        }
         loop {
             match self.poll_write(io, cx) {
                 Poll::Ready(Ok(())) => {}
@@ -158,10 +157,6 @@ impl Upload {
     /// Takes more to write; false if there is nothing at the moment, or nothing more.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
         let Some(request) = &mut self.request else { return Ok(false) };
-        if matches!(self.state, State::Head) {
-            self.outgoing.front = scratch::output();
-            self.state = State::Body(encode::head(&mut self.outgoing.front, request));
-        }
         let State::Body(encoder) = &mut self.state else { return Ok(false) };
         if *encoder == Encoder::Ended {
             if self.outgoing.is_empty() {
