@@ -1,8 +1,7 @@
 //! The request path, top to bottom.
 //!
-//! [`Proxy::handle`] always answers, `Proxy::serve` may fail: what the head says, the head prepared, a
-//! response and the way it came, the reply. Each step's result is the next one's input. It never opens a
-//! socket itself and never reads a body.
+//! [`Proxy::handle`] always answers, `Proxy::serve` may fail: what the head says, a response and the way it came,
+//! the reply. Each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
 pub mod call;
 pub mod error;

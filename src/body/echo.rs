@@ -45,7 +45,7 @@ impl Wake for Bell {
     }
 }
 
-/// A connection that is driven by a waker of its own, so that [`take`] can hear its wake-ups. For HTTP/1
+/// A connection that is driven by a waker of its own, so that `take` can hear its wake-ups. For HTTP/1
 /// only: in HTTP/2 a reader also wakes its connection to tell the client that there is room again.
 pub struct Driven<C> {
     /// What is driven.
