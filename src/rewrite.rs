@@ -7,3 +7,4 @@ pub mod decode;
 pub mod endpoint;
 pub mod json;
 pub mod origin;
+pub mod pin;

@@ -90,7 +90,7 @@ pub struct Birth<'a> {
     pub host: &'a str,
     /// Where it lives.
     pub endpoint: EndpointId,
-    /// What the server calls it.
+    /// What the server calls it; empty for a legacy stream.
     pub id: &'a HeaderValue,
     /// The Agent that begins it, as `namespace/name`.
     pub caller: Option<String>,
@@ -260,7 +260,9 @@ impl Session {
         let uid = self.uid.as_deref().map(Arc::from);
         let endpoint = EndpointId { address: self.address, uid };
         let id = HeaderValue::from_bytes(&self.id).ok()?;
-        Some(Home { endpoint, id: Some(id), since: 0 })
+        // A legacy stream has none.
+        let id = Some(id).filter(|id| !id.is_empty());
+        Some(Home { endpoint, id, since: 0 })
     }
 }
 

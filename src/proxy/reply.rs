@@ -96,6 +96,9 @@ impl Reply {
         let from = (&response, names);
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         plan.await_answer(&way, record.upload());
+        if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
+            legacy.pin = session::pin(&response, &way, &egress.sessions);
+        }
         record.on_head(response.status(), plan.kind);
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),

@@ -96,7 +96,7 @@ impl Delivery {
                 Err(error) => return Err(Refused::unsent(error, *request)),
             },
         };
-        if facts.session.is_some() {
+        if facts.session.is_some() || facts.pin.is_some() {
             match self.sessions.ticket(&way, facts) {
                 Ok(None) => {}
                 Ok(Some(ticket)) => {

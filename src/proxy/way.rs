@@ -30,8 +30,8 @@ pub struct Way {
 /// What a session is called on both sides of the proxy.
 #[derive(Clone, Debug)]
 pub struct InSession {
-    /// By the client, for the session's whole life.
-    pub token: HeaderValue,
+    /// By the client, for the session's whole life; `None` for a legacy one, which has it in a URL.
+    pub token: Option<HeaderValue>,
     /// By its server; `None` if that has no name for it.
     pub server_id: Option<HeaderValue>,
     /// How the stream that answers the request is opened again, if it may be.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kagent_proxy::config::{RouteConfig, Scheme};
+use kagent_proxy::config::{RouteConfig, Scheme, SessionMode};
 
 use crate::support::{Backend, Client, TestProxy, config, route};
 
@@ -83,7 +83,12 @@ async fn no_comment_goes_into_a_body_with_a_length_or_an_encoding_or_a_legacy_st
 
 #[tokio::test]
 async fn a_legacy_endpoint_event_keeps_its_client_on_the_proxy() {
-    let (proxy, backend) = start(|r| r.to.keep_alive = Duration::from_millis(50)).await;
+    let passing = |r: &mut RouteConfig| {
+        // What `sessions.rs` shows put in would stand behind the URL.
+        r.to.sessions = SessionMode::Pass;
+        r.to.keep_alive = Duration::from_millis(50);
+    };
+    let (proxy, backend) = start(passing).await;
     let (mut client, mut call) = open(&proxy, &backend, LEGACY, HEAD).await;
     let event = format!(
         "event: endpoint\r\ndata: http://127.0.0.1:{}/messages/?session_id=a%2Fb\r\n\r\n",
@@ -197,7 +202,7 @@ async fn comments_of_the_backend_pass_before_the_first_event() {
 
 #[tokio::test]
 async fn an_endpoint_event_is_found_behind_whatever_stands_before_it() {
-    let (proxy, backend) = start(|_| {}).await;
+    let (proxy, backend) = start(|r| r.to.sessions = SessionMode::Pass).await;
     let host = format!("127.0.0.1:{}", backend.port());
     for before in [
         "retry: 3000\n\n",

@@ -6,7 +6,7 @@ use kagent_proxy::config::{Config, Scheme, SessionMode, StandaloneGet};
 use serde_json::{Value, json};
 
 use crate::mcp_server::{Manner, McpServer, NEVER};
-use crate::support::{TestProxy, config, route};
+use crate::support::{Backend, TestProxy, config, route};
 
 const HOST: &str = "tools.team-a";
 
@@ -566,5 +566,44 @@ async fn a_route_may_refuse_a_sessions_own_stream() {
     assert_eq!((answer.status, answer.body.as_str()), (405, ""));
     assert!(answer.head.to_lowercase().contains("allow: post, delete"), "{}", answer.head);
     assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    proxy.stop().await;
+}
+
+/// The posts of a legacy client reach the server that has its stream (MCP 2024-11-05, "HTTP with SSE").
+#[tokio::test]
+async fn a_legacy_clients_posts_reach_the_server_of_its_stream() {
+    let backends = [Backend::start().await, Backend::start().await];
+    let ports: Vec<u16> = backends.iter().map(Backend::port).collect();
+    let proxy = TestProxy::start(config(vec![route(HOST, "/", Scheme::Http, &ports)])).await;
+    let head = format!("host: p\r\nx-kagent-host: {HOST}\r\naccept: text/event-stream\r\n");
+    let mut stream = proxy.connect().await;
+    stream.send(&format!("GET /sse HTTP/1.1\r\n{head}\r\n")).await;
+    let (home, mut call) = tokio::select! {
+        call = backends[0].accept() => (&backends[0], call),
+        call = backends[1].accept() => (&backends[1], call),
+    };
+    let said =
+        format!("event: endpoint\ndata: http://127.0.0.1:{}/m/?session_id=7\n\n", home.port());
+    call.until("\r\n\r\n").await;
+    call.send(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+    )
+    .await;
+    call.send(&format!("{:x}\r\n{said}\r\n", said.len())).await;
+    let event = stream.until("\n\n").await;
+    let url = event.split("data: ").nth(1).unwrap().trim_end();
+    let url = url.split_whitespace().next().unwrap();
+    assert!(url.starts_with("/m/?session_id=7&kagent-proxy-session=kp1."), "{event}");
+    let post =
+        format!("POST {url} HTTP/1.1\r\n{head}content-length: 2\r\nconnection: close\r\n\r\n{{}}");
+    for _ in 0..6 {
+        let answered = home.answer("HTTP/1.1 202 Accepted\r\nconnection: close\r\n\r\n");
+        let (answer, seen) = tokio::join!(proxy.ask(&post), answered);
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        assert!(seen.starts_with("POST /m/?session_id=7 HTTP/1.1\r\n"), "{seen}");
+    }
+    let stranger = post.replace("kp1.", "kp1.A");
+    assert!(proxy.ask(&stranger).await.starts_with("HTTP/1.1 404"));
+    drop((stream, call));
     proxy.stop().await;
 }

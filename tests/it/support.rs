@@ -112,10 +112,13 @@ impl Client {
     /// Reads until `end` has come, and returns everything up to it and what came with it.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         let mut all = Vec::new();
+        // For all of it: comments may go on for ever.
+        let until = tokio::time::Instant::now() + BOUND;
         while !String::from_utf8_lossy(&all).contains(end) {
             let mut some = [0; 1024];
-            let read = tokio::time::timeout(BOUND, self.0.read(&mut some)).await;
-            let read = read.unwrap_or_else(|_| panic!("no {end:?} in {all:?}")).unwrap();
+            let read = tokio::time::timeout_at(until, self.0.read(&mut some)).await;
+            let seen = || String::from_utf8_lossy(&all).into_owned();
+            let read = read.unwrap_or_else(|_| panic!("no {end:?} in {:?}", seen())).unwrap();
             assert_ne!(read, 0, "closed before {end:?}: {:?}", String::from_utf8_lossy(&all));
             all.extend_from_slice(&some[..read]);
         }

@@ -1,6 +1,6 @@
 //! URLs of the backend in all three places where they are rewritten, in every form that clients follow.
 
-use kagent_proxy::config::Scheme;
+use kagent_proxy::config::{Scheme, SessionMode};
 
 use crate::support::{Backend, TestProxy, config, route};
 
@@ -73,8 +73,10 @@ const TOP: &str = "host: p:1\r\nx-kagent-host: helper.team-a\r\nconnection: clos
 
 async fn start() -> (TestProxy, Backend) {
     let backend = Backend::start().await;
-    let routes = vec![route("helper.team-a", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
+    let mut route = route("helper.team-a", "/", Scheme::Http, &[backend.port()]);
+    // Else a token stands behind the URL of an `endpoint` event.
+    route.to.sessions = SessionMode::Pass;
+    (TestProxy::start(config(vec![route])).await, backend)
 }
 
 fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {

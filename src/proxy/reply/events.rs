@@ -9,13 +9,13 @@ use std::task::Context;
 
 use bytes::Bytes;
 
-use super::plan::{Awaited, EventPlan};
+use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
 use crate::protocol::answered::AnswerScanner;
 use crate::protocol::sse::SseScanner;
-use crate::proxy::way::Way;
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
+use crate::rewrite::pin;
 use crate::session::homes::Slot;
 use crate::telemetry::family::SessionEvent;
 
@@ -41,7 +41,7 @@ enum Standalone {
 #[derive(Debug)]
 struct FirstEvent {
     event: EndpointEvent,
-    way: Way,
+    legacy: Legacy,
 }
 
 // === impl Events ===
@@ -58,7 +58,8 @@ impl Events {
             Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
         });
         let after_first = plan.legacy.is_some();
-        let first = plan.legacy.map(|way| FirstEvent { event: EndpointEvent::default(), way });
+        let first =
+            plan.legacy.map(|legacy| FirstEvent { event: EndpointEvent::default(), legacy });
         let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
         Self {
             scanner: SseScanner::default(),
@@ -75,9 +76,8 @@ impl Events {
         let out = match &mut self.first {
             None => data,
             Some(first) => {
-                let FirstEvent { event, way } = first;
-                let is_backend = |host: &str| way.table.is_backend(host, &way.route);
-                match event.feed(&data, &|url| path_absolute(url, &is_backend)) {
+                let FirstEvent { event, legacy } = first;
+                match event.feed(&data, &|url| legacy.rewritten(url)) {
                     Held::Wait(passed) if passed.is_empty() => return None,
                     Held::Wait(passed) => Bytes::from(passed),
                     Held::Release(bytes) => {
@@ -161,5 +161,24 @@ impl Events {
             self.standalone = Some(Standalone::Draining);
         }
         matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between()
+    }
+}
+
+// === impl Legacy ===
+
+impl Legacy {
+    /// The URL as the client gets it: on the proxy, with the pin; `None` as it is.
+    fn rewritten(&self, url: &[u8]) -> Option<Vec<u8>> {
+        let Self { way, pin } = self;
+        let is_backend = |host: &str| way.table.is_backend(host, &way.route);
+        let on_proxy = path_absolute(url, &is_backend);
+        // A URL that leads elsewhere is not ours to change.
+        let here = on_proxy.is_some() || url.starts_with(b"/") && !url.starts_with(b"//");
+        match pin {
+            Some(token) if here => {
+                Some(pin::put(on_proxy.as_deref().unwrap_or(url), token.as_bytes()))
+            }
+            _ => on_proxy,
+        }
     }
 }

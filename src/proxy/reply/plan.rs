@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::timeouts::BodyTimeouts;
@@ -42,8 +42,17 @@ pub struct EventPlan {
     pub standalone: Option<Watch>,
     /// The call that the stream answers, as far as it is one that can be answered in its server's place.
     pub awaited: Option<Awaited>,
-    /// The stream may begin with a legacy `endpoint` event, whose URL is judged by this.
-    pub legacy: Option<Way>,
+    /// The stream may begin with a legacy `endpoint` event.
+    pub legacy: Option<Legacy>,
+}
+
+/// What becomes of the URL of a legacy `endpoint` event.
+#[derive(Debug)]
+pub struct Legacy {
+    /// Judges whether it leads to the backend.
+    pub way: Way,
+    /// Goes into it.
+    pub pin: Option<HeaderValue>,
 }
 
 /// A request that an event stream answers.
@@ -84,7 +93,7 @@ impl RelayPlan {
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
             awaited: None,
             legacy: (get && facts.session.is_none() && !facts.has_last_event_id)
-                .then(|| way.clone()),
+                .then(|| Legacy { way: way.clone(), pin: None }),
         };
         Self {
             kind,

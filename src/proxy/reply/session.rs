@@ -3,7 +3,7 @@
 //!
 //! Changes one header. Never reads a response's body.
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::Upload;
 use crate::config::SessionMode;
@@ -27,7 +27,8 @@ pub fn name(
 ) {
     let Some(id) = response.headers().get(MCP_SESSION_ID) else { return };
     let token = match &way.session {
-        Some(session) => Some(session.token.clone()),
+        Some(session) if session.token.is_none() => return,
+        Some(session) => session.token.clone(),
         // The client has it from a time before the proxy.
         None if facts.session.is_some() => return,
         None if way.route.config.to.sessions == SessionMode::Pass => return,
@@ -52,6 +53,23 @@ pub fn name(
         Some(token) => drop(response.headers_mut().insert(MCP_SESSION_ID, token)),
         None => drop(response.headers_mut().remove(MCP_SESSION_ID)),
     }
+}
+
+/// The token for the stream of a legacy client, whose posts shall reach the same endpoint. `None` where sessions
+/// pass.
+#[must_use]
+pub fn pin(response: &Response<Leased>, way: &Way, sessions: &Sessions) -> Option<HeaderValue> {
+    if way.route.config.to.sessions == SessionMode::Pass {
+        return None;
+    }
+    let birth = Birth {
+        host: &way.route.config.host,
+        endpoint: response.body().endpoint().id(),
+        id: &HeaderValue::from_static(""),
+        caller: way.caller.as_ref().map(ToString::to_string),
+        params: None,
+    };
+    sessions.begin(birth).map(|(token, _)| token)
 }
 
 fn is_success(status: StatusCode) -> bool {

@@ -17,6 +17,7 @@ use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::framing;
 use crate::rewrite::card::is_card_path;
+use crate::rewrite::pin;
 use crate::route::HostKey;
 
 /// What the head of a request says.
@@ -38,6 +39,8 @@ pub struct Facts {
     pub is_card: bool,
     /// Its `Mcp-Session-Id`.
     pub session: Option<HeaderValue>,
+    /// The token that stood in its query: the stream that a legacy client posts for. It is not in `path` any more.
+    pub pin: Option<HeaderValue>,
     /// Of a session's request: its `MCP-Protocol-Version`, which is what client and server agreed upon (MCP
     /// 2025-06-18, "Protocol Version Header").
     pub protocol_version: Option<HeaderValue>,
@@ -78,6 +81,10 @@ impl Facts {
         }
         let (target, port) = target(&fields, map, cluster_domain)?.unzip();
         let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let (path, pin) = match pin::take(&path) {
+            Some((without, token)) => (without, HeaderValue::from_str(token).ok()),
+            None => (path, None),
+        };
         let is_get = request.method() == Method::GET;
         let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
         let protocol_version = match &fields.session {
@@ -103,6 +110,7 @@ impl Facts {
             path,
             reopened: events && (fields.session.is_some() || has_last_event_id),
             session: fields.session,
+            pin,
             has_last_event_id,
             takes_trailers: names.has(Known::Te) && headers::takes_trailers(map),
             kind,

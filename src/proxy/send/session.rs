@@ -76,7 +76,7 @@ impl SessionDelivery {
     /// # Errors
     /// Its token does not count here, or sessions have no stream of their own: nothing is dialled.
     pub fn ticket(&self, way: &Way, facts: &Facts) -> Result<Option<Box<Ticket>>, Instead> {
-        let Some(token) = &facts.session else { return Ok(None) };
+        let Some(token) = facts.pin.as_ref().or(facts.session.as_ref()) else { return Ok(None) };
         if is_refused_stream(way, facts) {
             return Err(Instead::NoStream);
         }
@@ -240,6 +240,8 @@ impl SessionDelivery {
                     let Trip { way, facts, started, .. } = &*trip;
                     let age = Instant::now().saturating_duration_since(*started);
                     match attempt(way, facts, lease, age, request).await {
+                        // What a legacy server says of its stream is the client's.
+                        Ok(response) if facts.pin.is_some() => return Ok(response),
                         Ok(response) => match judge(response, &upload).await {
                             Ok(response) => {
                                 self.note_end(trip, &response);
@@ -299,8 +301,7 @@ impl SessionDelivery {
             trip.ticket.home = home;
         }
         trip.way.session = Some(Box::new(InSession {
-            // Always there: the ticket was made of it.
-            token: trip.facts.session.clone().unwrap_or(http::HeaderValue::from_static("")),
+            token: trip.facts.session.clone(),
             server_id: trip.ticket.home.id.clone(),
             again: None,
         }));
@@ -346,10 +347,12 @@ impl SessionDelivery {
         let message = Message::read(&whole);
         match end {
             End::Client(error) => Err(Refused::sent(error)),
+            End::Gone(..) if trip.facts.pin.is_some() => instead(no_session()),
             End::NoSession => instead(no_session()),
             End::Unknown(_) | End::Unavailable | End::Gone(..) if message.is_one_way() => {
                 instead(Instead::Taken)
             }
+            End::Unknown(error) if trip.facts.pin.is_some() => Err(Refused::sent(error)),
             End::Unknown(error) => match lost(&error, &message, host, true) {
                 Some(answer) => {
                     metrics.session(SessionEvent::AnsweredLost);
