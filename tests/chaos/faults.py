@@ -219,7 +219,7 @@ class Faults:
             before = self.world.stage.marks.forgot(pod.name)
             self._now(fault)
             self.world.forgot.append((pod.name, fault.at))
-            pod.process.signal(signal.SIGUSR1)
+            pod.process.send(signal.SIGUSR1)
             await until(lambda: self.world.stage.marks.forgot(pod.name) > before, 10, f"{pod.name} forgets")
             await self._burst(fault, clients)
 
@@ -288,13 +288,13 @@ class Faults:
             clients = [client for client in self.world.clients if not client.broken]
             self.world.way.service.remove(hangs.port)
             self.world.way.service.cut(hangs.port)
-            hangs.process.signal(signal.SIGSTOP)
+            hangs.process.send(signal.SIGSTOP)
             try:
                 self._now(fault)
                 await victim.kill()
                 await self._burst(fault, clients)
             finally:
-                hangs.process.signal(signal.SIGCONT)
+                hangs.process.send(signal.SIGCONT)
             await self.world.again(victim)
             while not await self.world.way.is_ready(hangs):
                 await asyncio.sleep(0.02)  # between two looks

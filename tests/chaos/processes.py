@@ -84,7 +84,7 @@ class Process:
     def last_words(self) -> str:
         return self.log.read_text(errors="replace")[-1500:]
 
-    def signal(self, number: int, children: bool = False) -> None:
+    def send(self, number: int, children: bool = False) -> None:
         if self.runs:
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if children else os.kill)(self.process.pid, number)
@@ -100,7 +100,7 @@ class Process:
 
     async def terminate(self, grace: float, number: int = signal.SIGTERM) -> bool:
         """As a kubelet does: a request to end, then the end. Whether it ended by itself."""
-        self.signal(number)
+        self.send(number)
         try:
             async with asyncio.timeout(grace):
                 await self.process.wait()

@@ -295,7 +295,7 @@ http {{
             self.configure(replica)
             await until(lambda: self._workers(replica), 5, "nginx has a worker")
             replica.workers = self._workers(replica)
-            replica.process.signal(signal.SIGHUP)
+            replica.process.send(signal.SIGHUP)
 
     async def follows(self, replica: Replica) -> bool:
         return bool(self._workers(replica) - replica.workers)

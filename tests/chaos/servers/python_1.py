@@ -1,6 +1,6 @@
 """An MCP server of the Python SDK 1.x that keeps state in its sessions: `python_1.py PORT POD MARKS UNKNOWN`.
 
-What every server of this folder does is in `README.md` beside. UNKNOWN is the status for a session id that it does
+What every server of this folder does is in `../README.md`. UNKNOWN is the status for a session id that it does
 not have: 404, this SDK's own, or 400 with the words of its versions before 1.13.
 """
 
