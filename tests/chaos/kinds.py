@@ -8,8 +8,11 @@ sys.path.insert(0, str(HERE.parent / "clients"))
 import harness  # noqa: E402  the environments that the client suites stand on
 
 # What a server answers to a session that it does not have, where its author may choose.
-CHOOSES = {"python_1"}
+CHOOSES = {"python_1", "ts"}
 PYTHON = {"python_1": "mcp-1", "python_2": "mcp-2"}
+GO = {"go_161": "go.mod", "go_180": "go_180.mod"}
+SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180"]
+AGENTS = ["python_1", "python_2", "ts_1", "ts_2", "go_161", "go_180"]
 
 
 def server(kind: str, port: int, pod: str, marks: pathlib.Path, unknown: str) -> list:
@@ -17,6 +20,10 @@ def server(kind: str, port: int, pod: str, marks: pathlib.Path, unknown: str) ->
     arguments = [port, pod, marks, unknown]
     if kind in PYTHON:
         return [harness.python(PYTHON[kind]), HERE / "servers" / f"{kind}.py", *arguments]
+    if kind in GO:
+        return [harness.go(HERE / "go", GO[kind]), "serve", *arguments]
+    if kind == "ts":
+        return ["node", harness.node(HERE / "node") / "server.mjs", *arguments]
     raise ValueError(f"there is no server {kind}; servers: {', '.join(SERVERS)}")
 
 
@@ -24,8 +31,8 @@ def agent(kind: str, url: str, host: str) -> list:
     """The command of a process with clients."""
     if kind in PYTHON:
         return [harness.python(PYTHON[kind]), HERE / "agents" / f"{kind}.py", url, host]
+    if kind in GO:
+        return [harness.go(HERE / "go", GO[kind]), "clients", url, host]
+    if kind in ("ts_1", "ts_2"):
+        return ["node", harness.node(HERE / "node") / "clients.mjs", kind[-1], url, host]
     raise ValueError(f"there is no client {kind}; clients: {', '.join(AGENTS)}")
-
-
-SERVERS = ["python_1", "python_2"]
-AGENTS = ["python_1", "python_2"]

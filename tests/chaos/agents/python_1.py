@@ -16,12 +16,16 @@ URL, HOST = sys.argv[1:]
 
 @contextlib.asynccontextmanager
 async def connect(client: Client) -> AsyncIterator[ClientSession]:
-    async def log(params: types.LoggingMessageNotificationParams) -> None:
-        client.heard(params.data)
+    async def heard(message: object) -> None:
+        notification = message.root if isinstance(message, types.ServerNotification) else None
+        if isinstance(notification, types.LoggingMessageNotification):
+            client.heard(notification.params.data)
+        elif isinstance(notification, types.ProgressNotification):
+            client.heard(notification.params.progressToken)
 
     headers = {"x-kagent-host": HOST}
     async with streamablehttp_client(URL, headers=headers, timeout=timedelta(seconds=30)) as streams:
-        async with ClientSession(*streams[:2], logging_callback=log) as session:
+        async with ClientSession(*streams[:2], message_handler=heard) as session:
             await session.initialize()
             yield session
 

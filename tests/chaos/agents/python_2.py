@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import httpx2
+import mcp_types as types
 from mcp.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 from python_common import Client, arguments, serve
@@ -15,13 +16,16 @@ URL, HOST = sys.argv[1:]
 
 @contextlib.asynccontextmanager
 async def connect(client: Client) -> AsyncIterator[SdkClient]:
-    async def log(params) -> None:
-        client.heard(params.data)
+    async def heard(message: object) -> None:
+        if isinstance(message, types.LoggingMessageNotification):
+            client.heard(message.params.data)
+        elif isinstance(message, types.ProgressNotification):
+            client.heard(message.params.progress_token)
 
     timeout = httpx2.Timeout(30, read=300)
     async with httpx2.AsyncClient(headers={"x-kagent-host": HOST}, timeout=timeout) as http:
         transport = streamable_http_client(URL, http_client=http)
-        async with SdkClient(transport, mode="legacy", logging_callback=log) as session:
+        async with SdkClient(transport, mode="legacy", message_handler=heard) as session:
             yield session
 
 
