@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import json
 
+import kinds
 from clients import Call
 from faults import Fault
 from world import World
@@ -109,6 +110,7 @@ def _under_way(faults: list[Fault], verdict: Verdict) -> None:
 
 def _sessions(world: World, verdict: Verdict) -> None:
     """Every client's way through the servers' sessions, and every session's counter."""
+    last: dict[tuple[str, str], float] = {}  # the time of a session's last mark
     paths: dict[str, list[dict]] = collections.defaultdict(list)  # the first mark in each session
     owners: dict[tuple[str, str], str] = {}
     counters: dict[tuple[str, str], int] = collections.Counter()
@@ -126,10 +128,14 @@ def _sessions(world: World, verdict: Verdict) -> None:
             if any((old["pod"], old["session"]) == place for old in path):
                 verdict.fault("moved without need", mark["at"], f"{client} is back in {place}")
             path.append(mark)
+        last[place] = mark["at"]
     for client, path in paths.items():
         spent: set[float] = set()
         for number, (old, new) in enumerate(zip(path, path[1:], strict=False)):
-            if not _was_lost(world, old, new, number > 0, spent):
+            silent = new["at"] - last[old["pod"], old["session"]]
+            if silent < kinds.IDLE_SECONDS.get(world.kind, float("inf")) and not _was_lost(
+                world, old, new, number > 0, spent
+            ):
                 text = f"{client} from {old['pod']} {old['session'][:8]} to {new['pod']} {new['session'][:8]}"
                 verdict.fault("moved without need", new["at"], text)
 

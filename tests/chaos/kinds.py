@@ -11,7 +11,9 @@ import harness  # noqa: E402  the environments that the client suites stand on
 CHOOSES = {"python_1", "ts"}
 PYTHON = {"python_1": "mcp-1", "python_2": "mcp-2"}
 GO = {"go_161": "go.mod", "go_180": "go_180.mod"}
-SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180"]
+# A server that drops a session after so many seconds without a request; `tests/clients/rust/src/chaos.rs` says so.
+IDLE_SECONDS = {"rmcp": 4.0}
+SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180", "rmcp"]
 AGENTS = ["python_1", "python_2", "ts_1", "ts_2", "go_161", "go_180"]
 
 
@@ -24,6 +26,8 @@ def server(kind: str, port: int, pod: str, marks: pathlib.Path, unknown: str) ->
         return [harness.go(HERE / "go", GO[kind]), "serve", *arguments]
     if kind == "ts":
         return ["node", harness.node(HERE / "node") / "server.mjs", *arguments]
+    if kind == "rmcp":
+        return [harness.rust("rust"), "chaos", *arguments[:3]]
     raise ValueError(f"there is no server {kind}; servers: {', '.join(SERVERS)}")
 
 

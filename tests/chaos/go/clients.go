@@ -9,6 +9,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func (client *client) live(url, host string) {
 				heard(request.Params.Data)
 			},
 		})
-	session, err := sdk.Connect(context.Background(), transport, nil)
+	session, err := sdk.Connect(context.Background(), transport, withSessions())
 	if err != nil {
 		say(object{"client": client.name, "event": "refused", "error": err.Error()})
 		return
@@ -93,6 +94,15 @@ func (client *client) live(url, host string) {
 	say(object{"client": client.name, "event": "opened"})
 	err = session.Wait()
 	say(object{"client": client.name, "event": "ended", "error": fmt.Sprint(err)})
+}
+
+// withSessions asks for the last protocol that has sessions. go-sdk 1.6.1 knows no later one, and no such option.
+func withSessions() *mcp.ClientSessionOptions {
+	options := &mcp.ClientSessionOptions{}
+	if version := reflect.ValueOf(options).Elem().FieldByName("ProtocolVersion"); version.IsValid() {
+		version.SetString("2025-11-25")
+	}
+	return options
 }
 
 func (client *client) get() *mcp.ClientSession {
