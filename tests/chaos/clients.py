@@ -116,6 +116,8 @@ class Client:
                 done.set_result(call)
         elif what == "heard":
             self._heard.add(event["text"])
+        elif what in ("opened", "refused") and self._opening.done():
+            pass  # too late
         elif what == "opened":
             self.ledger.opened += 1
             self._tell(f"{self.name} opened", at)
@@ -142,14 +144,21 @@ class Client:
             self.rotation = self.rotations()
             self._opening = asyncio.get_running_loop().create_future()
             self.agents.order(do="open", client=self.name)
-            async with asyncio.timeout(OPEN_SECONDS):
-                opened = await self._opening
+            try:
+                async with asyncio.timeout(LIMIT_SECONDS):
+                    opened = await self._opening
+            except TimeoutError:
+                opened = False
+                text = f"{self.name}: initialize has no answer within {LIMIT_SECONDS} s"
+                self.ledger.refused.append((time.time(), text))
+                self._tell(text)
+                self.agents.order(do="close", client=self.name)
             if opened and (await self.call()).outcome not in ("error", "unanswered"):
                 return
             if opened:
                 await self.close()
             if time.monotonic() > end:
-                raise TimeoutError(f"{self.name} gets no session within {OPEN_SECONDS} s")
+                raise RuntimeError(f"{self.name} gets no session within {OPEN_SECONDS} s")
             await asyncio.sleep(0.1)  # the pace of a client that asks again
 
     async def close(self) -> None:

@@ -34,8 +34,8 @@ class Verdict:
 
 # In the order of the table. All must be 0 behind kagent-proxy.
 KINDS = [
-    "session errors", "executed twice", "unanswered", "late", "wrong answer", "told without need",
-    "moved without need", "wrong counter", "deaf streams",
+    "session errors", "not opened", "executed twice", "unanswered", "late", "wrong answer",
+    "told without need", "moved without need", "wrong counter", "deaf streams",
 ]  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _clients(world: World, verdict: Verdict) -> None:
     ledger = world.ledger
     failed = {call.client for call in ledger.calls if call.outcome == "error"}
     for at, text in ledger.refused:
-        verdict.fault("session errors", at, f"not opened, {text}")
+        verdict.fault("not opened", at, text)
     for at, text in ledger.torn:
         if text.partition(":")[0] not in failed:  # else its calls say so already
             verdict.fault("session errors", at, f"torn down, {text}")

@@ -13,7 +13,7 @@ PYTHON = {"python_1": "mcp-1", "python_2": "mcp-2"}
 GO = {"go_161": "go.mod", "go_180": "go_180.mod"}
 # A server that drops a session after so many seconds without a request; `tests/clients/rust/src/chaos.rs` says so.
 IDLE_SECONDS = {"rmcp": 4.0}
-SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180", "rmcp"]
+SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180", "rmcp", "kmcp"]
 AGENTS = ["python_1", "python_2", "ts_1", "ts_2", "go_161", "go_180"]
 
 
@@ -28,6 +28,9 @@ def server(kind: str, port: int, pod: str, marks: pathlib.Path, unknown: str) ->
         return ["node", harness.node(HERE / "node") / "server.mjs", *arguments]
     if kind == "rmcp":
         return [harness.rust("rust"), "chaos", *arguments[:3]]
+    if kind == "kmcp":
+        stdio = harness.go(HERE / "go", GO["go_180"])
+        return [harness.python("mcp-1"), HERE / "servers" / "kmcp.py", *arguments[:3], stdio]
     raise ValueError(f"there is no server {kind}; servers: {', '.join(SERVERS)}")
 
 

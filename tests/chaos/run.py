@@ -43,11 +43,11 @@ async def play(arguments: argparse.Namespace, mode: str, kind: str, seed: int, c
     unknown = "400" if kind in kinds.CHOOSES and seed % 2 == 0 else "404"
     world = World(stage, way, kind, unknown)
     faults = Faults(world, f"{seed}")
-    ends = asyncio.Event()
+    ends, traffic = asyncio.Event(), []
     try:
         await world.start(arguments.clients, arguments.each, f"{seed}")
         schedule = faults.schedule(count, arguments.only)
-        traffic = [asyncio.create_task(client.traffic(ends)) for client in world.clients]
+        traffic += [asyncio.create_task(client.traffic(ends)) for client in world.clients]
         for name in schedule:
             await faults.play(name)
             for task in traffic:
@@ -61,6 +61,9 @@ async def play(arguments: argparse.Namespace, mode: str, kind: str, seed: int, c
                 world.ledger.deaf.append((time.time(), f"{client.name} hears nothing on its GET stream"))
         return judge(world, faults.played)
     finally:
+        for task in traffic:
+            task.cancel()
+        await asyncio.gather(*traffic, return_exceptions=True)
         await world.close()
 
 

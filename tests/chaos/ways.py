@@ -203,7 +203,7 @@ class Kagent(Proxies):
         others = [other for other in self.replicas if other is not replica]
         return {
             "keyFiles": [str(key) for key in self.keys],
-            "peers": [f"127.0.0.1:{other.port}" for other in others],
+            "peers": [f"127.0.0.1:{other.admin}" for other in others],
         }
 
     def _knows_sessions(self) -> bool:

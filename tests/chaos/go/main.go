@@ -2,6 +2,7 @@
 // session mode. `../README.md` has what both do.
 //
 //	program serve PORT POD MARKS UNKNOWN
+//	program stdio POD MARKS SESSION
 //	program clients URL HOST
 //
 // It is built twice, with the MCP go-sdk of go.mod and of go_180.mod.
@@ -19,6 +20,8 @@ func main() {
 	switch os.Args[1] {
 	case "serve":
 		serve(os.Args[2], os.Args[3], os.Args[4])
+	case "stdio":
+		pipe(os.Args[2], os.Args[3], os.Args[4])
 	case "clients":
 		follow(os.Args[2], os.Args[3])
 	default:

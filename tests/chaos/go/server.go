@@ -37,7 +37,8 @@ func (counters *counters) next(session *mcp.ServerSession) int {
 	return counters.values[session]
 }
 
-func serve(port, pod, path string) {
+// tools is the server without a transport. A session that has no id of its own, as over stdio, is called `name`.
+func tools(pod, path, name string) (*mcp.Server, func(object)) {
 	marks, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
 		log.Fatal(err)
@@ -53,9 +54,12 @@ func serve(port, pod, path string) {
 	kept := &counters{values: map[*mcp.ServerSession]int{}}
 	mcp.AddTool(server, &mcp.Tool{Name: "count", Description: "Counts the calls of the session."},
 		func(_ context.Context, request *mcp.CallToolRequest, in order) (*mcp.CallToolResult, any, error) {
-			session := request.Session
+			session, name := request.Session, name
+			if name == "" {
+				name = session.ID()
+			}
 			what := object{
-				"client": in.Client, "number": in.Number, "session": session.ID(), "counter": kept.next(session),
+				"client": in.Client, "number": in.Number, "session": name, "counter": kept.next(session),
 			}
 			text, err := json.Marshal(struct {
 				Pod     string `json:"pod"`
@@ -63,7 +67,7 @@ func serve(port, pod, path string) {
 				Number  int    `json:"number"`
 				Session string `json:"session"`
 				Counter any    `json:"counter"`
-			}{pod, in.Client, in.Number, session.ID(), what["counter"]})
+			}{pod, in.Client, in.Number, name, what["counter"]})
 			if err != nil {
 				return nil, nil, err
 			}
@@ -83,6 +87,19 @@ func serve(port, pod, path string) {
 			}
 			return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: string(text)}}}, nil, nil
 		})
+	return server, mark
+}
+
+// pipe serves one session over stdio.
+func pipe(pod, path, name string) {
+	server, _ := tools(pod, path, name)
+	if err := server.Run(context.Background(), &mcp.StdioTransport{}); err != nil {
+		log.Print(err)
+	}
+}
+
+func serve(port, pod, path string) {
+	server, mark := tools(pod, path, "")
 	var handler atomic.Pointer[mcp.StreamableHTTPHandler]
 	renew := func() {
 		handler.Store(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil))
