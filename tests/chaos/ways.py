@@ -99,7 +99,7 @@ class Replica:
 
     def __init__(self, way: "Proxies", number: int) -> None:
         self.way, self.number = way, number
-        self.port, self.admin, self.peers = new_port(), new_port(), new_port()
+        self.port, self.admin = new_port(), new_port()
         self.folder = way.stage.folder / f"replica-{number}"
         self.folder.mkdir()
         self.process: Process | None = None
@@ -133,7 +133,7 @@ class Proxies:
 
     def __init__(self, stage: Stage, program: str, sessions: str) -> None:
         self.stage, self.program, self.sessions = stage, program, sessions
-        self.service = Service()
+        self.service = Service(stage.story.tell)
         self.ports: list[int] = []
         self.replicas = [Replica(self, number) for number in (0, 1)]
 
@@ -221,6 +221,16 @@ class Kagent(Proxies):
 
     async def is_ready(self, replica: Replica) -> bool:
         return await fetch(f"http://127.0.0.1:{replica.admin}/readyz") is not None
+
+    async def start(self, ports: list[int]) -> None:
+        """Begins when the replicas know each other, as they do in a cluster that nobody touches."""
+        await super().start(ports)
+        knows = self.knows_sessions and self.sessions != "pass"
+        for replica in self.replicas:
+            while knows and "kagent_proxy_session_peers 0" in (
+                await fetch(f"http://127.0.0.1:{replica.admin}/metrics") or ""
+            ):
+                await asyncio.sleep(0.02)  # between two looks
 
     async def tell(self, replica: Replica) -> None:
         self.configure(replica)
