@@ -11,6 +11,7 @@ import random
 import signal
 import time
 
+import kinds
 from clients import LIMIT_SECONDS, Call, Client
 from processes import until, within
 from ways import KEYS, Kagent
@@ -158,12 +159,21 @@ class Faults:
         await self.world.endpoints(joined=new)
         async with self._taken(self.world.clients[::2]):
             some = self.world.clients[::2]
-            for client in some:
-                await client.close()
-                await client.open()
+            await self._anew(some)
             await self._burst(fault, some)
         await self.world.again(new)
-        await self.world.endpoints(self._victim())
+        await self._leave(fault, self._victim(), "told")
+
+    async def flap(self, fault: Fault) -> None:
+        """A pod that lives leaves the endpoints, as one that is not ready, and comes back."""
+        pod = self._victim()
+        async with self._taken(around := self.world.at(pod)):
+            clients = await self._here(pod, around)
+            self._now(fault)
+            await self.world.endpoints(pod)
+            await self._burst(fault, clients)
+            await self.world.endpoints(joined=pod)
+            await self._burst(fault, clients)
 
     async def roll(self, fault: Fault, order: str) -> None:
         """A pod is replaced: a new one, then SIGTERM while its calls are under way."""
@@ -236,10 +246,23 @@ class Faults:
 
     # === proxies ===
 
+    async def _anew(self, clients: list[Client]) -> None:
+        for client in clients:
+            await client.close()
+            await client.open()
+
+    async def _may_break(self) -> None:
+        """Every GET stream may break now; sessions of clients that take no second break begin anew."""
+        fragile = [client for client in self.world.clients if client.base.startswith(kinds.FRAGILE)]
+        await self._anew([client for client in fragile if client.breaks])
+        for client in self.world.clients:
+            client.breaks += 1
+
     async def proxy(self, fault: Fault) -> None:
         """A replica of the proxy dies while clients are idle but for their GET streams."""
         replica = self.random.choice(self.world.way.replicas)
         async with self._taken(self.world.clients):
+            await self._may_break()
             clients = [client for client in self.world.clients if not client.broken]
             self._now(fault)
             await replica.kill()
@@ -271,9 +294,7 @@ class Faults:
         """The session key is rotated; sessions of older keys go on."""
         old = [c for c in self.world.clients if c.rotation <= self.world.rotation - (KEYS - 2)]
         async with self._taken(old):  # the key of these is about to go, as it would after `maxAge`
-            for client in old:
-                await client.close()
-                await client.open()
+            await self._anew(old)
         self._now(fault)
         await self.world.way.rotate()
         self.world.rotation += 1
@@ -285,6 +306,7 @@ class Faults:
         hangs = self.random.choice(self.world.way.replicas)
         victim = self._victim()
         async with self._taken(self.world.clients):
+            await self._may_break()
             clients = [client for client in self.world.clients if not client.broken]
             self.world.way.service.remove(hangs.port)
             self.world.way.service.cut(hangs.port)
@@ -306,6 +328,6 @@ class Faults:
 ANYWHERE = ["kill idle same", "kill mid-call same", "restart", "forget", "outage"]
 SEVERAL = [
     "kill idle moved", "kill mid-call moved", "lag idle", "lag mid-call", "early", "roll told", "roll lagging",
-    "scale out", "scale in", "proxy", "proxies",
+    "scale out", "scale in", "flap", "proxy", "proxies",
 ]  # fmt: skip
 OURS = ["key", "peer"]

@@ -84,6 +84,7 @@ class Client:
         self.agents, self.base, self.ledger = agents, base, ledger
         self.rotations = lambda: 0  # how often the session key was rotated
         self.rotation = 0  # when its session opened
+        self.breaks = 0  # of its GET stream, since then
         self.random = random.Random(seed)
         self.lock = asyncio.Lock()
         self.epoch, self.number = 0, 0
@@ -141,7 +142,7 @@ class Client:
         end = time.monotonic() + OPEN_SECONDS
         while True:
             self.epoch, self.broken, self._closing = self.epoch + 1, False, None
-            self.rotation = self.rotations()
+            self.rotation, self.breaks = self.rotations(), 0
             self._opening = asyncio.get_running_loop().create_future()
             self.agents.order(do="open", client=self.name)
             try:

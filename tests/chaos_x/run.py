@@ -25,6 +25,7 @@ import traceback
 sys.dont_write_bytecode = True
 
 import kinds  # noqa: E402
+from clients import Client  # noqa: E402
 from faults import Faults  # noqa: E402
 from judge import KINDS, Verdict, judge  # noqa: E402
 from processes import Stage  # noqa: E402
@@ -50,21 +51,34 @@ async def play(arguments: argparse.Namespace, mode: str, kind: str, seed: int, c
         traffic += [asyncio.create_task(client.traffic(ends)) for client in world.clients]
         for name in schedule:
             await faults.play(name)
+            if arguments.streams:
+                await streams(world, f"after {name}")
             for task in traffic:
                 if task.done():
                     task.result()  # why a client's traffic ended
         ends.set()
         await asyncio.gather(*traffic)
-        deaf = await asyncio.gather(*(client.listens() for client in world.clients))
-        for client, hears in zip(world.clients, deaf, strict=True):
-            if not hears:
-                world.ledger.deaf.append((time.time(), f"{client.name} hears nothing on its GET stream"))
+        await streams(world, "at the end")
         return judge(world, faults.played)
     finally:
         for task in traffic:
             task.cancel()
         await asyncio.gather(*traffic, return_exceptions=True)
         await world.close()
+
+
+async def streams(world: World, when: str) -> None:
+    """Every client must hear what its server says outside of a call."""
+
+    async def listens(client: Client) -> None:
+        async with client.lock:
+            if not await client.listens():
+                text = f"{client.name} hears nothing on its GET stream {when}"
+                world.ledger.deaf.append((time.time(), text))
+                world.stage.story.tell(text)
+                client.broken = True  # a session anew, to see the next loss
+
+    await asyncio.gather(*(listens(client) for client in world.clients))
 
 
 async def run(arguments: argparse.Namespace, mode: str, kind: str, seed: int, count: int) -> Verdict | None:
@@ -141,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sessions", choices=["revive", "pin", "pass"], default="revive")
     parser.add_argument("--only", type=words, default=[], help="faults by name, such as 'kill idle same,peer'")
     parser.add_argument("--all-servers", action="store_true", help="every seed with every kind of server")
+    parser.add_argument("--streams", action="store_true", help="look at the GET streams after each fault; slower")
     parser.add_argument("--keep", action="store_true", help="keep the folders with logs and marks")
     found = parser.parse_args()
     if found.program is None:

@@ -6,11 +6,13 @@ they end, or until [`Service.cut`].
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 
 
 class Service:
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.port, self._tell = 0, tell
         self.ready: list[int] = []
         self._turn = 0
         self._pairs: dict[int, set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = {}
@@ -51,12 +53,22 @@ class Service:
             return
         pair = (writer, far_writer)
         self._pairs.setdefault(port, set()).add(pair)
-        await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer))
+        seen = {"client": 0.0, "replica": 0.0}
+        await asyncio.gather(
+            self._pipe(reader, far_writer, seen, "client"), self._pipe(far_reader, writer, seen, "replica")
+        )
         self._pairs[port].discard(pair)
+        if seen["ended"] == "replica" and seen["client"] > seen["replica"]:
+            late = (time.monotonic() - seen["client"]) * 1000
+            self._tell(f"replica at {port} closed a connection {late:.1f} ms after its client sent something")
 
-    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pipe(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: dict, whose: str
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
+                seen[whose] = time.monotonic()
                 writer.write(data)
                 await writer.drain()
+        seen.setdefault("ended", whose)
         writer.close()

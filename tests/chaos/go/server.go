@@ -24,17 +24,10 @@ type order struct {
 	Announce bool   `json:"announce"`
 }
 
-// counters of the sessions.
+// counters of the sessions. Counting and its mark are one step, so that the marks are in order.
 type counters struct {
 	sync.Mutex
 	values map[*mcp.ServerSession]int
-}
-
-func (counters *counters) next(session *mcp.ServerSession) int {
-	counters.Lock()
-	defer counters.Unlock()
-	counters.values[session]++
-	return counters.values[session]
 }
 
 // tools is the server without a transport. A session that has no id of its own, as over stdio, is called `name`.
@@ -58,21 +51,19 @@ func tools(pod, path, name string) (*mcp.Server, func(object)) {
 			if name == "" {
 				name = session.ID()
 			}
-			what := object{
-				"client": in.Client, "number": in.Number, "session": name, "counter": kept.next(session),
-			}
-			text, err := json.Marshal(struct {
-				Pod     string `json:"pod"`
-				Client  string `json:"client"`
-				Number  int    `json:"number"`
-				Session string `json:"session"`
-				Counter any    `json:"counter"`
-			}{pod, in.Client, in.Number, name, what["counter"]})
+			kept.Lock()
+			kept.values[session]++
+			counter := kept.values[session]
+			mark(object{
+				"step": "began", "client": in.Client, "number": in.Number, "session": name, "counter": counter,
+			})
+			kept.Unlock()
+			text, err := json.Marshal(object{
+				"pod": pod, "client": in.Client, "number": in.Number, "session": name, "counter": counter,
+			})
 			if err != nil {
 				return nil, nil, err
 			}
-			what["step"] = "began"
-			mark(what)
 			if in.Announce {
 				// Outside of a request's context: on the standalone stream. A log message would need a level first.
 				token := fmt.Sprintf("stream %s %d", in.Client, in.Number)

@@ -5,7 +5,6 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +45,8 @@ impl Marks {
 /// One for each session.
 struct Counting {
     marks: Arc<Marks>,
-    counter: AtomicU64,
+    /// Held while its mark is written, so that the marks are in order.
+    counter: Mutex<u64>,
 }
 
 impl ServerHandler for Counting {
@@ -74,14 +74,18 @@ impl ServerHandler for Counting {
         let parts = context.extensions.get::<Parts>();
         let session = parts.and_then(|parts| parts.headers.get("mcp-session-id"));
         let session = session.and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let counter = self.counter.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut what = json!({
-            "pod": self.marks.pod, "client": order.get("client"), "number": order.get("number"),
-            "session": session, "counter": counter,
-        });
-        let text = what.to_string();
-        what["step"] = json!("began");
-        self.marks.write(what).map_err(|error| fault(error.to_string()))?;
+        let text = {
+            let mut counter = self.counter.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            *counter += 1;
+            let mut what = json!({
+                "pod": self.marks.pod, "client": order.get("client"), "number": order.get("number"),
+                "session": session, "counter": *counter,
+            });
+            let text = what.to_string();
+            what["step"] = json!("began");
+            self.marks.write(what).map_err(|error| fault(error.to_string()))?;
+            text
+        };
         let word = |name: &str| order.get(name).and_then(Value::as_str).unwrap_or_default();
         if order.get("announce") == Some(&json!(true)) {
             let number = order.get("number").and_then(Value::as_u64).unwrap_or_default();
@@ -108,7 +112,7 @@ pub async fn serve(port: &str, pod: &str, path: &str) -> Result<(), Failure> {
     let sessions = Arc::new(sessions);
     let each = {
         let marks = marks.clone();
-        move || Ok(Counting { marks: marks.clone(), counter: AtomicU64::new(0) })
+        move || Ok(Counting { marks: marks.clone(), counter: Mutex::new(0) })
     };
     let service =
         StreamableHttpService::new(each, sessions.clone(), StreamableHttpServerConfig::default());
