@@ -7,6 +7,7 @@ server, or by the proxy that remembered it; and it never comes back to one that 
 import collections
 import dataclasses
 import json
+import re
 
 import kinds
 from clients import Call
@@ -24,14 +25,18 @@ class Verdict:
     told: int = 0
     slowest: float = 0.0  # of the answered calls that were under way
     slowest_after: float = 0.0  # of those that began in a fault
-    # When, and what.
-    faults: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+    slowest_fault: str = ""
+    # When, which client, and what.
+    faults: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
 
     def fault(self, kind: str, at: float, text: str) -> None:
+        client = next((word for word in text.replace("'", " ").split() if CLIENT.match(word)), "")
         self.counts[kind] += 1
-        self.faults.append((at, f"{kind}: {text}"))
+        self.faults.append((at, client.rstrip(":,"), f"{kind}: {text}"))
 
 
+# The name of a client's session in a text.
+CLIENT = re.compile(r"[a-z]+_\d+-\d+\.\d+\b")
 # In the order of the table. All must be 0 behind kagent-proxy.
 KINDS = [
     "session errors", "not opened", "executed twice", "unanswered", "late", "wrong answer",
@@ -104,8 +109,12 @@ def _under_way(faults: list[Fault], verdict: Verdict) -> None:
                 if took > BOUND_SECONDS:
                     verdict.fault("late", call.answered, f"{call}, {took:.2f} s after {fault.name}")
         for call in fault.after:
-            if call.outcome in ("result", "told"):
-                verdict.slowest_after = max(verdict.slowest_after, call.answered - call.began)
+            took = call.answered - call.began
+            if call.outcome in ("result", "told") and took > verdict.slowest_after:
+                verdict.slowest_after, verdict.slowest_fault = took, fault.name
+            # While no server runs there is nothing to answer with.
+            if call.outcome in ("result", "told") and took > BOUND_SECONDS and fault.name != "outage":
+                verdict.fault("late", call.answered, f"{call}, {took:.2f} s, begun in {fault.name}")
 
 
 def _sessions(world: World, verdict: Verdict) -> None:

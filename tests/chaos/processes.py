@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 
 # Between two looks at something that does not announce itself.
 LOOK_SECONDS = 0.01
+# How the lines of a story begin that are no client's.
+WORLD = ("fault", "pod", "endpoints", "replica")
 
 
 async def until(condition: Callable[[], object], seconds: float, what: str) -> object:
@@ -46,12 +48,13 @@ class Story:
     def tell(self, text: str, at: float | None = None) -> None:
         self.lines.append((time.time() if at is None else at, text))
 
-    def around(self, moments: list[float], before: float = 2.0, after: float = 1.0) -> list[str]:
-        """The lines near one of the moments, with the seconds since the run began."""
+    def around(self, moment: float, whose: str, before: float = 3.0, after: float = 0.5) -> list[str]:
+        """The lines near a moment that are about the world or one client, with the seconds since the run began."""
         lines = sorted(self.lines)
         start = lines[0][0] if lines else 0
-        near = [line for line in lines if any(m - before <= line[0] <= m + after for m in moments)]
-        return [f"{at - start:9.3f}  {text}" for at, text in near]
+        near = [line for line in lines if moment - before <= line[0] <= moment + after]
+        mine = [line for line in near if line[1].startswith(WORLD) or whose in line[1]]
+        return [f"{at - start:9.3f}  {text}" for at, text in mine]
 
 
 class Process:

@@ -35,8 +35,8 @@ from world import World  # noqa: E402
 # A fault takes one or two seconds where nothing hangs.
 SECONDS_EACH_FAULT = 45
 SECONDS_BESIDES = 180
-# Lines of the story that a failed run prints.
-STORY_LINES = 120
+# Lines of the story for one of its faults.
+STORY_LINES = 60
 
 
 async def play(arguments: argparse.Namespace, mode: str, kind: str, seed: int, count: int, stage: Stage) -> Verdict:
@@ -93,12 +93,14 @@ async def run(arguments: argparse.Namespace, mode: str, kind: str, seed: int, co
     except Exception as error:  # whatever it was, the seed was not run
         traceback.print_exc()
         print(f"not ok {name}: {type(error).__name__}: {error}", flush=True)
-        print("\n".join(stage.story.around([time.time()], 20)[-STORY_LINES:]))
+        print("\n".join(stage.story.around(time.time(), " ", 20)[-STORY_LINES:]))
         verdict = None
     else:
         losses = ", ".join(f"{verdict.counts[k]} {k}" for k in KINDS if verdict.counts[k]) or "nothing lost"
         good = mode != "proxy" or not verdict.faults
         took = f"slowest under way {verdict.slowest:.2f} s, after {verdict.slowest_after:.2f} s"
+        if verdict.slowest_fault:
+            took += f" ({verdict.slowest_fault})"
         what = f"{count} faults, {verdict.calls} calls, {verdict.told} told lost, {took}, {losses}"
         print(f"{'ok' if good else 'not ok'} {name}: {what} ({time.monotonic() - began:.0f} s)", flush=True)
         if not good:
@@ -114,12 +116,14 @@ async def run(arguments: argparse.Namespace, mode: str, kind: str, seed: int, co
 
 def report(arguments, mode: str, kind: str, seed: int, count: int, stage: Stage, verdict: Verdict) -> None:
     """What went wrong, what happened around it, and how to see it again."""
-    for _, text in verdict.faults[:20]:
+    for _, _, text in verdict.faults[:20]:
         print(f"#   {text}")
     if len(verdict.faults) > 20:
         print(f"#   and {len(verdict.faults) - 20} more")
-    lines = stage.story.around([at for at, _ in sorted(verdict.faults)[:5]])
-    print("\n".join(f"#     {line}" for line in lines[:STORY_LINES]))
+    for at, client, text in sorted(verdict.faults)[:4]:
+        print(f"#   around {text[:80]}")
+        for line in stage.story.around(at, client or "nobody")[-STORY_LINES:]:
+            print(f"#     {line[:240]}")
     words = f"--mode {mode} --servers {kind} --clients {','.join(arguments.clients)} --seeds {seed}"
     print(f"# again: tests/chaos/run.py {arguments.program} {words} --faults {count}", flush=True)
 

@@ -177,9 +177,12 @@ class Kagent(Proxies):
 
     def __init__(self, stage: Stage, program: str, sessions: str) -> None:
         super().__init__(stage, program, sessions)
-        self.keys = [stage.folder / f"session-key-{number}" for number in range(KEYS)]
+        self.secret = stage.folder / "session-keys"
+        self.secret.mkdir()
+        self.keys = [self.secret / f"key-{number}" for number in range(KEYS)]
+        self._write([new_key() for _ in self.keys])
         for key in self.keys:
-            key.write_text(new_key())
+            key.symlink_to(f"..data/{key.name}")
         self.knows_sessions = self._knows_sessions()
 
     def _config(self, replica: Replica) -> dict:
@@ -244,17 +247,21 @@ class Kagent(Proxies):
 
     async def rotate(self) -> None:
         """A new key: first it can be opened everywhere, then it seals. The oldest one goes."""
-        texts = [key.read_text() for key in self.keys]
-        await self._write([texts[0], new_key(), *texts[1:-1]])
-        texts = [key.read_text() for key in self.keys]
-        await self._write([texts[1], texts[0], *texts[2:]])
+        for order in ((0, None, *range(1, KEYS - 1)), (1, 0, *range(2, KEYS))):
+            texts = [key.read_text() for key in self.keys]
+            self._write([new_key() if number is None else texts[number] for number in order])
+            # The proxy does not show its keys, so there is nothing to wait for: three rounds of `reloadEvery`.
+            await asyncio.sleep(0.3)
 
-    async def _write(self, texts: list[str]) -> None:
+    def _write(self, texts: list[str]) -> None:
+        """All keys at once, as a kubelet does with a Secret."""
+        folder = self.secret / f"..{secrets.token_hex(4)}"
+        folder.mkdir()
         for key, text in zip(self.keys, texts, strict=True):
-            replace(key, text)
-        # The proxy does not show its keys. A change of the endpoints' order is read after the files were:
-        # both are looked at in the same round.
-        await asyncio.sleep(0.3)  # three rounds of `reloadEvery`
+            (folder / key.name).write_text(text)
+        link = self.secret / "..new"
+        link.symlink_to(folder.name)
+        link.rename(self.secret / "..data")
 
 
 def new_key() -> str:
