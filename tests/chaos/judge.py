@@ -72,7 +72,7 @@ def _clients(world: World, verdict: Verdict) -> None:
         if call.outcome == "error":
             verdict.fault("session errors", call.answered, f"{call}, {call.text}")
         elif call.outcome in ("unanswered", ""):
-            verdict.fault("unanswered", call.answered or call.began, f"{call}, {call.text}")
+            verdict.fault("unanswered", call.began, f"{call}, {call.text}")
         elif call.outcome == "told":
             verdict.told += 1
             if not _may_be_lost(world, call):

@@ -48,7 +48,7 @@ class Story:
     def tell(self, text: str, at: float | None = None) -> None:
         self.lines.append((time.time() if at is None else at, text))
 
-    def around(self, moment: float, whose: str, before: float = 3.0, after: float = 0.5) -> list[str]:
+    def around(self, moment: float, whose: str, before: float = 3.0, after: float = 1.0) -> list[str]:
         """The lines near a moment that are about the world or one client, with the seconds since the run began."""
         lines = sorted(self.lines)
         start = lines[0][0] if lines else 0

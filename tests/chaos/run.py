@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sessions under faults: real clients and servers, a schedule of faults from a seed, and what was lost at the end.
 
-Usage: run.py PROGRAM [--seeds 1,2,3] [--faults N] [--mode proxy,direct,nginx,envoy] [--servers KIND,...]
+Usage: run.py PROGRAM [--seeds 1,2,...] [--faults N] [--mode proxy,direct,nginx,envoy] [--servers KIND,...]
 [--clients KIND,...] [--sessions revive|pin|pass]. README.md beside says what happens. A seed is run with the next
 kind of server each time, or with all of them by `--all-servers`. Prints a line for each run, a table of what each
 way lost, and `N passed, N failed`: behind the proxy nothing may be lost, the others only have to end.
@@ -24,6 +24,7 @@ import traceback
 
 sys.dont_write_bytecode = True
 
+import judge_test  # noqa: E402
 import kinds  # noqa: E402
 from clients import Client  # noqa: E402
 from faults import Faults  # noqa: E402
@@ -120,7 +121,9 @@ def report(arguments, mode: str, kind: str, seed: int, count: int, stage: Stage,
         print(f"#   {text}")
     if len(verdict.faults) > 20:
         print(f"#   and {len(verdict.faults) - 20} more")
-    for at, client, text in sorted(verdict.faults)[:4]:
+    # The first of each kind.
+    firsts = {text.partition(":")[0]: (at, client, text) for at, client, text in sorted(verdict.faults, reverse=True)}
+    for at, client, text in firsts.values():
         print(f"#   around {text[:80]}")
         for line in stage.story.around(at, client or "nobody")[-STORY_LINES:]:
             print(f"#     {line[:240]}")
@@ -150,12 +153,12 @@ def words(text: str) -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", nargs="?", default=os.environ.get("KAGENT_PROXY_CHAOS_PROGRAM"))
-    parser.add_argument("--seeds", type=words, default=["1", "2", "3"])
-    parser.add_argument("--faults", type=int, default=54, help="of the whole run, shared by its seeds")
+    parser.add_argument("--seeds", type=words, default=list("1234567"))
+    parser.add_argument("--faults", type=int, default=70, help="of the whole run, shared by its seeds")
     parser.add_argument("--mode", type=words, default=["proxy"])
     parser.add_argument("--servers", type=words, default=kinds.SERVERS)
     parser.add_argument("--clients", type=words, default=kinds.AGENTS)
-    parser.add_argument("--each", type=int, default=3, help="clients of each kind")
+    parser.add_argument("--each", type=int, default=1, help="clients of each kind")
     parser.add_argument("--sessions", choices=["revive", "pin", "pass"], default="revive")
     parser.add_argument("--only", type=words, default=[], help="faults by name, such as 'kill idle same,peer'")
     parser.add_argument("--all-servers", action="store_true", help="every seed with every kind of server")
@@ -179,7 +182,9 @@ async def main() -> int:
         pairs = [(seed, kind) for seed in seeds for kind in asked.servers]
     count = max(1, -(-asked.faults // len(pairs)))
     found: dict[str, list[Verdict]] = {mode: [] for mode in asked.mode}
-    passed = failed = 0
+    wrong = judge_test.faults()
+    print("\n".join(f"not ok the judge, {text}" for text in wrong) or "ok the judge finds each loss")
+    passed, failed = int(not wrong), len(wrong)
     for seed, kind in pairs:
         for mode in asked.mode:
             verdict = await run(asked, mode, kind, seed, count)
