@@ -93,6 +93,7 @@ class Client:
         self._calls: dict[int, tuple[Call, asyncio.Future]] = {}
         self._closing: asyncio.Future | None = None
         self._heard: set[str] = set()
+        self._ponged = asyncio.Event()
         agents.clients[base] = self
 
     @property
@@ -115,6 +116,8 @@ class Client:
                 self.broken = self.broken or call.outcome in ("error", "unanswered")
                 self._tell(f"{call}: {call.outcome} {call.text}", at)
                 done.set_result(call)
+        elif what == "pong":
+            self._ponged.set()
         elif what == "heard":
             self._heard.add(event["text"])
         elif what in ("opened", "refused") and self._opening.done():
@@ -194,6 +197,14 @@ class Client:
             call.outcome, call.text, call.answered = "unanswered", "its client does not answer", time.time()
             self.broken = True
             return call
+
+    async def awake(self) -> None:
+        """Waits until its process has seen what its sockets have, such as their end."""
+        for _ in range(2):  # what is there at once may be seen in any order
+            self._ponged.clear()
+            self.agents.order(do="ping", client=self.name)
+            async with asyncio.timeout(LIMIT_SECONDS):
+                await self._ponged.wait()
 
     async def whole(self) -> None:
         """Sees to it that there is a session that works."""

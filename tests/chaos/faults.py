@@ -258,6 +258,11 @@ class Faults:
         for client in self.world.clients:
             client.breaks += 1
 
+    async def _seen(self, port: int) -> None:
+        """A client that sends just when its connection ends loses that call, whoever is at the other side."""
+        await self.world.way.service.gone(port)
+        await asyncio.gather(*(client.awake() for client in self.world.clients))
+
     async def proxy(self, fault: Fault) -> None:
         """A replica of the proxy dies while clients are idle but for their GET streams."""
         replica = self.random.choice(self.world.way.replicas)
@@ -266,6 +271,7 @@ class Faults:
             clients = [client for client in self.world.clients if not client.broken]
             self._now(fault)
             await replica.kill()
+            await self._seen(replica.port)
             self.world.replica_losses.append((fault.at, time.time()))
             back = asyncio.create_task(replica.start())
             await self._burst(fault, clients)
@@ -311,6 +317,7 @@ class Faults:
             self.world.way.service.remove(hangs.port)
             self.world.way.service.cut(hangs.port)
             hangs.process.send(signal.SIGSTOP)
+            await self._seen(hangs.port)
             try:
                 self._now(fault)
                 await victim.kill()

@@ -133,7 +133,7 @@ class Proxies:
 
     def __init__(self, stage: Stage, program: str, sessions: str) -> None:
         self.stage, self.program, self.sessions = stage, program, sessions
-        self.service = Service(stage.story.tell)
+        self.service = Service(stage, stage.story.tell)
         self.ports: list[int] = []
         self.replicas = [Replica(self, number) for number in (0, 1)]
 

@@ -90,6 +90,8 @@ async def serve(connect: Callable, ask: Callable) -> None:
             clients[name] = Client(name, connect, ask)
         elif order["do"] == "close":
             clients[name].closing.set()
+        elif order["do"] == "ping":
+            say(client=name, event="pong")
         else:
             clients[name].call(order)
     for client in clients.values():

@@ -48,6 +48,8 @@ func follow(url, host string) {
 			go clients[what.Client].live(url, host)
 		case "close":
 			go clients[what.Client].close()
+		case "ping":
+			say(object{"client": what.Client, "event": "pong"})
 		default:
 			go clients[what.Client].answer(what)
 		}

@@ -84,6 +84,7 @@ const clients = new Map();
 for await (const line of createInterface({ input: process.stdin })) {
   const order = JSON.parse(line);
   if (order.do === 'open') clients.set(order.client, new One(order.client));
+  else if (order.do === 'ping') setImmediate(() => say({ client: order.client, event: 'pong' }));
   else if (order.do === 'close') clients.get(order.client).close();
   else clients.get(order.client).answer(order);
 }
