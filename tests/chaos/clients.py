@@ -92,7 +92,7 @@ class Client:
         self._opening: asyncio.Future | None = None
         self._calls: dict[int, tuple[Call, asyncio.Future]] = {}
         self._closing: asyncio.Future | None = None
-        self._heard: set[str] = set()
+        self.heard: set[str] = set()
         self._ponged = asyncio.Event()
         agents.clients[base] = self
 
@@ -119,7 +119,7 @@ class Client:
         elif what == "pong":
             self._ponged.set()
         elif what == "heard":
-            self._heard.add(event["text"])
+            self.heard.add(event["text"])
         elif what in ("opened", "refused") and self._opening.done():
             pass  # too late
         elif what == "opened":
@@ -144,19 +144,7 @@ class Client:
         """A new session, whatever became of the one before; tried until there is one."""
         end = time.monotonic() + OPEN_SECONDS
         while True:
-            self.epoch, self.broken, self._closing = self.epoch + 1, False, None
-            self.rotation, self.breaks = self.rotations(), 0
-            self._opening = asyncio.get_running_loop().create_future()
-            self.agents.order(do="open", client=self.name)
-            try:
-                async with asyncio.timeout(LIMIT_SECONDS):
-                    opened = await self._opening
-            except TimeoutError:
-                opened = False
-                text = f"{self.name}: initialize has no answer within {LIMIT_SECONDS} s"
-                self.ledger.refused.append((time.time(), text))
-                self._tell(text)
-                self.agents.order(do="close", client=self.name)
+            opened = await self.connect()
             if opened and (await self.call()).outcome not in ("error", "unanswered"):
                 return
             if opened:
@@ -164,6 +152,22 @@ class Client:
             if time.monotonic() > end:
                 raise RuntimeError(f"{self.name} gets no session within {OPEN_SECONDS} s")
             await asyncio.sleep(0.1)  # the pace of a client that asks again
+
+    async def connect(self) -> bool:
+        """Asks once for a new session, and says whether there is one."""
+        self.epoch, self.broken, self._closing = self.epoch + 1, False, None
+        self.rotation, self.breaks = self.rotations(), 0
+        self._opening = asyncio.get_running_loop().create_future()
+        self.agents.order(do="open", client=self.name)
+        try:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                return await self._opening
+        except TimeoutError:
+            text = f"{self.name}: initialize has no answer within {LIMIT_SECONDS} s"
+            self.ledger.refused.append((time.time(), text))
+            self._tell(text)
+            self.agents.order(do="close", client=self.name)
+            return False
 
     async def close(self) -> None:
         """Ends the session, as a client that is done with it."""
@@ -243,7 +247,7 @@ class Client:
             word = f"stream {call.client} {call.number}"
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
-                    while word not in self._heard:
+                    while word not in self.heard:
                         await asyncio.sleep(0.01)  # between two looks
                     return True
         return False
