@@ -6,8 +6,8 @@ Usage: run.py PROGRAM [--seeds 1,2,...] [--faults N] [--mode proxy,direct,nginx,
 kind of server each time, or with all of them by `--all-servers`. Prints a line for each run, a table of what each
 way lost, and `N passed, N failed`: behind the proxy nothing may be lost, the others only have to end.
 
-`--sessions pass` shows that the run can fail; so does a PROGRAM with a fault of its own, which
-KAGENT_PROXY_CHAOS_PROGRAM may name too.
+`--sessions pass --expect "session errors"` shows that the run can fail, as does a PROGRAM with a fault of its own, such
+as repeats.py. KAGENT_PROXY_CHAOS_PROGRAM may name PROGRAM too.
 """
 
 import argparse
@@ -98,7 +98,7 @@ async def run(arguments: argparse.Namespace, mode: str, kind: str, seed: int, co
         verdict = None
     else:
         losses = ", ".join(f"{verdict.counts[k]} {k}" for k in KINDS if verdict.counts[k]) or "nothing lost"
-        good = mode != "proxy" or not verdict.faults
+        good = is_good(arguments, mode, verdict)
         took = f"slowest under way {verdict.slowest:.2f} s, after {verdict.slowest_after:.2f} s"
         if verdict.slowest_fault:
             took += f" ({verdict.slowest_fault})"
@@ -113,6 +113,13 @@ async def run(arguments: argparse.Namespace, mode: str, kind: str, seed: int, co
         else:
             shutil.rmtree(folder, ignore_errors=True)
     return verdict
+
+
+def is_good(arguments: argparse.Namespace, mode: str, verdict: Verdict | None) -> bool:
+    """Whether a run ended as it must."""
+    if verdict is None or mode != "proxy":
+        return verdict is not None
+    return verdict.counts[arguments.expect] > 0 if arguments.expect else not verdict.faults
 
 
 def report(arguments, mode: str, kind: str, seed: int, count: int, stage: Stage, verdict: Verdict) -> None:
@@ -161,6 +168,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--each", type=int, default=1, help="clients of each kind")
     parser.add_argument("--sessions", choices=["revive", "pin", "pass"], default="revive")
     parser.add_argument("--only", type=words, default=[], help="faults by name, such as 'kill idle same,peer'")
+    parser.add_argument("--expect", choices=KINDS, help="the loss that a PROGRAM with a fault must have")
     parser.add_argument("--all-servers", action="store_true", help="every seed with every kind of server")
     parser.add_argument("--streams", action="store_true", help="look at the GET streams after each fault; slower")
     parser.add_argument("--keep", action="store_true", help="keep the folders with logs and marks")
@@ -188,10 +196,8 @@ async def main() -> int:
     for seed, kind in pairs:
         for mode in asked.mode:
             verdict = await run(asked, mode, kind, seed, count)
-            if verdict is None or (mode == "proxy" and verdict.faults):
-                failed += 1
-            else:
-                passed += 1
+            good = is_good(asked, mode, verdict)
+            passed, failed = passed + good, failed + (not good)
             if verdict is not None:
                 found[mode].append(verdict)
     table(found)
