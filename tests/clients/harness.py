@@ -70,16 +70,17 @@ def python(name: str) -> str:
     return str(_made(f"python-{name}", [pins], make) / "bin" / "python")
 
 
-def go(folder: str) -> str:
-    """The program built from a Go module; its `go.sum` pins every dependency."""
+def go(folder: str | pathlib.Path, modfile: str = "go.mod") -> str:
+    """The program built from a Go module; the modfile and its `.sum` pin every dependency."""
     source = HERE / folder
-    files = sorted(source.glob("*.go")) + [source / "go.mod", source / "go.sum"]
+    files = sorted(source.glob("*.go")) + [source / modfile, (source / modfile).with_suffix(".sum")]
 
     def make(place: pathlib.Path) -> None:
         place.mkdir()
-        install(["go", "build", "-mod=readonly", "-o", place / "program", "."], cwd=source)
+        options = ["-mod=readonly", f"-modfile={modfile}", "-o", place / "program"]
+        install(["go", "build", *options, "."], cwd=source)
 
-    return str(_made(f"go-{folder}", files, make) / "program")
+    return str(_made(f"go-{source.name}", files, make) / "program")
 
 
 def rust(folder: str) -> str:
@@ -96,7 +97,7 @@ def rust(folder: str) -> str:
     return str(_made(f"rust-{folder}", files, make) / "program")
 
 
-def node(folder: str) -> pathlib.Path:
+def node(folder: str | pathlib.Path) -> pathlib.Path:
     """A folder with the module's scripts, and what its `package-lock.json` pins installed beside them."""
     source = HERE / folder
     lock = [source / "package.json", source / "package-lock.json"]
@@ -108,7 +109,7 @@ def node(folder: str) -> pathlib.Path:
             shutil.copy(file, place)
         install(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=place)
 
-    return _made(f"node-{folder}", files, make)
+    return _made(f"node-{source.name}", files, make)
 
 
 # === processes ===

@@ -1,4 +1,4 @@
-//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`.
+//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`; and a server of the chaos runs.
 //!
 //! A client sends HOST as x-kagent-host and prints what it saw as one JSON object. Nothing here knows whether
 //! a proxy stands between.
@@ -20,6 +20,8 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ClientHandler, ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt};
 use serde_json::{Value, json};
+
+mod chaos;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -132,11 +134,12 @@ async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["server", port] => serve(port).await,
+        ["chaos", port, pod, marks] => chaos::serve(port, pod, marks).await,
         ["client", url, host] => {
             let seen = tokio::time::timeout(Duration::from_secs(45), call(url, host)).await??;
             println!("{seen}");
             Ok(())
         }
-        _ => Err("program server PORT | program client URL HOST".into()),
+        _ => Err("server PORT | client URL HOST | chaos PORT POD MARKS".into()),
     }
 }
