@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The price of one exchange through the real program, in instructions and in allocations: with few headers,
-and with those that httpx sends for kagent's Python agents, which take other paths through a proxy.
+with those that httpx sends for kagent's Python agents, which take other paths through a proxy, and in a session
+that the proxy looks after.
 
 Usage: gate.py PATH_OF_KAGENT_PROXY [--write] [--top]. Needs valgrind. The program serves twice under
 callgrind, many requests and few; the difference is what a request costs, without the start. Compares
@@ -33,26 +34,40 @@ HEAD = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
         b"content-length: %d\r\n" % len(BODY))
 HTTPX = (b"accept-encoding: gzip, deflate, br, zstd\r\nconnection: keep-alive\r\n"
          b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n")
-POSTS = {"": HEAD + b"\r\n" + BODY, "httpx ": HEAD + HTTPX + b"\r\n" + BODY}
+POSTS = {"": HEAD + b"\r\n" + BODY, "httpx ": HEAD + HTTPX + b"\r\n" + BODY, "session ": HEAD + b"\r\n" + BODY}
+# As the Python SDK 1.x begins a session.
+INITIALIZE = json.dumps({"method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+    "clientInfo": {"name": "mcp", "version": "0.1.0"}}, "jsonrpc": "2.0", "id": 0}).encode()
+OPENING = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
+           b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(INITIALIZE)) + INITIALIZE
 # jemalloc's entries: each call is one allocation or one that grows.
 ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
 
 
-def message(sock: socket.socket) -> bool:
+def message(sock: socket.socket) -> bytes:
+    """A whole message; empty at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = sock.recv(65536)
         if not more:
-            return False
+            return b""
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
     while len(body) < length:
         body += sock.recv(65536)
-    return True
+    return head + b"\r\n\r\n" + body
 
 
-def serve(program: str, post: bytes, requests: int, out: pathlib.Path, backend_port: int) -> None:
+def in_session(client: socket.socket, post: bytes) -> bytes:
+    """The same request in a session that begins now."""
+    client.sendall(OPENING)
+    token = re.search(rb"(?i)mcp-session-id: *(\S+)", message(client))
+    assert token and token[1].startswith(b"kp1."), "no session has begun"
+    return post.replace(b"0123456789abcdef", token[1])
+
+
+def serve(program: str, name: str, post: bytes, requests: int, out: pathlib.Path, backend_port: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -73,6 +88,8 @@ def serve(program: str, post: bytes, requests: int, out: pathlib.Path, backend_p
                 time.sleep(0.1)  # valgrind starts slowly; the port opens when it is ready
         client.settimeout(30)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if name == "session ":
+            post = in_session(client, post)
         for _ in range(requests):
             client.sendall(post)
             assert message(client), "the proxy closed the connection"
@@ -147,7 +164,7 @@ def measure(program: str, name: str, post: bytes, backend_port: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for requests in (FEW, MANY):
             out = pathlib.Path(folder) / f"{requests}.out"
-            serve(program, post, requests, out, backend_port)
+            serve(program, name, post, requests, out, backend_port)
             results.append(read(out))
     (few, own_few, calls_few), (many, own_many, calls_many) = results
     between = MANY - FEW
@@ -175,9 +192,10 @@ def backend(listener: socket.socket) -> None:
 def answer(sock: socket.socket) -> None:
     whole = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
              b"content-length: %d\r\n\r\n" % len(ANSWER)) + ANSWER
+    begun = whole.replace(b"content-type", b"mcp-session-id: 1868a90c1f7e4a5c8d7b2c3d4e5f6071\r\ncontent-type", 1)
     with sock:
-        while message(sock):
-            sock.sendall(whole)
+        while asked := message(sock):
+            sock.sendall(begun if b'"initialize"' in asked else whole)
 
 
 main()
