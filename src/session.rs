@@ -6,14 +6,15 @@
 pub mod homes;
 pub mod keys;
 pub mod letter;
+mod opened;
 pub mod peers;
 pub mod replicas;
 pub mod token;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -25,8 +26,9 @@ use crate::telemetry::peers::PeerMetrics;
 use crate::upstream::EndpointId;
 use homes::{Home, Homes};
 use keys::{BadKey, Keyring};
+use opened::Opened;
 use peers::Peers;
-use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId};
+use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,8 @@ pub enum KeyFault {
 #[derive(Debug)]
 pub struct Sessions {
     keys: ArcSwap<Keyring>,
+    /// What tokens hold that were opened lately: opening one costs as much as a tenth of a request.
+    opened: Opened,
     /// Where revived ones live.
     pub homes: Homes,
     max_age: Duration,
@@ -56,6 +60,8 @@ pub struct Sessions {
     named: Vec<String>,
     /// Others may have come.
     new_peers: Notify,
+    /// Those that have come and were told nothing yet.
+    untold: Mutex<Vec<SocketAddr>>,
     counts: PeerMetrics,
     /// Every replica has a key of its own, so that a token would mean nothing to the others.
     split: AtomicBool,
@@ -67,7 +73,7 @@ pub struct Ticket {
     /// Of its token.
     pub id: TokenId,
     /// What the token says.
-    pub session: Session,
+    pub session: Arc<Session>,
     /// Where it lives now.
     pub home: Home,
 }
@@ -119,12 +125,14 @@ impl Sessions {
     pub fn new(config: &SessionsConfig, counts: PeerMetrics) -> Result<Self, KeyFault> {
         Ok(Self {
             keys: ArcSwap::from_pointee(read_keys(config)?),
+            opened: Opened::default(),
             homes: Homes::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),
             named: config.peers.clone(),
             new_peers: Notify::new(),
+            untold: Mutex::default(),
             counts,
             split: AtomicBool::new(false),
         })
@@ -165,6 +173,8 @@ impl Sessions {
     pub fn renew(&self, config: &SessionsConfig) -> Result<(), KeyFault> {
         if !config.key_files.is_empty() {
             self.keys.store(Arc::new(read_keys(config)?));
+            // What a key that is gone has sealed is no session any more.
+            self.opened.clear();
         }
         Ok(())
     }
@@ -198,7 +208,13 @@ impl Sessions {
         host: &str,
         caller: Option<(&str, &str)>,
     ) -> Admission {
-        let (session, id) = match Session::open(&self.keys.load(), host, token.as_bytes()) {
+        if !looks_like_one(token.as_bytes()) {
+            return Admission::Foreign;
+        }
+        let opened = self
+            .opened
+            .get(token, host, || Session::open(&self.keys.load(), host, token.as_bytes()));
+        let (session, id) = match opened {
             Ok(opened) => opened,
             Err(NoToken::Foreign) => return Admission::Foreign,
             Err(NoToken::Bad(why)) => return Admission::Refused(why),

@@ -3,6 +3,9 @@
 //!
 //! Pure: bytes and words in, words out. Knows no request's way and no connection.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
 /// Requests that change nothing, so that sending one twice does no harm (MCP 2025-11-25, "Server Features"). An
@@ -100,9 +103,8 @@ pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initia
 /// messages that have the word.
 #[must_use]
 pub fn may_be_initialize(start: &[u8]) -> bool {
-    const WORD: &[u8] = b"\"initialize\"";
-    let start = start.get(..256).unwrap_or(start);
-    memchr::memchr_iter(b'"', start).any(|at| start.get(at..).is_some_and(|s| s.starts_with(WORD)))
+    static WORD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"initialize\""));
+    WORD.find(start.get(..256).unwrap_or(start)).is_some()
 }
 
 /// What became of an `initialize`.
@@ -245,6 +247,16 @@ mod tests {
         assert_eq!(initialize_params(initialize("a", &params).as_bytes()), Some(params));
         for other in ["", "[]", r#"{"method":"ping","params":{}}"#, r#"{"method":"initialize"}"#] {
             assert_eq!(initialize_params(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_initialize_is_seen_at_once() {
+        let start = initialize("a", "{}");
+        assert!(may_be_initialize(start.as_bytes()));
+        for other in ["", "initialize", r#"{"method":"tools/call"}"#, r#"{"method":"initialized"}"#]
+        {
+            assert!(!may_be_initialize(other.as_bytes()), "{other}");
         }
     }
 

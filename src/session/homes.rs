@@ -15,7 +15,7 @@ use super::token::TokenId;
 use crate::upstream::EndpointId;
 
 /// How long a claim holds that is not renewed: its replica may have died.
-pub const CLAIM: Duration = Duration::from_secs(3);
+pub const CLAIM: Duration = Duration::from_millis(1500);
 /// Sessions that are remembered at once; one takes about 400 bytes.
 pub const MAX_HOMES: usize = 20_000;
 
@@ -73,6 +73,14 @@ impl Homes {
         slot
     }
 
+    /// Those that moved and were used last, at most so many.
+    #[must_use]
+    pub fn latest(&self, most: usize) -> Vec<(TokenId, Home)> {
+        let slots = self.lock();
+        let moved = slots.iter().rev().filter_map(|(token, slot)| Some((*token, slot.home()?)));
+        moved.take(most).collect()
+    }
+
     /// It has ended.
     pub fn forget(&self, token: TokenId) {
         self.lock().remove(&token);
@@ -105,10 +113,10 @@ impl Slot {
         self.home.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether this replica may begin it anew: nobody else is about to.
-    pub fn claim(&self, replica: u64, now: Instant) -> bool {
+    /// Whether this replica may begin it anew: nobody else is about to that is `alive`.
+    pub fn claim(&self, replica: u64, now: Instant, alive: impl FnOnce(u64) -> bool) -> bool {
         let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        if claimed.is_some_and(|(who, until)| who != replica && now < until) {
+        if claimed.is_some_and(|(who, until)| who != replica && now < until && alive(who)) {
             return false;
         }
         *claimed = Some((replica, now + CLAIM));
@@ -171,12 +179,17 @@ mod tests {
         assert_eq!((homes.of(b), homes.len()), (None, 2), "the one that was not");
         let now = Instant::now();
         let slot = homes.slot(c);
-        assert!(slot.claim(1, now) && slot.claim(1, now) && !slot.claim(2, now));
-        assert!(slot.claim(2, now + CLAIM), "nobody renewed it");
+        let claim = |replica, now| slot.claim(replica, now, |_| true);
+        assert!(claim(1, now) && claim(1, now) && !claim(2, now));
+        assert!(claim(2, now + CLAIM), "nobody renewed it");
         slot.release(1);
-        assert!(!slot.claim(1, now + CLAIM), "it is another's");
-        slot.release(2);
-        assert!(slot.claim(1, now));
+        assert!(!claim(1, now + CLAIM), "it is another's");
+        assert!(slot.claim(1, now + CLAIM, |_| false), "who does not answer has no claim");
+        slot.release(1);
+        assert!(claim(2, now));
+        let known = homes.latest(9);
+        assert_eq!(known, [(c, home(3, 1)), (a, home(2, 6))], "the last one first");
+        assert_eq!(homes.latest(1).len(), 1);
         homes.forget(a);
         assert_eq!((homes.of(a), homes.of(c)), (None, Some(home(3, 1))));
     }

@@ -32,6 +32,8 @@ pub enum Ask {
     Claim(TokenId, u64),
     /// It lives here now.
     Moved(TokenId, WireHome),
+    /// These live there: for one that was not there to hear it.
+    Know(Vec<(TokenId, WireHome)>),
     /// I have not begun it.
     Release(TokenId),
 }

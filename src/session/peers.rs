@@ -40,6 +40,17 @@ struct Peer {
     idle: Vec<SendRequest<Empty<Bytes>>>,
 }
 
+/// What is new of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing.
+    None,
+    /// It answers, and did not before; or it is another one.
+    Came,
+    /// It does not answer any more.
+    Silent,
+}
+
 // === impl Peers ===
 
 impl Peers {
@@ -73,15 +84,19 @@ impl Peers {
         self.lock().values().any(|peer| peer.id == Some(id))
     }
 
-    /// This one calls itself so; `None` is that it does not answer. Whether it has fallen silent by this.
-    pub fn heard(&self, address: SocketAddr, id: Option<u64>) -> bool {
+    /// This one calls itself so; `None` is that it does not answer. Returns what that changes.
+    pub fn heard(&self, address: SocketAddr, id: Option<u64>) -> News {
         let mut peers = self.lock();
-        let Some(peer) = peers.get_mut(&address) else { return false };
+        let Some(peer) = peers.get_mut(&address) else { return News::None };
         let before = std::mem::replace(&mut peer.id, id);
         if id.is_none() {
             peer.idle.clear();
         }
-        before.is_some() && id.is_none()
+        match (before, id) {
+            (Some(_), None) => News::Silent,
+            (before, Some(_)) if before != id => News::Came,
+            _ => News::None,
+        }
     }
 
     /// Gives it a sealed letter; its sealed answer, if it comes in time.
@@ -177,12 +192,16 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         peers.set([a, b]);
         assert_eq!(peers.alive(9), []);
-        assert!(!peers.heard(a, Some(1)) && !peers.heard(b, Some(9)) && !peers.heard(c, Some(3)));
+        assert_eq!(peers.heard(a, Some(1)), News::Came);
+        assert_eq!(peers.heard(a, Some(1)), News::None);
+        assert_eq!((peers.heard(b, Some(9)), peers.heard(c, Some(3))), (News::Came, News::None));
         assert!(peers.is_alive(1) && !peers.is_alive(3));
         assert_eq!(peers.alive(9), [(1, a)]);
+        assert_eq!(peers.heard(a, Some(4)), News::Came, "it was started again");
+        peers.heard(a, Some(1));
         peers.set([a, c]);
         assert_eq!(peers.alive(9), [(1, a)], "what is known stays");
-        assert!(peers.heard(a, None) && !peers.heard(a, None), "silent once");
+        assert_eq!((peers.heard(a, None), peers.heard(a, None)), (News::Silent, News::None));
         assert_eq!(peers.alive(9), []);
         assert_eq!(peers.addresses(), [a, c]);
     }

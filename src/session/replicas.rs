@@ -3,7 +3,8 @@
 //! Before a session begins anew its replica asks all others whether they know of a newer home, and the one that the
 //! token chooses whether nobody else is about to begin it. Afterwards it tells everybody. Knows no request.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,12 +13,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::homes::Home;
 use super::letter::{Ask, Letter, Say};
-use super::peers::owner;
+use super::peers::{News, owner};
 use super::token::TokenId;
 use super::{Sessions, now};
 
 /// How often it is renewed.
-const RENEW: Duration = Duration::from_secs(1);
+const RENEW: Duration = Duration::from_millis(400);
+/// How many homes a replica is told that has just come, and how many in one letter.
+const TOLD: usize = 5000;
+const IN_ONE: usize = 100;
 /// How often the other replicas are greeted.
 const GREET: Duration = Duration::from_secs(2);
 
@@ -46,7 +50,7 @@ impl Sessions {
         let peers = self.peers.alive(self.own);
         let everybody = peers.iter().map(|(id, _)| *id).chain([self.own]);
         let chosen = owner(token.0, everybody).unwrap_or(self.own);
-        if chosen == self.own && !self.homes.slot(token).claim(self.own, Instant::now()) {
+        if chosen == self.own && !self.may_claim(token, self.own) {
             return Settled::Busy;
         }
         let since = known.since;
@@ -83,7 +87,7 @@ impl Sessions {
         let renewing = AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(RENEW).await;
-                sessions.homes.slot(token).claim(sessions.own, Instant::now());
+                let _still_ours = sessions.may_claim(token, sessions.own);
                 sessions.tell(Ask::Claim(token, u64::MAX)).await;
             }
         }));
@@ -114,13 +118,21 @@ impl Sessions {
             },
             Ask::Claim(token, since) => match newer(token, since) {
                 Some(home) => Say::Home((&home).into()),
-                None if self.homes.slot(token).claim(letter.from, Instant::now()) => Say::Nothing,
+                None if self.may_claim(token, letter.from) => Say::Nothing,
                 None => Say::Busy,
             },
             Ask::Moved(token, home) => {
                 let slot = self.homes.slot(token);
                 slot.moved(home.home()?);
                 slot.release(letter.from);
+                Say::Noted
+            }
+            Ask::Know(homes) => {
+                let known =
+                    homes.into_iter().filter_map(|(token, home)| Some((token, home.home()?)));
+                for (token, home) in known {
+                    self.homes.slot(token).moved(home);
+                }
                 Say::Noted
             }
             Ask::Release(token) => {
@@ -145,7 +157,32 @@ impl Sessions {
             let addresses = self.peers.addresses();
             join_all(addresses.iter().map(|address| self.ask(*address, Ask::Hello))).await;
             self.counts.alive(self.peers.alive(self.own).len());
+            self.tell_who_came().await;
         }
+    }
+
+    /// Whoever was not there has not heard where sessions moved meanwhile, and would go on with a home that may be
+    /// there again.
+    async fn tell_who_came(&self) {
+        let came = self.take_untold();
+        if came.is_empty() {
+            return;
+        }
+        let known: Vec<_> =
+            self.homes.latest(TOLD).iter().map(|(t, home)| (*t, home.into())).collect();
+        for homes in known.chunks(IN_ONE) {
+            let told = came.iter().map(|address| self.ask(*address, Ask::Know(homes.to_vec())));
+            join_all(told).await;
+        }
+    }
+
+    fn take_untold(&self) -> Vec<SocketAddr> {
+        std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn may_claim(&self, token: TokenId, replica: u64) -> bool {
+        let alive = |who| who == self.own || self.peers.is_alive(who);
+        self.homes.slot(token).claim(replica, Instant::now(), alive)
     }
 
     /// Looks up the replicas that the configuration names.
@@ -170,14 +207,16 @@ impl Sessions {
         join_all(peers.iter().map(|(_, address)| self.ask(*address, what.clone()))).await;
     }
 
-    async fn ask(&self, address: std::net::SocketAddr, what: Ask) -> Option<Say> {
+    async fn ask(&self, address: SocketAddr, what: Ask) -> Option<Say> {
         let keys = self.keys.load_full();
         let sealed = Letter::new(self.own, now(), what).seal(&keys)?;
         let answer = self.peers.ask(address, &sealed).await;
         let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
-        if self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
+        match self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
             // It may only have been slow.
-            self.new_peers.notify_one();
+            News::Silent => self.new_peers.notify_one(),
+            News::Came => self.untold.lock().unwrap_or_else(PoisonError::into_inner).push(address),
+            News::None => {}
         }
         self.counts.asked(letter.is_some());
         Some(letter?.text)

@@ -50,6 +50,12 @@ pub enum NoToken {
     Bad(&'static str),
 }
 
+/// Whether a text is meant to be a token.
+#[must_use]
+pub fn looks_like_one(text: &[u8]) -> bool {
+    text.starts_with(PREFIX.as_bytes())
+}
+
 // === impl Session ===
 
 impl Session {

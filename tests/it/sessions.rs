@@ -301,17 +301,25 @@ async fn a_call_that_may_have_run_is_answered_and_never_repeated() {
 }
 
 #[tokio::test]
-async fn a_stream_that_its_client_can_resume_is_broken_off() {
-    let mut server = McpServer::start().await;
-    let proxy = TestProxy::start(to(&[&server])).await;
-    let token = begin(&proxy).await;
-    let mut client = proxy.connect().await;
-    client.send(&request("POST", Some(&token), &call("resumable", "x").to_string())).await;
-    let begun = client.until("progress").await;
-    server.kill().await;
-    let all = begun + &client.rest().await;
-    assert!(!all.contains("isError") && !all.ends_with("0\r\n\r\n"), "{all}");
-    proxy.stop().await;
+async fn a_stream_that_its_client_could_resume_ends_with_an_answer_where_its_server_is_gone() {
+    for (in_session, answered) in [(true, true), (false, false)] {
+        let mut server =
+            McpServer::start_as(Manner { stateless: !in_session, ..Manner::default() }).await;
+        let proxy = TestProxy::start(to(&[&server])).await;
+        let token = if in_session { Some(begin(&proxy).await) } else { None };
+        let mut client = proxy.connect().await;
+        let message = call("resumable", "x").to_string();
+        client.send(&request("POST", token.as_deref(), &message)).await;
+        let begun = client.until("progress").await;
+        server.kill().await;
+        let all = begun + &client.rest().await;
+        assert_eq!(
+            (all.contains("isError"), all.ends_with("0\r\n\r\n")),
+            (answered, answered),
+            "{all}"
+        );
+        proxy.stop().await;
+    }
 }
 
 #[tokio::test]

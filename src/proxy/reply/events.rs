@@ -125,10 +125,11 @@ impl Events {
     }
 
     /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
-    /// client asks for the rest by the id of an event.
-    pub(super) fn stand_in(&mut self) -> Option<Bytes> {
+    /// client asks for the rest by the id of an event: but in a session whose server is `gone`, nobody could give it.
+    pub(super) fn stand_in(&mut self, gone: bool) -> Option<Bytes> {
         let (answers, awaited) = self.awaited.take()?;
-        if answers.is_resumable() || !self.scanner.is_between() {
+        let resumes = answers.is_resumable() && !(gone && awaited.in_session);
+        if resumes || !self.scanner.is_between() {
             return None;
         }
         awaited.route.metrics.session(SessionEvent::AnsweredLost);

@@ -60,6 +60,8 @@ pub struct Legacy {
 pub struct Awaited {
     /// What goes out as the answer if the stream ends without one.
     pub stand_in: String,
+    /// It is one of a session that the proxy looks after.
+    pub in_session: bool,
     /// Counts it.
     pub route: Arc<Route>,
 }
@@ -141,7 +143,8 @@ impl RelayPlan {
                 let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
                 if is_call || way.session.is_some() {
                     let stand_in = stand_in(id, host);
-                    events.awaited = Some(Awaited { stand_in, route: Arc::clone(&way.route) });
+                    let (in_session, route) = (way.session.is_some(), Arc::clone(&way.route));
+                    events.awaited = Some(Awaited { stand_in, in_session, route });
                 }
             }
         }

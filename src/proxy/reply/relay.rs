@@ -296,14 +296,14 @@ impl Relay {
 
     fn not_reopened(&mut self) -> Polled {
         self.finish(Outcome::UpstreamBroke);
-        Poll::Ready(self.stand_in().map(|answer| Ok(Frame::data(answer))))
+        Poll::Ready(self.stand_in(true).map(|answer| Ok(Frame::data(answer))))
     }
 
     /// A broken backend is an abort, but for a session's own stream between two events: clients count
     /// aborts of those and give up (D14).
     fn broke(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
         self.finish(Outcome::UpstreamBroke);
-        if let Some(answer) = self.stand_in() {
+        if let Some(answer) = self.stand_in(true) {
             return Poll::Ready(Some(Ok(Frame::data(answer))));
         }
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
@@ -320,7 +320,7 @@ impl Relay {
 
     fn ended(&mut self) -> Polled {
         self.finish(Outcome::Complete);
-        if let Some(answer) = self.stand_in() {
+        if let Some(answer) = self.stand_in(false) {
             return Poll::Ready(Some(Ok(Frame::data(answer))));
         }
         let held = self.events.as_mut().and_then(|events| events.release());
@@ -329,8 +329,8 @@ impl Relay {
 
     /// The answer that a stream's end has left out, where one can still be put into it: clients would wait for it
     /// for minutes.
-    fn stand_in(&mut self) -> Option<Bytes> {
-        let answer = self.events.as_mut()?.stand_in()?;
+    fn stand_in(&mut self, gone: bool) -> Option<Bytes> {
+        let answer = self.events.as_mut()?.stand_in(gone)?;
         self.record.cared(Care::Lost);
         self.record.on_data(answer.len());
         Some(answer)

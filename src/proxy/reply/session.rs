@@ -25,12 +25,14 @@ pub fn name(
     sessions: &Sessions,
     record: &mut Recorder,
 ) {
+    if way.session.is_none() && facts.session.is_some() {
+        // The client has its id from a time before the proxy.
+        return;
+    }
     let Some(id) = response.headers().get(MCP_SESSION_ID) else { return };
     let token = match &way.session {
         Some(session) if session.token.is_none() => return,
         Some(session) => session.token.clone(),
-        // The client has it from a time before the proxy.
-        None if facts.session.is_some() => return,
         None if way.route.config.to.sessions == SessionMode::Pass => return,
         // TypeScript 1.x takes an id from any response, and would keep that of a failed request.
         None if !is_success(response.status()) => None,

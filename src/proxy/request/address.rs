@@ -34,7 +34,11 @@ pub fn address<'a>(facts: &'a Facts, way: &Way, lease: &Lease) -> Onward<'a> {
         // The client's token stays here.
         session: way.session.as_ref().map(|session| session.server_id.clone()),
         // A session may turn out to be gone when its server answers, or as it begins.
-        keep: if way.session.is_some() { Keep::Yes } else { Keep::If(may_be_initialize) },
+        keep: match (&way.session, &facts.session) {
+            (Some(_), _) => Keep::Yes,
+            (None, Some(_)) => Keep::No,
+            (None, None) => Keep::If(may_be_initialize),
+        },
     }
 }
 

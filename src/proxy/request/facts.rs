@@ -41,9 +41,6 @@ pub struct Facts {
     pub session: Option<HeaderValue>,
     /// The token that stood in its query: the stream that a legacy client posts for. It is not in `path` any more.
     pub pin: Option<HeaderValue>,
-    /// Of a session's request: its `MCP-Protocol-Version`, which is what client and server agreed upon (MCP
-    /// 2025-06-18, "Protocol Version Header").
-    pub protocol_version: Option<HeaderValue>,
     /// It carries `Last-Event-ID`.
     pub has_last_event_id: bool,
     /// It takes trailers (RFC 9110 section 10.1.4).
@@ -87,10 +84,6 @@ impl Facts {
         };
         let is_get = request.method() == Method::GET;
         let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
-        let protocol_version = match &fields.session {
-            Some(_) => map.get(headers::MCP_PROTOCOL_VERSION).cloned(),
-            None => None,
-        };
         let has_last_event_id = names.has(Known::LastEventId);
         let events = is_get && names.has(Known::Accept) && wants_events(map);
         let upgrades = is_get && names.has(Known::Upgrade);
@@ -105,7 +98,6 @@ impl Facts {
             origin: origin(request, &fields, conn, ingress),
             is_get,
             is_delete: request.method() == Method::DELETE,
-            protocol_version,
             is_card,
             path,
             reopened: events && (fields.session.is_some() || has_last_event_id),

@@ -223,7 +223,7 @@ impl Reviver {
             Some(Initialized::Refused) => return Tried::Not(NotRevived::NoSession),
             None => return Tried::Again,
         };
-        if !agrees(&version, trip.facts.protocol_version.as_ref(), params) {
+        if !agrees(&version, head.get(headers::MCP_PROTOCOL_VERSION), params) {
             return Tried::Not(NotRevived::NoSession);
         }
         drain(response).await;

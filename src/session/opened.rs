@@ -1,0 +1,85 @@
+//! Tokens that were opened lately, so that the requests of a session pay for that once.
+//!
+//! Bounded: the one that was used longest ago goes first. Knows nothing of keys.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashlink::LruCache;
+use http::HeaderValue;
+
+use super::token::{NoToken, Session, TokenId};
+
+/// Tokens that are remembered; one takes about a kilobyte.
+const MAX_OPENED: usize = 4096;
+
+/// What they hold, each with the host that it was opened for.
+#[derive(Debug)]
+pub(super) struct Opened(Mutex<LruCache<HeaderValue, (Box<str>, Arc<Session>, TokenId)>>);
+
+// === impl Opened ===
+
+impl Default for Opened {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_OPENED)))
+    }
+}
+
+impl Opened {
+    /// What the token holds for this host, by `open` if nobody has asked lately. What cannot be opened is not
+    /// remembered.
+    pub(super) fn get(
+        &self,
+        token: &HeaderValue,
+        host: &str,
+        open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
+    ) -> Result<(Arc<Session>, TokenId), NoToken> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, session, id)) = lock().get(token)
+            && **of == *host
+        {
+            return Ok((Arc::clone(session), *id));
+        }
+        let (session, id) = open()?;
+        let session = Arc::new(session);
+        // A copy in one piece: a request's own bytes would keep the buffer that they came in.
+        if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
+            lock().insert(token, (host.into(), Arc::clone(&session), id));
+        }
+        Ok((session, id))
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(issued: u64) -> Session {
+        let address = ([10, 0, 0, 1], 80).into();
+        Session { issued, address, uid: None, id: Vec::new(), caller: None, params: None }
+    }
+
+    #[test]
+    fn a_token_is_opened_once_for_its_host_and_again_when_all_is_forgotten() {
+        let opened = Opened::default();
+        let token = HeaderValue::from_static("kp1.x");
+        let id = TokenId([1; 16]);
+        let mut times = 0;
+        let mut get = |host: &str| {
+            opened.get(&token, host, || {
+                times += 1;
+                if host == "a" { Ok((session(times), id)) } else { Err(NoToken::Bad("not here")) }
+            })
+        };
+        for _ in 0..3 {
+            assert_eq!(get("a").unwrap().0.issued, 1);
+        }
+        assert!(get("b").is_err() && get("b").is_err(), "bound to its host");
+        opened.clear();
+        assert_eq!(get("a").unwrap().0.issued, 4);
+    }
+}
