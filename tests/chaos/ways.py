@@ -194,7 +194,8 @@ class Kagent(Proxies):
             "routes": [route],
             "workers": 1,
             "reloadEvery": "100ms",
-            "drain": {"lag": "300ms", "deadline": f"{DRAIN_SECONDS}s"},
+            # As in a cluster, longer than clients pause: a request that crosses the close of an idle connection is lost.
+            "drain": {"lag": "2s", "deadline": f"{DRAIN_SECONDS}s"},
         }
         if self.knows_sessions:
             config["sessions"] = self._sessions(replica)
