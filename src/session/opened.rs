@@ -12,9 +12,12 @@ use super::token::{NoToken, Session, TokenId};
 /// Tokens that are remembered; one takes about a kilobyte.
 const MAX_OPENED: usize = 4096;
 
-/// What they hold, each with the host that it was opened for.
+/// What they hold.
 #[derive(Debug)]
-pub(super) struct Opened(Mutex<LruCache<HeaderValue, (Box<str>, Arc<Session>, TokenId)>>);
+pub(super) struct Opened(Mutex<LruCache<HeaderValue, One>>);
+
+/// What one holds, and the host that it was opened for.
+type One = (Box<str>, Arc<Session>, TokenId);
 
 // === impl Opened ===
 
