@@ -53,6 +53,7 @@ EVERYTHING = {
     },
     "priorityClassName": "system-cluster-critical",
     "env": [{"name": "KAGENT_PROXY_LOG_LEVEL", "value": "debug"}],
+    "sessions": {"existingSecret": "sealing.keys"},
     "volumes": [{"name": "tls", "secret": {"secretName": "kagent-proxy-tls"}}],
     "volumeMounts": [{"name": "tls", "mountPath": "/etc/tls", "readOnly": True}],
     "service": {"type": "LoadBalancer", "ports": {"port": 80}, "annotations": {"example.com/lb": "internal"}},
@@ -81,6 +82,8 @@ REFUSED = [
     ({"rbac": {"namespaces": ["Team A"]}}, "at '/rbac/namespaces/0'"),
     ({"rbac": {"secrets": {"team-a": []}}}, "at '/rbac/secrets/team-a'"),
     ({"rbac": {"namespaces": ["team-a"]}}, 'does not name the release\'s own namespace "kagent"'),
+    ({"sessions": {"existingSecret": "Our Key"}}, "at '/sessions/existingSecret'"),
+    ({"sessions": {"key": "x"}}, "at '/sessions': additional properties 'key' not allowed"),
     ({"config": {"listeners": []}}, "config.listeners[0]: no address with a port"),
     ({"config": {"listeners": [{"name": "x"}]}}, "config.listeners[0]: no address with a port"),
     ({"config": {"admin": {"address": None}}}, "config.admin: no address with a port"),
@@ -95,6 +98,7 @@ def chart(binary: str) -> None:
     namespaced(binary)
     nothing(binary)
     names(binary)
+    keys()
     rollouts()
     notes()
     guide(binary)
@@ -143,7 +147,8 @@ def standard(binary: str) -> None:
     deployed = promises(charted(), binary, [])
     base = Deployed(kustomized("kubernetes"))
     assert deployed.deployment["spec"]["replicas"] == base.deployment["spec"]["replicas"] == 2
-    assert {o["kind"] for o in deployed.objects} == {o["kind"] for o in base.objects}
+    # Who deploys without Helm makes the Secret.
+    assert {o["kind"] for o in deployed.objects} == {o["kind"] for o in base.objects} | {"Secret"}
     assert not deployed.all("ServiceMonitor") and not deployed.all("HorizontalPodAutoscaler")
     assert plain(deployed) == plain(base)
     assert deployed.config == base.config
@@ -177,8 +182,11 @@ def everything(binary: str) -> None:
     for key in ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "priorityClassName"):
         assert pod[key] == EVERYTHING[key], key
     for key, value in (("env", EVERYTHING["env"]), ("volumeMounts", EVERYTHING["volumeMounts"])):
-        assert container[key][1:] == value, key
-    assert pod["volumes"][1:] == EVERYTHING["volumes"]
+        own = 2 if key == "volumeMounts" else 1
+        assert container[key][own:] == value, key
+    assert pod["volumes"][2:] == EVERYTHING["volumes"]
+    assert not deployed.all("Secret"), "somebody else's"
+    assert pod["volumes"][1]["secret"] == {"secretName": EVERYTHING["sessions"]["existingSecret"]}
     assert all(o["metadata"]["labels"]["team"] == "platform" for o in deployed.objects)
     assert deployed.labels["sidecar"] == "none"
     assert deployed.labels["app.kubernetes.io/name"] == "kagent-proxy", "selectors stay whole"
@@ -229,7 +237,7 @@ def namespaced(binary: str) -> None:
 def nothing(binary: str) -> None:
     """Everything that can be switched off, off: static routes without a permission or a token."""
     deployed = promises(charted(NOTHING), binary, [])
-    assert sorted(o["kind"] for o in deployed.objects) == ["ConfigMap", "Deployment", "Service"]
+    assert sorted(o["kind"] for o in deployed.objects) == ["ConfigMap", "Deployment", "Secret", "Service"]
     assert deployed.pod["serviceAccountName"] == "default"
     assert deployed.deployment["spec"]["replicas"] == 1
     annotations = deployed.deployment["spec"]["template"]["metadata"]["annotations"]
@@ -261,6 +269,12 @@ def names(binary: str) -> None:
     assert own.pod["serviceAccountName"] == "shared"
 
 
+def keys() -> None:
+    """No two installations have one key. That an upgrade keeps it needs a cluster: tests/kubernetes."""
+    one, two = (Deployed(charted()).one("Secret") for _ in range(2))
+    assert one["metadata"] == two["metadata"] and one["data"] != two["data"]
+
+
 def rollouts() -> None:
     """New routes roll nothing, because the program follows them; anything else does."""
 
@@ -287,8 +301,10 @@ def notes() -> None:
                 "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080",
                 "port-forward deployment/kagent-proxy 9091",
                 "curl http://127.0.0.1:9091/routes",
+                "the key of Secret kagent-proxy-sessions. Upgrades keep it",
             ],
         ),
+        ({"sessions": {"existingSecret": "ours"}}, ["the keys of Secret ours, key `key`. Pods wait"]),
         (
             {"config": {"clusterDomain": "corp.example"}, "service": {"ports": {"port": 80}}},
             ["proxy.url=http://kagent-proxy.kagent.svc.corp.example:80"],

@@ -4,6 +4,8 @@
 which namespaces they may read.
 """
 
+import base64
+import os
 import pathlib
 import re
 import subprocess
@@ -23,6 +25,8 @@ WATCHED = {
 CLUSTER_ONLY = {("", "namespaces")}
 # Volumes of the restricted standard that a proxy has a use for.
 VOLUMES = {"configMap", "secret", "projected"}
+# Where the key of sessions is.
+KEYS = "/etc/kagent-proxy-sessions"
 
 
 class Deployed:
@@ -60,6 +64,7 @@ def promises(objects: list[dict], binary: str, namespaces: list[str], secrets: d
     restricted(deployed.pod)
     lifecycle(deployed)
     selectors(deployed)
+    sessions(deployed)
     configuration(deployed, binary)
     discovers = deployed.config["discovery"]["enabled"]
     assert deployed.pod["automountServiceAccountToken"] is discovers
@@ -131,6 +136,9 @@ def selectors(deployed: Deployed) -> None:
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
         assert policy["spec"]["policyTypes"] == ["Ingress"], "backends may be anywhere"
         assert {p["port"] for rule in policy["spec"]["ingress"] for p in rule["ports"]} == set(ports)
+        # Replicas ask each other of sessions there, and kubelets and scrapers come.
+        admin = [rule["from"] for rule in policy["spec"]["ingress"] if "admin" in {p["port"] for p in rule["ports"]}]
+        assert [{"namespaceSelector": {}}] in admin, "every pod reaches the admin port, replicas too"
     for scaler in deployed.all("HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]
         assert target == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
@@ -142,6 +150,27 @@ def selectors(deployed: Deployed) -> None:
         (service,) = found
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
         assert endpoint["path"] == "/metrics"
+
+
+def sessions(deployed: Deployed) -> None:
+    """All replicas seal with one key, out of one Secret that the kubelet mounts: the program may not read it."""
+    (volume,) = [v for v in deployed.pod["volumes"] if v["name"] == "sessions"]
+    assert set(volume["secret"]) == {"secretName"}, "required, so no pod begins without it"
+    (mount,) = [m for m in deployed.container["volumeMounts"] if m["name"] == "sessions"]
+    # A subPath would not follow a rotation.
+    assert mount == {"name": "sessions", "mountPath": KEYS, "readOnly": True}
+    assert deployed.config["sessions"]["keyFiles"] == [f"{KEYS}/key"]
+    for secret in deployed.all("Secret"):
+        assert secret["metadata"]["name"] == volume["secret"]["secretName"]
+        assert secret["metadata"]["namespace"] == deployed.namespace
+        assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert list(secret["data"]) == ["key"] and len(base64.b64decode(key(deployed))) == 32
+
+
+def key(deployed: Deployed) -> str:
+    """What the file of the key holds: what was rendered, or what a user makes."""
+    rendered = [base64.b64decode(secret["data"]["key"]).decode() for secret in deployed.all("Secret")]
+    return rendered[0] if rendered else base64.b64encode(os.urandom(32)).decode()
 
 
 def configuration(deployed: Deployed, binary: str) -> None:
@@ -160,10 +189,13 @@ def configuration(deployed: Deployed, binary: str) -> None:
     assert host == "127.0.0.1" and int(port) not in ports.values(), config["admin"]
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "config.yaml"
-        file.write_text(deployed.file)
+        mounted = pathlib.Path(folder) / "key"
+        mounted.write_text(key(deployed))
+        file.write_text(deployed.file.replace(f"{KEYS}/key", str(mounted)))
         checked = subprocess.run([binary, "check", "--config", file], capture_output=True, text=True, timeout=30)
     # Files of other volumes exist in the pod only; everything else must be right here.
-    elsewhere = [m["mountPath"] + "/" for m in container["volumeMounts"] if m["name"] != "config"]
+    here = {"config", "sessions"}
+    elsewhere = [m["mountPath"] + "/" for m in container["volumeMounts"] if m["name"] not in here]
     faults = [
         line
         for line in (checked.stdout + checked.stderr).splitlines()

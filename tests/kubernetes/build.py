@@ -17,8 +17,9 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "clients")]
 
+import harness  # noqa: E402
 from deploy_tools import HELM  # noqa: E402  one version for both
 
 KUBERNETES = "v1.36.3"
@@ -42,6 +43,8 @@ PACKAGES = {
 }
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kmcp", "kubectl")
 SECONDS = 3600
+# The Python SDK of MCP, as the client suites pin it: a server with sessions.
+ENVIRONMENTS = ("mcp-1",)
 
 
 class Missing(Exception):
@@ -100,6 +103,14 @@ def built(name: str) -> pathlib.Path:
             raise Missing(f"{name} does not build ({' '.join(command)}): {done.stderr[-2000:]}")
         (place / "new" / name if module is None else made).rename(place / name)
     return place / name
+
+
+def python(name: str) -> str:
+    """The interpreter of an environment of the client suites; made where there is a network."""
+    try:
+        return harness.python(name)
+    except RuntimeError as error:
+        raise Missing(f"The Python environment {name} cannot be made: {error}") from error
 
 
 @contextlib.contextmanager

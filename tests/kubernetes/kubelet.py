@@ -44,6 +44,8 @@ class Kubelet:
         self.folder.chmod(0o755)
         self.stop_event = threading.Event()
         self.pods: dict[str, Pod] = {}
+        # What the watch says of them later is old.
+        self.ended: set[str] = set()
         self.bound = 0
         # When a pod was first written as ready, by pod name; seconds of time.monotonic.
         self.ready_at: dict[str, float] = {}
@@ -96,7 +98,7 @@ class Kubelet:
         uid = thing["metadata"]["uid"]
         pod = self.pods.get(uid)
         if pod is None:
-            if thing["status"].get("phase") in ("Failed", "Succeeded"):
+            if uid in self.ended or thing["status"].get("phase") in ("Failed", "Succeeded"):
                 return
             pod = self.pods[uid] = Pod(self, thing)
             pod.start()
@@ -422,6 +424,7 @@ class Pod(threading.Thread):
                 )
             except (ApiError, InterruptedError):
                 pass
+            self.kubelet.ended.add(self.uid)
             self.kubelet.pods.pop(self.uid, None)
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -4,7 +4,9 @@ Objects are what `kubectl kustomize` renders, so ServiceAccount, RBAC, user and 
 users get; a scenario may add keys to the configuration. Knows nothing of what is routed.
 """
 
+import base64
 import json
+import os
 import re
 import time
 
@@ -23,6 +25,13 @@ def rendered(world: World, folder: str) -> list[dict]:
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+def key() -> dict:
+    """The Secret that the guide tells users to make."""
+    meta = {"name": f"{NAME}-sessions", "namespace": SPACE}
+    made = base64.b64encode(os.urandom(32)).decode()
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"key": made}}
+
+
 class Proxy:
     """One deployment of the proxy; `with` it, or let `World` keep it."""
 
@@ -35,7 +44,7 @@ class Proxy:
 
     def __enter__(self) -> "Proxy":
         self.world.namespace(SPACE)
-        self.objects = [self.changed(thing) for thing in rendered(self.world, self.folder)]
+        self.objects = [key(), *(self.changed(thing) for thing in rendered(self.world, self.folder))]
         self.world.apply(*self.objects)
         if self.wanted_ready:
             self.wait_ready()

@@ -83,6 +83,8 @@ def main(program: str, wanted: list[str]) -> int:
         import build
 
         build.programs(*build.PLANE, "helm")
+        for environment in build.ENVIRONMENTS:
+            build.python(environment)
         ground.with_yaml()
         ground.enter()
         passed, failed = run(program, wanted)

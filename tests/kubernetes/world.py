@@ -5,6 +5,7 @@ import json
 import pathlib
 import sys
 
+import build
 import crds
 from api import Api, until
 from kubelet import Kubelet, Pod
@@ -100,6 +101,8 @@ def images(program: str):
             return [sys.executable, "-I", str(HERE / "backend.py"), *tag.split("-"), *flags]
         if name == "kagent-proxy":
             return [program, *container.get("args", [])]
+        if name == "mcp-server":
+            return [build.python("mcp-1"), "-I", str(HERE / "mcp_server.py"), tag]
         # kmcp has its adapter copied by an init container.
         if name.endswith("/agentgateway"):
             return ["true"]

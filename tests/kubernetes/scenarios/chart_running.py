@@ -4,14 +4,18 @@ Each scenario deploys as users do and takes everything away again. What the API 
 themselves is in `chart.py`; what is routed where, in the scenarios of `kubernetes`.
 """
 
+import base64
 import contextlib
 import json
+import os
 import re
 
 from api import until
 from chart import RENDERED, deploy_tools
 from secure import authority, secret, served
 from world import World, ask, deployment, kagent, scenario, service
+
+from proxy import key
 
 
 def agents(world: World, *spaces: str) -> None:
@@ -28,8 +32,10 @@ def agents(world: World, *spaces: str) -> None:
 
 @contextlib.contextmanager
 def running(world: World, things: list[dict]):
-    """The objects, applied, the rollout over, until the block ends."""
+    """The objects, applied, the rollout over, until the block ends. Without Helm the key is the user's to make."""
     world.namespace("kagent")
+    if not any(thing["kind"] == "Secret" for thing in things):
+        things = [key(), *things]
     world.apply(*things)
     try:
         yield settled(world)[1]
@@ -182,9 +188,56 @@ def settled(world: World) -> tuple[int, set[str]]:
     return made["metadata"]["generation"], {endpoint["targetRef"]["name"] for endpoint in found}
 
 
+SECRET = ("kagent", "kagent-proxy-sessions")
+
+
+def sealing(world: World) -> str:
+    """What the file of the key holds."""
+    return base64.b64decode(world.api.get("v1", "Secret", *SECRET)["data"]["key"]).decode()
+
+
+@scenario
+def helm_keeps_the_key(world: World) -> None:
+    """chart: upgrades keep the key of sessions, a rotated one too, and so does an uninstall; pods have it mounted"""
+    world.definitions()
+    world.namespace("kagent")
+    chart = str(deploy_tools.CHART)
+    release(world, "install", "kagent-proxy", chart)
+    try:
+        _, pods = settled(world)
+        first = sealing(world)
+        for pod in map(world.kubelet.pod, pods):
+            assert (pod.folder / "volumes/sessions/key").read_text() == first
+        release(world, "upgrade", "kagent-proxy", chart, values={"podLabels": {"again": "yes"}})
+        assert sealing(world) == first
+        both = "".join(f"{line}\n" for line in (base64.b64encode(os.urandom(32)).decode(), first))
+        change = json.dumps({"stringData": {"key": both}})
+        world.plane.kubectl("-n", "kagent", "patch", "secret", SECRET[1], "-p", change)
+        release(world, "upgrade", "kagent-proxy", chart)
+        assert sealing(world) == both
+        release(world, "uninstall", "kagent-proxy")
+        gone(world)
+        assert sealing(world) == both
+        release(world, "install", "kagent-proxy", chart)
+        assert sealing(world) == both
+        # A Secret of one's own: the chart's stays, unused.
+        own = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own", "namespace": "kagent"}}
+        world.apply(own | {"stringData": {"key": first}})
+        release(world, "upgrade", "kagent-proxy", chart, values={"sessions": {"existingSecret": "own"}})
+        for pod in map(world.kubelet.pod, settled(world)[1]):
+            assert (pod.folder / "volumes/sessions/key").read_text() == first
+        assert sealing(world) == both
+    finally:
+        release(world, "uninstall", "kagent-proxy", "--ignore-not-found")
+        gone(world)
+        for name in (SECRET[1], "own"):
+            meta = {"name": name, "namespace": "kagent"}
+            world.api.delete({"apiVersion": "v1", "kind": "Secret", "metadata": meta})
+
+
 @scenario
 def helm_installs(world: World) -> None:
-    """chart: Helm installs it, it is ready; new routes roll nothing, new settings do; nothing stays."""
+    """chart: Helm installs it, it is ready; new routes roll nothing, new settings do; nothing stays but the key."""
     world.definitions()
     world.namespace("kagent")
     chart = str(deploy_tools.CHART)
@@ -216,3 +269,5 @@ def helm_installs(world: World) -> None:
     gone(world)
     left = world.plane.kubectl("-n", "kagent", "get", kinds, "-l", label, "-o", "name")
     assert not left, left
+    # Sessions go on after the next installation.
+    world.api.delete({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET[1], "namespace": "kagent"}})

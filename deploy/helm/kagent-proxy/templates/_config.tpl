@@ -19,6 +19,7 @@ are read off the merged configuration, so that an override cannot make them disa
   "listeners" (list $listener)
   "admin" (dict "address" (printf "[::]:%d" (int .Values.metrics.port)) "local" (printf "127.0.0.1:%d" $local))
   "clusterDomain" "cluster.local"
+  "sessions" (dict "keyFiles" (list "/etc/kagent-proxy-sessions/key"))
   "drain" (dict "lag" "5s" "deadline" "5m")
   "log" (dict "format" "json" "level" "info" "access" true)
   "discovery" $discovery -}}

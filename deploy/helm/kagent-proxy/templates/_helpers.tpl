@@ -20,6 +20,11 @@
 {{- default $own .Values.serviceAccount.name -}}
 {{- end }}
 
+{{/* The Secret with the key of MCP sessions. */}}
+{{- define "kagent-proxy.sessions" -}}
+{{- default (printf "%s-sessions" (include "kagent-proxy.fullname" .)) .Values.sessions.existingSecret -}}
+{{- end }}
+
 {{- define "kagent-proxy.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/instance: {{ .Release.Name }}
