@@ -44,6 +44,7 @@ pub mod cli;
 
 pub mod config;
 
+pub mod backoff;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod drain;

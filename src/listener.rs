@@ -23,7 +23,7 @@ use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::request::conn::{ConnTask, Connection};
-use crate::socket::{ACCEPT_PAUSE, Tcp};
+use crate::socket::{ACCEPT_PAUSE, Tcp, reserve};
 use tls::Acceptor;
 
 /// A client's bytes, in plain text or behind TLS; boxed, for a TLS connection is ten times as large.
@@ -148,7 +148,7 @@ async fn accept(
         tokio::select! {
             biased;
             () = watch.reached(Phase::Closing) => return None,
-            accepted = socket.accept() => return Some(accepted),
+            accepted = reserve::accept(socket) => return Some(accepted),
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }

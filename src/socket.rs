@@ -8,6 +8,7 @@
 //! HTTP and no TLS; `listener` and `upstream` read and write through [`Tcp`].
 
 mod open;
+pub mod reserve;
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;

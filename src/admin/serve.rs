@@ -1,14 +1,11 @@
 //! The connections of an admin socket: so many, for so long, and one more when descriptors run out.
 //!
-//! Traffic may use up every descriptor of the process. Then a kubelet must still hear that it lives, so one
-//! descriptor is kept in reserve and given up for one connection at a time. Knows no path.
+//! Traffic may use up every descriptor of the process. Then a kubelet must still hear that it lives, so the descriptor
+//! in reserve is given up for one connection at a time. Knows no path.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::fs::File;
-use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::socket::ACCEPT_PAUSE;
+use crate::socket::reserve::{self, Lent};
 
 /// Bounds on the connections of one socket.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +33,6 @@ pub(super) struct Bounds {
     /// The same for one on the descriptor in reserve, which others may wait for.
     pub(super) reserved_life: Duration,
 }
-
-/// A descriptor that can be given up.
-#[derive(Debug)]
-struct Reserve(Mutex<Option<File>>);
-
-/// The reserve is given up while this lives.
-struct Lent(Arc<Reserve>);
 
 // === impl Bounds ===
 
@@ -61,7 +52,6 @@ pub(super) async fn serve<A>(listener: &TcpListener, bounds: Bounds, answer: A)
 where
     A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
 {
-    let reserve = Arc::new(Reserve::new());
     let mut connections = JoinSet::new();
     let mut by_age = VecDeque::new();
     loop {
@@ -71,7 +61,7 @@ where
         };
         let (stream, lent) = match accepted {
             Ok((stream, _)) => (stream, None),
-            Err(error) => match accept_on_reserve(listener, &reserve, &error).await {
+            Err(error) => match reserve::accept_on_it(listener, &error).await {
                 Some((stream, lent)) => (stream, Some(lent)),
                 None => {
                     tracing::warn!(%error, "the admin listener cannot accept, pausing");
@@ -87,22 +77,6 @@ where
             oldest.abort();
         }
         by_age.push_back(connections.spawn(connection(stream, lent, bounds, answer.clone())));
-    }
-}
-
-/// The connection that waits, if the reserve can make room for it.
-async fn accept_on_reserve(
-    listener: &TcpListener,
-    reserve: &Arc<Reserve>,
-    error: &io::Error,
-) -> Option<(TcpStream, Lent)> {
-    if ![Some(libc::EMFILE), Some(libc::ENFILE)].contains(&error.raw_os_error()) {
-        return None;
-    }
-    let lent = reserve.lend()?;
-    match tokio::time::timeout(ACCEPT_PAUSE, listener.accept()).await {
-        Ok(Ok((stream, _))) => Some((stream, lent)),
-        _ => None,
     }
 }
 
@@ -135,37 +109,10 @@ where
     }
 }
 
-// === impl Reserve ===
-
-impl Reserve {
-    fn new() -> Self {
-        Self(Mutex::new(open()))
-    }
-
-    /// Gives the descriptor up; `None` while it is given up, or was lost to somebody else.
-    fn lend(self: &Arc<Self>) -> Option<Lent> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = kept.take().or_else(open)?;
-        drop(file);
-        Some(Lent(Arc::clone(self)))
-    }
-}
-
-/// Any file will do.
-fn open() -> Option<File> {
-    File::open("/dev/null").ok()
-}
-
-// === impl Lent ===
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = open();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

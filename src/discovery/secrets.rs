@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::index::Ids;
+use crate::backoff::Pauses;
 use crate::config::Secret;
 use crate::route::{NoRoute, ObjectId};
 
@@ -22,9 +23,8 @@ pub struct SecretKey {
     pub key: Box<str>,
 }
 
-/// Pauses after reads that were not answered; they double.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// After reads that were not answered.
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// What became of reading a Secret.
 pub type Read = Result<Secret, String>;
@@ -145,7 +145,7 @@ impl Secrets {
         self.asked.extend(wanted.iter().cloned());
         let pause = |key: &SecretKey| match self.failures.get(key) {
             None => Duration::ZERO,
-            Some(times) => (FIRST_PAUSE * 2_u32.saturating_pow(times - 1)).min(LONGEST_PAUSE),
+            Some(times) => PAUSES.after(times - 1),
         };
         wanted.into_iter().map(|key| (key.clone(), pause(&key))).collect()
     }

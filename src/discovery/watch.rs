@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::object::{Kind, Object};
 use super::pod::PodObject;
 use super::secrets::{Read, SecretKey};
+use crate::backoff::Pauses;
 use crate::config::DiscoveryConfig;
 use crate::route::ObjectId;
 
@@ -35,8 +36,7 @@ const WATCH_SECONDS: u32 = 60;
 /// may refuse for a moment what it will allow.
 const FORBIDDEN: Duration = Duration::from_secs(60);
 /// Pauses after failures; also how soon a resource definition is noticed that was not there.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// What a watch tells.
 #[derive(Debug)]
@@ -86,25 +86,29 @@ struct Seen {
     forbidden: Option<Instant>,
 }
 
-/// Doubling pauses with jitter: kube's own grow to half a minute, which is long for a resource
-/// definition that was just installed.
-struct Pauses(Duration);
+/// Pauses with jitter: kube's own grow to half a minute, which is long for a resource definition that was
+/// just installed.
+struct Jittered(Pauses);
 
-// === impl Pauses ===
+// === impl Jittered ===
 
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.0.mul_f64(0.75 + fastrand::f64() / 2.0);
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        Some(pause)
+impl Jittered {
+    fn pause(&mut self) -> Duration {
+        self.0.take().mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 }
 
-impl Backoff for Pauses {
+impl Iterator for Jittered {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.pause())
+    }
+}
+
+impl Backoff for Jittered {
     fn reset(&mut self) {
-        self.0 = FIRST_PAUSE;
+        self.0 = PAUSES;
     }
 }
 
@@ -205,13 +209,13 @@ impl Watch {
 
     async fn tell<K: Watched>(&self, api: Api<K>, to: Sender<WatchEvent>) {
         let mut seen = Seen::default();
-        let mut pauses = Pauses(FIRST_PAUSE);
+        let mut pauses = Jittered(PAUSES);
         while let Ok(listed) = Box::pin(self.follow(&api, &mut seen, &to)).await {
             // kube would resume from the old version, and what was forgotten would not come back.
             if listed {
-                pauses = Pauses(FIRST_PAUSE);
+                pauses = Jittered(PAUSES);
             }
-            tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+            tokio::time::sleep(pauses.pause()).await;
         }
     }
 
@@ -232,7 +236,7 @@ impl Watch {
         if let Some(fields) = K::FIELDS {
             config = config.fields(fields);
         }
-        let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Pauses(FIRST_PAUSE)));
+        let mut events = std::pin::pin!(watch(api.clone(), config).backoff(Jittered(PAUSES)));
         let mut listed = false;
         seen.complete = false;
         loop {
@@ -373,9 +377,9 @@ async fn may_watch<K: Watched>(api: &Api<K>) -> Result<(), String> {
 
 /// Returns once the server answers for a kind again.
 async fn answers<K: Watched>(api: &Api<K>) {
-    let mut pauses = Pauses(FIRST_PAUSE);
+    let mut pauses = Jittered(PAUSES);
     loop {
-        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        tokio::time::sleep(pauses.pause()).await;
         if api.list(&ListParams::default().limit(1)).await.is_ok() {
             return;
         }

@@ -16,7 +16,8 @@ use http::{HeaderName, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use crate::socket::reserve;
 
 /// Where a letter is taken, on the admin listener for everyone.
 pub const PATH: &str = "/sessions/peer";
@@ -148,7 +149,7 @@ impl Peers {
 }
 
 async fn open(address: SocketAddr) -> io::Result<SendRequest<Empty<Bytes>>> {
-    let stream = TcpStream::connect(address).await?;
+    let stream = reserve::connect(address).await?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // Ends when the sender is dropped, or the peer closes.

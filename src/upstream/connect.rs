@@ -19,7 +19,6 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
@@ -29,7 +28,7 @@ use super::h1::Connection;
 use super::h1::io::Io;
 use crate::body::RequestBody;
 use crate::config::{Scheme, Target};
-use crate::socket::Tcp;
+use crate::socket::{Tcp, reserve};
 use crate::tls::ClientConfigs;
 
 /// Streams at once on one HTTP/2 connection.
@@ -173,7 +172,7 @@ pub async fn open(dial: Dial<'_>, deadline: Duration) -> Result<Sender, ConnectE
 
 async fn connect(dial: Dial<'_>) -> Result<Sender, ConnectError> {
     let address = dial.address;
-    let stream = TcpStream::connect(address).await.map_err(|e| ConnectError::io(address, e))?;
+    let stream = reserve::connect(address).await.map_err(|e| ConnectError::io(address, e))?;
     let stream = Tcp::new(stream).map_err(|e| ConnectError::io(address, e))?;
     match dial.tls {
         Some(tls) => Box::pin(secure(dial, tls, stream)).await,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::Pauses;
+
 /// The first ejection; it doubles with each further failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// The first one of an endpoint that has never answered: most likely it is starting. kmcp's pods have no
@@ -114,7 +116,7 @@ impl Health {
             return false;
         }
         let first = if self.proven.load(Ordering::Relaxed) { FIRST } else { FIRST_OF_NEW };
-        let time = (first * (1 << before.failures.min(8))).min(LONGEST);
+        let time = Pauses::new(first, LONGEST).after(before.failures.into());
         // Between half and all of it, so that replicas do not come back together.
         let half = u64::try_from(time.as_millis() / 2).unwrap_or(u64::MAX);
         let until = at + (half + jitter % (half + 1)).max(1);

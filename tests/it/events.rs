@@ -151,6 +151,19 @@ async fn a_drain_ends_a_session_s_stream_between_events_and_lets_calls_finish() 
     proxy.stop().await;
 }
 
+/// The kernel has the event, and the runtime has not heard of it: nothing is awaited in between.
+#[tokio::test]
+async fn a_drain_ends_a_session_s_stream_behind_an_event_that_has_come() {
+    let (proxy, backend) = start(|_| {}).await;
+    let (mut client, call) = open(&proxy, &backend, SESSION, HEAD).await;
+    let event = chunk("data: 1\n\n");
+    assert_eq!(call.0.try_write(event.as_bytes()).unwrap(), event.len());
+    proxy.close();
+    let seen = client.rest().await;
+    assert!(seen.ends_with(&format!("{event}0\r\n\r\n")), "{seen:?}");
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn an_idle_limit_breaks_the_stream_off_and_comments_do_not_reset_it() {
     let (proxy, backend) = start(|r| {

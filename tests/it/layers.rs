@@ -19,7 +19,17 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli"],
-    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
+    &[
+        "protocol",
+        "rewrite",
+        "drain",
+        "headers",
+        "readiness",
+        "demo",
+        "socket",
+        "workers",
+        "backoff",
+    ],
 ];
 
 fn layer(module: &str) -> usize {

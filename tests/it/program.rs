@@ -91,7 +91,7 @@ async fn the_admin_listener_answers_at_the_limit_of_open_files() {
         clients.push(program.connect().await);
     }
     program.logs("cannot accept").await;
-    for _ in 0..5 {
+    for _ in 0..20 {
         let mut admin = Client(TcpStream::connect(program.admin).await.unwrap());
         admin.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
         admin.until("\r\n\r\nok\n").await;

@@ -89,6 +89,11 @@ impl TestProxy {
         self.trigger.advance(Phase::Draining);
     }
 
+    /// What a drain comes to behind its lag: nothing is accepted any more, and a session's own stream ends.
+    pub(crate) fn close(&self) {
+        self.trigger.advance(Phase::Closing);
+    }
+
     /// Drains; the program must end by itself, with everything finished.
     pub(crate) async fn stop(self) {
         self.drain();

@@ -38,8 +38,8 @@ def free_port() -> int:
 class Plane:
     """One control plane at `address`, an address of this machine that pods can reach."""
 
-    def __init__(self, address: str = "127.0.0.1", kmcp: bool = False) -> None:
-        self.address, self.with_kmcp = address, kmcp
+    def __init__(self, address: str = "127.0.0.1", kmcp: bool = False, controllers: tuple[str, ...] = CONTROLLERS) -> None:
+        self.address, self.with_kmcp, self.controllers = address, kmcp, controllers
         names = [name for name in build.PLANE if name != "kmcp" or kmcp]
         self.programs = build.programs(*names)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="kagent-proxy-plane-"))
@@ -136,7 +136,7 @@ class Plane:
     def run_controllers(self) -> None:
         self.run(
             "kube-controller-manager", "kube-controller-manager", f"--kubeconfig={self.kubeconfig}",
-            f"--root-ca-file={self.authority}", f"--controllers={','.join(CONTROLLERS)}",
+            f"--root-ca-file={self.authority}", f"--controllers={','.join(self.controllers)}",
             f"--service-account-private-key-file={self.folder}/service-account.key",
             "--leader-elect=false", f"--secure-port={free_port()}", f"--cert-dir={self.folder}/controllers",
             # The default of 20 requests a second would make rollouts slow for no reason of ours.

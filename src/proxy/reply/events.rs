@@ -6,8 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::coop::has_budget_remaining;
+use tokio::time::sleep;
 
 use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
@@ -18,6 +21,10 @@ use crate::rewrite::origin::path_absolute;
 use crate::rewrite::pin;
 use crate::session::homes::Slot;
 use crate::telemetry::family::SessionEvent;
+
+/// How long a stream that is to end is listened to yet: what the backend has sent before may be in the kernel, of which
+/// the runtime hears at its next turn, or with a connection of HTTP/2, which is a task of its own.
+const LISTEN_ON: Duration = Duration::from_millis(50);
 
 /// An event stream while it passes.
 pub(super) struct Events {
@@ -55,7 +62,10 @@ impl std::fmt::Debug for Events {
 impl Events {
     pub(super) fn new(plan: EventPlan) -> Self {
         let standalone = plan.standalone.map(|mut watch| {
-            Standalone::Serving(Box::pin(async move { watch.reached(Phase::Closing).await }))
+            Standalone::Serving(Box::pin(async move {
+                watch.reached(Phase::Closing).await;
+                sleep(LISTEN_ON).await;
+            }))
         });
         let after_first = plan.legacy.is_some();
         let first =
@@ -101,7 +111,10 @@ impl Events {
     pub(super) fn follow(&mut self, home: &Arc<Slot>) {
         let home = Arc::clone(home);
         let since = home.home().map_or(0, |home| home.since);
-        self.moves = Some(Box::pin(async move { home.leaves(since).await }));
+        self.moves = Some(Box::pin(async move {
+            home.leaves(since).await;
+            sleep(LISTEN_ON).await;
+        }));
     }
 
     /// Whether the session lives elsewhere by now, once.
@@ -161,7 +174,66 @@ impl Events {
         {
             self.standalone = Some(Standalone::Draining);
         }
-        matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between()
+        let may =
+            matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between();
+        if may && !has_budget_remaining() {
+            // Without a budget every read is pending, whatever has come: the next turn looks again.
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use tokio::task::coop::consume_budget;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::drain;
+    use crate::session::homes::Home;
+    use crate::upstream::EndpointId;
+
+    fn events(standalone: Option<drain::Watch>) -> Events {
+        Events::new(EventPlan { standalone, awaited: None, legacy: None })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_to_end_is_listened_to_yet() {
+        let (trigger, watch) = drain::channel();
+        let mut events = events(Some(watch));
+        let home = Arc::<Slot>::default();
+        events.follow(&home);
+        trigger.advance(Phase::Closing);
+        let endpoint = EndpointId { address: ([127, 0, 0, 1], 1).into(), uid: None };
+        home.moved(Home { endpoint, id: None, since: 1 });
+        let mut asked =
+            async || poll_fn(|cx| Poll::Ready((events.may_leave(cx), events.has_moved(cx)))).await;
+        assert_eq!(asked().await, (false, false));
+        advance(LISTEN_ON).await;
+        assert_eq!(asked().await, (true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_may_not_read_any_more_ends_no_stream() {
+        let (trigger, watch) = drain::channel();
+        let mut events = events(Some(watch));
+        trigger.advance(Phase::Closing);
+        poll_fn(|cx| events.may_leave(cx).then_some(()).map_or(Poll::Pending, Poll::Ready)).await;
+        let mut spent = false;
+        poll_fn(|cx| {
+            while !spent && has_budget_remaining() {
+                let _one_less = pin!(consume_budget()).poll(cx);
+            }
+            assert_eq!(events.may_leave(cx), spent, "with a budget only");
+            if std::mem::replace(&mut spent, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::attempt::Broken;
 use super::hold::{Held, Holds};
+use crate::backoff::Pauses;
 use crate::proxy::error::ProxyError;
 use crate::route::{Route, Source};
 use crate::upstream::{ConnectError, Want};
 
-/// First pause between rounds over all endpoints; it doubles up to the second bound.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Between rounds over all endpoints, or between two tries to begin a session anew.
+pub(super) const PAUSES: Pauses =
+    Pauses::new(Duration::from_millis(20), Duration::from_millis(500));
 /// What the last dial of a hold has at least.
 const LAST_DIAL: Duration = Duration::from_millis(100);
 
@@ -36,7 +37,7 @@ pub struct Retry<'a> {
 /// What has happened to the request so far.
 #[derive(Debug)]
 struct Past {
-    pause: Duration,
+    pauses: Pauses,
     held: Option<Held>,
     /// Why nothing could be reached, when that was last clear.
     error: Option<ConnectError>,
@@ -67,7 +68,7 @@ impl<'a> Retry<'a> {
         self.until = self.started + if card { times.card } else { times.request };
         if let Some(past) = &mut self.past {
             past.tried.clear();
-            (past.error, past.pause) = (None, FIRST_PAUSE);
+            (past.error, past.pauses) = (None, PAUSES);
         }
     }
 
@@ -137,8 +138,7 @@ impl<'a> Retry<'a> {
             return false;
         }
         let past = self.past.get_or_insert_default();
-        let next = (now + past.pause).min(self.until);
-        past.pause = (past.pause * 2).min(LONGEST_PAUSE);
+        let next = (now + past.pauses.take()).min(self.until);
         route.cluster.wait(next).await;
         true
     }
@@ -157,7 +157,7 @@ impl<'a> Retry<'a> {
 
 impl Default for Past {
     fn default() -> Self {
-        Self { pause: FIRST_PAUSE, held: None, error: None, tried: Vec::new(), repeated: false }
+        Self { pauses: PAUSES, held: None, error: None, tried: Vec::new(), repeated: false }
     }
 }
 

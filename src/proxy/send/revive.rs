@@ -17,7 +17,7 @@ use super::attempt::attempt;
 use super::dial;
 use super::hold::Holds;
 use super::resolve::resolve;
-use super::retry::Retry;
+use super::retry::{PAUSES, Retry};
 use super::trip::{Cause, Trip};
 use crate::body::RequestBody;
 use crate::headers;
@@ -30,9 +30,6 @@ use crate::session::{Sessions, now};
 use crate::telemetry::family::SessionEvent;
 use crate::upstream::{EndpointId, Lease, Leased};
 
-/// First pause between two tries; it doubles up to the second bound.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How soon a replica is asked again that another one has been before at.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// What one try has, however long the request may wait.
@@ -161,7 +158,7 @@ impl Reviver {
         head: &HeaderMap,
         until: Instant,
     ) -> Result<Home, NotRevived> {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = PAUSES;
         loop {
             let left = until.saturating_duration_since(Instant::now()).min(ONE_TRY);
             let tried = tokio::time::timeout(left, self.try_once(trip, head)).await;
@@ -170,11 +167,11 @@ impl Reviver {
                 Tried::Not(why) => return Err(why),
                 Tried::Again => {}
             }
-            if Instant::now() + pause >= until {
+            let next = Instant::now() + pauses.take();
+            if next >= until {
                 return Err(NotRevived::Unavailable);
             }
-            self.pause(&trip.way, Instant::now() + pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.pause(&trip.way, next).await;
             self.follow(trip);
         }
     }
