@@ -185,6 +185,25 @@ impl Events {
     }
 }
 
+// === impl Legacy ===
+
+impl Legacy {
+    /// The URL as the client gets it: on the proxy, with the pin; `None` as it is.
+    fn rewritten(&self, url: &[u8]) -> Option<Vec<u8>> {
+        let Self { way, pin } = self;
+        let is_backend = |host: &str| way.table.is_backend(host, &way.route);
+        let on_proxy = path_absolute(url, &is_backend);
+        // A URL that leads elsewhere is not ours to change.
+        let here = on_proxy.is_some() || url.starts_with(b"/") && !url.starts_with(b"//");
+        match pin {
+            Some(token) if here => {
+                Some(pin::put(on_proxy.as_deref().unwrap_or(url), token.as_bytes()))
+            }
+            _ => on_proxy,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -234,24 +253,5 @@ mod tests {
             if std::mem::replace(&mut spent, true) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-}
-
-// === impl Legacy ===
-
-impl Legacy {
-    /// The URL as the client gets it: on the proxy, with the pin; `None` as it is.
-    fn rewritten(&self, url: &[u8]) -> Option<Vec<u8>> {
-        let Self { way, pin } = self;
-        let is_backend = |host: &str| way.table.is_backend(host, &way.route);
-        let on_proxy = path_absolute(url, &is_backend);
-        // A URL that leads elsewhere is not ours to change.
-        let here = on_proxy.is_some() || url.starts_with(b"/") && !url.starts_with(b"//");
-        match pin {
-            Some(token) if here => {
-                Some(pin::put(on_proxy.as_deref().unwrap_or(url), token.as_bytes()))
-            }
-            _ => on_proxy,
-        }
     }
 }
