@@ -9,6 +9,7 @@ import itertools
 import json
 import pathlib
 import threading
+import time
 
 from api import LOST, until
 
@@ -166,6 +167,8 @@ class Caller(threading.Thread):
         self.session, self.proxies = session, proxies
         self.answers: list[tuple[str, int]] = []
         self.lost = 0
+        # Of the seconds in which every call was lost, the most at a stretch.
+        self.longest, self.since = 0.0, time.monotonic()
         self.failures: list[str] = []
         self.stopping = threading.Event()
         self.start()
@@ -179,7 +182,9 @@ class Caller(threading.Thread):
                 answer = self.session.call(there[turn % len(there)], "count")
                 if answer.is_lost:
                     self.lost += 1
+                    self.longest = max(self.longest, time.monotonic() - self.since)
                 elif "count" in answer.said:
+                    self.since = time.monotonic()
                     self.answers.append((answer.said["pod"], answer.said["count"]))
                 else:
                     self.failures.append(str(answer.said))

@@ -192,12 +192,14 @@ def judged(world: World, marks: Marks, callers: list[Caller]) -> None:
         caller.stop()
     failures = {caller.name: caller.failures[:3] for caller in callers if caller.failures}
     assert not failures, (failures, [pod.logs() for pod in replicas(world)])
-    calls = sum(len(caller.answers) for caller in callers)
+    calls = sum(len(caller.answers) + caller.lost for caller in callers)
     lost = sum(caller.lost for caller in callers)
     homes = {caller.name: len(marks.homes(caller.name)) for caller in callers}
     for caller in callers:
         marks.once(caller.name)
-    world.notes.append(f"  {calls} calls answered, {lost} of them as lost; sessions at the servers {homes}")
+    longest = f"{max(caller.longest for caller in callers):.2f} s"
+    said = f"{lost} of them as lost, for {longest} at a stretch" if lost else "none of them as lost"
+    world.notes.append(f"  {calls} calls answered, {said}; sessions at the servers {homes}")
 
 
 @scenario
@@ -222,6 +224,23 @@ def proxies_are_rolled(world: World) -> None:
     assert len(marks.homes("settler")) == 1, "nothing had happened to its server"
     assert len(marks.homes("wanderer")) <= before + 1, marks.homes("wanderer")
     settled(world)
+
+
+@scenario
+def a_replica_is_killed(world: World) -> None:
+    """sessions: a replica dies that moved a session: the other one knows where it is, and tells who comes back"""
+    _, marks = stage(world)
+    one, two = replicas(world)
+    session = Session(HOST, "known").begin(one.address)
+    pod, _ = session.count(one.address)
+    delete(world, pod)
+    other, first = moved(session, [one.address], pod)
+    one.kill()
+    assert [session.count(two.address) for _ in range(3)] == [(other, first + n) for n in (1, 2, 3)]
+    one.again()
+    settled(world)
+    assert [session.count(replica.address) for replica in (one, two)] == [(other, first + n) for n in (4, 5)]
+    assert len(marks.homes("known")) == len(marks.of("begun", "known")) == 2, marks.of("begun", "known")
 
 
 @scenario
