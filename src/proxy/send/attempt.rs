@@ -96,7 +96,12 @@ pub async fn attempt(
             announced(&response, &lease);
             if facts.session.is_none() && response.headers().contains_key(headers::MCP_SESSION_ID) {
                 // Boxed: sessions begin rarely.
-                return Box::pin(begun(way, response, lease, &upload)).await;
+                let begun = Box::pin(begun(way, response, lease, &upload));
+                let Some(left) = left else { return begun.await };
+                return tokio::time::timeout(left, begun).await.unwrap_or_else(|_| {
+                    let host = way.route.config.host.clone();
+                    Err(Failure::Over(ProxyError::HeadTimeout(host, left)))
+                });
             }
             if !in_session {
                 drop(lease.take_head());

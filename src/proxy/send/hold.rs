@@ -48,10 +48,20 @@ impl Holds {
     /// A place for a request from this address; `None` if too many wait already.
     #[must_use]
     pub fn enter(&self, source: IpAddr) -> Option<Held> {
-        let limits = &self.0.limits;
+        self.enter_up_to(source, self.0.limits.max_per_source)
+    }
+
+    /// The same for a request of a session, whose client has proved by its token that it does not make up hosts: one
+    /// agent may have as many as it likes.
+    #[must_use]
+    pub fn enter_in_session(&self, source: IpAddr) -> Option<Held> {
+        self.enter_up_to(source, usize::MAX)
+    }
+
+    fn enter_up_to(&self, source: IpAddr, max_per_source: usize) -> Option<Held> {
         let mut waiting = self.0.lock();
         let here = waiting.by_source.get(&source).copied().unwrap_or_default();
-        if waiting.all >= limits.max || here >= limits.max_per_source {
+        if waiting.all >= self.0.limits.max || here >= max_per_source {
             return None;
         }
         waiting.all += 1;
@@ -96,6 +106,7 @@ mod tests {
         let first = holds.enter(a).unwrap();
         let second = holds.enter(a).unwrap();
         assert!(holds.enter(a).is_none(), "two of one source");
+        drop(holds.enter_in_session(a).expect("sessions are not counted by source"));
         let third = holds.enter(b).unwrap();
         assert!(holds.enter(b).is_none(), "three in all");
         drop(first);

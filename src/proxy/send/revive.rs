@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -40,11 +40,16 @@ const MAX_ANSWER: usize = 1024 * 1024;
 const REST: Duration = Duration::from_millis(200);
 
 /// Fields of the client's request that say something of that request only.
-const OF_THE_REQUEST: [HeaderName; 6] = [
+const OF_THE_REQUEST: [HeaderName; 11] = [
     headers::MCP_SESSION_ID,
     headers::LAST_EVENT_ID,
     headers::MCP_PROTOCOL_VERSION,
     CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    TRAILER,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
     HeaderName::from_static("mcp-method"),
     HeaderName::from_static("mcp-name"),
 ];
@@ -104,6 +109,9 @@ impl Reviver {
         cause: Cause,
     ) -> Result<(), NotRevived> {
         let until = Instant::now() + trip.way.route.config.to.hold.session;
+        let Some(_held) = self.holds.enter_in_session(trip.conn.peer.ip()) else {
+            return Err(NotRevived::Unavailable);
+        };
         let slot = self.sessions.homes.slot(trip.ticket.id);
         let Ok(_turn) = tokio::time::timeout_at(until, slot.turn.lock()).await else {
             return Err(NotRevived::Unavailable);
