@@ -16,7 +16,7 @@ use super::dial;
 use super::lost::lost;
 use super::revive::{NotRevived, Reviver};
 use super::trip::{Cause, Trip};
-use super::unknown::judge;
+use super::unknown::{judge, may_deny};
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
 use crate::headers;
@@ -241,7 +241,10 @@ impl SessionDelivery {
                     let age = Instant::now().saturating_duration_since(*started);
                     match attempt(way, facts, lease, age, request).await {
                         // What a legacy server says of its stream is the client's.
-                        Ok(response) if facts.pin.is_some() => return Ok(response),
+                        Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
+                            self.note_end(trip, &response);
+                            return Ok(response);
+                        }
                         Ok(response) => match judge(response, &upload).await {
                             Ok(response) => {
                                 self.note_end(trip, &response);

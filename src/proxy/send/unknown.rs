@@ -17,6 +17,12 @@ use crate::upstream::Leased;
 const MAX_REFUSAL: usize = 16 * 1024;
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 
+/// Whether a response with this status may say that its server does not know the session.
+#[must_use]
+pub fn may_deny(status: StatusCode) -> bool {
+    status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST
+}
+
 /// The response, if its server knows the session.
 ///
 /// # Errors
