@@ -44,7 +44,6 @@ pub mod cli;
 
 pub mod config;
 
-pub mod backoff;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod drain;
@@ -54,3 +53,6 @@ pub mod readiness;
 pub mod rewrite;
 pub mod socket;
 pub mod workers;
+
+pub mod authority;
+pub mod backoff;

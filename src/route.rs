@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use arc_swap::ArcSwapOption;
 use rpds::HashTrieMapSync;
 
+use crate::authority;
 use crate::config::RouteConfig;
 use crate::config::target::bare_host;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -390,10 +391,9 @@ fn resolve_static(
 
 /// A Host without its port and its last dot.
 fn host_name(host: &str) -> &str {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
+    let (name, port) = authority::split(host);
+    let digits = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = if digits { name } else { host };
     name.strip_suffix('.').unwrap_or(name)
 }
 

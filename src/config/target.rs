@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{RouteConfig, RouteTarget, Scheme, Target};
+use crate::authority;
 
 /// Reads one target.
 ///
@@ -35,9 +36,16 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
             "target {text:?} has {what}; write only scheme, host and port (paths pass unchanged)"
         ));
     }
-    let (host, port) = split_port(authority).ok_or_else(|| {
-        format!("target {text:?} has a malformed host or port; write host:8080 or [::1]:8080")
-    })?;
+    let (host, port) = authority::split(authority);
+    let port = port
+        .map(|port| {
+            authority::port(port).filter(|port| *port != 0).ok_or_else(|| {
+                format!(
+                    "target {text:?} has a malformed host or port; write host:8080 or [::1]:8080"
+                )
+            })
+        })
+        .transpose()?;
     let host = parse_address(host).ok_or_else(|| {
         format!("target {text:?} has a malformed host; write a DNS name, an IPv4 address or an IPv6 address in brackets")
     })?;
@@ -170,24 +178,6 @@ pub fn parse_prefix(text: &str) -> Result<String, String> {
         }
     }
     Ok(format!("/{path}"))
-}
-
-/// Host as written, and port.
-type HostPort<'a> = (&'a str, Option<u16>);
-
-/// Splits `host[:port]`; brackets around IPv6 are kept for [`parse_address`].
-fn split_port(authority: &str) -> Option<HostPort<'_>> {
-    let after_host = authority.rfind(']').map_or(0, |at| at + 1);
-    match authority.get(after_host..)?.find(':') {
-        None => Some((authority, None)),
-        Some(at) => {
-            let (host, port) = authority.split_at(after_host + at);
-            let digits =
-                port.strip_prefix(':').filter(|p| p.bytes().all(|b| b.is_ascii_digit()))?;
-            let port = digits.parse().ok().filter(|port| *port != 0)?;
-            Some((host, Some(port)))
-        }
-    }
 }
 
 /// A DNS name in lower case or an IP address without brackets.

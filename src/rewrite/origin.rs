@@ -12,6 +12,8 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode;
 
+use crate::authority;
+
 /// Where the parts of a URL that leads to the backend stand in its text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parts {
@@ -83,31 +85,26 @@ fn is_http(scheme: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"http") || name.eq_ignore_ascii_case(b"https")
 }
 
-/// The host of `host[:port]` in the one form in which hosts are compared.
+/// The host of `host[:port]` in the one form in which hosts are compared: as clients read it, with an encoded host and an
+/// empty port too, which nothing that people write may have.
 fn host(text: &[u8]) -> Option<String> {
     let text = text.iter().copied().filter(|byte| !is_ignored(*byte)).collect();
     let text = String::from_utf8(text).ok()?;
-    let literal = text.strip_prefix('[').map(|rest| rest.split_once(']'));
-    let (host, port) = match literal {
+    let (host, port) = authority::split(&text);
+    let host = match host.strip_prefix('[') {
         Some(literal) => {
-            let (address, port) = literal?;
-            let address: std::net::Ipv6Addr = address.parse().ok()?;
-            (address.to_string(), port.strip_prefix(':').or_else(|| port.is_empty().then_some(""))?)
+            let address: std::net::Ipv6Addr = literal.strip_suffix(']')?.parse().ok()?;
+            address.to_string()
         }
         None => {
-            let (host, port) = text.split_once(':').unwrap_or((&text, ""));
             let host = percent_decode(host.as_bytes()).decode_utf8().ok()?.to_ascii_lowercase();
-            (host.strip_suffix('.').unwrap_or(&host).to_owned(), port)
+            host.strip_suffix('.').unwrap_or(&host).to_owned()
         }
     };
-    let has_port = port.is_empty() || (port.bytes().all(is_digit) && port.parse::<u16>().is_ok());
+    let has_port = port.is_none_or(|port| port.is_empty() || authority::port(port).is_some());
     let address = host.parse::<IpAddr>().map(|address| address.to_canonical().to_string());
     let is_name = !host.is_empty() && !host.ends_with('.');
     (has_port && is_name).then(|| address.unwrap_or(host))
-}
-
-const fn is_digit(byte: u8) -> bool {
-    byte.is_ascii_digit()
 }
 
 const fn is_slash(byte: u8) -> bool {

@@ -4,6 +4,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::authority;
 use crate::config::target::{bare_host, is_like_address};
 
 /// A host name in the one form in which names are compared: lower case, no trailing dot, no cluster
@@ -45,11 +46,8 @@ impl HostKey {
     /// # Errors
     /// [`BadHost`] for anything that is not a DNS name, with an optional port.
     pub fn parse(value: &str, cluster_domain: &str) -> Result<(Self, Option<u16>), BadHost> {
-        let colon = value.bytes().position(|byte| byte == b':');
-        let (name, port) = match colon.and_then(|at| value.split_at_checked(at)) {
-            Some((name, port)) => (name, Some(read_port(port)?)),
-            None => (value, None),
-        };
+        let (name, port) = authority::split(value);
+        let port = port.map(read_port).transpose()?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         check_name(&name)?;
         let bare = bare_host(&name, cluster_domain);
@@ -130,15 +128,10 @@ fn check_name(name: &str) -> Result<(), BadHost> {
     if label > 0 && before != b'-' { Ok(()) } else { Err(BadHost::Label) }
 }
 
-/// What stands from the first colon on.
 fn read_port(text: &str) -> Result<u16, BadHost> {
-    let port = text.strip_prefix(':').unwrap_or(text);
-    if port.contains(':') {
-        return Err(BadHost::Address);
-    }
-    // `parse` would take a sign.
-    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-    port.parse().ok().filter(|_| digits).ok_or(BadHost::Port)
+    // More colons are those of an IPv6 address.
+    authority::port(text)
+        .ok_or_else(|| if text.contains(':') { BadHost::Address } else { BadHost::Port })
 }
 
 #[cfg(test)]

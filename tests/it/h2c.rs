@@ -182,8 +182,14 @@ async fn http1_to_h2c_carries_bodies_and_trailers_both_ways() {
 }
 
 async fn events_over_h2c(proxy: &TestProxy, backend: &mut H2cBackend) -> (Client, Feed) {
+    events_for(proxy, backend, "").await
+}
+
+/// The same for a GET with these further headers.
+async fn events_for(proxy: &TestProxy, backend: &mut H2cBackend, more: &str) -> (Client, Feed) {
     let mut client = proxy.connect().await;
-    client.send("GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+    let get = format!("GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{more}\r\n");
+    client.send(&get).await;
     let (request, answer) = backend.accept().await;
     assert!(request.into_body().is_end_stream(), "a GET without a body");
     let (feed, response) = events();
@@ -193,6 +199,18 @@ async fn events_over_h2c(proxy: &TestProxy, backend: &mut H2cBackend) -> (Client
         client.until(event).await;
     }
     (client, feed)
+}
+
+/// The event is under way when the drain comes: the connection's own task has yet to read it.
+#[tokio::test]
+async fn a_drain_ends_a_session_s_stream_over_h2c_behind_an_event_that_is_under_way() {
+    let (proxy, mut backend) = before_h2c().await;
+    let (mut client, feed) = events_for(&proxy, &mut backend, "mcp-session-id: 1\r\n").await;
+    data(&feed, "data: 3\n\n");
+    proxy.close();
+    let seen = client.rest().await;
+    assert!(seen.contains("data: 3\n\n") && seen.ends_with("0\r\n\r\n"), "{seen:?}");
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -19,17 +19,8 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli"],
-    &[
-        "protocol",
-        "rewrite",
-        "drain",
-        "headers",
-        "readiness",
-        "demo",
-        "socket",
-        "workers",
-        "backoff",
-    ],
+    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
+    &["authority", "backoff"],
 ];
 
 fn layer(module: &str) -> usize {

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::{Sessions, items, sessions, switch, text};
+use crate::authority;
 
 /// A `RemoteMCPServer`: its URL, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,9 +53,11 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
     let at = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(at);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()?),
-        _ => (host, if https { 443 } else { 80 }),
+    let (host, port) = authority::split(host);
+    let port = match port {
+        Some(port) => authority::port(port)?,
+        None if https => 443,
+        None => 80,
     };
     let (path, query) = match path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -81,4 +84,29 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
         },
         sessions: sessions(json),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_what_go_s_reader_of_urls_takes() {
+        for (url, found) in [
+            ("http://t.ns/mcp", Some(("t.ns", 80))),
+            ("https://t.ns", Some(("t.ns", 443))),
+            ("HTTP://u:p@t.ns:8084?x", Some(("t.ns", 8084))),
+            ("http://[fd00::7]/", Some(("[fd00::7]", 80))),
+            ("http://[fd00::7]:1/", Some(("[fd00::7]", 1))),
+            ("http://t.ns:+80/", None),
+            ("http://t.ns:65536/", None),
+            ("http://t.ns:80:80/", None),
+        ] {
+            let read = remote(&json!({ "spec": { "url": url } }));
+            let read = read.as_ref().map(|server| (server.host.as_str(), server.port));
+            assert_eq!(read, found, "{url}");
+        }
+    }
 }
