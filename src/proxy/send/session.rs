@@ -62,6 +62,16 @@ enum End {
     Client(ProxyError),
 }
 
+/// Why one try brought no response.
+enum Tried {
+    /// The connection closed, and the request may be sent again.
+    Closed(Boxed),
+    /// The session's server is not there.
+    Lost(Boxed, Cause),
+    /// The request is gone.
+    Over(End),
+}
+
 // === impl SessionDelivery ===
 
 impl SessionDelivery {
@@ -234,42 +244,21 @@ impl SessionDelivery {
         let upload = Arc::clone(request.body().upload());
         let (mut fresh, mut moves) = (false, 0);
         loop {
-            let failed = match self.home(trip, fresh).await {
-                Err(cause) => (request, cause),
-                Ok(lease) => {
-                    let Trip { way, facts, started, .. } = &*trip;
-                    let age = Instant::now().saturating_duration_since(*started);
-                    match attempt(way, facts, lease, age, request).await {
-                        // What a legacy server says of its stream is the client's.
-                        Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
-                            self.note_end(trip, &response);
-                            return Ok(response);
-                        }
-                        Ok(response) => match judge(response, &upload).await {
-                            Ok(response) => {
-                                self.note_end(trip, &response);
-                                return Ok(response);
-                            }
-                            Err(Some(request)) => (request, Cause::Forgotten),
-                            Err(None) => return Err(End::NoSession),
-                        },
-                        Err(Failure::Unreachable(request, _)) => (request, Cause::Unreachable),
-                        Err(Failure::Broken(broken)) if !fresh => {
-                            // An idle connection that closed says nothing of the session.
-                            way.route.metrics.retries.increment(1);
-                            (request, fresh) = (broken.request, true);
-                            continue;
-                        }
-                        Err(Failure::Broken(broken)) => (broken.request, Cause::Unreachable),
-                        Err(Failure::Over(error @ ProxyError::BrokenBody(_))) => {
-                            return Err(End::Client(error));
-                        }
-                        Err(Failure::Over(error)) => return Err(End::Unknown(error)),
-                    }
+            let cause;
+            (request, cause) = match self.try_home(trip, request, fresh).await {
+                Ok(response) => {
+                    self.note_end(trip, &response);
+                    return Ok(response);
                 }
+                Err(Tried::Closed(again)) => {
+                    // An idle connection that closed says nothing of the session.
+                    trip.way.route.metrics.retries.increment(1);
+                    (request, fresh) = (again, true);
+                    continue;
+                }
+                Err(Tried::Lost(request, cause)) => (request, cause),
+                Err(Tried::Over(end)) => return Err(end),
             };
-            let cause = failed.1;
-            request = failed.0;
             if trip.facts.is_delete {
                 return Err(End::Gone(request));
             }
@@ -293,6 +282,42 @@ impl SessionDelivery {
                 Err(NotRevived::Unavailable) => return Err(End::Unavailable),
             }
         }
+    }
+
+    /// One try, where the session lives as far as is known; on a `fresh` connection if an idle one has closed.
+    async fn try_home(
+        &self,
+        trip: &mut Trip,
+        request: Boxed,
+        fresh: bool,
+    ) -> Result<Response<Leased>, Tried> {
+        let upload = Arc::clone(request.body().upload());
+        let lease = match self.home(trip, fresh).await {
+            Ok(lease) => lease,
+            Err(cause) => return Err(Tried::Lost(request, cause)),
+        };
+        let Trip { way, facts, started, .. } = &*trip;
+        let age = Instant::now().saturating_duration_since(*started);
+        let failure = match attempt(way, facts, lease, age, request).await {
+            // What a legacy server says of its stream is the client's.
+            Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
+                return Ok(response);
+            }
+            Ok(response) => {
+                return judge(response, &upload).await.map_err(|request| match request {
+                    Some(request) => Tried::Lost(request, Cause::Forgotten),
+                    None => Tried::Over(End::NoSession),
+                });
+            }
+            Err(failure) => failure,
+        };
+        Err(match failure {
+            Failure::Unreachable(request, _) => Tried::Lost(request, Cause::Unreachable),
+            Failure::Broken(broken) if fresh => Tried::Lost(broken.request, Cause::Unreachable),
+            Failure::Broken(broken) => Tried::Closed(broken.request),
+            Failure::Over(error @ ProxyError::BrokenBody(_)) => Tried::Over(End::Client(error)),
+            Failure::Over(error) => Tried::Over(End::Unknown(error)),
+        })
     }
 
     /// A connection to where the session lives.
