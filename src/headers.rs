@@ -96,7 +96,9 @@ pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 /// trailers into the head.
 pub fn strip_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    for name in [CONTENT_LENGTH, TRAILER, HOST, VIA, X_KAGENT_HOST, X_KAGENT_PROXY_ERROR] {
+    let ours =
+        [CONTENT_LENGTH, TRAILER, HOST, VIA, X_KAGENT_HOST, X_KAGENT_PROXY_ERROR, MCP_SESSION_ID];
+    for name in ours {
         trailers.remove(name);
     }
     for name in [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST] {

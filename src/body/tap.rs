@@ -62,6 +62,12 @@ impl Tap {
         self.lock().as_ref().is_some_and(Replay::wants_start)
     }
 
+    /// Everything that has passed if nothing was left out, else the first bytes; they stay remembered.
+    #[must_use]
+    pub fn all(&self) -> Option<Bytes> {
+        self.whole().or_else(|| self.start())
+    }
+
     /// The first bytes; they stay remembered.
     #[must_use]
     pub fn start(&self) -> Option<Bytes> {

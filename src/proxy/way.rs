@@ -44,8 +44,8 @@ pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
 /// How an event stream is opened again whose backend has left it.
 #[derive(Clone)]
 pub struct Again {
-    /// With the body of its response, and after a pause.
-    pub open: Arc<dyn Fn(Leased, Duration) -> Reopening + Send + Sync>,
+    /// With the body of its response, after a pause, and with whether it has broken off.
+    pub open: Arc<dyn Fn(Leased, Duration, bool) -> Reopening + Send + Sync>,
     /// Of a session's own stream: where the session lives, which the stream follows.
     pub home: Option<Arc<Slot>>,
 }

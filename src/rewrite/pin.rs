@@ -17,18 +17,17 @@ pub fn put(url: &[u8], token: &[u8]) -> Vec<u8> {
     [url, between, PARAMETER.as_bytes(), token, fragment].concat()
 }
 
-/// The path and query without the token, and the token. `None` if there is none.
+/// The path and query without the token that was put in last, and the token. `None` if there is none.
 #[must_use]
 pub fn take(path: &PathAndQuery) -> Option<(PathAndQuery, &str)> {
     let query = path.query()?;
-    let at = query.find(PARAMETER)?;
-    let (before, rest) = query.split_at(at);
-    // Not the end of another name.
-    let before = if before.is_empty() { before } else { before.strip_suffix('&')? };
-    let rest = rest.strip_prefix(PARAMETER)?;
-    let (token, after) = rest.split_once('&').unwrap_or((rest, ""));
-    let between = if before.is_empty() || after.is_empty() { "" } else { "&" };
-    let query = format!("{before}{between}{after}");
+    // Most queries are done with here.
+    query.contains(PARAMETER).then_some(())?;
+    let parameters: Vec<&str> = query.split('&').collect();
+    let last = parameters.iter().rposition(|one| one.starts_with(PARAMETER))?;
+    let token = parameters.get(last)?.strip_prefix(PARAMETER)?;
+    let others = parameters.iter().enumerate().filter(|(at, _)| *at != last);
+    let query = others.map(|(_, one)| *one).collect::<Vec<_>>().join("&");
     let mark = if query.is_empty() { "" } else { "?" };
     Some((PathAndQuery::try_from(format!("{}{mark}{query}", path.path())).ok()?, token))
 }
@@ -48,6 +47,10 @@ mod tests {
         assert_eq!(put(b"/m#part", b"t"), b"/m?kagent-proxy-session=t#part");
         let more = PathAndQuery::from_static("/m?a=1&kagent-proxy-session=t&b=2");
         assert_eq!(take(&more).unwrap().0.as_str(), "/m?a=1&b=2");
+        let two =
+            PathAndQuery::from_static("/m?kagent-proxy-session=inner&kagent-proxy-session=outer");
+        let (left, token) = take(&two).unwrap();
+        assert_eq!((left.as_str(), token), ("/m?kagent-proxy-session=inner", "outer"));
         let first = PathAndQuery::from_static("/m?kagent-proxy-session=t&b=2");
         assert_eq!(take(&first).unwrap().0.as_str(), "/m?b=2");
     }

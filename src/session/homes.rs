@@ -132,7 +132,12 @@ impl Slot {
     /// It has moved; false if it is known to have moved elsewhere since.
     pub fn moved(&self, home: Home) -> bool {
         let mut known = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref().is_some_and(|known| known.since > home.since) {
+        // Two that moved at once must come to the same one.
+        let rank = |home: &Home| {
+            let id = home.id.as_ref().map(|id| id.as_bytes().to_vec());
+            (home.since, home.endpoint.address, id)
+        };
+        if known.as_ref().is_some_and(|known| rank(known) > rank(&home)) {
             return false;
         }
         *known = Some(home);
@@ -172,6 +177,7 @@ mod tests {
         assert!(!homes.slot(a).moved(home(2, 4)), "that was before");
         assert_eq!(homes.of(a), Some(home(1, 5)));
         assert!(homes.slot(a).moved(home(2, 6)));
+        assert!(!homes.slot(a).moved(home(1, 6)), "of two at once the same one everywhere");
         assert_eq!(homes.of(a), Some(home(2, 6)));
         assert_eq!(homes.slot(b).home(), None, "it has not moved");
         assert!(homes.of(a).is_some(), "used");

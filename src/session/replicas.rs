@@ -61,14 +61,16 @@ impl Sessions {
         });
         let mut busy = false;
         let mut home = None::<Home>;
-        for said in join_all(asked).await.into_iter().flatten() {
+        for ((id, _), said) in peers.iter().zip(join_all(asked).await) {
             match said {
-                Say::Home(found) => {
+                // It is done without from now on: the next round asks another.
+                None => busy |= *id == chosen,
+                Some(Say::Home(found)) => {
                     let newer = |found: &Home| home.as_ref().is_none_or(|h| h.since < found.since);
                     home = found.home().filter(newer).or(home);
                 }
-                Say::Busy => busy = true,
-                Say::Nothing | Say::Noted => {}
+                Some(Say::Busy) => busy = true,
+                Some(Say::Nothing | Say::Noted) => {}
             }
         }
         if busy && home.is_none() {
@@ -95,9 +97,11 @@ impl Sessions {
     }
 
     /// The session lives there from now on; returns when everybody knows who answers.
-    pub async fn moved(&self, token: TokenId, home: &Home) {
+    pub async fn moved(self: &Arc<Self>, token: TokenId, home: &Home) {
         self.homes.slot(token).moved(home.clone());
-        self.tell(Ask::Moved(token, home.into())).await;
+        // In a task of its own: the request that waits for it may be given up, and they must hear of it.
+        let (sessions, ask) = (Arc::clone(self), Ask::Moved(token, home.into()));
+        let _told = tokio::spawn(async move { sessions.tell(ask).await }).await;
     }
 
     /// Answers another replica; `None` if it is none.
@@ -196,6 +200,8 @@ impl Sessions {
                 Ok(addresses) => found.extend(addresses),
                 Err(error) => {
                     tracing::debug!(peer = name, %error, "a replica's name does not resolve");
+                    // What is known stays.
+                    found.extend(self.peers.addresses());
                 }
             }
         }

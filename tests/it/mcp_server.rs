@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) ids: Vec<String>,
     /// Values of `Authorization` of `initialize` requests.
     pub(crate) credentials: Vec<String>,
+    /// GET requests of sessions that it knows.
+    pub(crate) gets: usize,
     /// Sessions that were deleted.
     pub(crate) deleted: Vec<String>,
 }
@@ -55,6 +57,12 @@ pub(crate) struct Manner {
     pub(crate) silent: bool,
     /// It answers lists of which it is told to be silent.
     pub(crate) speaks: bool,
+    /// What it answers a GET with, instead of an event stream.
+    pub(crate) get: Option<u16>,
+    /// Its event streams for GET end at once.
+    pub(crate) brief: bool,
+    /// Calls of tools get this status and text.
+    pub(crate) call: Option<(u16, &'static str)>,
     /// Its sessions have no id.
     pub(crate) stateless: bool,
 }
@@ -237,7 +245,16 @@ async fn answer(
             state.note(|seen| seen.deleted.push(id.clone()));
             whole(200, "")
         }
-        (Method::GET, _) => open_stream(": open\n\n"),
+        (Method::GET, _) => {
+            state.note(|seen| seen.gets += 1);
+            match manner.get {
+                Some(status) => whole(status, ""),
+                None if manner.brief => {
+                    message(&Manner { events: true, ..manner.clone() }, &json!(""))
+                }
+                None => open_stream(": open\n\n"),
+            }
+        }
         (_, Some("notifications/initialized")) => {
             state.note(|seen| seen.ready.push(id.clone()));
             whole(202, "")
@@ -269,6 +286,9 @@ async fn tool(state: &State, manner: &Manner, id: &str, body: &Value) -> Respons
         "id: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
     let argument = body["params"]["arguments"]["a"].as_str().unwrap_or_default().to_owned();
     state.note(|seen| seen.calls.push(argument));
+    if let Some((status, text)) = manner.call {
+        return whole(status, text);
+    }
     match body["params"]["name"].as_str() {
         Some("hang") => std::future::pending().await,
         Some("stream") => open_stream(PROGRESS),

@@ -446,6 +446,83 @@ async fn replicas_come_to_one_new_session() {
     }
 }
 
+/// Frameworks answer what has no handler with 404, and clients ask for the stream all the same.
+#[tokio::test]
+async fn a_server_without_a_stream_for_sessions_keeps_its_sessions() {
+    let server = McpServer::start_as(Manner { get: Some(404), ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    let mut stream = proxy.connect().await;
+    stream.send(&request("GET", Some(&token), "")).await;
+    let held = stream.until(": keep-alive\n\n").await;
+    assert!(held.starts_with("HTTP/1.1 200"), "{held}");
+    assert_eq!(
+        post(&proxy, Some(&token), &call("count", "x")).await.count(),
+        2,
+        "the same session"
+    );
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 1, "nothing was begun anew"));
+    drop(stream);
+    server.behave(Manner { get: Some(405), ..Manner::default() });
+    assert_eq!(send(&proxy, "GET", Some(&token), "").await.status, 405);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_session_that_has_just_begun_is_answered_is_the_clients() {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    server.behave(Manner { call: Some((404, "no such tool")), ..Manner::default() });
+    let answer = post(&proxy, Some(&token), &call("count", "x")).await;
+    assert_eq!((answer.status, answer.body.as_str()), (404, "no such tool"));
+    server.seen(|seen| assert_eq!((seen.initialized.len(), seen.calls.len()), (2, 2)));
+    // An error about the request is none about the session.
+    let about =
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32602,"message":"Unknown session: tmux-3"}}"#;
+    server.behave(Manner { call: Some((400, about)), ..Manner::default() });
+    let answer = post(&proxy, Some(&token), &call("count", "x")).await;
+    assert_eq!((answer.status, answer.body.as_str()), (400, about));
+    server.seen(|seen| assert_eq!((seen.initialized.len(), seen.calls.len()), (2, 3)));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_at_once_is_not_opened_again_and_again() {
+    let server = McpServer::start_as(Manner { brief: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let mut stream = proxy.connect().await;
+    stream.send(&request("GET", Some(&token), "")).await;
+    stream.until("\n\n").await;
+    tokio::time::sleep(NEVER * 4).await;
+    server.seen(|seen| assert!((1..=2).contains(&seen.gets), "{} times", seen.gets));
+    drop(stream);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_from_before_sessions_passed_still_leads_to_its_server() {
+    let (one, two) = (McpServer::start().await, McpServer::start().await);
+    let mut config = to(&[&one, &two]);
+    let folder = std::env::temp_dir().join(format!("kagent-proxy-pass-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let key = folder.join("session-key");
+    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    config.sessions.key_files = vec![key];
+    let proxy = TestProxy::start(config.clone()).await;
+    let token = begin(&proxy).await;
+    config.routes[0].to.sessions = SessionMode::Pass;
+    let passing = TestProxy::start(config).await;
+    for n in 1..=4 {
+        let answer = post(&passing, Some(&token), &call("count", "x")).await;
+        assert_eq!((answer.count(), answer.session().as_deref()), (n, Some(&*token)));
+    }
+    proxy.stop().await;
+    passing.stop().await;
+}
+
 #[tokio::test]
 async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
     let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;

@@ -128,7 +128,9 @@ impl Events {
 
     /// Whether bytes may go out behind the backend's last one.
     pub(super) fn has_more(&self) -> bool {
-        self.awaited.is_some() || self.first.as_ref().is_some_and(|first| first.event.is_holding())
+        self.awaited.is_some()
+            || self.moves.is_some()
+            || self.first.as_ref().is_some_and(|first| first.event.is_holding())
     }
 
     /// What is held back when the stream ends inside an event.
@@ -155,6 +157,11 @@ impl Events {
         let serves = matches!(self.standalone, Some(Standalone::Serving(_)));
         let unheard = self.awaited.is_some() && self.scanner.events() == 0;
         (serves || unheard) && self.scanner.is_between()
+    }
+
+    /// Whether it is to answer a call, and has not.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
     }
 
     pub(super) fn may_comment(&self) -> bool {

@@ -12,11 +12,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::events::Events;
 use super::plan::RelayPlan;
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
+use crate::backoff::Pauses;
 use crate::headers;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
@@ -27,6 +29,11 @@ use crate::upstream::{Leased, SendError};
 
 /// How soon a session's own stream is opened again that its backend has ended: as soon as a client would.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A stream that ends sooner, without an event, is opened again after longer and longer pauses.
+const BRIEF: Duration = Duration::from_secs(1);
+const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(5));
+/// How often a call is sent again whose stream says nothing.
+const MAX_TRIES: u32 = 3;
 /// What a silent event stream gets (D15): a comment, which every parser skips.
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
@@ -56,6 +63,11 @@ pub struct Relay {
     again: Option<Again>,
     /// The backend's stream is being opened.
     reopening: Option<Reopening>,
+    /// When the one that is there was, the events by then, and how often it was opened again.
+    opened: Instant,
+    heard: u64,
+    tries: u32,
+    pauses: Pauses,
     record: Recorder,
     ending: Option<Ending>,
     timer: Option<BodyTimer>,
@@ -89,6 +101,10 @@ impl Relay {
             leased: Some(leased),
             again: plan.again,
             reopening: None,
+            opened: record.started(),
+            heard: 0,
+            tries: 0,
+            pauses: PAUSES,
             record,
             ending: None,
             timer,
@@ -109,6 +125,10 @@ impl Relay {
             leased: None,
             again: plan.again,
             reopening: Some(reopening),
+            opened: record.started(),
+            heard: 0,
+            tries: 0,
+            pauses: PAUSES,
             timer: BodyTimer::start(plan.limits),
             watchdog: Watchdog::start(plan.limits, record.task()),
             record,
@@ -173,12 +193,12 @@ impl Relay {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    if !self.open_again(Duration::ZERO) {
+                    if !self.open_again(Duration::ZERO, true) {
                         return self.broke(error, cx);
                     }
                 }
                 Poll::Ready(None) => {
-                    if !self.open_again(AGAIN_AFTER) {
+                    if !self.open_again(AGAIN_AFTER, false) {
                         return self.ended();
                     }
                 }
@@ -231,8 +251,8 @@ impl Relay {
             self.finish(Outcome::Drained);
             return Poll::Ready(None);
         }
-        if self.events.as_mut().is_some_and(|events| events.has_moved(cx))
-            && self.open_again(Duration::ZERO)
+        if self.events.as_mut().is_some_and(|e| e.may_begin_again() && e.has_moved(cx))
+            && self.open_again(Duration::ZERO, false)
         {
             // What was opened has to know whom to wake.
             cx.waker().wake_by_ref();
@@ -269,6 +289,7 @@ impl Relay {
         if streams {
             self.record.enter(&way.route, Kind::Stream);
             self.leased = Some(response.into_body());
+            self.opened = Instant::now();
             self.follow();
         }
         Some(Poll::Ready(streams))
@@ -283,13 +304,25 @@ impl Relay {
     }
 
     /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
-    fn open_again(&mut self, pause: Duration) -> bool {
+    fn open_again(&mut self, pause: Duration, broken: bool) -> bool {
         let (Some(again), Some(events)) = (&self.again, &self.events) else { return false };
         if !events.may_begin_again() {
             return false;
         }
+        // One that says nothing and ends at once is asked less and less often, and a call's only so many times.
+        let said = events.scanner.events();
+        let now = Instant::now();
+        let brief = now.saturating_duration_since(self.opened) < BRIEF && said == self.heard;
+        let wait = if brief { self.pauses.take() } else { Duration::ZERO };
+        if !brief {
+            self.pauses = PAUSES;
+        }
+        (self.heard, self.tries) = (said, self.tries + 1);
+        if events.is_awaited() && self.tries > MAX_TRIES {
+            return false;
+        }
         let Some(leased) = self.leased.take() else { return false };
-        self.reopening = Some((again.open)(leased, pause));
+        self.reopening = Some((again.open)(leased, pause.max(wait), broken));
         self.record.cared(Care::Revived);
         true
     }

@@ -24,6 +24,8 @@ use crate::proxy::way::Way;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
+/// How long a response that begins a session waits for the first bytes of its body.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// How long the rest of a message is waited for when its backend has left.
 const READ_ON: Duration = Duration::from_millis(500);
 
@@ -94,14 +96,10 @@ pub async fn attempt(
             lease.endpoint().health.answered();
             dropped(way, &lease);
             announced(&response, &lease);
-            if facts.session.is_none() && response.headers().contains_key(headers::MCP_SESSION_ID) {
+            let begins = facts.session.is_none() && !facts.is_get;
+            if begins && response.headers().contains_key(headers::MCP_SESSION_ID) {
                 // Boxed: sessions begin rarely.
-                let begun = Box::pin(begun(way, response, lease, &upload));
-                let Some(left) = left else { return begun.await };
-                return tokio::time::timeout(left, begun).await.unwrap_or_else(|_| {
-                    let host = way.route.config.host.clone();
-                    Err(Failure::Over(ProxyError::HeadTimeout(host, left)))
-                });
+                return Box::pin(begun(way, response, lease, &upload)).await;
             }
             if !in_session {
                 drop(lease.take_head());
@@ -126,8 +124,13 @@ async fn begun(
 ) -> Result<Response<Leased>, Failure> {
     let address = lease.endpoint().address;
     let mut response = response.map(|incoming| Leased::new(incoming, lease));
-    match response.body_mut().frame().await {
-        None => Ok(response),
+    let first = tokio::time::timeout(FIRST_BYTES, response.body_mut().frame()).await;
+    match first.unwrap_or(None) {
+        // Or it is late: then the client has the head before.
+        None => {
+            response.body_mut().forget_request();
+            Ok(response)
+        }
         Some(Ok(frame)) => {
             if let Ok(data) = frame.into_data() {
                 response.body_mut().put_back(data);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -242,8 +244,13 @@ impl Reviver {
         match attempt(&way, &trip.facts, lease, Duration::ZERO, ready).await {
             Ok(response) if response.status().is_success() => {
                 drain(response).await;
-                let since = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+                let now = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+                // Newer than the one that it replaces, whatever the clock of that replica said.
+                let since = now.max(trip.ticket.home.since.saturating_add(1));
                 Tried::Begun(Home { endpoint, id: server_id, since })
+            }
+            Ok(response) if response.status().is_client_error() => {
+                Tried::Not(NotRevived::NoSession)
             }
             _ => Tried::Again,
         }
@@ -262,6 +269,7 @@ fn message(head: &HeaderMap, json: String) -> Box<Request<RequestBody>> {
     }
     map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     Box::new(request)
 }
 
@@ -285,10 +293,11 @@ async fn answer(response: &mut Response<Leased>, id: &str) -> Option<Initialized
             return Some(answer);
         }
         if ended {
-            return None;
+            // It has said something else, and would again.
+            return Some(Initialized::Refused);
         }
     }
-    None
+    Some(Initialized::Refused)
 }
 
 /// Reads what is left, so that the connection can be used again.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
@@ -16,7 +16,8 @@ use super::dial;
 use super::lost::lost;
 use super::revive::{NotRevived, Reviver};
 use super::trip::{Cause, Trip};
-use super::unknown::{judge, may_deny};
+use super::unknown::{is_unknown, may_deny};
+use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
 use crate::headers;
@@ -28,7 +29,7 @@ use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
-use crate::proxy::way::{Again, InSession, Reopening, Way};
+use crate::proxy::way::{InSession, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
 use crate::upstream::{Lease, Leased};
@@ -37,19 +38,17 @@ use crate::upstream::{Lease, Leased};
 const MAX_MOVES: u32 = 3;
 /// How long a client may take to send what has to be sent again.
 const GATHER_WAIT: Duration = Duration::from_secs(10);
-/// How long a client waits for its event stream to be opened before it gets one of ours.
-const REOPEN_WAIT: Duration = Duration::from_secs(1);
 
 type Boxed = Box<Request<RequestBody>>;
 
 /// Delivers the requests of sessions.
 #[derive(Debug)]
 pub struct SessionDelivery {
-    reviver: Reviver,
+    pub(super) reviver: Reviver,
 }
 
 /// How a trip ends without a response.
-enum End {
+pub(super) enum End {
     /// Whether it ran is not known.
     Unknown(ProxyError),
     /// It did not run, and the session is gone.
@@ -68,6 +67,8 @@ enum Tried {
     Closed(Boxed),
     /// The session's server is not there.
     Lost(Boxed, Cause),
+    /// It answers that it does not know the session.
+    Denied(Box<Response<Leased>>),
     /// The request is gone.
     Over(End),
 }
@@ -91,12 +92,11 @@ impl SessionDelivery {
             return Err(Instead::NoStream);
         }
         let config = &way.route.config;
-        if config.to.sessions == SessionMode::Pass {
-            return Ok(None);
-        }
         let caller = way.caller.as_ref().map(|caller| (&*caller.namespace, &*caller.name));
         match self.reviver.sessions.admit(token, &config.host, caller) {
             Admission::Foreign => Ok(None),
+            // It may be another proxy's behind us.
+            Admission::Refused(_) if config.to.sessions == SessionMode::Pass => Ok(None),
             Admission::Refused(why) => {
                 tracing::debug!(host = config.host, why, "a session's token does not count");
                 way.route.metrics.session(SessionEvent::Lost("bad_token"));
@@ -126,6 +126,7 @@ impl SessionDelivery {
             ticket,
             started: record.started(),
             care: Care::None,
+            stream_lost: false,
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
         record.in_session(trip.ticket.id.short());
@@ -167,75 +168,8 @@ impl SessionDelivery {
         Delivered::Response(response, trip.way)
     }
 
-    /// How the stream that answers a request is opened again.
-    fn again(self: &Arc<Self>, trip: &Trip, upload: &Arc<Upload>) -> Option<Again> {
-        let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
-        let homes = &self.reviver.sessions.homes;
-        let home = is_own_stream(&trip.facts).then(|| homes.slot(trip.ticket.id));
-        let open = Arc::new(move |leased: Leased, pause| {
-            let request = leased.into_request(&upload);
-            let body = RequestBody::again(&upload);
-            let request = request.zip(body).map(|(request, body)| request.map(|_| body));
-            delivery.carry_aside(trip.clone(), request.map(Box::new), pause)
-        });
-        Some(Again { open, home })
-    }
-
-    /// Carries the request of an event stream in a task of its own, after a pause.
-    fn carry_aside(
-        self: &Arc<Self>,
-        mut trip: Trip,
-        request: Option<Boxed>,
-        pause: Duration,
-    ) -> Reopening {
-        let delivery = Arc::clone(self);
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let response = delivery.carry(&mut trip, request?, true).await.ok()?;
-            Some((response, trip.way))
-        }))
-    }
-
-    /// Opens a session's own stream on the session that takes its place; the client has a stream of ours until
-    /// then.
-    async fn reopen(
-        self: &Arc<Self>,
-        trip: Trip,
-        request: Boxed,
-        record: &mut Recorder,
-    ) -> Result<Delivered, Refused> {
-        let upload = Arc::clone(request.body().upload());
-        if !is_revivable(&trip) {
-            record.cared(Care::Lost);
-            return self.stand_in(End::NoSession, &trip, &upload);
-        }
-        record.cared(Care::Revived);
-        let again = self.again(&trip, &upload);
-        let with_again = |mut way: Way| {
-            if let Some(session) = &mut way.session {
-                session.again = again;
-            }
-            way
-        };
-        let held = trip.way.clone();
-        let mut reopening = self.carry_aside(trip, Some(request), Duration::ZERO);
-        match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
-            Ok(Ok(Some((response, way)))) => {
-                record.enter(&way.route, Kind::Stream);
-                record.on_connection(response.body().since());
-                Ok(Delivered::Response(response, with_again(way)))
-            }
-            // It would fail again at once: the client asks after a while.
-            Ok(_) => {
-                record.cared(Care::Lost);
-                Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
-            }
-            Err(_) => Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(held))))),
-        }
-    }
-
     /// Carries the request until it is answered; a session that is gone begins anew if `revive`.
-    async fn carry(
+    pub(super) async fn carry(
         &self,
         trip: &mut Trip,
         mut request: Boxed,
@@ -250,6 +184,12 @@ impl SessionDelivery {
                     self.note_end(trip, &response);
                     return Ok(response);
                 }
+                // A session that has just begun is known: that is what the server answers to this request.
+                Err(Tried::Denied(response)) if moves > 0 => return Ok(*response),
+                Err(Tried::Denied(response)) => match response.into_body().into_request(&upload) {
+                    Some(request) => (request, Cause::Forgotten),
+                    None => return Err(End::NoSession),
+                },
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session.
                     trip.way.route.metrics.retries.increment(1);
@@ -262,7 +202,7 @@ impl SessionDelivery {
             if trip.facts.is_delete {
                 return Err(End::Gone(request));
             }
-            let Some(whole) = gathered(request).await else { return Err(End::NoSession) };
+            let Some(whole) = gathered(request, &upload).await else { return Err(End::NoSession) };
             request = whole;
             let one_way = is_post(&request) && Message::read(&said(&upload)).is_one_way();
             if !revive || one_way || moves == MAX_MOVES {
@@ -270,6 +210,13 @@ impl SessionDelivery {
             }
             if !is_revivable(trip) {
                 return Err(End::NoSession);
+            }
+            if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.stream_lost {
+                // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
+                // that was there has broken off, it begins when a call has brought the session back.
+                let slot = self.reviver.sessions.homes.slot(trip.ticket.id);
+                slot.leaves(trip.ticket.home.since).await;
+                continue;
             }
             match self.moved(trip, request.headers(), cause).await {
                 Ok(()) => {
@@ -303,16 +250,18 @@ impl SessionDelivery {
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
                 return Ok(response);
             }
-            Ok(response) => {
-                return judge(response, &upload).await.map_err(|request| match request {
-                    Some(request) => Tried::Lost(request, Cause::Forgotten),
-                    None => Tried::Over(End::NoSession),
-                });
+            Ok(mut response) => {
+                let denied = is_unknown(&mut response, &upload).await;
+                return if denied { Err(Tried::Denied(Box::new(response))) } else { Ok(response) };
             }
             Err(failure) => failure,
         };
         Err(match failure {
             Failure::Unreachable(request, _) => Tried::Lost(request, Cause::Unreachable),
+            // It stands and breaks this request: that is no loss of the session.
+            Failure::Broken(broken) if fresh && broken.written => {
+                Tried::Over(End::Unknown(broken.error))
+            }
             Failure::Broken(broken) if fresh => Tried::Lost(broken.request, Cause::Unreachable),
             Failure::Broken(broken) => Tried::Closed(broken.request),
             Failure::Over(error @ ProxyError::BrokenBody(_)) => Tried::Over(End::Client(error)),
@@ -357,7 +306,12 @@ impl SessionDelivery {
     }
 
     /// What the client is told when its session's server tells it nothing.
-    fn stand_in(&self, end: End, trip: &Trip, upload: &Arc<Upload>) -> Result<Delivered, Refused> {
+    pub(super) fn stand_in(
+        &self,
+        end: End,
+        trip: &Trip,
+        upload: &Arc<Upload>,
+    ) -> Result<Delivered, Refused> {
         let metrics = &trip.way.route.metrics;
         let instead = |instead| Ok(Delivered::Instead(instead));
         let host = &trip.way.route.config.host;
@@ -409,7 +363,7 @@ fn is_refused_stream(way: &Way, facts: &Facts) -> bool {
 }
 
 /// Whether it opens a session's own event stream.
-fn is_own_stream(facts: &Facts) -> bool {
+pub(super) fn is_own_stream(facts: &Facts) -> bool {
     facts.is_get && facts.kind == Kind::Stream
 }
 
@@ -419,7 +373,7 @@ fn is_harmless(upload: &Upload) -> bool {
     Message::read(&start).method.is_some_and(|method| mcp::may_repeat(&method))
 }
 
-fn is_revivable(trip: &Trip) -> bool {
+pub(super) fn is_revivable(trip: &Trip) -> bool {
     let mode = trip.way.route.config.to.sessions;
     mode == SessionMode::Revive && trip.ticket.session.params.is_some()
 }
@@ -430,12 +384,16 @@ fn is_post(request: &Boxed) -> bool {
 
 /// What the client has sent, as far as it is remembered.
 fn said(upload: &Upload) -> bytes::Bytes {
-    upload.tap.whole().or_else(|| upload.tap.start()).unwrap_or_default()
+    upload.tap.all().unwrap_or_default()
 }
 
 /// The request with its whole body here, to be sent once or again; `None` if it is too large to be remembered, or
-/// never ends.
-async fn gathered(request: Boxed) -> Option<Boxed> {
+/// never ends. One of which nothing has been read, and that would not be remembered, is left as it is.
+async fn gathered(request: Boxed, upload: &Upload) -> Option<Boxed> {
+    let large = request.body().size_hint().exact().is_some_and(|size| size > MAX_REPLAY as u64);
+    if upload.progress.bytes() == 0 && (large || !upload.tap.is_listening()) {
+        return Some(request);
+    }
     let (head, body) = request.into_parts();
     match body.gather(GATHER_WAIT).await {
         Ok(body) => Some(Box::new(Request::from_parts(head, body))),

@@ -2,14 +2,14 @@
 //!
 //! Reads no more of a response than it needs, and gives back what it has read. Decides nothing about the session.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 
-use crate::body::{RequestBody, Upload};
+use crate::body::Upload;
+use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::upstream::Leased;
 
@@ -23,37 +23,28 @@ pub fn may_deny(status: StatusCode) -> bool {
     status == StatusCode::NOT_FOUND || status == StatusCode::BAD_REQUEST
 }
 
-/// The response, if its server knows the session.
-///
-/// # Errors
-/// It does not: the request, to be sent again, if that is still there.
-pub async fn judge(
-    mut response: Response<Leased>,
-    upload: &Arc<Upload>,
-) -> Result<Response<Leased>, Option<Box<Request<RequestBody>>>> {
-    let forgotten = match response.status() {
-        StatusCode::NOT_FOUND => true,
-        StatusCode::BAD_REQUEST => {
-            let leased = response.body_mut();
-            let mut said = BytesMut::new();
-            let read = async {
-                while said.len() < MAX_REFUSAL
-                    && let Some(Ok(frame)) = leased.frame().await
-                {
-                    said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-                }
-            };
-            // What comes later is not looked at.
-            let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
-            let said = said.freeze();
-            let forgotten = mcp::is_session_unknown(&said);
-            response.body_mut().put_back(said);
-            forgotten
-        }
-        _ => false,
-    };
-    if forgotten {
-        return Err(response.into_body().into_request(upload));
+/// Whether a response with such a status says that its server does not know the session. An error that answers the
+/// request by its id is about the request.
+pub async fn is_unknown(response: &mut Response<Leased>, upload: &Upload) -> bool {
+    if response.status() == StatusCode::NOT_FOUND {
+        return true;
     }
-    Ok(response)
+    let leased = response.body_mut();
+    let mut said = BytesMut::new();
+    let read = async {
+        while said.len() < MAX_REFUSAL
+            && let Some(Ok(frame)) = leased.frame().await
+        {
+            said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        }
+    };
+    // What comes later is not looked at.
+    let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
+    let said = said.freeze();
+    let asked = upload.tap.all().unwrap_or_default();
+    let (asked, answered) = (Message::read(&asked).id, Message::read(&said).id);
+    let about_it = answered.is_some_and(|id| id != "null") && answered == asked;
+    let unknown = !about_it && mcp::is_session_unknown(&said);
+    response.body_mut().put_back(said);
+    unknown
 }

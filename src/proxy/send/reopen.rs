@@ -1,0 +1,97 @@
+//! Event streams of sessions that are opened again, behind a response that the client has already.
+//!
+//! Each in a task of its own, which ends with who waits for it. Passes no byte on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::delivered::Delivered;
+use super::session::{End, SessionDelivery, is_own_stream, is_revivable};
+use super::trip::Trip;
+use crate::body::{RequestBody, Upload};
+use crate::proxy::call::Kind;
+use crate::proxy::error::Refused;
+use crate::proxy::instead::{Care, Instead};
+use crate::proxy::record::Recorder;
+use crate::proxy::way::{Again, Reopening, Way};
+use crate::upstream::Leased;
+
+/// How long a client waits for its event stream to be opened before it gets one of ours.
+const REOPEN_WAIT: Duration = Duration::from_secs(1);
+
+type Boxed = Box<Request<RequestBody>>;
+
+// === impl SessionDelivery ===
+
+impl SessionDelivery {
+    /// How the stream that answers a request is opened again.
+    pub(super) fn again(self: &Arc<Self>, trip: &Trip, upload: &Arc<Upload>) -> Option<Again> {
+        let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
+        let homes = &self.reviver.sessions.homes;
+        let home = is_own_stream(&trip.facts).then(|| homes.slot(trip.ticket.id));
+        let open = Arc::new(move |leased: Leased, pause, broken| {
+            let request = leased.into_request(&upload);
+            let body = RequestBody::again(&upload);
+            let request = request.zip(body).map(|(request, body)| request.map(|_| body));
+            let trip = Trip { stream_lost: broken, ..trip.clone() };
+            delivery.carry_aside(trip, request.map(Box::new), pause)
+        });
+        Some(Again { open, home })
+    }
+
+    /// Carries the request of an event stream in a task of its own, after a pause.
+    fn carry_aside(
+        self: &Arc<Self>,
+        mut trip: Trip,
+        request: Option<Boxed>,
+        pause: Duration,
+    ) -> Reopening {
+        let delivery = Arc::clone(self);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let response = delivery.carry(&mut trip, request?, true).await.ok()?;
+            Some((response, trip.way))
+        }))
+    }
+
+    /// Opens a session's own stream on the session that takes its place; the client has a stream of ours until
+    /// then.
+    pub(super) async fn reopen(
+        self: &Arc<Self>,
+        trip: Trip,
+        request: Boxed,
+        record: &mut Recorder,
+    ) -> Result<Delivered, Refused> {
+        let upload = Arc::clone(request.body().upload());
+        if !is_revivable(&trip) {
+            record.cared(Care::Lost);
+            return self.stand_in(End::NoSession, &trip, &upload);
+        }
+        record.cared(Care::Revived);
+        let again = self.again(&trip, &upload);
+        let with_again = |mut way: Way| {
+            if let Some(session) = &mut way.session {
+                session.again = again;
+            }
+            way
+        };
+        let held = trip.way.clone();
+        let mut reopening = self.carry_aside(trip, Some(request), Duration::ZERO);
+        match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
+            Ok(Ok(Some((response, way)))) => {
+                record.enter(&way.route, Kind::Stream);
+                record.on_connection(response.body().since());
+                Ok(Delivered::Response(response, with_again(way)))
+            }
+            // It would fail again at once: the client asks after a while.
+            Ok(_) => {
+                record.cared(Care::Lost);
+                Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
+            }
+            Err(_) => Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(held))))),
+        }
+    }
+}
