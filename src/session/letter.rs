@@ -67,6 +67,8 @@ pub struct Letter<T> {
     pub from: u64,
     /// When it writes, in seconds since 1970.
     at: u64,
+    /// Drawn for a question, and the same in its answer: no other answer can take its place.
+    pub number: u64,
     /// What it writes.
     pub text: T,
 }
@@ -88,10 +90,10 @@ impl Text for Say {
 // === impl Letter ===
 
 impl<T: Text> Letter<T> {
-    /// A letter of this moment (time since 1970).
+    /// A letter of this moment (time since 1970); an answer has the number of its question.
     #[must_use]
-    pub fn new(from: u64, now: Duration, text: T) -> Self {
-        Self { from, at: now.as_secs(), text }
+    pub fn new(from: u64, now: Duration, number: u64, text: T) -> Self {
+        Self { from, at: now.as_secs(), number, text }
     }
 
     /// Its bytes. `None` if nothing can be sealed.
@@ -148,7 +150,7 @@ mod tests {
         let keys = Keyring::random().unwrap();
         let now = Duration::from_secs(1_000_000);
         let token = TokenId([7; 16]);
-        let letter = Letter::new(5, now, Ask::Moved(token, (&home()).into()));
+        let letter = Letter::new(5, now, 9, Ask::Moved(token, (&home()).into()));
         let sealed = letter.seal(&keys).unwrap();
         let open = |keys: &Keyring, now| Letter::<Ask>::open(keys, now, &mut sealed.clone());
         assert_eq!(open(&keys, now), Some(letter));

@@ -16,6 +16,7 @@ use http::{HeaderName, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use ring::digest::{SHA256, digest};
 
 use crate::socket::reserve;
 
@@ -107,10 +108,21 @@ impl Peers {
     }
 
     async fn post(&self, address: SocketAddr, letter: &str) -> Option<Vec<u8>> {
-        let mut connection = match self.idle(address) {
-            Some(idle) => idle,
-            None => open(address).await.ok()?,
-        };
+        // The other side may have closed an idle connection; a letter may be read twice.
+        if let Some(idle) = self.idle(address)
+            && let Some(answer) = self.post_on(idle, address, letter).await
+        {
+            return Some(answer);
+        }
+        self.post_on(open(address).await.ok()?, address, letter).await
+    }
+
+    async fn post_on(
+        &self,
+        mut connection: SendRequest<Empty<Bytes>>,
+        address: SocketAddr,
+        letter: &str,
+    ) -> Option<Vec<u8>> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(PATH)
@@ -160,11 +172,10 @@ async fn open(address: SocketAddr) -> io::Result<SendRequest<Empty<Bytes>>> {
 /// The one of these replicas that decides about a session: the same for whoever asks (rendezvous hashing).
 #[must_use]
 pub fn owner(token: [u8; 16], replicas: impl Iterator<Item = u64>) -> Option<u64> {
-    use std::hash::{DefaultHasher, Hash, Hasher};
+    // One that is the same in every release.
     replicas.max_by_key(|replica| {
-        let mut hasher = DefaultHasher::new();
-        (token, replica).hash(&mut hasher);
-        hasher.finish()
+        let bytes = [&token[..], &replica.to_be_bytes()].concat();
+        digest(&SHA256, &bytes).as_ref().to_vec()
     })
 }
 

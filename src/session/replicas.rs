@@ -144,7 +144,7 @@ impl Sessions {
                 Say::Noted
             }
         };
-        Letter::new(self.own, now(), say).seal(&keys)
+        Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }
 
     /// Greets the others again and again: who answers is asked, and who does not is done without. `addresses` finds
@@ -215,9 +215,11 @@ impl Sessions {
 
     async fn ask(&self, address: SocketAddr, what: Ask) -> Option<Say> {
         let keys = self.keys.load_full();
-        let sealed = Letter::new(self.own, now(), what).seal(&keys)?;
+        let number = fastrand::u64(..);
+        let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
         let answer = self.peers.ask(address, &sealed).await;
         let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
+        let letter = letter.filter(|letter| letter.number == number);
         match self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
             // It may only have been slow.
             News::Silent => self.new_peers.notify_one(),

@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub(crate) ready: Vec<String>,
     /// `Mcp-Session-Id` of every request, as sent.
     pub(crate) ids: Vec<String>,
+    /// Values of `Accept-Encoding` of `initialize` requests.
+    pub(crate) codings: Vec<String>,
     /// Values of `Authorization` of `initialize` requests.
     pub(crate) credentials: Vec<String>,
     /// GET requests of sessions that it knows.
@@ -228,12 +230,13 @@ async fn answer(
         value.unwrap_or_default()
     };
     let (id, credentials) = (header("mcp-session-id"), header("authorization"));
+    let coding = header("accept-encoding");
     let method = request.method().clone();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     state.note(|seen| seen.ids.push(id.clone()));
     if body["method"] == "initialize" {
-        return Ok(initialize(&state, &manner, &body, credentials));
+        return Ok(initialize(&state, &manner, &body, (credentials, coding)));
     }
     if !manner.stateless && !state.sessions.lock().unwrap().contains_key(&id) {
         let (status, text) = manner.unknown.unwrap_or((404, ""));
@@ -301,8 +304,14 @@ async fn tool(state: &State, manner: &Manner, id: &str, body: &Value) -> Respons
 }
 
 /// Begins a session.
-fn initialize(state: &State, manner: &Manner, body: &Value, credentials: String) -> Response<Body> {
+fn initialize(
+    state: &State,
+    manner: &Manner,
+    body: &Value,
+    (credentials, coding): (String, String),
+) -> Response<Body> {
     state.note(|seen| {
+        seen.codings.push(coding);
         seen.initialized.push(body["params"].clone());
         seen.credentials.push(credentials);
     });

@@ -70,7 +70,7 @@ fn request(method: &str, session: Option<&str>, body: &str) -> String {
         if method == "GET" { "text/event-stream" } else { "application/json, text/event-stream" };
     format!(
         "{method} /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: {HOST}\r\naccept: {accept}\r\n\
-         authorization: Bearer client\r\ncontent-type: application/json\r\n{session}content-length: {length}\r\n\
+         accept-encoding: gzip\r\nauthorization: Bearer client\r\ncontent-type: application/json\r\n{session}content-length: {length}\r\n\
          connection: close\r\n\r\n{body}"
     )
 }
@@ -180,6 +180,7 @@ async fn a_session_outlives_its_server() {
             assert_eq!(seen.initialized, [params()], "once, as the client began");
             assert_eq!(seen.ready, ["server-session-1"]);
             assert_eq!(seen.credentials, ["Bearer client"]);
+            assert_eq!(seen.codings, ["identity"], "its answer has to be read");
             assert_eq!(seen.calls, ["b", "b"]);
         });
         let metrics = proxy.admin("/metrics").await;

@@ -17,6 +17,7 @@ use crate::proxy::error::Refused;
 use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
 use crate::proxy::way::{Again, Reopening, Way};
+use crate::telemetry::family::SessionEvent;
 use crate::upstream::Leased;
 
 /// How long a client waits for its event stream to be opened before it gets one of ours.
@@ -89,6 +90,7 @@ impl SessionDelivery {
             // It would fail again at once: the client asks after a while.
             Ok(_) => {
                 record.cared(Care::Lost);
+                held.route.metrics.session(SessionEvent::Lost("not_revived"));
                 Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
             }
             Err(_) => Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(held))))),
