@@ -19,9 +19,11 @@ use super::{Sessions, now};
 
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_millis(400);
+/// How soon they are greeted again at the earliest.
+const PACE: Duration = Duration::from_millis(50);
 /// How many homes a replica is told that has just come, and how many in one letter.
 const TOLD: usize = 5000;
-const IN_ONE: usize = 100;
+const IN_ONE: usize = 20;
 /// How often the other replicas are greeted.
 const GREET: Duration = Duration::from_secs(2);
 
@@ -162,6 +164,8 @@ impl Sessions {
             join_all(addresses.iter().map(|address| self.ask(*address, Ask::Hello))).await;
             self.counts.alive(self.peers.alive(self.own).len());
             self.tell_who_came().await;
+            // One that comes and goes must not keep us busy.
+            tokio::time::sleep(PACE).await;
         }
     }
 

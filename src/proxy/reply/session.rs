@@ -31,7 +31,8 @@ pub fn name(
     }
     let Some(id) = response.headers().get(MCP_SESSION_ID) else { return };
     let token = match &way.session {
-        Some(session) if session.token.is_none() => return,
+        // A legacy server's own; one that has been named to the server stays here.
+        Some(session) if session.token.is_none() && session.server_id.is_none() => return,
         Some(session) => session.token.clone(),
         None if way.route.config.to.sessions == SessionMode::Pass => return,
         // TypeScript 1.x takes an id from any response, and would keep that of a failed request.

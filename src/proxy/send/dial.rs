@@ -49,11 +49,16 @@ pub async fn lease(
 }
 
 /// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
-/// `fresh`, or one that is dialled. An endpoint that another replica has just learned of is waited for.
+/// `fresh`, or one that is dialled; never HTTP/2 if `http1`. An endpoint that another replica has just learned of is
+/// waited for.
 ///
 /// # Errors
 /// Why the session has no home there.
-pub async fn pinned(route: &Route, ticket: &Ticket, fresh: bool) -> Result<Lease, Cause> {
+pub async fn pinned(
+    route: &Route,
+    ticket: &Ticket,
+    (fresh, http1): (bool, bool),
+) -> Result<Lease, Cause> {
     let id = &ticket.home.endpoint;
     if ticket.is_young() && route.cluster.pick(Want::Pinned(id), &[]).is_none() {
         let until = Instant::now() + LEARNING;
@@ -64,24 +69,24 @@ pub async fn pinned(route: &Route, ticket: &Ticket, fresh: bool) -> Result<Lease
             }
         }
     }
-    to(route, id, fresh).await
+    to(route, id, fresh, http1).await
 }
 
 /// The same, without waiting.
 ///
 /// # Errors
 /// The endpoint is gone, or cannot be dialled.
-pub async fn to(route: &Route, id: &EndpointId, fresh: bool) -> Result<Lease, Cause> {
+pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Result<Lease, Cause> {
     let Some(endpoint) = route.cluster.pick(Want::Pinned(id), &[]) else {
         return Err(Cause::PodGone);
     };
-    if !fresh && let Some(lease) = endpoint.idle_connection(false) {
+    if !fresh && let Some(lease) = endpoint.idle_connection(http1) {
         route.metrics.reused.increment(1);
         return Ok(lease);
     }
     let deadline = route.config.to.timeouts.connect;
     // Boxed, as waiting is.
-    match Box::pin(Arc::clone(&endpoint).dial(false, deadline)).await {
+    match Box::pin(Arc::clone(&endpoint).dial(http1, deadline)).await {
         Ok(lease) => {
             let shares = lease.reused;
             if shares { &route.metrics.reused } else { &route.metrics.opened }.increment(1);

@@ -274,7 +274,7 @@ fn message(head: &HeaderMap, json: String) -> Box<Request<RequestBody>> {
 }
 
 async fn to_same(way: &Way, endpoint: &EndpointId) -> Option<Lease> {
-    dial::to(&way.route, endpoint, false).await.ok()
+    dial::to(&way.route, endpoint, false, false).await.ok()
 }
 
 /// What the server says to the `initialize` called `id`; `None` if it breaks off before.

@@ -282,7 +282,8 @@ impl SessionDelivery {
             server_id: trip.ticket.home.id.clone(),
             again: None,
         }));
-        dial::pinned(&trip.way.route, &trip.ticket, fresh).await
+        let http1 = trip.facts.kind == Kind::Upgrade;
+        dial::pinned(&trip.way.route, &trip.ticket, (fresh, http1)).await
     }
 
     /// Begins the session anew, or learns where somebody else has.
