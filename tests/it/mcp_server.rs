@@ -13,7 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -65,6 +65,8 @@ pub(crate) struct Manner {
     pub(crate) brief: bool,
     /// Calls of tools get this status and text.
     pub(crate) call: Option<(u16, &'static str)>,
+    /// It speaks HTTP/2 by prior knowledge.
+    pub(crate) http2: bool,
     /// Its sessions have no id.
     pub(crate) stateless: bool,
 }
@@ -110,6 +112,7 @@ impl McpServer {
 
     fn listen(&mut self, listener: TcpListener) {
         let state = Arc::clone(&self.state);
+        let http2 = state.manner.lock().unwrap().http2;
         self.tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -117,9 +120,14 @@ impl McpServer {
                 let state = Arc::clone(&state);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&state), request));
-                    let http = hyper::server::conn::http1::Builder::new();
-                    let _client_may_leave =
-                        http.serve_connection(TokioIo::new(stream), service).await;
+                    let (stream, http2) = (TokioIo::new(stream), http2);
+                    let _client_may_leave = if http2 {
+                        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        http.serve_connection(stream, service).await
+                    } else {
+                        let http = hyper::server::conn::http1::Builder::new();
+                        http.serve_connection(stream, service).await
+                    };
                 });
             }
         });

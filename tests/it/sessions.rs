@@ -525,6 +525,37 @@ async fn a_token_from_before_sessions_passed_still_leads_to_its_server() {
 }
 
 #[tokio::test]
+async fn sessions_of_a_server_that_speaks_http_2_live_as_long() {
+    let manner = Manner { http2: true, ..Manner::default() };
+    let mut server = McpServer::start_as(manner.clone()).await;
+    let routes = vec![route(HOST, "/", Scheme::H2c, &[server.address.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let token = begin(&proxy).await;
+    for _ in 0..2 {
+        server.forget();
+        let answer = post(&proxy, Some(&token), &call("count", "x")).await;
+        assert_eq!((answer.count(), answer.session().as_deref()), (1, Some(&*token)));
+        assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 2);
+    }
+    let mut stream = proxy.connect().await;
+    stream.send(&request("GET", Some(&token), "")).await;
+    stream.until(": open\n\n").await;
+    let before = server.seen(|seen| seen.calls.len());
+    let mut client = proxy.connect().await;
+    client.send(&request("POST", Some(&token), &call("hang", "lost").to_string())).await;
+    server.until("the call runs", |seen| seen.calls.len() > before).await;
+    server.kill().await;
+    server.restart().await;
+    let lost = Answer::of(&client.rest().await);
+    assert_eq!((lost.status, &lost.json()["result"]["isError"]), (200, &json!(true)));
+    stream.until(": open\n\n").await;
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    server.seen(|seen| assert_eq!(seen.calls.len(), before + 2, "never twice"));
+    drop(stream);
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
     let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;
     let proxy = TestProxy::start(to(&[&server])).await;
