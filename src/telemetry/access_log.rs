@@ -146,9 +146,15 @@ impl Record<'_> {
         out.extend_from_slice(b",\"whole_ms\":");
         milliseconds(out, self.whole);
         if let Some(session) = self.session {
-            // Writing into a vector does not fail.
-            let _infallible = write!(out, ",\"session\":\"{session:08x}\"");
-            out.extend_from_slice(b",\"session_event\":\"");
+            out.extend_from_slice(b",\"session\":\"");
+            for digit in (0..8).rev().map(|place| (session >> (4 * place)) & 0xf) {
+                out.extend(
+                    u8::try_from(digit)
+                        .ok()
+                        .and_then(|digit| b"0123456789abcdef".get(usize::from(digit))),
+                );
+            }
+            out.extend_from_slice(b"\",\"session_event\":\"");
             out.extend_from_slice(self.care.as_bytes());
             out.push(b'"');
         }

@@ -60,7 +60,7 @@ pub async fn pinned(
     (fresh, http1): (bool, bool),
 ) -> Result<Lease, Cause> {
     let id = &ticket.home.endpoint;
-    if ticket.is_young() && route.cluster.pick(Want::Pinned(id), &[]).is_none() {
+    if route.cluster.pick(Want::Pinned(id), &[]).is_none() && ticket.is_young() {
         let until = Instant::now() + LEARNING;
         while Instant::now() < until && !route.cluster.is_retired() {
             route.cluster.wait(until).await;

@@ -127,6 +127,7 @@ impl SessionDelivery {
             started: record.started(),
             care: Care::None,
             stream_lost: false,
+            is_new: true,
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
         record.in_session(trip.ticket.id.short());
@@ -272,7 +273,9 @@ impl SessionDelivery {
     /// A connection to where the session lives.
     async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
         self.reviver.follow(trip);
-        if let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
+        // A ticket of this moment was looked up there.
+        if !std::mem::take(&mut trip.is_new)
+            && let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
             && home.since > trip.ticket.home.since
         {
             trip.ticket.home = home;

@@ -38,6 +38,8 @@ pub struct Trip {
     pub started: Instant,
     /// What has been done for the session.
     pub care: Care,
+    /// Its ticket has just been made.
+    pub is_new: bool,
     /// It opens a stream anew that was there and has broken off.
     pub stream_lost: bool,
 }
