@@ -65,6 +65,8 @@ pub(crate) struct Manner {
     pub(crate) brief: bool,
     /// Calls of tools get this status and text.
     pub(crate) call: Option<(u16, &'static str)>,
+    /// Lists make it close the connection.
+    pub(crate) breaks: bool,
     /// It speaks HTTP/2 by prior knowledge.
     pub(crate) http2: bool,
     /// Its sessions have no id.
@@ -231,7 +233,7 @@ fn open_stream(first: &'static str) -> Response<Body> {
 async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Body>, std::io::Error> {
     let manner = state.manner.lock().unwrap().clone();
     let header = |name: &str| {
         let value = request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -271,6 +273,10 @@ async fn answer(
             whole(202, "")
         }
         (_, Some("tools/call")) => tool(&state, &manner, &id, &body).await,
+        (_, Some("tools/list")) if manner.breaks => {
+            state.note(|seen| seen.calls.push("list".to_owned()));
+            return Err(std::io::ErrorKind::Other.into());
+        }
         (_, Some("tools/list")) => {
             if body["params"]["hang"] == true {
                 state.note(|seen| seen.calls.push("list".to_owned()));

@@ -556,6 +556,22 @@ async fn sessions_of_a_server_that_speaks_http_2_live_as_long() {
 }
 
 #[tokio::test]
+async fn a_server_that_breaks_one_kind_of_request_keeps_the_session() {
+    let server = McpServer::start_as(Manner { breaks: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let answer = post(&proxy, Some(&token), &list).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (200, &json!(-32603)));
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    server.seen(|seen| {
+        assert_eq!(seen.initialized.len(), 1, "nothing was begun anew");
+        assert!(seen.calls.len() <= 5, "{} lists", seen.calls.len() - 1);
+    });
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_whose_stream_breaks_off_before_it_says_anything_is_asked_for_again() {
     let mut server = McpServer::start_as(Manner { events: true, ..Manner::default() }).await;
     let proxy = TestProxy::start(to(&[&server])).await;

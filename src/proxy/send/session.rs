@@ -17,6 +17,7 @@ use super::lost::lost;
 use super::revive::{NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
+use crate::backoff::Pauses;
 use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
@@ -36,6 +37,9 @@ use crate::upstream::{Lease, Leased};
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
+/// How often a request is sent once more on a new connection, and the pauses before all but the first.
+const MAX_CLOSED: u32 = 3;
+const CLOSED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_millis(400));
 /// How long a client may take to send what has to be sent again.
 const GATHER_WAIT: Duration = Duration::from_secs(10);
 
@@ -177,7 +181,7 @@ impl SessionDelivery {
         revive: bool,
     ) -> Result<Response<Leased>, End> {
         let upload = Arc::clone(request.body().upload());
-        let (mut fresh, mut moves) = (false, 0);
+        let (mut fresh, mut moves) = (0, 0);
         loop {
             let cause;
             (request, cause) = match self.try_home(trip, request, fresh).await {
@@ -192,9 +196,13 @@ impl SessionDelivery {
                     None => return Err(End::NoSession),
                 },
                 Err(Tried::Closed(again)) => {
-                    // An idle connection that closed says nothing of the session.
+                    // An idle connection that closed says nothing of the session; one that was opened for it may
+                    // be the last of a server that is about to end, which shows a moment later.
                     trip.way.route.metrics.retries.increment(1);
-                    (request, fresh) = (again, true);
+                    if fresh > 0 {
+                        tokio::time::sleep(CLOSED_PAUSES.after(fresh - 1)).await;
+                    }
+                    (request, fresh) = (again, fresh + 1);
                     continue;
                 }
                 Err(Tried::Lost(request, cause)) => (request, cause),
@@ -223,7 +231,7 @@ impl SessionDelivery {
                 Ok(()) => {
                     // Ids of events were those of the server that is gone.
                     request.headers_mut().remove(headers::LAST_EVENT_ID);
-                    (fresh, moves) = (false, moves + 1);
+                    (fresh, moves) = (0, moves + 1);
                 }
                 Err(NotRevived::Refused(response)) => return Ok(*response),
                 Err(NotRevived::NoSession) => return Err(End::NoSession),
@@ -232,15 +240,16 @@ impl SessionDelivery {
         }
     }
 
-    /// One try, where the session lives as far as is known; on a `fresh` connection if an idle one has closed.
+    /// One try, where the session lives as far as is known; on a new connection behind one that has closed, and this is
+    /// the `fresh`th of those.
     async fn try_home(
         &self,
         trip: &mut Trip,
         request: Boxed,
-        fresh: bool,
+        fresh: u32,
     ) -> Result<Response<Leased>, Tried> {
         let upload = Arc::clone(request.body().upload());
-        let lease = match self.home(trip, fresh).await {
+        let lease = match self.home(trip, fresh > 0).await {
             Ok(lease) => lease,
             Err(cause) => return Err(Tried::Lost(request, cause)),
         };
@@ -260,10 +269,12 @@ impl SessionDelivery {
         Err(match failure {
             Failure::Unreachable(request, _) => Tried::Lost(request, Cause::Unreachable),
             // It stands and breaks this request: that is no loss of the session.
-            Failure::Broken(broken) if fresh && broken.written => {
+            Failure::Broken(broken) if fresh == MAX_CLOSED && broken.written => {
                 Tried::Over(End::Unknown(broken.error))
             }
-            Failure::Broken(broken) if fresh => Tried::Lost(broken.request, Cause::Unreachable),
+            Failure::Broken(broken) if fresh == MAX_CLOSED => {
+                Tried::Lost(broken.request, Cause::Unreachable)
+            }
             Failure::Broken(broken) => Tried::Closed(broken.request),
             Failure::Over(error @ ProxyError::BrokenBody(_)) => Tried::Over(End::Client(error)),
             Failure::Over(error) => Tried::Over(End::Unknown(error)),
