@@ -258,16 +258,7 @@ async fn answer(
             state.note(|seen| seen.deleted.push(id.clone()));
             whole(200, "")
         }
-        (Method::GET, _) => {
-            state.note(|seen| seen.gets += 1);
-            match manner.get {
-                Some(status) => whole(status, ""),
-                None if manner.brief => {
-                    message(&Manner { events: true, ..manner.clone() }, &json!(""))
-                }
-                None => open_stream(": open\n\n"),
-            }
-        }
+        (Method::GET, _) => own_stream(&state, &manner),
         (_, Some("notifications/initialized")) => {
             state.note(|seen| seen.ready.push(id.clone()));
             whole(202, "")
@@ -294,6 +285,16 @@ async fn answer(
         response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
     }
     Ok(response)
+}
+
+/// What a GET is answered with.
+fn own_stream(state: &State, manner: &Manner) -> Response<Body> {
+    state.note(|seen| seen.gets += 1);
+    match manner.get {
+        Some(status) => whole(status, ""),
+        None if manner.brief => message(&Manner { events: true, ..manner.clone() }, &json!("")),
+        None => open_stream(": open\n\n"),
+    }
 }
 
 async fn tool(state: &State, manner: &Manner, id: &str, body: &Value) -> Response<Body> {
