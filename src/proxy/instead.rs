@@ -32,6 +32,8 @@ pub enum Care {
     None,
     /// The session began.
     Opened,
+    /// The request was sent once more to its server, on another connection.
+    Replayed,
     /// The session was begun anew, and the request sent by it.
     Revived,
     /// The request was answered in its server's place.
@@ -47,6 +49,7 @@ impl Care {
         match self {
             Self::None => "",
             Self::Opened => "opened",
+            Self::Replayed => "replayed",
             Self::Revived => "revived",
             Self::Lost => "lost",
         }

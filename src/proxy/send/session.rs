@@ -199,6 +199,9 @@ impl SessionDelivery {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
                     // be the last of a server that is about to end, which shows a moment later.
                     trip.way.route.metrics.retries.increment(1);
+                    if trip.care == Care::None {
+                        trip.care = Care::Replayed;
+                    }
                     if fresh > 0 {
                         tokio::time::sleep(CLOSED_PAUSES.after(fresh - 1)).await;
                     }
