@@ -62,10 +62,11 @@ impl Tap {
         self.lock().as_ref().is_some_and(Replay::wants_start)
     }
 
-    /// Everything that has passed if nothing was left out, else the first bytes; they stay remembered.
+    /// Everything that has passed if nothing was left out, else the first bytes; they stay remembered. Empty if they
+    /// are forgotten.
     #[must_use]
-    pub fn all(&self) -> Option<Bytes> {
-        self.whole().or_else(|| self.start())
+    pub fn all(&self) -> Bytes {
+        self.whole().or_else(|| self.start()).unwrap_or_default()
     }
 
     /// The first bytes; they stay remembered.

@@ -244,7 +244,7 @@ impl Delivery {
 
 /// The end of a request that was sent and not answered: an error, but for a call that must not be made again.
 fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered, Refused> {
-    let start = upload.tap.all().unwrap_or_default();
+    let start = upload.tap.all();
     match lost::lost(&error, &Message::read(&start), &way.route.config.host, false) {
         Some(instead) => {
             way.route.metrics.session(SessionEvent::AnsweredLost);

@@ -135,7 +135,7 @@ impl RelayPlan {
             && let Some(events) = self.events.as_mut().filter(|events| events.legacy.is_none())
             && events.standalone.is_none()
         {
-            let start = upload.tap.all().unwrap_or_default();
+            let start = upload.tap.all();
             let message = Message::read(&start);
             if let (Some(id), Some(method)) = (message.id, &message.method) {
                 let host = &way.route.config.host;

@@ -216,7 +216,7 @@ impl SessionDelivery {
             }
             let Some(whole) = gathered(request, &upload).await else { return Err(End::NoSession) };
             request = whole;
-            let one_way = is_post(&request) && Message::read(&said(&upload)).is_one_way();
+            let one_way = is_post(&request) && Message::read(&upload.tap.all()).is_one_way();
             if !revive || one_way || moves == MAX_MOVES {
                 return Err(End::Gone(request));
             }
@@ -343,7 +343,7 @@ impl SessionDelivery {
             let params = trip.ticket.session.params.as_deref();
             Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) }
         };
-        let whole = said(upload);
+        let whole = upload.tap.all();
         let message = Message::read(&whole);
         match end {
             End::Client(error) => Err(Refused::sent(error)),
@@ -398,11 +398,6 @@ pub(super) fn is_revivable(trip: &Trip) -> bool {
 
 fn is_post(request: &Boxed) -> bool {
     *request.method() == Method::POST
-}
-
-/// What the client has sent, as far as it is remembered.
-fn said(upload: &Upload) -> bytes::Bytes {
-    upload.tap.all().unwrap_or_default()
 }
 
 /// The request with its whole body here, to be sent once or again; `None` if it is too large to be remembered, or

@@ -41,7 +41,7 @@ pub async fn is_unknown(response: &mut Response<Leased>, upload: &Upload) -> boo
     // What comes later is not looked at.
     let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
     let said = said.freeze();
-    let asked = upload.tap.all().unwrap_or_default();
+    let asked = upload.tap.all();
     let (asked, answered) = (Message::read(&asked).id, Message::read(&said).id);
     let about_it = answered.is_some_and(|id| id != "null") && answered == asked;
     let unknown = !about_it && mcp::is_session_unknown(&said);
