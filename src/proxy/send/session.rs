@@ -318,9 +318,14 @@ impl SessionDelivery {
     /// A session that its client has ended is forgotten.
     fn note_end(&self, trip: &Trip, response: &Response<Leased>) {
         if trip.facts.is_delete && response.status().is_success() {
-            self.reviver.sessions.homes.forget(trip.ticket.id);
-            trip.way.route.metrics.session(SessionEvent::Closed);
+            self.close(trip);
         }
+    }
+
+    /// Its client wants the session no more.
+    fn close(&self, trip: &Trip) {
+        self.reviver.sessions.homes.forget(trip.ticket.id);
+        trip.way.route.metrics.session(SessionEvent::Closed);
     }
 
     /// What the client is told when its session's server tells it nothing.
@@ -334,8 +339,7 @@ impl SessionDelivery {
         let instead = |instead| Ok(Delivered::Instead(instead));
         let host = &trip.way.route.config.host;
         if trip.facts.is_delete && !matches!(end, End::Client(_)) {
-            self.reviver.sessions.homes.forget(trip.ticket.id);
-            metrics.session(SessionEvent::Closed);
+            self.close(trip);
             return instead(Instead::Ended);
         }
         let no_session = || {
