@@ -1,7 +1,7 @@
 //! What the documents say of the program, where a program can compare it: links, decision numbers, flags,
 //! fields and endpoints.
 //!
-//! The tables of errors and metrics are compared beside the code that they repeat.
+//! The tables of errors, metrics and the access log's fields are compared beside the code that they repeat.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
