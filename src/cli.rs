@@ -34,6 +34,11 @@ Examples:
   By a running proxy, which alone knows what was discovered; first: kubectl port-forward deploy/kagent-proxy 9091
     kagent-proxy explain --admin http://127.0.0.1:9091 --host tools.team-a --path /mcp --from 10.244.1.7";
 
+const VERSION_EXAMPLES: &str = "\
+Examples:
+  kagent-proxy version
+  kubectl -n kagent exec deployment/kagent-proxy -- kagent-proxy version";
+
 #[cfg(feature = "demo")]
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -74,6 +79,7 @@ pub enum Command {
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(ConfigArgs),
     /// Print the version.
+    #[command(after_help = VERSION_EXAMPLES)]
     Version,
 }
 
@@ -259,7 +265,7 @@ mod tests {
             let lines = lines.chain(help.lines().filter(|line| line.starts_with("  kagent-proxy")));
             let examples: Vec<_> =
                 lines.filter_map(|line| line.split_once("kagent-proxy ")).collect();
-            assert!(command.get_name() == "version" || !examples.is_empty(), "{command}");
+            assert!(!examples.is_empty(), "{command}");
             for (_, words) in examples {
                 let words = ["kagent-proxy"].into_iter().chain(words.split_whitespace());
                 let cli = Cli::try_parse_from(words.clone()).unwrap();
