@@ -190,15 +190,16 @@ pub struct DoctorArgs {
     /// Deployment and Service of kagent's controller, such as kagent-controller.
     #[arg(long, value_name = "NAME[.NAMESPACE]")]
     pub controller: Option<String>,
-    /// Service of this proxy, such as kagent-proxy.kagent; in kagent's namespace if none is named.
+    /// Service of this proxy, such as kagent-proxy.kagent; if no namespace is named, in the pod's own, else in
+    /// kagent's.
     #[arg(long, value_name = "NAME[.NAMESPACE]", default_value = "kagent-proxy")]
     pub proxy_service: String,
     /// Whose rights are checked, such as kagent/kagent-proxy, or self for those of this user; without it the
-    /// account of the pod, else the one with the name of the proxy's Service.
+    /// account of the pod, else that of the proxy's Deployment.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub service_account: Option<String>,
-    /// The proxy's configuration, such as config.yaml: which namespaces it watches and trusts
-    /// (`KAGENT_PROXY_CONFIG`).
+    /// The proxy's configuration, such as config.yaml (`KAGENT_PROXY_CONFIG`); without it what the proxy's
+    /// Deployment says.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// text for people, json for programs.
