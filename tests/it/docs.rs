@@ -75,6 +75,32 @@ fn every_link_between_pages_leads_somewhere() {
     assert_eq!(dead, Vec::<String>::new());
 }
 
+/// As .editorconfig says. A table's row, code and a link cannot be broken.
+#[test]
+fn no_line_of_prose_is_longer_than_120_columns() {
+    let mut seen = 0;
+    let mut long = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let mut is_code = false;
+        for (at, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("```") {
+                is_code = !is_code;
+            }
+            if is_code || line.starts_with('|') {
+                continue;
+            }
+            seen += 1;
+            let breaks = line.trim_start_matches(['-', ' ']).contains(' ');
+            if line.chars().count() > 120 && breaks {
+                long.push(format!("{}:{}", page.display(), at + 1));
+            }
+        }
+    }
+    assert!(seen > 1000, "only {seen} lines found: the search is broken");
+    assert_eq!(long, Vec::<String>::new());
+}
+
 /// Words such as D11: a letter and one or two digits, alone.
 fn numbers(text: &str, letter: char) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
