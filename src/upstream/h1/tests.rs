@@ -97,13 +97,8 @@ async fn by_hyper(method: &Method, pieces: Vec<Vec<u8>>) -> Option<Seen> {
     seen
 }
 
-/// The response, and whether the connection may be used again.
-async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
-    let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let backend = tokio::spawn(backend(theirs, pieces));
-    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
-    let body = RequestBody::empty(Arc::new(Upload::default()));
-    let origin = Origin {
+fn origin() -> Origin {
+    Origin {
         named: Vec::new(),
         joins_cookies: false,
         trusted: false,
@@ -111,16 +106,37 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
         proto: "http",
         host: None,
         via: HeaderValue::from_static("1.1 us"),
-    };
-    let onward = Onward {
-        origin: &origin,
+    }
+}
+
+fn onward(origin: &Origin, keep: Keep) -> Onward<'_> {
+    Onward {
+        origin,
         path: PathAndQuery::from_static("/"),
         authority: None,
         ask: Ask::Nothing,
         whole: false,
         session: None,
-        keep: Keep::No,
-    };
+        keep,
+    }
+}
+
+/// A POST with bytes of our own, and what is known of their way.
+fn own(bytes: &'static [u8]) -> (Box<Request<RequestBody>>, Arc<Upload>) {
+    let upload = Arc::new(Upload::default());
+    let body = RequestBody::own(Bytes::from_static(bytes), Arc::clone(&upload));
+    let request = Request::post("/").header("host", "h").header("content-type", "a/b");
+    (Box::new(request.body(body).unwrap()), upload)
+}
+
+/// The response, and whether the connection may be used again.
+async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let backend = tokio::spawn(backend(theirs, pieces));
+    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+    let body = RequestBody::empty(Arc::new(Upload::default()));
+    let origin = origin();
+    let onward = onward(&origin, Keep::No);
     let seen = match connection.send(Box::new(get(method).map(|()| body)), &onward).await {
         Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
         Err(_) => None,
@@ -285,6 +301,24 @@ fn however_many_are_looked_at_in_one_poll_none_that_has_closed_is_found_open() {
         let closed = || Connection::new(Io::Memory(tokio::io::duplex(64).0), LIMITS);
         let open = (0..1000).filter(|_| closed().is_open()).count();
         assert_eq!(open, 0);
+    });
+}
+
+#[test]
+fn a_request_whose_backend_closes_behind_an_interim_response_is_what_it_was() {
+    alone(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let interim = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".to_vec();
+        let (backend, origin) = (backend(theirs, vec![interim]), origin());
+        let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+        let (request, _upload) = own(b"{}");
+        let onward = onward(&origin, Keep::No);
+        let (failed, ()) = tokio::join!(connection.send(request, &onward), backend);
+        let failed = failed.unwrap_err();
+        assert!(failed.written && connection.interim() == 1);
+        let fields = listed(failed.request.unwrap().headers());
+        let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["host", "content-type"]);
     });
 }
 
