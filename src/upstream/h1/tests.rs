@@ -2,6 +2,7 @@
 //! same head, body, trailers and end, or a refusal on both sides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -11,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
 
 use super::Connection;
 use super::io::Io;
@@ -320,6 +322,60 @@ fn a_request_whose_backend_closes_behind_an_interim_response_is_what_it_was() {
         let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["host", "content-type"]);
     });
+}
+
+#[test]
+fn a_request_is_let_go_of_when_it_has_been_sent_behind_its_response() {
+    alone(async {
+        // The pipe has no room for the request.
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+        let (request, upload) = own(&[b'x'; 100]);
+        let (origin, mut seen) = (origin(), vec![0; 16]);
+        theirs.write_all(b"HTTP/1.1 200 OK\r").await.unwrap();
+        let rest = async {
+            theirs.write_all(b"\ncontent-length: 2\r\n\r\n").await.unwrap();
+            theirs.read_exact(&mut seen).await.unwrap();
+        };
+        let onward = onward(&origin, Keep::No);
+        let (response, ()) = tokio::join!(connection.send(request, &onward), rest);
+        assert_eq!(response.unwrap().status(), 200);
+        assert!(!connection.is_sent() && Arc::strong_count(&upload) == 2, "it is still needed");
+        let drained = async {
+            while !seen.ends_with(b"xxxxx")
+                || seen.iter().filter(|byte| **byte == b'x').count() < 100
+            {
+                seen.push(theirs.read_u8().await.unwrap());
+            }
+            theirs.write_all(b"ok").await.unwrap();
+        };
+        let (seen, ()) = tokio::join!(Rest(&mut connection).collect(), drained);
+        assert_eq!(seen.unwrap().to_bytes(), "ok");
+        assert!(connection.is_reusable() && Arc::strong_count(&upload) == 1, "nobody has it");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_s_time_for_an_answer_begins_with_the_last_byte_that_it_took() {
+    let (ours, mut theirs) = tokio::io::duplex(16);
+    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+    let (request, upload) = own(&[b'x'; 100]);
+    let (origin, limit, began) = (origin(), Duration::from_secs(9), Instant::now());
+    let pause = Duration::from_secs(5);
+    let backend = async {
+        tokio::time::sleep(pause).await;
+        upload.progress.add(100);
+        while theirs.read_u8().await.is_ok() {}
+    };
+    let onward = onward(&origin, Keep::No);
+    tokio::select! {
+        _ = connection.send(request, &onward) => panic!("nobody answers"),
+        () = backend => panic!("nobody closes"),
+        () = upload.progress.overdue(limit) => {
+            let age = Instant::now().saturating_duration_since(began);
+            assert_eq!(age, pause + limit);
+        },
+    }
 }
 
 fn field() -> impl Strategy<Value = String> {
