@@ -108,7 +108,7 @@ pub struct Refused {
 /// A request that is not answered: an error on a re-opened MCP event stream would end its session,
 /// where a closed connection is only tried again (D12).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("closed without an answer")]
+#[error("closed without a response")]
 pub struct Unanswered;
 
 // === impl ProxyError ===
