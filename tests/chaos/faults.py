@@ -226,11 +226,12 @@ class Faults:
         pod = self._victim()
         async with self._taken(around := self.world.at(pod)):
             clients = await self._here(pod, around)
-            before = self.world.stage.marks.forgot(pod.name)
+            marks = self.world.stage.marks
+            before = len(marks.forgot(pod.name))
             self._now(fault)
-            self.world.forgot.append((pod.name, fault.at))
             pod.process.send(signal.SIGUSR1)
-            await until(lambda: self.world.stage.marks.forgot(pod.name) > before, 10, f"{pod.name} forgets")
+            await until(lambda: len(marks.forgot(pod.name)) > before, 10, f"{pod.name} forgets")
+            self.world.forgot.append((pod.name, fault.at, marks.forgot(pod.name)[-1]))
             await self._burst(fault, clients)
 
     async def outage(self, fault: Fault) -> None:

@@ -22,8 +22,10 @@ class Pod:
         self.world, self.port, self.name = world, port, f"p{world.pod_count}"
         command = kinds.server(world.kind, port, self.name, world.stage.marks.path, world.unknown)
         self.process = Process(world.stage, self.name, command)
-        self.leaves: float = FAR  # from when on its sessions may be lost
+        self.leaves: float = FAR  # from when on its calls may be lost, and its sessions
         self.ended: float = FAR
+        # Times in which some proxy did not have it among its endpoints: its sessions may go elsewhere, its calls go on.
+        self.away: list[list[float]] = []
 
     def tell(self, text: str) -> None:
         self.world.stage.story.tell(f"pod {self.name} at {self.port} {text}")
@@ -54,7 +56,7 @@ class World:
         self.rotation = 0  # of the session key
         self.pods: list[Pod] = []  # in the order in which they came
         self.every_pod: dict[str, Pod] = {}
-        self.forgot: list[tuple[str, float]] = []  # pod, from when on
+        self.forgot: list[tuple[str, float, float]] = []  # pod, from, to
         self.replica_losses: list[tuple[float, float]] = []  # from, to
         self.ledger = Ledger()
         self.agents: list[Agents] = []
@@ -114,9 +116,11 @@ class World:
     async def endpoints(self, *left: Pod, joined: Pod | None = None) -> None:
         """Takes pods out of the endpoints, or puts one in, and waits until the proxies have followed."""
         for pod in left:
-            pod.leaves = min(pod.leaves, time.time())
+            pod.away.append([time.time(), FAR])
         self.pods = [pod for pod in self.pods if pod not in left] + ([joined] if joined else [])
         await self.tell_endpoints()
+        if joined and joined.away:
+            joined.away[-1][1] = time.time()
 
     async def tell_endpoints(self) -> None:
         names = ", ".join(pod.name for pod in self.pods)
