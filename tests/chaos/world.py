@@ -122,6 +122,13 @@ class World:
         if joined and joined.away:
             joined.away[-1][1] = time.time()
 
+    async def joins(self, pod: Pod, replica: object) -> None:
+        """Puts a pod in, for this replica alone, and waits until it has followed."""
+        if pod not in self.pods:
+            self.pods = [*self.pods, pod]
+        self.stage.story.tell(f"endpoints of replica {replica.number} become {', '.join(p.name for p in self.pods)}")
+        await self.way.endpoints([pod.port for pod in self.pods], replica)
+
     async def tell_endpoints(self) -> None:
         names = ", ".join(pod.name for pod in self.pods)
         self.stage.story.tell(f"endpoints become {names}")
