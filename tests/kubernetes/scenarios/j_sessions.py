@@ -185,8 +185,8 @@ def servers_are_rolled(world: World) -> None:
     settled(world)
 
 
-def judged(world: World, marks: Marks, callers: list[Caller]) -> None:
-    """Stops them: every call had an answer, ran at most once, and no session was in two places."""
+def judged(world: World, marks: Marks, callers: list[Caller]) -> int:
+    """Stops them: every call had an answer, ran at most once, and no session was in two places. How many were lost."""
     for caller in callers:
         caller.more(10)
         caller.stop()
@@ -200,6 +200,7 @@ def judged(world: World, marks: Marks, callers: list[Caller]) -> None:
     longest = f"{max(caller.longest for caller in callers):.2f} s"
     said = f"{lost} of them as lost, for {longest} at a stretch" if lost else "none of them as lost"
     world.notes.append(f"  {calls} calls answered, {said}; sessions at the servers {homes}")
+    return lost
 
 
 @scenario
@@ -220,7 +221,7 @@ def proxies_are_rolled(world: World) -> None:
     world.plane.kubectl("-n", HOME, "rollout", "restart", f"deployment/{NAME}")
     world.plane.kubectl("-n", HOME, "rollout", "status", f"deployment/{NAME}", "--timeout=120s")
     until(lambda: not running(world) & old, 90, lambda: (world.kubelet.faults, proxy.log()))
-    judged(world, marks, callers)
+    assert judged(world, marks, callers) == 0, "no server went away"
     assert len(marks.homes("settler")) == 1, "nothing had happened to its server"
     assert len(marks.homes("wanderer")) <= before + 1, marks.homes("wanderer")
     settled(world)
