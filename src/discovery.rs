@@ -83,7 +83,7 @@ enum State {
 // === impl Discovery ===
 
 impl Discovery {
-    /// Not ready until everything has been listed; `publish` takes what the table is to change.
+    /// Opens `readiness` when everything has been listed; `publish` takes what the table is to change.
     #[must_use]
     pub fn new(
         config: &DiscoveryConfig,
@@ -94,7 +94,6 @@ impl Discovery {
         publish: Publish,
     ) -> Self {
         let watches = Watch::all(config);
-        readiness.wait_for("the first lists of the cluster's objects");
         let watched = |kind: &Kind| watches.iter().any(|watch| watch.kind == *kind);
         let kinds = Kind::ALL.into_iter().filter(watched);
         let kinds = kinds.map(|kind| (kind, metrics.kind(kind.plural()))).collect();
@@ -129,7 +128,7 @@ impl Discovery {
                 Ok(client) => break client,
                 Err(error) => {
                     tracing::error!(error, "discovery cannot start, trying again");
-                    self.readiness.wait_for(error);
+                    self.readiness.still(error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(10));
                 }
@@ -173,7 +172,7 @@ impl Discovery {
                         if let Err(error) = ended
                             && error.is_panic()
                         {
-                            // Without it we would follow a part of the cluster only: the app says so.
+                            // Without it we would follow a part of the cluster only.
                             std::panic::resume_unwind(error.into_panic());
                         }
                     }
@@ -303,7 +302,7 @@ impl Discovery {
         if !self.is_synced {
             let missing = self.missing();
             if !missing.is_empty() {
-                self.readiness.wait_for(format!("waiting for {}", missing.join("; ")));
+                self.readiness.still(format!("waiting for {}", missing.join("; ")));
                 return;
             }
         }

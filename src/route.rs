@@ -225,6 +225,11 @@ impl RouteTable {
         }
     }
 
+    /// Forgets all that the cluster has said.
+    pub fn forget_discovered(&mut self) {
+        (self.discovered, self.callers) = Default::default();
+    }
+
     /// The Agent behind an address; `None` forgets it.
     pub fn set_caller(&mut self, address: IpAddr, caller: Option<ObjectId>) {
         match caller {

@@ -34,6 +34,8 @@ pub struct Changes {
     pub callers: Vec<(IpAddr, Option<ObjectId>)>,
     /// The addresses of ourselves and the other replicas, where they are others now.
     pub replicas: Option<Vec<IpAddr>>,
+    /// These are the first ones: what was discovered before by others does not hold any more.
+    pub anew: bool,
     /// To be retired once the table is in force.
     pub retired: Vec<Arc<Cluster>>,
 }
@@ -86,12 +88,16 @@ impl Changes {
             && self.callers.is_empty()
             && self.retired.is_empty()
             && self.replicas.is_none()
+            && !self.anew
     }
 
     /// The table with them.
     #[must_use]
     pub fn applied(self, table: &RouteTable) -> RouteTable {
         let mut table = table.clone();
+        if self.anew {
+            table.forget_discovered();
+        }
         for (host, discovered) in self.hosts {
             table.set_discovered(host, discovered);
         }
@@ -121,7 +127,7 @@ impl Publisher {
         index: &Index,
         (plan_dirty, mut endpoints_dirty): (Ids, Ids),
     ) -> Changes {
-        let mut changes = Changes::default();
+        let mut changes = Changes { anew: !self.follows, ..Changes::default() };
         let mut ours = endpoints_dirty.iter().filter(|id| index.is_ourselves(id));
         changes.replicas = ours.next_back().map(|id| index.replicas(id));
         if self.look_for_zone(index, &endpoints_dirty) {
