@@ -25,6 +25,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::backoff::Pauses;
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::{KindMetrics, Metrics};
@@ -38,6 +39,9 @@ use watch::{Watch, WatchEvent};
 const BATCH: usize = 512;
 /// How often Secrets are read again: they are not watched.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two tries to make a client.
+const CLIENT_PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(10));
 
 /// So many Secrets are read at once.
 const SECRETS_AT_ONCE: usize = 8;
@@ -122,15 +126,14 @@ impl Discovery {
     /// pod may come late.
     pub async fn run(mut self) {
         self.synced.set(0.0);
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = CLIENT_PAUSES;
         let client = loop {
             match watch::client(&self.config).await {
                 Ok(client) => break client,
                 Err(error) => {
                     tracing::error!(error, "discovery cannot start, trying again");
                     self.readiness.still(error);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(10));
+                    tokio::time::sleep(pauses.take()).await;
                 }
             }
         };
