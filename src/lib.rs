@@ -56,3 +56,4 @@ pub mod workers;
 
 pub mod authority;
 pub mod backoff;
+pub mod plain_path;

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["cli"],
     &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
-    &["authority", "backoff"],
+    &["authority", "backoff", "plain_path"],
 ];
 
 fn layer(module: &str) -> usize {
