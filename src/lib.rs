@@ -8,7 +8,7 @@
 //! request/fields  request/facts    send             reply     reply/body    record
 //! ```
 //!
-//! Modules in reading order; each may use only those below it in this list, or on its own line.
+//! Modules in reading order, in groups; each may use only those of the groups below its own.
 
 pub mod app;
 
@@ -21,10 +21,9 @@ pub mod listener;
 pub mod doctor;
 pub mod explain;
 
-pub mod proxy;
-
 #[cfg(feature = "kube")]
 pub mod discovery;
+pub mod proxy;
 pub mod static_routes;
 
 pub mod route;
@@ -33,16 +32,15 @@ pub mod session;
 
 pub mod upstream;
 
+pub mod body;
 pub mod supervise;
 pub mod tls;
 
-pub mod body;
-
 pub mod telemetry;
 
-pub mod cli;
-
 pub mod config;
+
+pub mod cli;
 
 #[cfg(feature = "demo")]
 pub mod demo;

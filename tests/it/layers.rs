@@ -1,5 +1,6 @@
 //! Layers point downward: no module may name one that stands above it, or beside it; inside the request
-//! path no room knows one above it; and no files import each other in a circle.
+//! path no room knows one above it; and no files import each other in a circle. What is written about this is as it
+//! is: the lists of layers, and the files that a file's first lines name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,63 @@ fn every_import_points_downward() {
     assert_eq!(unsafe_files, [&src.join("socket/open.rs")], "unsafe code stands in one place");
     assert!(seen > 20, "only {seen} mentions found: the search is broken");
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The groups of names in a text, the names of each in order, without those that are no modules of the library.
+fn groups(lines: impl Iterator<Item = Vec<String>>) -> Vec<Vec<String>> {
+    let sorted = lines.map(|mut names| {
+        names.retain(|name| name != "main" && !name.contains('/'));
+        names.sort();
+        names
+    });
+    sorted.filter(|names| !names.is_empty()).collect()
+}
+
+#[test]
+fn both_drawings_of_the_layers_show_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let layers = groups(LAYERS.iter().map(|names| owned(names)));
+    let text = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let module = |line: &str| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned);
+    let in_lib = groups(text.split("\n\n").map(|group| group.lines().filter_map(module).collect()));
+    assert_eq!(in_lib, layers, "src/lib.rs");
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, table) = text.split_once("| modules | for |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let names = rows.map(|row| row.split('|').nth(1).unwrap());
+    let in_table =
+        groups(names.map(|names| names.split('`').skip(1).step_by(2).map(str::to_owned).collect()));
+    assert_eq!(in_table, layers, "ARCHITECTURE.md");
+}
+
+#[test]
+fn files_that_the_first_lines_of_a_file_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    files(&root.join("src"), &mut all);
+    files(&root.join("tests/it"), &mut all);
+    let (mut seen, mut missing) = (0, Vec::new());
+    for file in all.iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
+        let text = std::fs::read_to_string(file).unwrap();
+        let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let is_path = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+        for name in header.split(|c| !is_path(c)).map(|word| word.trim_end_matches('.')) {
+            let others = name.contains('/') && (name.ends_with(".json") || name.ends_with(".yaml"));
+            if !name.ends_with(".rs") && !others {
+                continue;
+            }
+            seen += 1;
+            // Beside the file, in its own folder, or from the root or the sources.
+            let near = [file.with_file_name(name), file.with_extension("").join(name)];
+            let far = [root.join("src").join(name), root.join(name)];
+            if !near.iter().chain(&far).any(|path| path.exists()) {
+                missing.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} names found: the search is broken");
+    assert_eq!(missing, Vec::<String>::new());
 }
 
 /// The rooms of the request path and what each may not know.
