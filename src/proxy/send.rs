@@ -117,7 +117,6 @@ impl Delivery {
         }
         loop {
             if record.enter(&way.route, facts.kind) {
-                way.route.cluster.budget.sent();
                 retry.on_route(&way.route, facts.is_card);
             }
             let http1 = facts.kind == Kind::Upgrade;

@@ -43,7 +43,7 @@ impl TokenBucket {
         }
     }
 
-    /// A request is sent for the first time.
+    /// A request comes, of which a share may be retried.
     pub fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
