@@ -29,10 +29,15 @@ fn layer(module: &str) -> usize {
     found.unwrap_or_else(|| panic!("module {module} has no layer: add it to LAYERS"))
 }
 
+/// The Rust files below a folder.
 fn files(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files(&path, into) } else { into.push(path) }
+        if path.is_dir() {
+            files(&path, into);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            into.push(path);
+        }
     }
 }
 
@@ -105,7 +110,7 @@ fn files_that_the_first_lines_of_a_file_name_are_there() {
     files(&root.join("src"), &mut all);
     files(&root.join("tests/it"), &mut all);
     let (mut seen, mut missing) = (0, Vec::new());
-    for file in all.iter().filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
+    for file in &all {
         let text = std::fs::read_to_string(file).unwrap();
         let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let is_path = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
