@@ -34,7 +34,7 @@ pub struct Route {
     /// discovered, because most of a cluster's Services are never called.
     pub metrics: Handles,
     /// Who made it.
-    pub source: Source,
+    pub source: RouteSource,
     /// Addresses that its Service claims and that are not dialled, each with the reason.
     pub left_out: ArcSwapOption<Vec<Considered>>,
 }
@@ -44,7 +44,7 @@ pub type Handles = LazyLock<RouteMetrics, Box<dyn FnOnce() -> RouteMetrics + Sen
 
 /// Who made a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum RouteSource {
     /// Configuration, flags or environment.
     Static,
     /// The cluster's objects.
@@ -142,7 +142,7 @@ impl Route {
         cluster: Arc<Cluster>,
         metrics: &Metrics,
         label: &str,
-        source: Source,
+        source: RouteSource,
     ) -> Self {
         let (metrics, label) = (metrics.clone(), label.to_owned());
         let metrics = Handles::new(Box::new(move || metrics.route(&label)));

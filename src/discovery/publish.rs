@@ -17,7 +17,9 @@ use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, Open, State};
 use crate::route::rule::{self, Authority, Rule};
-use crate::route::{Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
+use crate::route::{
+    Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteSource, RouteTable,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
@@ -382,7 +384,7 @@ impl Build<'_> {
             ..config.inherited.clone()
         };
         let config = RouteConfig { host: name, prefix: "/".to_owned(), to };
-        Ok(Route::new(config, Arc::new(cluster), metrics, &label, Source::Cluster))
+        Ok(Route::new(config, Arc::new(cluster), metrics, &label, RouteSource::Cluster))
     }
 
     /// The client's side of TLS as the tool server's object wants it.
