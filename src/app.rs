@@ -302,7 +302,8 @@ impl Bound {
     }
 }
 
-/// Follows the cluster; what it says goes into the proxy's table.
+/// Follows the cluster; what it says goes into the proxy's table. After a panic it begins anew, as if the API server
+/// had been away: traffic goes on by the last table until everything has been listed again.
 #[cfg(feature = "kube")]
 fn discover(
     config: &Config,
@@ -316,30 +317,43 @@ fn discover(
         table.set_discovering(&config.discovery.namespaces);
         table
     });
-    let proxy = Arc::clone(proxy);
-    let (sessions, port) = (Arc::clone(sessions), config.admin.address.port());
+    readiness.wait_for("the first lists of the cluster's objects");
+    let (config, proxy, sessions) =
+        (Arc::new(config.clone()), Arc::clone(proxy), Arc::clone(sessions));
+    let (of_discovery, synced) = (metrics.clone(), metrics.synced());
+    let start = move || {
+        let (config, metrics, readiness) =
+            (Arc::clone(&config), of_discovery.clone(), readiness.clone());
+        let publish = publish(&config, Arc::clone(&proxy), Arc::clone(&sessions));
+        synced.set(0.0);
+        async move {
+            let Config { discovery, cluster_domain, upstream, .. } = &*config;
+            let discovery =
+                Discovery::new(discovery, cluster_domain, upstream, &metrics, readiness, publish);
+            Box::pin(discovery.run()).await;
+        }
+    };
+    keep_running("discovery", metrics.clone(), start)
+}
+
+/// What takes discovery's changes over.
+#[cfg(feature = "kube")]
+fn publish(config: &Config, proxy: Arc<Proxy>, sessions: Arc<Sessions>) -> Publish {
+    let port = config.admin.address.port();
     let shares_key = !config.sessions.key_files.is_empty();
-    let publish: Publish = Box::new(move |mut changes| {
+    Box::new(move |mut changes| {
         if let Some(replicas) = changes.replicas.take() {
             let admin = replicas.into_iter().map(|address| SocketAddr::new(address, port));
             sessions.set_peers(admin.collect(), shares_key);
         }
+        let before = if changes.anew { proxy.routes().all_discovered() } else { Vec::new() };
         proxy.update(|table| changes.applied(table));
-    });
-    let (domain, upstream) = (&config.cluster_domain, &config.upstream);
-    let discovery =
-        Discovery::new(&config.discovery, domain, upstream, metrics, readiness, publish);
-    let (synced, failed) = (metrics.synced(), metrics.background_failed("discovery"));
-    async move {
-        // In a set, so that it ends with us.
-        let mut task = JoinSet::new();
-        task.spawn(discovery.run());
-        let Some(Err(error)) = task.join_next().await else { return };
-        // As if the API server was away: traffic goes on by the last table.
-        synced.set(0.0);
-        failed.increment(1);
-        tracing::error!(%error, "discovery has failed; the last table stays until a restart");
-    }
+        // Who waits for one of those finds what is in force now.
+        before
+            .iter()
+            .flat_map(|(of_host, _)| of_host.routes())
+            .for_each(|old| old.cluster.retire());
+    })
 }
 
 /// Without the feature there is nothing to follow with; the configuration has been refused before.
@@ -362,6 +376,7 @@ async fn serve(
     (traffic, metrics): (Handle, Metrics),
 ) {
     let shared = Shared {
+        metrics,
         proxy: Arc::clone(&proxy),
         limits: Arc::new(config.listener.clone()),
         room: Arc::new(Semaphore::new(config.listener.max_connections)),
@@ -371,12 +386,7 @@ async fn serve(
     for listener in listeners {
         serving.spawn_on(listener::run(listener, shared.clone()), &traffic);
     }
-    while let Some(ended) = serving.join_next().await {
-        if let Err(error) = ended {
-            metrics.background_failed("listener").increment(1);
-            tracing::error!(%error, "a listener has failed; its port is closed until a restart");
-        }
-    }
+    while serving.join_next().await.is_some() {}
     proxy.tunnels_ended().await;
 }
 
@@ -405,3 +415,6 @@ fn pseudonym() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("kagent-proxy-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The configuration as the program uses it: plain data, already checked, every default filled in.
 //!
-//! What a user may write lives in `config/file.rs`, how it is checked in `config/read.rs`, where a value came from
-//! in `config/sources.rs`. This file knows nothing of YAML, of the command line or of the environment.
+//! What a user may write is listed in `config/read.rs`, where a value came from stands in `config/sources.rs`. This
+//! file knows nothing of YAML, of the command line or of the environment.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -17,21 +17,22 @@ mod discovery;
 mod file;
 mod overlay;
 mod read;
+mod routes;
 mod scalar;
 mod schema;
 mod sessions;
+mod show;
 mod sources;
 pub mod target;
 pub mod units;
-mod view;
 
 pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load, load_text};
 pub use schema::schema;
 pub use sessions::{mode_of, mode_word};
+pub use show::view;
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
-pub use view::view;
 
 /// Everything the program was told, complete and checked.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,6 +25,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::backoff::Pauses;
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::readiness::Readiness;
 use crate::telemetry::metrics::{KindMetrics, Metrics};
@@ -38,6 +39,9 @@ use watch::{Watch, WatchEvent};
 const BATCH: usize = 512;
 /// How often Secrets are read again: they are not watched.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
+/// Between two tries to make a client.
+const CLIENT_PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(10));
 
 /// So many Secrets are read at once.
 const SECRETS_AT_ONCE: usize = 8;
@@ -83,7 +87,7 @@ enum State {
 // === impl Discovery ===
 
 impl Discovery {
-    /// Not ready until everything has been listed; `publish` takes what the table is to change.
+    /// Opens `readiness` when everything has been listed; `publish` takes what the table is to change.
     #[must_use]
     pub fn new(
         config: &DiscoveryConfig,
@@ -94,7 +98,6 @@ impl Discovery {
         publish: Publish,
     ) -> Self {
         let watches = Watch::all(config);
-        readiness.wait_for("the first lists of the cluster's objects");
         let watched = |kind: &Kind| watches.iter().any(|watch| watch.kind == *kind);
         let kinds = Kind::ALL.into_iter().filter(watched);
         let kinds = kinds.map(|kind| (kind, metrics.kind(kind.plural()))).collect();
@@ -123,15 +126,14 @@ impl Discovery {
     /// pod may come late.
     pub async fn run(mut self) {
         self.synced.set(0.0);
-        let mut pause = Duration::from_millis(500);
+        let mut pauses = CLIENT_PAUSES;
         let client = loop {
             match watch::client(&self.config).await {
                 Ok(client) => break client,
                 Err(error) => {
                     tracing::error!(error, "discovery cannot start, trying again");
-                    self.readiness.wait_for(error);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(10));
+                    self.readiness.still(error);
+                    tokio::time::sleep(pauses.take()).await;
                 }
             }
         };
@@ -173,7 +175,7 @@ impl Discovery {
                         if let Err(error) = ended
                             && error.is_panic()
                         {
-                            // Without it we would follow a part of the cluster only: the app says so.
+                            // Without it we would follow a part of the cluster only.
                             std::panic::resume_unwind(error.into_panic());
                         }
                     }
@@ -303,7 +305,7 @@ impl Discovery {
         if !self.is_synced {
             let missing = self.missing();
             if !missing.is_empty() {
-                self.readiness.wait_for(format!("waiting for {}", missing.join("; ")));
+                self.readiness.still(format!("waiting for {}", missing.join("; ")));
                 return;
             }
         }

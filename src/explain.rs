@@ -18,7 +18,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::request::fields::Fields;
 use crate::proxy::send::refusal::explain_refusal;
 use crate::proxy::send::resolve;
-use crate::route::{Considered, Route, RouteTable, Source};
+use crate::route::{Considered, Route, RouteSource, RouteTable};
 use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
 
@@ -217,12 +217,14 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
     let default = facts.target.is_none();
     let kind = match (default, route.source) {
         (true, _) => "default",
-        (false, Source::Static) => "static",
-        (false, Source::Cluster) => "discovered",
+        (false, RouteSource::Static) => "static",
+        (false, RouteSource::Cluster) => "discovered",
     };
     let targets: Vec<String> = route.cluster.targets().iter().map(ToString::to_string).collect();
     let why = match &facts.target {
-        Some(_) if route.source == Source::Cluster => "the cluster has it; see chain".to_owned(),
+        Some(_) if route.source == RouteSource::Cluster => {
+            "the cluster has it; see chain".to_owned()
+        }
         Some(_) if route.config.prefix == "/" => "the host has this route".to_owned(),
         Some(_) => format!("{} is the host's longest prefix of the path", route.config.prefix),
         None => "no x-kagent-host: the first default route that fits".to_owned(),
@@ -262,7 +264,7 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
             "sessions": mode_word(to.sessions), "holdSession": duration_text(to.hold.session),
         }),
     );
-    if route.source == Source::Static {
+    if route.source == RouteSource::Static {
         answer.insert("values".to_owned(), values(route, default, view));
     }
 }

@@ -8,7 +8,7 @@
 //! request/fields  request/facts    send             reply     reply/body    record
 //! ```
 //!
-//! Modules in reading order; each may use only those below it in this list, or on its own line.
+//! Modules in reading order, in groups; each may use only those of the groups below its own.
 
 #[cfg(all(feature = "mutant-repeats", not(debug_assertions)))]
 compile_error!("mutant-repeats sends calls twice; it is for tests/chaos and must not be shipped");
@@ -24,10 +24,9 @@ pub mod listener;
 pub mod doctor;
 pub mod explain;
 
-pub mod proxy;
-
 #[cfg(feature = "kube")]
 pub mod discovery;
+pub mod proxy;
 pub mod static_routes;
 
 pub mod route;
@@ -36,16 +35,15 @@ pub mod session;
 
 pub mod upstream;
 
+pub mod body;
 pub mod supervise;
 pub mod tls;
 
-pub mod body;
-
 pub mod telemetry;
 
-pub mod cli;
-
 pub mod config;
+
+pub mod cli;
 
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -59,3 +57,4 @@ pub mod workers;
 
 pub mod authority;
 pub mod backoff;
+pub mod plain_path;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -24,6 +24,8 @@ use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::socket::{ACCEPT_PAUSE, Tcp, reserve};
+use crate::supervise::keep_running;
+use crate::telemetry::metrics::Metrics;
 use tls::Acceptor;
 
 /// A client's bytes, in plain text or behind TLS; boxed, for a TLS connection is ten times as large.
@@ -78,6 +80,8 @@ pub struct Listener {
 /// What all listeners share.
 #[derive(Clone, Debug)]
 pub struct Shared {
+    /// Where panics are counted.
+    pub metrics: Metrics,
     /// Answers.
     pub proxy: Arc<Proxy>,
     /// Deadlines and sizes.
@@ -91,9 +95,20 @@ pub struct Shared {
 /// Accepts until the phase is [`Phase::Closing`], then waits for its connections to end; dropping the
 /// future cuts them.
 pub async fn run(listener: Listener, shared: Shared) {
+    // Whatever becomes of the loop: those who wait in the kernel's queue and those who are connected stay.
+    let connections = Mutex::new(JoinSet::new());
+    let accept = || accept_all(&listener, shared.clone(), &connections);
+    keep_running("listener", shared.metrics.clone(), accept).await;
+    drop(listener);
+    let mut connections = connections.into_inner();
+    while connections.join_next().await.is_some() {}
+}
+
+/// Accepts until the phase is [`Phase::Closing`].
+async fn accept_all(listener: &Listener, shared: Shared, connections: &Mutex<JoinSet<()>>) {
     let Listener { socket, name, tls } = listener;
-    let Shared { proxy, limits, room, mut watch } = shared;
-    let mut connections = JoinSet::new();
+    let Shared { proxy, limits, room, mut watch, .. } = shared;
+    let mut connections = connections.lock().await;
     let mut closing = watch.clone();
     loop {
         let permit = tokio::select! {
@@ -102,11 +117,11 @@ pub async fn run(listener: Listener, shared: Shared) {
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             permit = Arc::clone(&room).acquire_owned() => permit,
         };
-        let Some(accepted) = accept(&socket, &mut connections, &mut watch).await else { break };
+        let Some(accepted) = accept(socket, &mut connections, &mut watch).await else { break };
         match accepted {
             Ok((stream, peer)) => {
                 let scheme = if tls.is_some() { "https" } else { "http" };
-                let info = Arc::new(Connection::new(peer, scheme, Arc::clone(&name), permit.ok()));
+                let info = Arc::new(Connection::new(peer, scheme, Arc::clone(name), permit.ok()));
                 let carrier = ConnTask::default();
                 let carried = carrier.clone();
                 let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
@@ -134,8 +149,6 @@ pub async fn run(listener: Listener, shared: Shared) {
             }
         }
     }
-    drop(socket);
-    while connections.join_next().await.is_some() {}
 }
 
 /// The next connection; `None` once no more may be taken. Those that end meanwhile are let go of.

@@ -18,6 +18,13 @@ impl Readiness {
         self.0.store(Some(Arc::new(what.into())));
     }
 
+    /// As long as it is not ready, this is the reason; once open, it stays so.
+    pub fn still(&self, what: impl Into<String>) {
+        if self.waiting().is_some() {
+            self.wait_for(what);
+        }
+    }
+
     /// Ready.
     pub fn open(&self) {
         self.0.store(None);

@@ -12,6 +12,7 @@ use rpds::HashTrieMapSync;
 use crate::authority;
 use crate::config::RouteConfig;
 use crate::config::target::bare_host;
+use crate::plain_path::is_plain;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Cluster;
 
@@ -33,7 +34,7 @@ pub struct Route {
     /// discovered, because most of a cluster's Services are never called.
     pub metrics: Handles,
     /// Who made it.
-    pub source: Source,
+    pub source: RouteSource,
     /// Addresses that its Service claims and that are not dialled, each with the reason.
     pub left_out: ArcSwapOption<Vec<Considered>>,
 }
@@ -43,7 +44,7 @@ pub type Handles = LazyLock<RouteMetrics, Box<dyn FnOnce() -> RouteMetrics + Sen
 
 /// Who made a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum RouteSource {
     /// Configuration, flags or environment.
     Static,
     /// The cluster's objects.
@@ -141,7 +142,7 @@ impl Route {
         cluster: Arc<Cluster>,
         metrics: &Metrics,
         label: &str,
-        source: Source,
+        source: RouteSource,
     ) -> Self {
         let (metrics, label) = (metrics.clone(), label.to_owned());
         let metrics = Handles::new(Box::new(move || metrics.route(&label)));
@@ -223,6 +224,11 @@ impl RouteTable {
                 self.discovered.remove_mut(&host);
             }
         }
+    }
+
+    /// Forgets all that the cluster has said.
+    pub fn forget_discovered(&mut self) {
+        (self.discovered, self.callers) = Default::default();
     }
 
     /// The Agent behind an address; `None` forgets it.
@@ -365,7 +371,7 @@ fn resolve_static(
     chain: Option<&mut Vec<Considered>>,
 ) -> Result<RouteMatch, NoRoute> {
     let limited = routes.iter().any(|route| route.config.prefix != "/");
-    if limited && !is_plain_path(ask.path) {
+    if limited && !is_plain(ask.path) {
         return Err(NoRoute::UnsafePath);
     }
     let route = routes.iter().find(|route| has_prefix(ask.path, &route.config.prefix));
@@ -403,20 +409,6 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
         || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// No dot segment, empty segment, backslash or encoded `/`, `\` or `.` (D3): such a path could lead a
-/// backend outside the prefix that was checked.
-fn is_plain_path(path: &str) -> bool {
-    let lower = path.to_ascii_lowercase();
-    let encoded = ["%2f", "%5c", "%2e"].iter().any(|code| lower.contains(code));
-    let mut segments = path.split('/').skip(1).peekable();
-    let mut plain = !encoded && !path.contains('\\');
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        plain &= segment != "." && segment != ".." && (last || !segment.is_empty());
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,15 +419,5 @@ mod tests {
         assert!(has_prefix("/docs/mcp", "/docs"));
         assert!(!has_prefix("/docsy", "/docs"));
         assert!(!has_prefix("/Docs", "/docs"));
-    }
-
-    #[test]
-    fn paths_that_could_be_read_twice_are_not_plain() {
-        for path in ["/a/../b", "/a/./b", "/a//b", "/a\\b", "/a%2Fb", "/a/%2e%2e/b", "/a%5cb"] {
-            assert!(!is_plain_path(path), "{path}");
-        }
-        for path in ["/", "/mcp", "/mcp/", "/a%20b", "/.well-known/agent-card.json"] {
-            assert!(is_plain_path(path), "{path}");
-        }
     }
 }

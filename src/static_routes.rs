@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::config::{Config, RouteConfig, RouteTarget, Scheme};
-use crate::route::{DefaultRoute, Route, RouteTable, Source};
+use crate::route::{DefaultRoute, Route, RouteSource, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
@@ -121,7 +121,7 @@ impl Build<'_> {
 
     /// What somebody wrote down has its series from the start.
     fn finished(&self, config: RouteConfig, cluster: Arc<Cluster>, label: &str) -> Arc<Route> {
-        let route = Route::new(config, cluster, self.metrics, label, Source::Static);
+        let route = Route::new(config, cluster, self.metrics, label, RouteSource::Static);
         LazyLock::force(&route.metrics);
         Arc::new(route)
     }

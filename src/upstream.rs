@@ -35,7 +35,7 @@ pub use lease::{Lease, Leased, Unsent};
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;
 use balance::Candidate;
-use budget::Budget;
+use budget::TokenBucket;
 use endpoint::Manner;
 use faults::HeadLimits;
 use reuse::Reuse;
@@ -88,7 +88,7 @@ pub enum Want<'a> {
 #[derive(Debug)]
 pub struct Cluster {
     /// How many requests may be sent again.
-    pub budget: Budget,
+    pub budget: TokenBucket,
     targets: Vec<Target>,
     config: UpstreamConfig,
     /// For the `https` ones among them.
@@ -117,7 +117,7 @@ impl Cluster {
     ) -> Self {
         let (percent, per_second) = (config.retry_percent, config.retry_per_second);
         Self {
-            budget: Budget::new(percent, per_second, Instant::now()),
+            budget: TokenBucket::new(percent, per_second, Instant::now()),
             targets,
             config,
             tls,

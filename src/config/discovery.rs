@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::file::{Map, Reader};
-use super::scalar::{Kind, NETWORK, SWITCH};
+use super::scalar::{FILE, Kind, NETWORK, SWITCH};
 use super::target::parse_host;
 use super::{Config, RouteTarget};
 
@@ -89,6 +89,12 @@ impl DiscoveryConfig {
             Some(list) => list.iter().any(|trusted| trusted == "*" || trusted == namespace),
         }
     }
+
+    /// The namespaces whose objects do.
+    fn trusted(&self) -> Vec<String> {
+        let own = || vec![self.controller.namespace.clone()];
+        self.trusted_namespaces.clone().unwrap_or_else(own)
+    }
 }
 
 impl Reader<'_> {
@@ -97,20 +103,15 @@ impl Reader<'_> {
         let discovery = &mut config.discovery;
         self.set(&mut section, "enabled", &mut discovery.enabled, SWITCH);
         self.set(&mut section, "kubeconfig", &mut discovery.kubeconfig, FILE);
-        if let Some(items) = self.list(&mut section, "namespaces") {
-            let names = items.iter().filter_map(|(node, path)| self.scalar(node, path, NAMESPACE));
-            discovery.namespaces = names.collect();
-        }
-        if let Some(items) = self.list(&mut section, "trustedNamespaces") {
-            let names = items.iter().filter_map(|(node, path)| self.scalar(node, path, TRUSTED));
-            discovery.trusted_namespaces = Some(names.collect());
+        self.scalars(&mut section, "namespaces", &mut discovery.namespaces, NAMESPACE);
+        let mut trusted = discovery.trusted();
+        if self.scalars(&mut section, "trustedNamespaces", &mut trusted, TRUSTED).is_some() {
+            discovery.trusted_namespaces = Some(trusted);
         }
         self.set(&mut section, "controller", &mut discovery.controller, SERVICE);
         self.set(&mut section, "endpoints", &mut discovery.endpoints, ENDPOINTS);
-        if let Some(items) = self.list(&mut section, "externalEndpoints") {
-            let nets = items.iter().filter_map(|(node, path)| self.scalar(node, path, NETWORK));
-            discovery.external_endpoints = nets.collect();
-        }
+        let external = &mut discovery.external_endpoints;
+        self.scalars(&mut section, "externalEndpoints", external, NETWORK);
         self.set(&mut section, "zone", &mut discovery.zone, ZONE);
         self.set(&mut section, "podIps", &mut discovery.pod_ips, POD_IPS);
         self.set(&mut section, "caBundleFile", &mut discovery.ca_bundle, FILE);
@@ -118,46 +119,24 @@ impl Reader<'_> {
     }
 }
 
-/// As `/config` shows it.
-pub(super) fn view(discovery: &DiscoveryConfig) -> Value {
-    let ServiceName { name, namespace } = &discovery.controller;
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    json!({
-        "enabled": discovery.enabled,
-        "kubeconfig": path(&discovery.kubeconfig),
-        "namespaces": discovery.namespaces,
-        "trustedNamespaces": match &discovery.trusted_namespaces {
-            Some(list) => json!(list),
-            None => json!([namespace]),
-        },
-        "controller": format!("{name}.{namespace}"),
-        "endpoints": match discovery.endpoints {
-            Endpoints::Pods => "pods",
-            Endpoints::Service => "service",
-        },
-        "externalEndpoints": discovery.external_endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "zone": discovery.zone,
-        "podIps": discovery.pod_ips,
-        "caBundleFile": path(&discovery.ca_bundle),
-    })
-}
-
-const FILE: Kind<Option<PathBuf>> =
-    Kind::text(|text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)));
 const ZONE: Kind<Option<String>> =
-    Kind::text(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
-const POD_IPS: Kind<Vec<IpAddr>> = Kind::text(pod_ips);
+    Kind::optional(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
+const POD_IPS: Kind<Vec<IpAddr>> = Kind::text_shown(pod_ips, |_, addresses| json!(addresses));
 const NAMESPACE: Kind<String> = Kind::text(namespace);
 const TRUSTED: Kind<String> =
     Kind::text(|text| if text == "*" { Ok(text.to_owned()) } else { namespace(text) });
-const SERVICE: Kind<ServiceName> = Kind::text(|text| {
+const SERVICE: Kind<ServiceName> =
+    Kind::text_shown(service_name, |_, of| json!(format!("{}.{}", of.name, of.namespace)));
+
+fn service_name(text: &str) -> Result<ServiceName, String> {
     let wrong = || format!("{text:?} is not a Service; write name.namespace");
     let (name, space) = text.split_once('.').ok_or_else(wrong)?;
     if parse_host(text).is_err() || space.contains('.') {
         return Err(wrong());
     }
     Ok(ServiceName { name: name.to_owned(), namespace: space.to_owned() })
-});
+}
+
 const ENDPOINTS: Kind<Endpoints> = Kind::words(&["pods", "service"], |text| match text {
     "pods" => Ok(Endpoints::Pods),
     "service" => Ok(Endpoints::Service),

@@ -1,11 +1,13 @@
 //! The YAML file as a tree with line numbers, and the reading of its maps, lists and scalars.
 //!
-//! Every fault is collected with its line; nothing here knows what a key means. saphyr is the parser because its
-//! tree carries the position of each node.
+//! What asks a [`Reader`] for every key does three things with it: it reads a file, lists what a file may hold, and
+//! shows a configuration. Every fault is collected with its line; nothing here knows what a key means. saphyr is the
+//! parser because its tree carries the position of each node.
 
 use std::path::Path;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+use serde_json::{Value, json};
 
 use super::scalar::{Kind, Shape};
 use super::sources::{ConfigFaults, Source, Sources};
@@ -18,8 +20,8 @@ pub(super) struct Node {
 
 /// Key, the line of the key, value.
 type Entry = (String, usize, Node);
-/// An item of a list with its path.
-pub(super) type Item<'n> = (&'n Node, String);
+/// An item of a list with its path, and what is shown there.
+pub(super) type Item<'n, T> = (&'n Node, String, Option<T>);
 
 enum Data {
     Map(Vec<Entry>),
@@ -35,13 +37,22 @@ pub(super) struct Map<'n> {
     known: Vec<&'static str>,
 }
 
-/// Reads a file's values and notes their sources and faults.
+/// Is asked for each key there is; reads a file's values and notes their sources and faults.
 pub(super) struct Reader<'a> {
     pub(super) file: &'a Path,
     pub(super) sources: &'a mut Sources,
     pub(super) faults: &'a mut ConfigFaults,
-    /// What was asked for, by path, items of lists as `[]`. With it everything counts as present.
-    pub(super) outline: Option<Vec<(String, Asked)>>,
+    pub(super) mode: Mode,
+}
+
+/// What is done with each key that the reader is asked for.
+pub(super) enum Mode {
+    /// Its value is taken from the file.
+    Read,
+    /// What was asked for is noted by its path, items of lists as `[]`. Everything counts as present.
+    Outline(Vec<(String, Asked)>),
+    /// The value that is in the configuration is put into this tree.
+    Show(Value),
 }
 
 /// What the reader was asked for at a path.
@@ -132,9 +143,20 @@ impl Reader<'_> {
         self.faults.add(&Source::File(self.file.to_owned(), line), path, reason);
     }
 
+    /// The line of a map's key; 0 where it is not in the file.
+    pub(super) fn key_line(&self, map: &Map<'_>, key: &str) -> usize {
+        match self.sources.of(&map.join(key)) {
+            Source::File(_, line) => line,
+            _ => 0,
+        }
+    }
+
     /// The node as a map; an empty one after a fault.
     pub(super) fn map<'n>(&mut self, node: &'n Node, path: &str) -> Map<'n> {
         self.ask(path, Asked::Map);
+        if !path.is_empty() {
+            self.show(path, json!({}));
+        }
         let entries: &[_] = match &node.data {
             Data::Map(entries) => entries,
             Data::Null => &[],
@@ -153,7 +175,7 @@ impl Reader<'_> {
         key: &'static str,
     ) -> Option<(&'n Node, String)> {
         map.known.push(key);
-        if self.outline.is_some() {
+        if !matches!(self.mode, Mode::Read) {
             return Some((&NOTHING, map.join(key)));
         }
         let (_, line, node) = map.entries.iter().find(|(name, ..)| name == key)?;
@@ -168,14 +190,68 @@ impl Reader<'_> {
         Some(self.map(node, &path))
     }
 
-    /// The items of a list under a key, each with its path; `None` if the key is absent.
-    pub(super) fn list<'n>(
+    /// The same, of which null is shown where nothing is.
+    pub(super) fn section_of<'n, T>(
         &mut self,
         map: &mut Map<'n>,
         key: &'static str,
-    ) -> Option<Vec<Item<'n>>> {
+        shown: Option<&T>,
+    ) -> Option<Map<'n>> {
+        if self.shows() && shown.is_none() {
+            self.show(&map.join(key), Value::Null);
+            return None;
+        }
+        self.section(map, key)
+    }
+
+    /// The items of a list of maps under a key; `None` if the key is absent. Those that are shown are taken out of
+    /// `slot`.
+    pub(super) fn items<'n, T>(
+        &mut self,
+        map: &mut Map<'n>,
+        key: &'static str,
+        slot: &mut Vec<T>,
+    ) -> Option<Vec<Item<'n, T>>> {
+        if self.shows() {
+            let path = map.join(key);
+            self.show(&path, json!([]));
+            let shown = std::mem::take(slot).into_iter().enumerate();
+            return Some(
+                shown.map(|(at, item)| (&NOTHING, format!("{path}[{at}]"), Some(item))).collect(),
+            );
+        }
+        let items = self.list(map, key)?.into_iter();
+        Some(items.map(|(node, path)| (node, path, None)).collect())
+    }
+
+    /// The scalars of a list under a key, without those that are wrong; how many there are, or `None` if the key is
+    /// absent.
+    pub(super) fn scalars<T>(
+        &mut self,
+        map: &mut Map<'_>,
+        key: &'static str,
+        slot: &mut Vec<T>,
+        kind: Kind<T>,
+    ) -> Option<usize> {
+        if self.shows() {
+            let shown = slot.iter().map(|value| kind.shown(value)).collect();
+            self.show(&map.join(key), shown);
+            return Some(slot.len());
+        }
+        let items = self.list(map, key)?;
+        let right = items.iter().filter_map(|(node, path)| self.scalar(node, path, &kind));
+        *slot = right.collect();
+        Some(items.len())
+    }
+
+    /// The items of a list, each with its path.
+    fn list<'n>(
+        &mut self,
+        map: &mut Map<'n>,
+        key: &'static str,
+    ) -> Option<Vec<(&'n Node, String)>> {
         let (node, path) = self.get(map, key)?;
-        if self.outline.is_some() {
+        if let Mode::Outline(_) = self.mode {
             self.ask(&path, Asked::List);
             return Some(vec![(&NOTHING, format!("{path}[]"))]);
         }
@@ -187,14 +263,34 @@ impl Reader<'_> {
     }
 
     fn ask(&mut self, path: &str, asked: Asked) {
-        if let Some(outline) = &mut self.outline {
+        if let Mode::Outline(outline) = &mut self.mode {
             outline.push((path.to_owned(), asked));
         }
     }
 
+    /// Whether values go out instead of in.
+    pub(super) fn shows(&self) -> bool {
+        matches!(self.mode, Mode::Show(_))
+    }
+
+    /// Shows a value at a path.
+    pub(super) fn show(&mut self, path: &str, value: Value) {
+        if let Mode::Show(root) = &mut self.mode {
+            put(root, path, value);
+        }
+    }
+
+    /// From here on, the keys of a map are shown one level deeper than they are read.
+    pub(super) fn show_below(&mut self, map: &mut Map<'_>, key: &str) {
+        if self.shows() {
+            map.path = map.join(key);
+            self.show(&map.path, json!({}));
+        }
+    }
+
     /// A scalar of this kind.
-    pub(super) fn scalar<T>(&mut self, node: &Node, path: &str, kind: Kind<T>) -> Option<T> {
-        if self.outline.is_some() {
+    fn scalar<T>(&mut self, node: &Node, path: &str, kind: &Kind<T>) -> Option<T> {
+        if let Mode::Outline(_) = self.mode {
             self.ask(path, kind.asked());
             return None;
         }
@@ -205,15 +301,21 @@ impl Reader<'_> {
         (kind.parse)(text).map_err(|reason| self.fault(node.line, path, &reason)).ok()
     }
 
-    /// The value of a key, if it is there and right.
+    /// The value of a key, if it is there and right; `shown` is what is shown of it.
     pub(super) fn value<T>(
         &mut self,
         map: &mut Map<'_>,
         key: &'static str,
+        shown: Option<T>,
         kind: Kind<T>,
     ) -> Option<T> {
+        if self.shows() {
+            let value = shown.as_ref().map_or(Value::Null, |value| kind.shown(value));
+            self.show(&map.join(key), value);
+            return shown;
+        }
         let (node, path) = self.get(map, key)?;
-        self.scalar(node, &path, kind)
+        self.scalar(node, &path, &kind)
     }
 
     /// Puts the value of a key into its slot.
@@ -224,7 +326,10 @@ impl Reader<'_> {
         slot: &mut T,
         kind: Kind<T>,
     ) {
-        if let Some(value) = self.value(map, key, kind) {
+        if self.shows() {
+            return self.show(&map.join(key), kind.shown(slot));
+        }
+        if let Some(value) = self.value(map, key, None, kind) {
             *slot = value;
         }
     }
@@ -255,4 +360,25 @@ impl Map<'_> {
     pub(super) fn join(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
+}
+
+/// Puts a value where its path leads, such as `routes[0].to.cards`; what stands above has been put before.
+fn put(root: &mut Value, path: &str, value: Value) {
+    let mut at = root;
+    for step in path.split(['.', '[']) {
+        let below = match (at, step.strip_suffix(']')) {
+            (Value::Object(map), None) => Some(map.entry(step).or_insert(Value::Null)),
+            (Value::Array(items), Some(index)) => {
+                let index: usize = index.parse().unwrap_or_default();
+                if index == items.len() {
+                    items.push(Value::Null);
+                }
+                items.get_mut(index)
+            }
+            _ => None,
+        };
+        let Some(below) = below else { return };
+        at = below;
+    }
+    *at = value;
 }

@@ -1,26 +1,25 @@
-//! From the tree of the file to the checked [`Config`]: one function for each section.
+//! From the tree of the file to the checked [`Config`], and back: one function for each section.
 //!
-//! Knows the keys and their types, not the command line. Every fault is collected; what is wrong
-//! keeps its default, so that the rest is looked at too.
+//! With `config/routes.rs`, `config/discovery.rs` and `config/sessions.rs` the one list of the keys and their types: a
+//! [`Reader`] that is asked for all of them reads a file, describes one or shows a configuration. Knows nothing of the
+//! command line. Every fault is collected; what is wrong keeps its default, so that the rest is looked at too.
 
-use std::num::NonZeroUsize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::address::{parse_address, parse_loopback};
-use super::file::{Map, Node, Reader};
+use super::file::{Map, Mode, Node, Reader};
 use super::scalar::{
-    DAY, HOUR, Kind, LIMIT, MIB, NETWORK, SWITCH, Shape, TEXT, YEAR, duration, duration_or_0,
-    number, parse_log_format, parse_log_level, parse_workers, size,
+    DAY, HOUR, Kind, MIB, NETWORK, SWITCH, TEXT, WORKERS, YEAR, duration, duration_or_0, number,
+    parse_log_format, parse_log_level, size,
 };
-use super::sessions::{SESSIONS, STANDALONE_GET};
 use super::sources::{ConfigFaults, Source, Sources};
-use super::target::{duplicate, parse_host, parse_match, parse_target};
-use super::{
-    Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
-    RouteTarget, Secret, ServerTls, Target,
-};
+use super::target::parse_host;
+use super::{ClientTls, Config, Expose, ListenerConfig, RouteTarget, Secret, ServerTls};
 
 /// Lays the file over the configuration; its text is read unless it is given.
 pub(super) fn read_file(
@@ -42,20 +41,23 @@ pub(super) fn read_file(
             );
         }
     };
-    let mut reader = Reader { file: path, sources, faults, outline: None };
+    let mut reader = Reader { file: path, sources, faults, mode: Mode::Read };
     if let Some(root) = reader.parse(&text) {
         read_root(&mut reader, &root, config);
     }
 }
 
-/// Reads the whole tree; with an outline, asks for everything a tree may hold.
+/// Asks for everything a tree may hold.
 pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Config) {
     let mut map = reader.map(root, "");
     reader.listeners(&mut map, config);
     reader.limits(&mut map, config);
     reader.admin(&mut map, config);
     let mut inherited = RouteTarget::new(Vec::new());
-    if let Some(mut defaults) = reader.section(&mut map, "routeDefaults") {
+    // What routes have inherited is shown where they have it.
+    if !reader.shows()
+        && let Some(mut defaults) = reader.section(&mut map, "routeDefaults")
+    {
         reader.route_options(&mut defaults, &mut inherited);
         reader.end(&defaults);
     }
@@ -72,14 +74,19 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
 
 impl Reader<'_> {
     fn listeners(&mut self, map: &mut Map<'_>, config: &mut Config) {
-        let Some(items) = self.list(map, "listeners") else { return };
+        let Some(items) = self.items(map, "listeners", &mut config.listeners) else { return };
         let mut listeners: Vec<ListenerConfig> = Vec::new();
-        for (node, path) in items {
+        for (node, path, shown) in items {
             let mut item = self.map(node, &path);
-            let name = self.value(&mut item, "name", TEXT).unwrap_or_else(|| "http".to_owned());
-            let address = self.value(&mut item, "address", Kind::text(parse_address));
-            let tls =
-                self.section(&mut item, "tls").and_then(|mut tls| self.server_tls(&mut tls, node));
+            let name = shown.as_ref().map(|shown| shown.name.clone());
+            let name = self.value(&mut item, "name", name, TEXT);
+            let name = name.unwrap_or_else(|| "http".to_owned());
+            let address = shown.as_ref().map(|shown| shown.address);
+            let address = self.value(&mut item, "address", address, ADDRESS);
+            let tls = shown.as_ref().and_then(|shown| shown.tls.as_ref());
+            let tls = self
+                .section_of(&mut item, "tls", tls)
+                .and_then(|mut section| self.server_tls(&mut section, node, tls));
             self.end(&item);
             if listeners.iter().any(|old| old.name == name) {
                 self.fault(
@@ -98,17 +105,24 @@ impl Reader<'_> {
             }
         }
         if listeners.is_empty() {
-            let line = key_line(self, map, "listeners");
+            let line = self.key_line(map, "listeners");
             self.fault(line, "listeners", "has no usable listener; write one or leave the key out");
         }
         config.listeners = listeners;
     }
 
-    fn server_tls(&mut self, tls: &mut Map<'_>, node: &Node) -> Option<ServerTls> {
-        let cert = self.secret(tls, "cert", "certFile");
-        let key = self.secret(tls, "key", "keyFile");
-        let client_ca = self.secret(tls, "clientCa", "clientCaFile");
-        let require_client_cert = self.value(tls, "requireClientCert", SWITCH).unwrap_or(false);
+    fn server_tls(
+        &mut self,
+        tls: &mut Map<'_>,
+        node: &Node,
+        shown: Option<&ServerTls>,
+    ) -> Option<ServerTls> {
+        let cert = self.secret(tls, "cert", "certFile", shown.map(|tls| &tls.cert));
+        let key = self.secret(tls, "key", "keyFile", shown.map(|tls| &tls.key));
+        let client_ca = shown.and_then(|tls| tls.client_ca.as_ref());
+        let client_ca = self.secret(tls, "clientCa", "clientCaFile", client_ca);
+        let mut require_client_cert = shown.is_some_and(|tls| tls.require_client_cert);
+        self.set(tls, "requireClientCert", &mut require_client_cert, SWITCH);
         self.end(tls);
         if require_client_cert && client_ca.is_none() {
             self.fault(
@@ -128,17 +142,19 @@ impl Reader<'_> {
         Some(ServerTls { cert, key, client_ca, require_client_cert })
     }
 
-    /// Where both are given, the file wins.
-    fn secret(
+    /// Where both are given, the file wins. Shown by where it is, never by what it holds.
+    pub(super) fn secret(
         &mut self,
         map: &mut Map<'_>,
         inline: &'static str,
         file: &'static str,
+        shown: Option<&Secret>,
     ) -> Option<Secret> {
-        let inline =
-            self.value(map, inline, Kind::text(|text| Ok(Secret::Inline(Arc::from(text)))));
-        let file = self.value(map, file, Kind::text(|text| Ok(Secret::File(PathBuf::from(text)))));
-        file.or(inline)
+        let inline = self.value(map, inline, shown.cloned(), SECRET);
+        if self.shows() {
+            return inline;
+        }
+        self.value(map, file, None, SECRET_FILE).or(inline)
     }
 
     fn limits(&mut self, map: &mut Map<'_>, config: &mut Config) {
@@ -173,142 +189,10 @@ impl Reader<'_> {
 
     fn admin(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "admin") else { return };
-        self.set(&mut section, "address", &mut config.admin.address, Kind::text(parse_address));
+        self.set(&mut section, "address", &mut config.admin.address, ADDRESS);
         self.set(&mut section, "local", &mut config.admin.local, Kind::text(parse_loopback));
         self.set(&mut section, "expose", &mut config.admin.expose, EXPOSE);
-        if let Some(items) = self.list(&mut section, "hosts") {
-            let names = items.iter();
-            let names =
-                names.filter_map(|(node, path)| self.scalar(node, path, Kind::text(parse_host)));
-            config.admin.hosts = names.collect();
-        }
-        self.end(&section);
-    }
-
-    fn routes(&mut self, map: &mut Map<'_>, config: &mut Config, inherited: &RouteTarget) {
-        for (node, path) in self.list(map, "routes").unwrap_or_default() {
-            let mut item = self.map(node, &path);
-            let matched = self.value(&mut item, "match", Kind::text(parse_match));
-            if matched.is_none() {
-                self.fault(node.line(), &path, "has no usable match; write `match: helper.team-a`");
-            }
-            let to = self.route_target(&mut item, node, &path, inherited);
-            self.end(&item);
-            let (Some((host, prefix)), Some(to)) = (matched, to) else { continue };
-            let route = RouteConfig { host, prefix, to };
-            if config.routes.iter().any(|old| old.host == route.host && old.prefix == route.prefix)
-            {
-                self.fault(node.line(), &path, &duplicate(&route));
-            }
-            config.routes.push(route);
-        }
-    }
-
-    fn default_routes(&mut self, map: &mut Map<'_>, config: &mut Config, inherited: &RouteTarget) {
-        for (node, path) in self.list(map, "defaultRoutes").unwrap_or_default() {
-            let mut item = self.map(node, &path);
-            // `host` is the match here, so the upstream Host is inherited from `routeDefaults`.
-            let host = self.value(&mut item, "host", Kind::text(parse_host));
-            let listener = self.value(&mut item, "listener", TEXT);
-            let mut to = inherited.clone();
-            let targets = self.targets(&mut item, node, &path);
-            self.shared_options(&mut item, &mut to);
-            self.end(&item);
-            let Some(targets) = targets else { continue };
-            to.targets = targets;
-            config.default_routes.push(DefaultRouteConfig { host, listener, to });
-        }
-    }
-
-    fn route_target(
-        &mut self,
-        item: &mut Map<'_>,
-        node: &Node,
-        path: &str,
-        inherited: &RouteTarget,
-    ) -> Option<RouteTarget> {
-        let mut to = inherited.clone();
-        let targets = self.targets(item, node, path);
-        self.route_options(item, &mut to);
-        to.targets = targets?;
-        Some(to)
-    }
-
-    fn targets(&mut self, item: &mut Map<'_>, node: &Node, path: &str) -> Option<Vec<Target>> {
-        let items = self.list(item, "targets").unwrap_or_default();
-        if items.is_empty() {
-            self.fault(
-                node.line(),
-                path,
-                "has no targets; write `targets: [http://localhost:8080]`",
-            );
-        }
-        let count = items.len();
-        let targets: Vec<_> = items
-            .iter()
-            .filter_map(|(node, path)| self.scalar(node, path, Kind::text(parse_target)))
-            .collect();
-        (count > 0 && targets.len() == count).then_some(targets)
-    }
-
-    fn route_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
-        self.set(map, "host", &mut to.host_header, AUTHORITY);
-        self.shared_options(map, to);
-    }
-
-    fn shared_options(&mut self, map: &mut Map<'_>, to: &mut RouteTarget) {
-        self.client_tls(map, &mut to.tls);
-        self.set(map, "cards", &mut to.cards, CARDS);
-        if let Some(upgrades) = self.list(map, "upgrades") {
-            to.websocket = !upgrades.is_empty();
-            for (node, path) in upgrades {
-                self.scalar(node, &path, UPGRADE);
-            }
-        }
-        if let Some(mut section) = self.section(map, "timeouts") {
-            self.set(&mut section, "connect", &mut to.timeouts.connect, duration::<10, HOUR>());
-            self.call_limits(&mut section, "unary", &mut to.timeouts.unary);
-            self.call_limits(&mut section, "stream", &mut to.timeouts.stream);
-            self.call_limits(&mut section, "upgrade", &mut to.timeouts.upgrade);
-            self.end(&section);
-        }
-        self.set(map, "keepAlive", &mut to.keep_alive, duration_or_0::<1000, YEAR>());
-        if let Some(mut section) = self.section(map, "hold") {
-            self.set(&mut section, "card", &mut to.hold.card, duration::<0, HOUR>());
-            self.set(&mut section, "request", &mut to.hold.request, duration::<0, HOUR>());
-            self.set(&mut section, "session", &mut to.hold.session, duration::<0, HOUR>());
-            self.end(&section);
-        }
-        self.set(map, "sessions", &mut to.sessions, SESSIONS);
-        self.set(map, "standaloneGet", &mut to.standalone_get, STANDALONE_GET);
-    }
-
-    fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {
-        let Some(mut section) = self.section(map, "tls") else { return };
-        tls.ca = self.secret(&mut section, "ca", "caFile").or_else(|| tls.ca.take());
-        let cert = self.secret(&mut section, "cert", "certFile");
-        let key = self.secret(&mut section, "key", "keyFile");
-        if cert.is_some() != key.is_some() {
-            let line = key_line(self, map, "tls");
-            self.fault(
-                line,
-                &section.join("certFile"),
-                "certificate and key go together; write `certFile` and `keyFile`",
-            );
-        } else if cert.is_some() {
-            (tls.cert, tls.key) = (cert, key);
-        }
-        let name = Kind::text(|text| parse_host(text).map(Some));
-        self.set(&mut section, "serverName", &mut tls.server_name, name);
-        self.set(&mut section, "insecureSkipVerify", &mut tls.insecure_skip_verify, SWITCH);
-        self.end(&section);
-    }
-
-    fn call_limits(&mut self, map: &mut Map<'_>, key: &'static str, limits: &mut Limits) {
-        let Some(mut section) = self.section(map, key) else { return };
-        self.set(&mut section, "head", &mut limits.head, LIMIT);
-        self.set(&mut section, "idle", &mut limits.idle, LIMIT);
-        self.set(&mut section, "total", &mut limits.total, LIMIT);
+        self.scalars(&mut section, "hosts", &mut config.admin.hosts, HOST);
         self.end(&section);
     }
 
@@ -378,19 +262,26 @@ impl Reader<'_> {
             self.set(&mut section, "access", &mut config.log.access, SWITCH);
             self.end(&section);
         }
-        if let Some(items) = self.list(map, "trustedProxies") {
-            config.trusted_proxies =
-                items.iter().filter_map(|(node, path)| self.scalar(node, path, NETWORK)).collect();
-        }
-        self.set(
-            map,
-            "publicUrl",
-            &mut config.public_url,
-            Kind::text(|text| public_url(text).map(Some)),
-        );
-        self.set(map, "clusterDomain", &mut config.cluster_domain, Kind::text(parse_host));
+        self.scalars(map, "trustedProxies", &mut config.trusted_proxies, NETWORK);
+        let url = Kind::optional(|text| public_url(text).map(Some));
+        self.set(map, "publicUrl", &mut config.public_url, url);
+        self.set(map, "clusterDomain", &mut config.cluster_domain, HOST);
         self.set(map, "workers", &mut config.workers, WORKERS);
         self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
+    }
+}
+
+const ADDRESS: Kind<SocketAddr> = Kind::text(parse_address);
+pub(super) const HOST: Kind<String> = Kind::text(parse_host);
+const SECRET: Kind<Secret> =
+    Kind::text_shown(|text| Ok(Secret::Inline(Arc::from(text))), shown_secret);
+const SECRET_FILE: Kind<Secret> =
+    Kind::text_shown(|text| Ok(Secret::File(PathBuf::from(text))), shown_secret);
+
+fn shown_secret(_: &Kind<Secret>, secret: &Secret) -> Value {
+    match secret {
+        Secret::Inline(_) => json!("redacted"),
+        Secret::File(path) => json!({ "file": path.display().to_string() }),
     }
 }
 
@@ -399,33 +290,6 @@ const EXPOSE: Kind<Expose> = Kind::words(&["status", "all"], |text| match text {
     "all" => Ok(Expose::All),
     _ => Err(format!("{text:?} is not known; write status or all")),
 });
-const CARDS: Kind<Cards> = Kind::words(&["rewrite", "pass"], |text| match text {
-    "rewrite" => Ok(Cards::Rewrite),
-    "pass" => Ok(Cards::Pass),
-    _ => Err(format!("{text:?} is not known; write rewrite or pass")),
-});
-const UPGRADE: Kind<()> = Kind::words(&["websocket"], |text| match text {
-    "websocket" => Ok(()),
-    _ => Err(format!("{text:?} is not supported; write websocket or an empty list")),
-});
-const AUTHORITY: Kind<Option<String>> =
-    Kind::text(|text| match http::uri::Authority::from_str(text) {
-        Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
-        _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
-    });
-const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
-    shape: Shape::Number { min: 1, max: 1024 },
-    parse: |text| parse_workers(text).map(Some),
-};
-
-/// The line of a map's key.
-fn key_line(reader: &Reader<'_>, map: &Map<'_>, key: &str) -> usize {
-    match reader.sources.of(&map.join(key)) {
-        Source::File(_, line) => line,
-        _ => 0,
-    }
-}
-
 fn public_url(text: &str) -> Result<String, String> {
     let wrong = || {
         format!(

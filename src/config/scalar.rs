@@ -1,13 +1,16 @@
-//! The kinds of scalars a configuration file may hold: how each is read, and how the schema shows it.
+//! The kinds of scalars a configuration file may hold: how each is read and shown, and what the schema says of it.
 //!
-//! Reading and schema stand side by side, so that neither can know a key the other does not.
-//! Knows no key and no place in a file.
+//! All three stand side by side, so that none can know a key the others do not. Knows no key and no place in a file.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::LogFormat;
 use super::units::{duration_text, parse_duration, parse_size, size_text};
@@ -17,6 +20,7 @@ use super::units::{duration_text, parse_duration, parse_size, size_text};
 pub(super) struct Kind<T> {
     pub(super) shape: Shape,
     pub(super) parse: fn(&str) -> Result<T, String>,
+    show: fn(&Self, &T) -> Value,
 }
 
 /// What a kind looks like in the file.
@@ -37,25 +41,60 @@ pub(super) enum Shape {
 // === impl Kind ===
 
 impl<T> Kind<T> {
-    /// Any text that `parse` takes.
-    pub(super) const fn text(parse: fn(&str) -> Result<T, String>) -> Self {
-        Self { shape: Shape::Text, parse }
+    /// As `/config` shows it.
+    pub(super) fn shown(&self, value: &T) -> Value {
+        (self.show)(self, value)
     }
 
-    /// A duration that `parse` takes.
-    const fn from_duration(parse: fn(&str) -> Result<T, String>) -> Self {
-        Self { shape: Shape::Duration, parse }
+    /// Any text that `parse` takes.
+    pub(super) const fn text(parse: fn(&str) -> Result<T, String>) -> Self
+    where
+        T: Display,
+    {
+        Self { shape: Shape::Text, parse, show: |_, value| json!(value.to_string()) }
+    }
+
+    /// The same, shown in another way than it prints.
+    pub(super) const fn text_shown(
+        parse: fn(&str) -> Result<T, String>,
+        show: fn(&Self, &T) -> Value,
+    ) -> Self {
+        Self { shape: Shape::Text, parse, show }
     }
 
     /// One of these words; the schema leaves out what `parse` does not take.
     pub(super) const fn words(
         words: &'static [&'static str],
         parse: fn(&str) -> Result<T, String>,
-    ) -> Self {
-        Self { shape: Shape::Words(words), parse }
+    ) -> Self
+    where
+        T: PartialEq,
+    {
+        let show = |kind: &Self, value: &T| {
+            let mut words = words_of(kind.shape).iter();
+            json!(words.find(|word| (kind.parse)(word).as_ref() == Ok(value)))
+        };
+        Self { shape: Shape::Words(words), parse, show }
     }
 }
 
+impl<T: Display> Kind<Option<T>> {
+    /// Any text that `parse` takes; what is not there is shown as null.
+    pub(super) const fn optional(parse: fn(&str) -> Result<Option<T>, String>) -> Self {
+        let show = |_: &Self, value: &Option<T>| json!(value.as_ref().map(T::to_string));
+        Self { shape: Shape::Text, parse, show }
+    }
+}
+
+const fn words_of(shape: Shape) -> &'static [&'static str] {
+    if let Shape::Words(words) = shape { words } else { &[] }
+}
+
+/// The name of a file; of an empty one, none.
+pub(super) const FILE: Kind<Option<PathBuf>> = Kind::text_shown(
+    |text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)),
+    |_, file| json!(file.as_ref().map(|file| file.display().to_string())),
+);
 /// Any text.
 pub(super) const TEXT: Kind<String> = Kind::text(|text| Ok(text.to_owned()));
 /// `true` or `false`.
@@ -64,6 +103,7 @@ pub(super) const SWITCH: Kind<bool> = Kind {
     parse: |text| {
         text.parse().map_err(|_| format!("{text:?} is not a switch; write true or false"))
     },
+    show: |_, value| json!(value),
 };
 /// Milliseconds; with them the bounds of durations are written.
 pub(super) const HOUR: u64 = 3_600_000;
@@ -76,12 +116,16 @@ pub(super) const MIB: u64 = 1 << 20;
 
 /// A duration within these milliseconds.
 pub(super) const fn duration<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
-    Kind::from_duration(|text| within(parse_duration(text)?, MIN, MAX, false))
+    duration_kind(|text| within(parse_duration(text)?, MIN, MAX, false))
 }
 
 /// The same, or 0, which turns something off.
 pub(super) const fn duration_or_0<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
-    Kind::from_duration(|text| within(parse_duration(text)?, MIN, MAX, true))
+    duration_kind(|text| within(parse_duration(text)?, MIN, MAX, true))
+}
+
+const fn duration_kind(parse: fn(&str) -> Result<Duration, String>) -> Kind<Duration> {
+    Kind { shape: Shape::Duration, parse, show: |_, time| json!(duration_text(*time)) }
 }
 
 fn within(time: Duration, min: u64, max: u64, may_be_0: bool) -> Result<Duration, String> {
@@ -95,10 +139,14 @@ fn within(time: Duration, min: u64, max: u64, may_be_0: bool) -> Result<Duration
 }
 
 /// A time limit of at least a tenth of a second; 0 is none.
-pub(super) const LIMIT: Kind<Option<Duration>> = Kind::from_duration(|text| {
-    let time = within(parse_duration(text)?, 100, YEAR, true)?;
-    Ok(Some(time).filter(|time| !time.is_zero()))
-});
+pub(super) const LIMIT: Kind<Option<Duration>> = Kind {
+    shape: Shape::Duration,
+    parse: |text| {
+        let time = within(parse_duration(text)?, 100, YEAR, true)?;
+        Ok(Some(time).filter(|time| !time.is_zero()))
+    },
+    show: |_, limit| json!(duration_text(limit.unwrap_or_default())),
+};
 
 /// A number of bytes within these.
 pub(super) const fn size<const MIN: u64, const MAX: u64>() -> Kind<usize> {
@@ -113,6 +161,7 @@ pub(super) const fn size<const MIN: u64, const MAX: u64>() -> Kind<usize> {
             let [bytes, min, max] = [bytes, min, max].map(size_text);
             Err(format!("{bytes} is out of bounds; write {min} to {max}"))
         },
+        show: |_, bytes| json!(size_text(*bytes)),
     }
 }
 
@@ -137,7 +186,10 @@ fn canonical(net: IpNet) -> IpNet {
 }
 
 /// A whole number within these.
-pub(super) const fn number<const MIN: u64, const MAX: u64, T: TryFrom<u64>>() -> Kind<T> {
+pub(super) const fn number<const MIN: u64, const MAX: u64, T>() -> Kind<T>
+where
+    T: TryFrom<u64> + Serialize,
+{
     let parse = |text: &str| {
         let wrong = || format!("{text:?} is not a whole number; write one from {MIN} to {MAX}");
         let number: u64 = text.parse().map_err(|_| wrong())?;
@@ -146,8 +198,15 @@ pub(super) const fn number<const MIN: u64, const MAX: u64, T: TryFrom<u64>>() ->
         }
         T::try_from(number).map_err(|_| wrong())
     };
-    Kind { shape: Shape::Number { min: MIN, max: MAX }, parse }
+    Kind { shape: Shape::Number { min: MIN, max: MAX }, parse, show: |_, number| json!(number) }
 }
+
+/// Threads that carry traffic; none is one for each core.
+pub(super) const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
+    shape: Shape::Number { min: 1, max: 1024 },
+    parse: |text| parse_workers(text).map(Some),
+    show: |_, workers| json!(workers),
+};
 
 /// Threads that carry traffic.
 pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::file::{Asked, NOTHING, Reader};
+use super::file::{Asked, Mode, NOTHING, Reader};
 use super::read::read_root;
 use super::scalar::Shape;
 use super::sources::{ConfigFaults, Sources};
@@ -22,12 +22,13 @@ pub fn schema() -> Value {
         file: Path::new("outline"),
         sources: &mut sources,
         faults: &mut faults,
-        outline: Some(Vec::new()),
+        mode: Mode::Outline(Vec::new()),
     };
     // What is missing in an outline are faults that nobody asked about.
     read_root(&mut reader, &NOTHING, &mut Config::default());
     let mut root = map();
-    for (path, asked) in reader.outline.unwrap_or_default() {
+    let Mode::Outline(outline) = reader.mode else { return root };
+    for (path, asked) in outline {
         if !path.is_empty() {
             place(&mut root, &path, described(&asked));
         }

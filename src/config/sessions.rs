@@ -4,38 +4,22 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::file::{Map, Reader};
 use super::scalar::{HOUR, Kind, YEAR, duration};
-use super::units::duration_text;
-use super::{Config, SessionMode, SessionsConfig, StandaloneGet};
+use super::{Config, SessionMode, StandaloneGet};
 
 impl Reader<'_> {
     pub(super) fn sessions(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "sessions") else { return };
         let sessions = &mut config.sessions;
-        if let Some(items) = self.list(&mut section, "keyFiles") {
-            let files = items.iter().filter_map(|(node, path)| self.scalar(node, path, FILE));
-            sessions.key_files = files.collect();
-        }
-        if let Some(items) = self.list(&mut section, "peers") {
-            let peers = items.iter().filter_map(|(node, path)| self.scalar(node, path, PEER));
-            sessions.peers = peers.collect();
-        }
+        // Shown by the names of the files, never by a key.
+        self.scalars(&mut section, "keyFiles", &mut sessions.key_files, KEY_FILE);
+        self.scalars(&mut section, "peers", &mut sessions.peers, PEER);
         self.set(&mut section, "maxAge", &mut sessions.max_age, duration::<HOUR, YEAR>());
         self.end(&section);
     }
-}
-
-/// As `/config` shows it: the names of key files, never a key.
-pub(super) fn view(sessions: &SessionsConfig) -> Value {
-    let files = sessions.key_files.iter().map(|path| path.display().to_string());
-    json!({
-        "keyFiles": files.collect::<Vec<_>>(),
-        "peers": sessions.peers,
-        "maxAge": duration_text(sessions.max_age),
-    })
 }
 
 /// The word of a mode, as in a file.
@@ -45,14 +29,6 @@ pub const fn mode_word(mode: SessionMode) -> &'static str {
         SessionMode::Revive => "revive",
         SessionMode::Pin => "pin",
         SessionMode::Pass => "pass",
-    }
-}
-
-/// The word of what is done with a session's own stream.
-pub(super) const fn standalone_word(standalone: StandaloneGet) -> &'static str {
-    match standalone {
-        StandaloneGet::Pass => "pass",
-        StandaloneGet::Refuse => "refuse",
     }
 }
 
@@ -76,12 +52,13 @@ pub(super) const STANDALONE_GET: Kind<StandaloneGet> =
         "refuse" => Ok(StandaloneGet::Refuse),
         _ => Err(format!("{text:?} is not known; write pass or refuse")),
     });
-const FILE: Kind<PathBuf> = Kind::text(|text| {
-    if text.is_empty() {
-        return Err("is empty; write the name of a file".to_owned());
-    }
-    Ok(PathBuf::from(text))
-});
+const KEY_FILE: Kind<PathBuf> = Kind::text_shown(
+    |text| match text {
+        "" => Err("is empty; write the name of a file".to_owned()),
+        _ => Ok(PathBuf::from(text)),
+    },
+    |_, file| json!(file.display().to_string()),
+);
 const PEER: Kind<String> = Kind::text(|text| {
     let wrong =
         || format!("{text:?} is not an address; write host:port of a replica's admin listener");

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{RouteConfig, RouteTarget, Scheme, Target};
 use crate::authority;
+use crate::plain_path;
 
 /// Reads one target.
 ///
@@ -162,20 +163,12 @@ pub fn parse_prefix(text: &str) -> Result<String, String> {
     let wrong =
         |what: &str| Err(format!("prefix {text:?} {what}; write whole segments such as /docs"));
     let Some(path) = text.strip_prefix('/') else { return wrong("does not start with /") };
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let lower = path.to_ascii_lowercase();
-    if ["%2f", "%5c", "%2e"].iter().any(|encoded| lower.contains(encoded)) || path.contains('\\') {
-        return wrong("has a backslash or an encoded slash, backslash or dot");
+    if let Some(ambiguity) = plain_path::ambiguity(text) {
+        return wrong(ambiguity);
     }
+    let path = path.strip_suffix('/').unwrap_or(path);
     if path.bytes().any(|b| !b.is_ascii_graphic() || matches!(b, b'?' | b'#')) {
         return wrong("has a query, a fragment, a space or bytes that are not ASCII");
-    }
-    for segment in path.split('/') {
-        match segment {
-            "" => return wrong("has an empty segment"),
-            "." | ".." => return wrong("has a dot segment"),
-            _ => {}
-        }
     }
     Ok(format!("/{path}"))
 }

@@ -17,7 +17,9 @@ use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, Open, State};
 use crate::route::rule::{self, Authority, Rule};
-use crate::route::{Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteTable, Source};
+use crate::route::{
+    Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteSource, RouteTable,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
@@ -34,6 +36,8 @@ pub struct Changes {
     pub callers: Vec<(IpAddr, Option<ObjectId>)>,
     /// The addresses of ourselves and the other replicas, where they are others now.
     pub replicas: Option<Vec<IpAddr>>,
+    /// These are the first ones: what was discovered before by others does not hold any more.
+    pub anew: bool,
     /// To be retired once the table is in force.
     pub retired: Vec<Arc<Cluster>>,
 }
@@ -86,12 +90,16 @@ impl Changes {
             && self.callers.is_empty()
             && self.retired.is_empty()
             && self.replicas.is_none()
+            && !self.anew
     }
 
     /// The table with them.
     #[must_use]
     pub fn applied(self, table: &RouteTable) -> RouteTable {
         let mut table = table.clone();
+        if self.anew {
+            table.forget_discovered();
+        }
         for (host, discovered) in self.hosts {
             table.set_discovered(host, discovered);
         }
@@ -121,7 +129,7 @@ impl Publisher {
         index: &Index,
         (plan_dirty, mut endpoints_dirty): (Ids, Ids),
     ) -> Changes {
-        let mut changes = Changes::default();
+        let mut changes = Changes { anew: !self.follows, ..Changes::default() };
         let mut ours = endpoints_dirty.iter().filter(|id| index.is_ourselves(id));
         changes.replicas = ours.next_back().map(|id| index.replicas(id));
         if self.look_for_zone(index, &endpoints_dirty) {
@@ -376,7 +384,7 @@ impl Build<'_> {
             ..config.inherited.clone()
         };
         let config = RouteConfig { host: name, prefix: "/".to_owned(), to };
-        Ok(Route::new(config, Arc::new(cluster), metrics, &label, Source::Cluster))
+        Ok(Route::new(config, Arc::new(cluster), metrics, &label, RouteSource::Cluster))
     }
 
     /// The client's side of TLS as the tool server's object wants it.

@@ -99,7 +99,8 @@ impl Recorder {
         }
     }
 
-    /// The request goes by this route from now on, and counts as open there. Returns whether it went by
+    /// The request goes by this route from now on: it counts as open there, and for the share of requests that may be
+    /// retried. The one place where a request comes to a route and leaves another one. Returns whether it went by
     /// another one before, or by none.
     pub fn enter(&mut self, route: &Arc<Route>, kind: Kind) -> bool {
         if self.route.as_ref().is_some_and(|before| Arc::ptr_eq(before, route)) {
@@ -107,6 +108,7 @@ impl Recorder {
         }
         self.kind = kind;
         route.metrics.enter();
+        route.cluster.budget.sent();
         if let Some(left) = self.route.replace(Arc::clone(route)) {
             left.metrics.leave();
         }

@@ -1,6 +1,7 @@
 //! Getting a request to a backend: its way, the wait for one, attempts, retries.
 //!
-//! One loop. A Service may get another port, or go and come back, while requests wait for its pods: after
+//! One loop for requests that any endpoint may answer; those of sessions, which one endpoint may, have a loop of their
+//! own in `session.rs`. A Service may get another port, or go and come back, while requests wait for its pods: after
 //! each failure the table is asked again if it has changed, and nothing is dialled by a route that is out
 //! of force. Ends with the headers of a response; never reads or writes a response body.
 
@@ -117,7 +118,6 @@ impl Delivery {
         }
         loop {
             if record.enter(&way.route, facts.kind) {
-                way.route.cluster.budget.sent();
                 retry.on_route(&way.route, facts.is_card);
             }
             let http1 = facts.kind == Kind::Upgrade;

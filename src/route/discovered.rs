@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::host::HostKey;
 use super::rule::{self, Rank, Rule};
-use super::{NoRoute, Route, RouteMatch, RouteQuery, is_plain_path};
+use super::{NoRoute, Route, RouteMatch, RouteQuery};
+use crate::plain_path::is_plain;
 
 /// An object of the cluster, or a caller: namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,7 +165,7 @@ impl Discovered {
         }
         let matching = open.matching(ask, chain.as_deref_mut());
         let path = rule::decoded(ask.path);
-        if matching.iter().any(|rule| rule.limits(&path)) && !is_plain_path(ask.path) {
+        if matching.iter().any(|rule| rule.limits(&path)) && !is_plain(ask.path) {
             return Err(NoRoute::UnsafePath);
         }
         match matching.as_slice() {
@@ -182,7 +183,7 @@ type RoutesOf<'a> = Vec<&'a Arc<Route>>;
 impl Open {
     fn admits(&self, ask: &RouteQuery<'_>) -> Result<(), NoRoute> {
         if !self.paths.is_empty() {
-            if !is_plain_path(ask.path) {
+            if !is_plain(ask.path) {
                 return Err(NoRoute::UnsafePath);
             }
             if !self.paths.iter().any(|allowed| super::has_prefix(ask.path, allowed)) {

@@ -1,7 +1,7 @@
 //! How many requests may be sent again: a share of those sent, and a few each second besides.
 //!
-//! Without a bound, retries multiply the load of a backend that is failing under load. The clock is
-//! passed in. Knows no request.
+//! Without a bound, retries multiply the load of a backend that is failing under load. Of our own and not tower's: to
+//! count a request takes no lock, and the clock is passed in. Knows no request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ const WINDOW: f64 = 10.0;
 
 /// The retries of one cluster.
 #[derive(Debug)]
-pub struct Budget {
+pub struct TokenBucket {
     share: f64,
     per_second: f64,
     sent: AtomicU64,
@@ -28,9 +28,9 @@ struct State {
     since: Instant,
 }
 
-// === impl Budget ===
+// === impl TokenBucket ===
 
-impl Budget {
+impl TokenBucket {
     /// `percent` of the requests and `per_second` besides.
     #[must_use]
     pub fn new(percent: u32, per_second: u32, now: Instant) -> Self {
@@ -43,7 +43,7 @@ impl Budget {
         }
     }
 
-    /// A request is sent for the first time.
+    /// A request comes, of which a share may be retried.
     pub fn sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
@@ -83,14 +83,14 @@ mod tests {
 
     use super::*;
 
-    fn taken(budget: &Budget, now: Instant) -> usize {
+    fn taken(budget: &TokenBucket, now: Instant) -> usize {
         (0..1000).take_while(|_| budget.take(now)).count()
     }
 
     #[test]
     fn a_share_of_what_was_sent_and_a_few_each_second() {
         let start = Instant::now();
-        let budget = Budget::new(20, 10, start);
+        let budget = TokenBucket::new(20, 10, start);
         assert_eq!(taken(&budget, start), 10);
         for _ in 0..100 {
             budget.sent();
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn an_hour_of_calls_without_a_retry_saves_up_no_more_than_some_seconds_worth() {
         let start = Instant::now();
-        let budget = Budget::new(20, 10, start);
+        let budget = TokenBucket::new(20, 10, start);
         let mut now = start;
         for _ in 0..3600 {
             now += Duration::from_secs(1);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn zero_is_never() {
         let start = Instant::now();
-        let budget = Budget::new(0, 0, start);
+        let budget = TokenBucket::new(0, 0, start);
         budget.sent();
         assert!(!budget.take(start + Duration::from_secs(60)));
     }

@@ -1,9 +1,8 @@
 //! Where a backend's response ends: one framing, or none that two readers agree on (RFC 9112 section 6.3).
 //!
-//! Knows one head: the response's fields and what was asked for; no socket, no body, no hyper. hyper's
-//! client itself refuses a length that is no number, lengths that differ and `Transfer-Encoding` in
-//! HTTP/1.0, unless the response has no body. It takes every coding list that ends in `chunked`, reads
-//! to the end of the connection behind any other, and leaves all these fields in the head.
+//! Knows one head: the response's fields and what was asked for; no socket and no body. Over HTTP/1.1 no other has
+//! judged these fields before: our own reader of heads leaves them as they came, and asks here where the body ends. Over
+//! HTTP/2 the frames say that, and hyper has refused a length that they do not keep.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};

@@ -3,16 +3,20 @@
 //! Backends are dialled through the Service's address, because pods never have loopback ones.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kagent_proxy::config::{Config, DiscoveryConfig, Endpoints, Scheme};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::api::{Api, OURS};
 use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+/// What a watch ends with that is out of date.
+const EXPIRED: &str = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old\"}}\n";
 
 fn discovering(api: &Api) -> Config {
     let mut config = config(Vec::new());
@@ -390,7 +394,7 @@ async fn what_happened_while_a_watch_was_away_is_caught_up() {
     api.listed("services", 1).await;
     // Out of date: 410 in the stream. One Service has gone unseen meanwhile, another one has come.
     api.lose("services", "a", "old");
-    api.end_watches("services", "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old\"}}\n");
+    api.end_watches("services", EXPIRED);
     api.put("services", service("a", "new", backend.port(), marked()));
     let routes = shows(&proxy, "/routes", "\"new.a\"").await;
     assert!(!routes.contains("\"old.a\""), "{routes}");
@@ -555,5 +559,52 @@ async fn readiness_waits_for_pods_and_a_cluster_that_forbids_them_is_served_all_
     shows(&proxy, "/metrics", "kagent_proxy_discovery_up{kind=\"pods\"} 1").await;
     shows(&proxy, "/metrics", "endpoints_left_out{reason=\"shared\"} 0").await;
     answered(&proxy, ("tools.a", "/"), &backend).await;
+    proxy.stop().await;
+}
+
+/// Panics once, where something is logged with this message.
+struct PanicAt(&'static str, AtomicBool);
+
+impl<S: tracing::Subscriber> Layer<S> for PanicAt {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut is_it = false;
+        event.record(&mut |_: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            is_it |= format!("{value:?}") == self.0;
+        });
+        assert!(!is_it || self.1.swap(true, Ordering::Relaxed), "a test's");
+    }
+}
+
+#[tokio::test]
+async fn discovery_that_panics_begins_anew_beside_the_last_table() {
+    let panics = PanicAt("the watch is out of date, listing anew", AtomicBool::new(false));
+    let _on_this_thread =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(panics));
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    api.put("services", service("a", "old", backend.port(), marked()));
+    api.put("services", service("a", "kept", backend.port(), marked()));
+    let mut config = patient(&api);
+    config.discovery.inherited.hold.request = Duration::from_millis(20);
+    let proxy = started(config).await;
+    api.fail("services", 500);
+    api.lose("services", "a", "old");
+    api.end_watches("services", EXPIRED);
+    let failed = "kagent_proxy_background_tasks_failed_total{task=\"discovery\"} 1\n";
+    shows(&proxy, "/metrics", failed).await;
+    let down = "kagent_proxy_discovery_up{kind=\"services\"} 0";
+    shows(&proxy, "/metrics", down).await;
+    // As if the API server was away: it goes on by what it knew.
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_synced 0").await;
+    answered(&proxy, ("old.a", "/"), &backend).await;
+    assert!(proxy.admin("/readyz").await.starts_with("HTTP/1.1 200 "));
+    api.put("services", service("a", "new", backend.port(), marked()));
+    api.fail("services", 0);
+    let routes = shows(&proxy, "/routes", "\"new.a\"").await;
+    assert!(routes.contains("\"kept.a\"") && !routes.contains("\"old.a\""), "{routes}");
+    shows(&proxy, "/metrics", "kagent_proxy_discovery_synced 1").await;
+    for host in ["kept.a", "new.a"] {
+        answered(&proxy, (host, "/"), &backend).await;
+    }
     proxy.stop().await;
 }

@@ -1,5 +1,6 @@
 //! Layers point downward: no module may name one that stands above it, or beside it; inside the request
-//! path no room knows one above it; and no files import each other in a circle.
+//! path no room knows one above it; and no files import each other in a circle. What is written about this is as it
+//! is: the lists of layers, and the files that a file's first lines name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["cli"],
     &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
-    &["authority", "backoff"],
+    &["authority", "backoff", "plain_path"],
 ];
 
 fn layer(module: &str) -> usize {
@@ -28,10 +29,15 @@ fn layer(module: &str) -> usize {
     found.unwrap_or_else(|| panic!("module {module} has no layer: add it to LAYERS"))
 }
 
+/// The Rust files below a folder.
 fn files(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { files(&path, into) } else { into.push(path) }
+        if path.is_dir() {
+            files(&path, into);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            into.push(path);
+        }
     }
 }
 
@@ -69,6 +75,63 @@ fn every_import_points_downward() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// The groups of names in a text, the names of each in order, without those that are no modules of the library.
+fn groups(lines: impl Iterator<Item = Vec<String>>) -> Vec<Vec<String>> {
+    let sorted = lines.map(|mut names| {
+        names.retain(|name| name != "main" && !name.contains('/'));
+        names.sort();
+        names
+    });
+    sorted.filter(|names| !names.is_empty()).collect()
+}
+
+#[test]
+fn both_drawings_of_the_layers_show_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let layers = groups(LAYERS.iter().map(|names| owned(names)));
+    let text = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let module = |line: &str| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned);
+    let in_lib = groups(text.split("\n\n").map(|group| group.lines().filter_map(module).collect()));
+    assert_eq!(in_lib, layers, "src/lib.rs");
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, table) = text.split_once("| modules | for |\n|---|---|\n").unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let names = rows.map(|row| row.split('|').nth(1).unwrap());
+    let in_table =
+        groups(names.map(|names| names.split('`').skip(1).step_by(2).map(str::to_owned).collect()));
+    assert_eq!(in_table, layers, "ARCHITECTURE.md");
+}
+
+#[test]
+fn files_that_the_first_lines_of_a_file_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    files(&root.join("src"), &mut all);
+    files(&root.join("tests/it"), &mut all);
+    let (mut seen, mut missing) = (0, Vec::new());
+    for file in &all {
+        let text = std::fs::read_to_string(file).unwrap();
+        let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let is_path = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+        for name in header.split(|c| !is_path(c)).map(|word| word.trim_end_matches('.')) {
+            let others = name.contains('/') && (name.ends_with(".json") || name.ends_with(".yaml"));
+            if !name.ends_with(".rs") && !others {
+                continue;
+            }
+            seen += 1;
+            // Beside the file, in its own folder, or from the root or the sources.
+            let near = [file.with_file_name(name), file.with_extension("").join(name)];
+            let far = [root.join("src").join(name), root.join(name)];
+            if !near.iter().chain(&far).any(|path| path.exists()) {
+                missing.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} names found: the search is broken");
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 /// The rooms of the request path and what each may not know.
 const ROOMS: &[(&str, &[&str])] = &[
     ("request", &["send", "reply", "record", "routes"]),
@@ -82,6 +145,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &["request", "send", "reply", "record", "routes", "way", "call"]),
     ("limiter", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
     ("service", &[]),
+    ("control", &[]),
     ("reason", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
 ];
 
@@ -104,8 +168,9 @@ fn no_room_of_the_request_path_knows_one_it_should_not() {
                 wrong.push(format!("{file} knows {other}"));
             }
         }
-        // The one that wraps the whole path.
-        if imported.contains("proxy.rs") && file != "proxy/service.rs" {
+        // What wraps the whole path, and what makes it.
+        let above = ["proxy/service.rs", "proxy/control.rs"];
+        if imported.contains("proxy.rs") && !above.contains(&&**file) {
             wrong.push(format!("{file} knows proxy.rs"));
         }
     }

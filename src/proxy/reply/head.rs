@@ -1,6 +1,6 @@
 //! The headers of a response as the client gets them.
 //!
-//! Changes headers only, and in this one place; never reads a body.
+//! Changes headers only; the one that names a session is for `session.rs`, and stands there before. Never reads a body.
 
 use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode, Version};

@@ -12,7 +12,7 @@ use crate::headers::onward::{Ask, Keep, Onward};
 use crate::protocol::mcp::may_be_initialize;
 use crate::proxy::call::Kind;
 use crate::proxy::way::Way;
-use crate::route::Source;
+use crate::route::RouteSource;
 use crate::upstream::Lease;
 
 /// The request as it goes to this endpoint on this way.
@@ -47,7 +47,7 @@ fn authority(facts: &Facts, way: &Way, lease: &Lease) -> Option<HeaderValue> {
     let route = &way.route;
     match (&route.config.to.host_header, route.source, &facts.target) {
         (Some(host), ..) => HeaderValue::from_str(host).ok(),
-        (None, Source::Cluster, Some(host)) => {
+        (None, RouteSource::Cluster, Some(host)) => {
             HeaderValue::try_from(lease.endpoint().target.authority_of(host.given())).ok()
         }
         _ => lease.endpoint().authority.clone(),

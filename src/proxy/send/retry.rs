@@ -12,7 +12,7 @@ use super::attempt::Broken;
 use super::hold::{Held, Holds};
 use crate::backoff::Pauses;
 use crate::proxy::error::ProxyError;
-use crate::route::{Route, Source};
+use crate::route::{Route, RouteSource};
 use crate::upstream::{ConnectError, Want};
 
 /// Between rounds over all endpoints, or between two tries to begin a session anew.
@@ -166,8 +166,8 @@ fn unreachable(route: &Route, error: Option<ConnectError>) -> ProxyError {
     match error {
         None => {
             let why = match route.source {
-                Source::Static => "its name resolves to no address",
-                Source::Cluster => "its Service has no ready pod",
+                RouteSource::Static => "its name resolves to no address",
+                RouteSource::Cluster => "its Service has no ready pod",
             };
             ProxyError::NoReadyEndpoint(host, why.to_owned())
         }

@@ -136,9 +136,7 @@ impl SessionDelivery {
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
         record.in_session(trip.ticket.id.short());
-        if record.enter(&trip.way.route, facts.kind) {
-            trip.way.route.cluster.budget.sent();
-        }
+        record.enter(&trip.way.route, facts.kind);
         let reopened = is_own_stream(facts);
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
