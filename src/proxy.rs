@@ -18,7 +18,6 @@ pub mod way;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -27,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use self::call::Kind;
 use self::error::{ProxyError, Refused, Unanswered};
 use self::reason::Reason;
-use self::record::Recorder;
+use self::record::{Books, Recorder};
 use self::reply::{Egress, Reply, ReplyBody};
 use self::request::conn::{ConnTask, Connection};
 use self::request::facts::Facts;
@@ -43,6 +42,8 @@ use crate::route::RouteTable;
 use crate::session::Sessions;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::workers::near::Common;
+use crate::workers::per_worker::Tally;
 
 /// Carries requests.
 #[derive(Debug)]
@@ -51,9 +52,7 @@ pub struct Proxy {
     delivery: Delivery,
     egress: Egress,
     metrics: Metrics,
-    log: AccessLog,
-    /// Requests under way, all routes together.
-    open: Arc<AtomicUsize>,
+    books: Common<Books>,
 }
 
 type Boxed = Box<Request<RequestBody>>;
@@ -76,7 +75,7 @@ impl Proxy {
     ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
         let fields = Fields::of(request.headers());
         let request = Box::new(received(conn, &fields, request));
-        let mut record = Recorder::begin(conn, task, &self.open, &self.log, (&request, &fields));
+        let mut record = Recorder::begin(conn, task, self.books.near(), (&request, &fields));
         let upload = Arc::clone(request.body().upload());
         let work = async move {
             match self.serve(conn, (request, fields), &mut record).await {
@@ -122,8 +121,9 @@ impl Proxy {
         request: &Request<RequestBody>,
         fields: Fields,
     ) -> Result<Facts, ProxyError> {
-        let table = self.delivery.routes.current();
-        Facts::read(request, fields, conn, &self.ingress, table.cluster_domain())
+        self.delivery
+            .routes
+            .with(|table| Facts::read(request, fields, conn, &self.ingress, table.cluster_domain()))
     }
 
     async fn refuse(
@@ -166,7 +166,8 @@ impl Proxy {
         let delivery = Delivery::new(routes, holds, unknown, Arc::clone(&sessions));
         let public_url = config.public_url.clone();
         let egress = Egress { public_url, watch, tunnels: TaskTracker::new(), sessions };
-        Ok(Self { ingress, delivery, egress, metrics, log, open: Arc::default() })
+        let books = Common::new(Arc::new(Books { open: Tally::default(), log }));
+        Ok(Self { ingress, delivery, egress, metrics, books })
     }
 
     /// Counts and logs a request whose head the parser has refused with the response `theirs`; returns the
@@ -185,14 +186,14 @@ impl Proxy {
             false => ProxyError::Unreadable,
         };
         self.metrics.rejected(error.reason().word());
-        record::unread(conn, error.reason(), &self.log);
+        record::unread(conn, error.reason(), &self.books.log);
         error
     }
 
     /// The table of this moment.
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
-        self.delivery.routes.current()
+        self.delivery.routes.snapshot()
     }
 
     /// What a head may have.
@@ -209,8 +210,8 @@ impl Proxy {
 
     /// Calls, streams and tunnels under way.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    pub fn open(&self) -> u64 {
+        self.books.open.total()
     }
 
     /// Waits until every tunnel has ended; for when no connection is left that could begin one.

@@ -3,6 +3,7 @@
 //! One thread takes the plain scheduler: what several need, to take work from each other, costs each request on
 //! its way. Knows no task.
 
+pub mod near;
 pub mod per_worker;
 pub mod place;
 
