@@ -21,6 +21,7 @@ use super::{
     Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
     RouteTarget, Secret, ServerTls, Target,
 };
+use crate::workers::Scheduler;
 
 /// Lays the file over the configuration.
 pub(super) fn read_file(
@@ -388,6 +389,7 @@ impl Reader<'_> {
         );
         self.set(map, "clusterDomain", &mut config.cluster_domain, Kind::text(parse_host));
         self.set(map, "workers", &mut config.workers, WORKERS);
+        self.set(map, "scheduler", &mut config.scheduler, SCHEDULER);
         self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
     }
 }
@@ -415,6 +417,12 @@ const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
     shape: Shape::Number { min: 1, max: 1024 },
     parse: |text| parse_workers(text).map(Some),
 };
+
+const SCHEDULER: Kind<Scheduler> = Kind::words(&["shared", "perCore"], |text| match text {
+    "shared" => Ok(Scheduler::Shared),
+    "perCore" => Ok(Scheduler::PerCore),
+    _ => Err(format!("{text:?} is not known; write shared or perCore")),
+});
 
 /// The line of a map's key.
 fn key_line(reader: &Reader<'_>, map: &Map<'_>, key: &str) -> usize {

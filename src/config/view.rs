@@ -9,6 +9,7 @@ use super::sessions;
 use super::units::{duration_text, size_text};
 use super::{Cards, Expose, LogFormat};
 use super::{Config, Limits, RouteTarget, Secret, Sources};
+use crate::workers::Scheduler;
 
 /// The configuration, and from path to source what was not left at its default.
 #[must_use]
@@ -71,6 +72,10 @@ fn values(config: &Config) -> Value {
             "level": config.log.level, "access": config.log.access,
         },
         "workers": config.workers,
+        "scheduler": match config.scheduler {
+            Scheduler::Shared => "shared",
+            Scheduler::PerCore => "perCore",
+        },
         "reloadEvery": duration_text(config.reload_every),
     })
 }

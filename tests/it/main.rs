@@ -51,3 +51,4 @@ mod tls;
 mod unread;
 mod upgrades;
 mod urls;
+mod workers;
