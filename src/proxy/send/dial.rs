@@ -13,15 +13,11 @@ use tokio::time::Instant;
 use super::retry::Retry;
 use super::trip::Cause;
 use crate::route::Route;
-use crate::session::Ticket;
 use crate::telemetry::metrics::Counted;
 use crate::upstream::{ConnectError, Endpoint, EndpointId, Lease, Want};
 
 /// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
-
-/// How long a session waits for an endpoint that is not known here yet.
-const LEARNING: Duration = Duration::from_secs(1);
 
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds;
 /// never HTTP/2 if `http1`.
@@ -50,30 +46,7 @@ pub async fn lease(
 }
 
 /// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
-/// `fresh`, or one that is dialled; never HTTP/2 if `http1`. An endpoint that another replica has just learned of is
-/// waited for.
-///
-/// # Errors
-/// Why the session has no home there.
-pub async fn pinned(
-    route: &Route,
-    ticket: &Ticket,
-    (fresh, http1): (bool, bool),
-) -> Result<Lease, Cause> {
-    let id = &ticket.home.endpoint;
-    if route.cluster.pick(Want::Pinned(id), &[]).is_none() && ticket.is_young() {
-        let until = Instant::now() + LEARNING;
-        while Instant::now() < until && !route.cluster.is_retired() {
-            route.cluster.wait(until).await;
-            if route.cluster.pick(Want::Pinned(id), &[]).is_some() {
-                break;
-            }
-        }
-    }
-    to(route, id, fresh, http1).await
-}
-
-/// The same, without waiting.
+/// `fresh`, or one that is dialled; never HTTP/2 if `http1`.
 ///
 /// # Errors
 /// The endpoint is gone, or cannot be dialled.

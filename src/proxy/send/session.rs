@@ -295,13 +295,16 @@ impl SessionDelivery {
         {
             trip.ticket.home = home;
         }
+        if trip.ticket.is_young() {
+            self.reviver.learn(trip).await;
+        }
         trip.way.session = Some(Box::new(InSession {
             token: trip.facts.session.clone(),
             server_id: trip.ticket.home.id.clone(),
             again: None,
         }));
         let http1 = trip.facts.kind == Kind::Upgrade;
-        dial::pinned(&trip.way.route, &trip.ticket, (fresh, http1)).await
+        dial::to(&trip.way.route, &trip.ticket.home.endpoint, fresh, http1).await
     }
 
     /// Begins the session anew, or learns where somebody else has.
