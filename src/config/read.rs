@@ -12,7 +12,7 @@ use super::address::{parse_address, parse_loopback};
 use super::file::{Map, Node, Reader};
 use super::scalar::{
     DAY, HOUR, Kind, LIMIT, MIB, NETWORK, SWITCH, Shape, TEXT, YEAR, duration, duration_or_0,
-    number, parse_log_format, parse_log_level, parse_workers, size,
+    number, parse_log_format, parse_log_level, parse_scheduler, parse_workers, size,
 };
 use super::sessions::{SESSIONS, STANDALONE_GET};
 use super::sources::{ConfigFaults, Source, Sources};
@@ -21,7 +21,6 @@ use super::{
     Cards, ClientTls, Config, DefaultRouteConfig, Expose, Limits, ListenerConfig, RouteConfig,
     RouteTarget, Secret, ServerTls, Target,
 };
-use crate::workers::Scheduler;
 
 /// Lays the file over the configuration; its text is read unless it is given.
 pub(super) fn read_file(
@@ -391,7 +390,8 @@ impl Reader<'_> {
         );
         self.set(map, "clusterDomain", &mut config.cluster_domain, Kind::text(parse_host));
         self.set(map, "workers", &mut config.workers, WORKERS);
-        self.set(map, "scheduler", &mut config.scheduler, SCHEDULER);
+        let schedulers = Kind::words(&["shared", "perCore"], parse_scheduler);
+        self.set(map, "scheduler", &mut config.scheduler, schedulers);
         self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
     }
 }
@@ -419,12 +419,6 @@ const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
     shape: Shape::Number { min: 1, max: 1024 },
     parse: |text| parse_workers(text).map(Some),
 };
-
-const SCHEDULER: Kind<Scheduler> = Kind::words(&["shared", "perCore"], |text| match text {
-    "shared" => Ok(Scheduler::Shared),
-    "perCore" => Ok(Scheduler::PerCore),
-    _ => Err(format!("{text:?} is not known; write shared or perCore")),
-});
 
 /// The line of a map's key.
 fn key_line(reader: &Reader<'_>, map: &Map<'_>, key: &str) -> usize {

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::LogFormat;
 use super::units::{duration_text, parse_duration, parse_size, size_text};
+use crate::workers::Scheduler;
 
 /// A kind of scalar that becomes a `T`.
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +154,15 @@ pub(super) const fn number<const MIN: u64, const MAX: u64, T: TryFrom<u64>>() ->
 pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
     let workers = text.parse::<NonZeroUsize>().ok().filter(|workers| workers.get() <= 1024);
     workers.ok_or_else(|| format!("{text:?} is not a number of threads; write 1 to 1024"))
+}
+
+/// Who runs a request.
+pub(super) fn parse_scheduler(text: &str) -> Result<Scheduler, String> {
+    match text {
+        "shared" => Ok(Scheduler::Shared),
+        "perCore" => Ok(Scheduler::PerCore),
+        _ => Err(format!("{text:?} is not known; write shared or perCore")),
+    }
 }
 
 /// The shape of log lines.

@@ -2,7 +2,7 @@
 //!
 //! Whoever logs never waits for the reader of the log, and never fails because of it. What finds no
 //! room, and what cannot be written, is dropped and counted. Lines of one thread keep their order; those of
-//! different workers may be as far out of it as lines are gathered. Knows bytes, never what they say.
+//! different workers may be as far out of it as lines wait. Knows bytes, never what they say.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
