@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use metrics::Gauge;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
@@ -20,8 +21,9 @@ use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
 #[cfg(feature = "kube")]
 use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
+use crate::listener::spread::Spread;
 use crate::listener::tls::Acceptor;
-use crate::listener::{self, Listener, Shared};
+use crate::listener::{self, Listener, Shared, bind};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
 use crate::reload::{Load, Reload, Seen};
@@ -79,7 +81,7 @@ pub struct Bound {
     watch: Watch,
     reload: Option<Arc<Mutex<Reload>>>,
     readiness: Readiness,
-    traffic: Handle,
+    traffic: Vec<Handle>,
 }
 
 /// Builds the program.
@@ -93,18 +95,18 @@ impl App {
     /// # Errors
     /// [`BuildError`] with what to change.
     pub async fn build(config: Config, sources: &Sources) -> Result<Bound, BuildError> {
-        Self::build_beside(config, sources, &Handle::current()).await
+        Self::build_beside(config, sources, &[Handle::current()]).await
     }
 
     /// As [`App::build`], with traffic on `traffic` and everything else where [`Bound::run`] is called,
-    /// so that a scrape or a reload never holds up a call.
+    /// so that a scrape or a reload never holds up a call. Several runtimes share the connections.
     ///
     /// # Errors
     /// [`BuildError`] with what to change.
     pub async fn build_beside(
         config: Config,
         sources: &Sources,
-        traffic: &Handle,
+        traffic: &[Handle],
     ) -> Result<Bound, BuildError> {
         tls::install_provider();
         let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
@@ -114,8 +116,10 @@ impl App {
         let mut listeners = Vec::new();
         for listener in &config.listeners {
             let opened = open(listener, traffic)?;
-            addresses.push(local(&opened.socket, listener.address)?);
-            listeners.push(opened);
+            if let Some(first) = opened.first() {
+                addresses.push(local(&first.socket, listener.address)?);
+            }
+            listeners.extend(opened);
         }
         let (admin_listeners, admin_address, admin_local) = open_admin(&config.admin)?;
         // Names that take longer are looked up again by the first request that needs them.
@@ -153,14 +157,13 @@ impl App {
             watch,
             reload: None,
             readiness: Readiness::default(),
-            traffic: traffic.clone(),
+            traffic: traffic.to_vec(),
         })
     }
 }
 
-/// Opens one port, with its certificate if it has one; the port wakes the runtime that serves it.
-fn open(config: &ListenerConfig, traffic: &Handle) -> Result<Listener, BuildError> {
-    let _registers_there = traffic.enter();
+/// Opens one port, with its certificate if it has one: a socket for each runtime, which it wakes.
+fn open(config: &ListenerConfig, traffic: &[Handle]) -> Result<Vec<Listener>, BuildError> {
     let name: Arc<str> = config.name.as_str().into();
     let tls = match &config.tls {
         None => None,
@@ -170,9 +173,14 @@ fn open(config: &ListenerConfig, traffic: &Handle) -> Result<Listener, BuildErro
             Some(Arc::new(Acceptor::new(config)))
         }
     };
-    let address = config.address;
-    let socket = listener::bind(address).map_err(|e| BuildError::Bind(address, e))?;
-    Ok(Listener { socket, name, tls })
+    let failed = |error| BuildError::Bind(config.address, error);
+    let sockets = bind::bind_each(config.address, traffic.len()).map_err(failed)?;
+    let on = |(worker, (socket, runtime)): (usize, (std::net::TcpListener, &Handle))| {
+        let _registers_there = runtime.enter();
+        let socket = TcpListener::from_std(socket).map_err(failed)?;
+        Ok::<_, BuildError>(Listener { socket, name: Arc::clone(&name), tls: tls.clone(), worker })
+    };
+    sockets.into_iter().zip(traffic).enumerate().map(on).collect()
 }
 
 /// The sockets with who may come in, the address for everyone, and the one on loopback.
@@ -180,7 +188,7 @@ type AdminSockets = (Vec<(Door, TcpListener)>, SocketAddr, SocketAddr);
 
 /// Opens the admin sockets: one where it is on loopback, else one for everyone and one on loopback.
 fn open_admin(config: &AdminConfig) -> Result<AdminSockets, BuildError> {
-    let bind = |address| listener::bind(address).map_err(|error| BuildError::Bind(address, error));
+    let bind = |address| bind::bind(address).map_err(|error| BuildError::Bind(address, error));
     let inner = bind(config.local())?;
     let inner_address = local(&inner, config.local())?;
     if config.local() == config.address {
@@ -207,7 +215,9 @@ impl Bound {
     /// Follows the files of the configuration: `load` reads it again, `file` is the one it stands in.
     #[must_use]
     pub fn following(mut self, file: Option<std::path::PathBuf>, load: Load) -> Self {
-        let acceptors = self.listeners.iter().filter_map(|listener| {
+        // All workers have the same.
+        let first = self.listeners.iter().filter(|listener| listener.worker == 0);
+        let acceptors = first.filter_map(|listener| {
             Some((Arc::clone(&listener.name), Arc::clone(listener.tls.as_ref()?)))
         });
         let seen = Seen::look(file.as_ref(), &self.config);
@@ -373,21 +383,33 @@ async fn serve(
     config: &Config,
     proxy: Arc<Proxy>,
     watch: Watch,
-    (traffic, metrics): (Handle, Metrics),
+    (traffic, metrics): (Vec<Handle>, Metrics),
 ) {
     let shared = Shared {
-        metrics,
+        metrics: metrics.clone(),
         proxy: Arc::clone(&proxy),
         limits: Arc::new(config.listener.clone()),
         room: Arc::new(Semaphore::new(config.listener.max_connections)),
+        spread: Arc::new(spread(&traffic, &metrics)),
         watch,
     };
     let mut serving = JoinSet::new();
     for listener in listeners {
-        serving.spawn_on(listener::run(listener, shared.clone()), &traffic);
+        if let Some(worker) = traffic.get(listener.worker) {
+            serving.spawn_on(listener::run(listener, shared.clone()), worker);
+        }
     }
     while serving.join_next().await.is_some() {}
     proxy.tunnels_ended().await;
+}
+
+/// What each worker has is shown where there are several.
+fn spread(traffic: &[Handle], metrics: &Metrics) -> Spread {
+    Spread::new(traffic.iter().enumerate().map(|(worker, handle)| {
+        let shown = traffic.len() > 1;
+        let gauge = if shown { metrics.worker_connections(worker) } else { Gauge::noop() };
+        (handle.clone(), gauge)
+    }))
 }
 
 fn access_log(config: &Config) -> Result<AccessLog, BuildError> {

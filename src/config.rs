@@ -26,6 +26,7 @@ mod sources;
 pub mod target;
 pub mod units;
 
+use crate::workers::Scheduler;
 pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load, load_text};
@@ -68,6 +69,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Threads that carry traffic; `None` is one for each core.
     pub workers: Option<NonZeroUsize>,
+    /// Whether each of them has a scheduler of its own.
+    pub scheduler: Scheduler,
     /// How often files named by the configuration are looked at for a change. Zero never.
     pub reload_every: Duration,
 }

@@ -1,20 +1,21 @@
-//! Where clients connect: bind, accept, one task for each connection.
+//! Where clients connect: accept, one task for each connection.
 //!
 //! Knows sockets and the drain; nothing of routes.
 
 mod activity;
+pub mod bind;
 pub mod conn;
 mod quiet;
+pub mod spread;
 pub mod tls;
 mod watched;
 
-use std::io::{Error, Result};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::Result;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -22,51 +23,17 @@ use tokio_util::either::Either;
 use crate::config::ListenerLimits;
 use crate::drain::{Phase, Watch};
 use crate::proxy::Proxy;
-use crate::proxy::request::conn::{ConnTask, Connection};
+use crate::proxy::request::conn::{ConnTask, Connection, Place};
 use crate::socket::{ACCEPT_PAUSE, Tcp, reserve};
 use crate::supervise::keep_running;
 use crate::telemetry::metrics::Metrics;
+use spread::Spread;
 use tls::Acceptor;
 
 /// A client's bytes, in plain text or behind TLS; boxed, for a TLS connection is ten times as large.
 pub type Io = Either<Tcp, Box<TlsStream<Tcp>>>;
 
-/// Connections the kernel keeps for us between two accepts.
-const BACKLOG: i32 = 4096;
-
-/// Binds; `[::]` takes IPv4 too, and falls back to `0.0.0.0` on a machine without IPv6.
-///
-/// # Errors
-/// When the address is taken or not ours.
-pub fn bind(address: SocketAddr) -> Result<TcpListener> {
-    let every_ipv6 = address.is_ipv6() && address.ip().is_unspecified();
-    match bind_exactly(address) {
-        Err(error) if every_ipv6 && lacks_ipv6(&error) => {
-            tracing::info!(%address, %error, "no IPv6 here, listening on IPv4");
-            bind_exactly(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()))
-        }
-        other => other,
-    }
-}
-
-/// The kernel has no IPv6, or it is switched off.
-fn lacks_ipv6(error: &Error) -> bool {
-    [Some(libc::EAFNOSUPPORT), Some(libc::EADDRNOTAVAIL)].contains(&error.raw_os_error())
-}
-
-fn bind_exactly(address: SocketAddr) -> Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
-/// An open port.
+/// An open port, or what one worker has of it.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket.
@@ -75,6 +42,16 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The handshake, unless it is plain text.
     pub tls: Option<Arc<Acceptor>>,
+    /// The worker that accepts here.
+    pub worker: usize,
+}
+
+/// A connection between its accept and the worker that serves it.
+#[derive(Debug)]
+enum Accepted {
+    Here(TcpStream),
+    /// No reactor knows it at the moment.
+    Elsewhere(std::net::TcpStream),
 }
 
 /// What all listeners share.
@@ -88,6 +65,8 @@ pub struct Shared {
     pub limits: Arc<ListenerLimits>,
     /// Room for connections, all listeners together.
     pub room: Arc<Semaphore>,
+    /// The workers.
+    pub spread: Arc<Spread>,
     /// The phase.
     pub watch: Watch,
 }
@@ -105,48 +84,82 @@ pub async fn run(listener: Listener, shared: Shared) {
 }
 
 /// Accepts until the phase is [`Phase::Closing`].
-async fn accept_all(listener: &Listener, shared: Shared, connections: &Mutex<JoinSet<()>>) {
-    let Listener { socket, name, tls } = listener;
-    let Shared { proxy, limits, room, mut watch, .. } = shared;
+async fn accept_all(listener: &Listener, mut shared: Shared, connections: &Mutex<JoinSet<()>>) {
     let mut connections = connections.lock().await;
-    let mut closing = watch.clone();
     loop {
-        let permit = tokio::select! {
-            biased;
-            () = closing.reached(Phase::Closing) => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            permit = Arc::clone(&room).acquire_owned() => permit,
-        };
-        let Some(accepted) = accept(socket, &mut connections, &mut watch).await else { break };
+        let accepted = accept(&listener.socket, &mut connections, &mut shared.watch).await;
         match accepted {
-            Ok((stream, peer)) => {
-                let scheme = if tls.is_some() { "https" } else { "http" };
-                let info = Arc::new(Connection::new(peer, scheme, Arc::clone(name), permit.ok()));
-                let carrier = ConnTask::default();
-                let carried = carrier.clone();
-                let (proxy, limits) = (Arc::clone(&proxy), Arc::clone(&limits));
-                let (watch, tls) = (watch.clone(), tls.clone());
-                let task = connections.spawn(async move {
-                    let mut closing = watch.clone();
-                    let io = tokio::select! {
-                        biased;
-                        io = bytes(stream, tls.as_deref(), &limits) => io,
-                        // Half a handshake must not hold up a drain.
-                        () = closing.reached(Phase::Closing) => return,
-                    };
-                    match io {
-                        Ok(io) => conn::serve(io, (info, carried), proxy, &limits, watch).await,
-                        Err(error) => {
-                            tracing::debug!(peer = %info.peer, %error, "no TLS handshake")
-                        }
-                    }
-                });
-                carrier.set(task);
+            Some(Ok(client)) => {
+                let Some(permit) = room(&mut connections, &mut shared).await else { break };
+                serve(client, permit, listener, &shared, &mut connections);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::warn!(%error, "cannot accept, pausing");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+            None => break,
+        }
+    }
+}
+
+/// Serves a connection in a task of its own, here or where fewer are.
+fn serve(
+    (stream, peer): (TcpStream, SocketAddr),
+    permit: OwnedSemaphorePermit,
+    listener: &Listener,
+    shared: &Shared,
+    connections: &mut JoinSet<()>,
+) {
+    let seat = shared.spread.seat(listener.worker);
+    let elsewhere = seat.elsewhere(listener.worker);
+    let stream = match elsewhere {
+        None => Ok(Accepted::Here(stream)),
+        Some(_) => stream.into_std().map(Accepted::Elsewhere),
+    };
+    // Its reactor could not let go of it: it is of no use here either.
+    let Ok(stream) = stream else { return };
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let place: Place = Box::new((permit, seat));
+    let info = Arc::new(Connection::new(peer, scheme, Arc::clone(&listener.name), Some(place)));
+    let carrier = ConnTask::default();
+    let served = connection(stream, (info, carrier.clone()), listener.tls.clone(), shared.clone());
+    let task = match elsewhere {
+        None => connections.spawn(served),
+        Some(worker) => connections.spawn_on(served, &worker),
+    };
+    carrier.set(task);
+}
+
+/// One connection, from its first byte to its end.
+async fn connection(
+    stream: Accepted,
+    (info, carrier): (Arc<Connection>, ConnTask),
+    tls: Option<Arc<Acceptor>>,
+    shared: Shared,
+) {
+    let Shared { proxy, limits, watch, .. } = shared;
+    let mut closing = watch.clone();
+    let io = tokio::select! {
+        biased;
+        io = bytes(stream, tls.as_deref(), &limits) => io,
+        // Half a handshake must not hold up a drain.
+        () = closing.reached(Phase::Closing) => return,
+    };
+    match io {
+        Ok(io) => conn::serve(io, (info, carrier), proxy, &limits, watch).await,
+        Err(error) => tracing::debug!(peer = %info.peer, %error, "no TLS handshake"),
+    }
+}
+
+/// Room for one more connection; `None` once none may be taken. Whoever waits for it has been accepted: a worker
+/// that kept room for the next client would keep it from the others.
+async fn room(connections: &mut JoinSet<()>, shared: &mut Shared) -> Option<OwnedSemaphorePermit> {
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.watch.reached(Phase::Closing) => return None,
+            permit = Arc::clone(&shared.room).acquire_owned() => return permit.ok(),
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
 }
@@ -168,8 +181,11 @@ async fn accept(
 }
 
 /// The connection as bytes, behind its handshake if there is one.
-async fn bytes(stream: TcpStream, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
-    let stream = Tcp::new(stream)?;
+async fn bytes(stream: Accepted, tls: Option<&Acceptor>, limits: &ListenerLimits) -> Result<Io> {
+    let stream = Tcp::new(match stream {
+        Accepted::Here(stream) => stream,
+        Accepted::Elsewhere(stream) => TcpStream::from_std(stream)?,
+    })?;
     Ok(match tls {
         None => Io::Left(stream),
         // Boxed, as everything is that would weigh on a plain connection too.
@@ -183,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn finished_connections_are_let_go_of_while_nobody_connects() {
-        let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let socket = bind::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let (_trigger, mut watch) = crate::drain::channel();
         let mut connections = JoinSet::new();
         for _ in 0..10 {
@@ -201,16 +217,5 @@ mod tests {
             () = turns => {}
         }
         assert!(connections.is_empty(), "{} are left", connections.len());
-    }
-
-    /// Taken for IPv6 alone: IPv4 would be free, but the address was not there for lack of IPv6.
-    #[tokio::test]
-    async fn only_a_machine_without_ipv6_listens_on_ipv4_instead() {
-        let taken = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).unwrap();
-        taken.set_only_v6(true).unwrap();
-        taken.bind(&SocketAddr::from(([0u16; 8], 0)).into()).unwrap();
-        taken.listen(1).unwrap();
-        let address = taken.local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(bind(address).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     }
 }

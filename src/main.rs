@@ -162,6 +162,11 @@ fn start<T>(load: Load, ready: impl FnOnce(&Bound) -> io::Result<T>) -> ExitCode
         Ok(loaded) => loaded,
         Err(faults) => return complain(&faults.to_string(), FAULTY_CONFIGURATION),
     };
+    // First of all: much of what follows keeps a value for each worker.
+    let traffic = match Workers::start(loaded.config.workers, loaded.config.scheduler) {
+        Ok(traffic) => traffic,
+        Err(error) => return complain(&format!("cannot start threads: {error}"), 1),
+    };
     let log = match Log::standard_error() {
         Ok(log) => log,
         Err(error) => return complain(&format!("cannot start the log: {error}"), 1),
@@ -169,25 +174,24 @@ fn start<T>(load: Load, ready: impl FnOnce(&Bound) -> io::Result<T>) -> ExitCode
     if let Err(fault) = telemetry::start_logging(&loaded.config.log, log) {
         return complain(&fault, FAULTY_CONFIGURATION);
     }
-    let traffic = Workers::start(loaded.config.workers);
     // Signals, admin listener, reload and names: on this thread, beside the traffic.
     let beside = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match (traffic, beside) {
-        (Ok(traffic), Ok(beside)) => {
-            let code = beside.block_on(serve(loaded, load, traffic.handle(), ready));
+    match beside {
+        Ok(beside) => {
+            let code = beside.block_on(serve(loaded, load, traffic.handles(), ready));
             // A name server that does not answer must not hold up the end.
             traffic.end(LAST_WORDS);
             beside.shutdown_timeout(LAST_WORDS);
             code
         }
-        (Err(error), _) | (_, Err(error)) => complain(&format!("cannot start threads: {error}"), 1),
+        Err(error) => complain(&format!("cannot start threads: {error}"), 1),
     }
 }
 
 async fn serve<T>(
     loaded: Loaded,
     load: Load,
-    traffic: &Handle,
+    traffic: &[Handle],
     ready: impl FnOnce(&Bound) -> io::Result<T>,
 ) -> ExitCode {
     if !loaded.ignored_env.is_empty() {

@@ -19,7 +19,6 @@ pub mod way;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -27,7 +26,7 @@ use hyper::body::Incoming;
 use self::call::Kind;
 use self::error::{ProxyError, Refused, Unanswered};
 use self::reason::Reason;
-use self::record::Recorder;
+use self::record::{Books, Recorder};
 use self::reply::{Egress, Reply, ReplyBody};
 use self::request::conn::{ConnTask, Connection};
 use self::request::facts::Facts;
@@ -36,8 +35,8 @@ use self::request::{Ingress, received};
 use self::send::Delivery;
 use self::send::delivered::Delivered;
 use crate::body::RequestBody;
-use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::workers::near::Common;
 
 /// Carries requests.
 #[derive(Debug)]
@@ -46,9 +45,7 @@ pub struct Proxy {
     delivery: Delivery,
     egress: Egress,
     metrics: Metrics,
-    log: AccessLog,
-    /// Requests under way, all routes together.
-    open: Arc<AtomicUsize>,
+    books: Common<Books>,
 }
 
 type Boxed = Box<Request<RequestBody>>;
@@ -71,7 +68,7 @@ impl Proxy {
     ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
         let fields = Fields::of(request.headers());
         let request = Box::new(received(conn, &fields, request));
-        let mut record = Recorder::begin(conn, task, &self.open, &self.log, (&request, &fields));
+        let mut record = Recorder::begin(conn, task, self.books.near(), (&request, &fields));
         let upload = Arc::clone(request.body().upload());
         let work = async move {
             match self.serve(conn, (request, fields), &mut record).await {
@@ -117,8 +114,9 @@ impl Proxy {
         request: &Request<RequestBody>,
         fields: Fields,
     ) -> Result<Facts, ProxyError> {
-        let table = self.delivery.routes.current();
-        Facts::read(request, fields, conn, &self.ingress, table.cluster_domain())
+        self.delivery
+            .routes
+            .with(|table| Facts::read(request, fields, conn, &self.ingress, table.cluster_domain()))
     }
 
     async fn refuse(

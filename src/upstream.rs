@@ -279,13 +279,13 @@ impl Cluster {
         let now = Instant::now();
         loop {
             let candidates = endpoints.iter().map(|endpoint| Candidate {
-                load: endpoint.load(),
                 other_zone: endpoint.is_in_other_zone(),
                 leaving: endpoint.is_leaving(),
                 ejected: endpoint.health.is_ejected(now),
                 tried: tried.contains(&endpoint.address),
             });
-            let chosen = endpoints.get(balance::choose(candidates, fastrand::u64(..))?)?;
+            let load = |at: usize| endpoints.get(at).map_or(0, |endpoint| endpoint.load());
+            let chosen = endpoints.get(balance::choose(candidates, load, fastrand::u64(..))?)?;
             // One that is still ejected is the only choice left. One whose ejection is over is tried by one
             // request; who comes second chooses again, and finds it ejected.
             if chosen.health.is_ejected(now) || chosen.health.admit(now) {

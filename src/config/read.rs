@@ -15,7 +15,7 @@ use super::address::{parse_address, parse_loopback};
 use super::file::{Map, Mode, Node, Reader};
 use super::scalar::{
     DAY, HOUR, Kind, MIB, NETWORK, SWITCH, TEXT, WORKERS, YEAR, duration, duration_or_0, number,
-    parse_log_format, parse_log_level, size,
+    parse_log_format, parse_log_level, parse_scheduler, size,
 };
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::parse_host;
@@ -267,6 +267,8 @@ impl Reader<'_> {
         self.set(map, "publicUrl", &mut config.public_url, url);
         self.set(map, "clusterDomain", &mut config.cluster_domain, HOST);
         self.set(map, "workers", &mut config.workers, WORKERS);
+        let schedulers = Kind::words(&["shared", "perCore"], parse_scheduler);
+        self.set(map, "scheduler", &mut config.scheduler, schedulers);
         self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::LogFormat;
 use super::units::{duration_text, parse_duration, parse_size, size_text};
+use crate::workers::Scheduler;
 
 /// A kind of scalar that becomes a `T`.
 #[derive(Clone, Copy, Debug)]
@@ -212,6 +213,15 @@ pub(super) const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
 pub(super) fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
     let workers = text.parse::<NonZeroUsize>().ok().filter(|workers| workers.get() <= 1024);
     workers.ok_or_else(|| format!("{text:?} is not a number of threads; write 1 to 1024"))
+}
+
+/// Who runs a request.
+pub(super) fn parse_scheduler(text: &str) -> Result<Scheduler, String> {
+    match text {
+        "shared" => Ok(Scheduler::Shared),
+        "perCore" => Ok(Scheduler::PerCore),
+        _ => Err(format!("{text:?} is not known; write shared or perCore")),
+    }
 }
 
 /// The shape of log lines.

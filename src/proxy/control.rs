@@ -4,7 +4,6 @@
 //! could not be read.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
 use http::header::InvalidHeaderValue;
@@ -12,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Proxy;
 use super::error::ProxyError;
-use super::record;
+use super::record::{self, Books};
 use super::reply::{Egress, unread};
 use super::request::Ingress;
 use super::request::conn::Connection;
@@ -24,6 +23,8 @@ use crate::route::RouteTable;
 use crate::session::Sessions;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::workers::near::Common;
+use crate::workers::per_worker::Tally;
 
 impl Proxy {
     /// A proxy over these routes; `pseudonym` names this instance in `Via`.
@@ -50,7 +51,8 @@ impl Proxy {
         let delivery = Delivery::new(routes, holds, unknown, Arc::clone(&sessions));
         let public_url = config.public_url.clone();
         let egress = Egress { public_url, watch, tunnels: TaskTracker::new(), sessions };
-        Ok(Self { ingress, delivery, egress, metrics, log, open: Arc::default() })
+        let books = Common::new(Arc::new(Books { open: Tally::default(), log }));
+        Ok(Self { ingress, delivery, egress, metrics, books })
     }
 
     /// Counts and logs a request whose head the parser has refused with the response `theirs`; returns the
@@ -69,14 +71,14 @@ impl Proxy {
             false => ProxyError::Unreadable,
         };
         self.metrics.rejected(error.reason().word());
-        record::unread(conn, error.reason(), &self.log);
+        record::unread(conn, error.reason(), &self.books.log);
         error
     }
 
     /// The table of this moment.
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
-        self.delivery.routes.current()
+        self.delivery.routes.snapshot()
     }
 
     /// What a head may have.
@@ -93,8 +95,8 @@ impl Proxy {
 
     /// Calls, streams and tunnels under way.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    pub fn open(&self) -> u64 {
+        self.books.open.total()
     }
 
     /// Waits until every tunnel has ended; for when no connection is left that could begin one.

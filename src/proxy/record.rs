@@ -4,7 +4,7 @@
 //! and the log; never a socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode};
@@ -21,6 +21,17 @@ use crate::route::Route;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
+use crate::workers::near::Near;
+use crate::workers::per_worker::Tally;
+
+/// Where every record is entered.
+#[derive(Debug)]
+pub struct Books {
+    /// Requests under way, all routes together.
+    pub open: Tally,
+    /// Takes a line of each.
+    pub log: AccessLog,
+}
 
 /// Takes the notes.
 #[derive(Debug)]
@@ -31,9 +42,7 @@ pub struct Recorder {
     method: http::Method,
     head: HeadCopy,
     kind: Kind,
-    /// All requests of the proxy.
-    open: Arc<AtomicUsize>,
-    log: AccessLog,
+    books: Near<Books>,
     upload: Arc<Upload>,
     /// Counted as an open stream or tunnel.
     is_stream: bool,
@@ -68,11 +77,10 @@ impl Recorder {
     pub fn begin(
         conn: &Arc<Connection>,
         task: ConnTask,
-        open: &Arc<AtomicUsize>,
-        log: &AccessLog,
+        books: Near<Books>,
         (request, fields): (&Request<RequestBody>, &Fields),
     ) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
+        books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
         Self {
             started: Instant::now(),
@@ -81,8 +89,7 @@ impl Recorder {
             method: request.method().clone(),
             head: HeadCopy::of(request.uri().path(), fields),
             kind: Kind::Unary,
-            open: Arc::clone(open),
-            log: log.clone(),
+            books,
             upload: Arc::clone(request.body().upload()),
             is_stream: false,
             reopened: false,
@@ -273,12 +280,12 @@ impl Drop for Recorder {
             self.failed();
         }
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.books.open.add(-1);
         let record = self.record();
         if let Some(route) = &self.route {
             route.metrics.finish(&record);
         }
-        self.log.finish(&record);
+        self.books.log.finish(&record);
     }
 }
 

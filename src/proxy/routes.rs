@@ -9,11 +9,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::route::RouteTable;
+use crate::workers::near::{Common, Near};
 
 /// The table of this moment.
 #[derive(Debug)]
 pub struct Routes {
-    current: ArcSwap<RouteTable>,
+    current: ArcSwap<Common<RouteTable>>,
     changed: Notify,
     /// Held by whoever makes the next table from the last one.
     writing: Mutex<()>,
@@ -26,22 +27,33 @@ impl Routes {
     #[must_use]
     pub fn new(table: RouteTable) -> Self {
         Self {
-            current: ArcSwap::from_pointee(table),
+            current: ArcSwap::from_pointee(Common::new(Arc::new(table))),
             changed: Notify::new(),
             writing: Mutex::new(()),
         }
     }
 
-    /// The table of this moment.
+    /// The table of this moment, for a request.
     #[must_use]
-    pub fn current(&self) -> Arc<RouteTable> {
-        self.current.load_full()
+    pub fn current(&self) -> Near<RouteTable> {
+        self.current.load().near()
+    }
+
+    /// The table of this moment, for everyone else.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<RouteTable> {
+        Arc::clone(self.current.load().far())
+    }
+
+    /// Looks something up in the table of this moment.
+    pub fn with<R>(&self, look: impl FnOnce(&RouteTable) -> R) -> R {
+        look(&self.current.load())
     }
 
     /// Whether a table is the one of this moment.
     #[must_use]
-    pub fn is_current(&self, table: &Arc<RouteTable>) -> bool {
-        Arc::ptr_eq(&self.current.load(), table)
+    pub fn is_current(&self, table: &Near<RouteTable>) -> bool {
+        self.current.load().is(table)
     }
 
     /// Wakes everybody who waits on it when another table is put in force. Enable it before the table is
@@ -54,7 +66,8 @@ impl Routes {
     /// two writers change is never lost.
     pub fn update(&self, change: impl FnOnce(&RouteTable) -> RouteTable) {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.current.store(Arc::new(change(&self.current.load_full())));
+        let next = Arc::new(change(&self.current.load()));
+        self.current.store(Arc::new(Common::new(next)));
         self.changed.notify_waiters();
     }
 }

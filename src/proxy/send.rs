@@ -91,7 +91,7 @@ impl Delivery {
         record: &mut Recorder,
     ) -> Result<Delivered, Refused> {
         let mut retry = Retry::new(&self.holds, conn.peer.ip(), record.started());
-        let mut way = match resolve(&self.routes.current(), conn, facts) {
+        let mut way = match resolve(self.routes.current(), conn, facts) {
             Ok(way) => way,
             // Boxed, as waiting is.
             Err(_) => match Box::pin(self.wait_for_way(conn, facts, &mut retry)).await {
@@ -173,7 +173,7 @@ impl Delivery {
         if self.routes.is_current(&way.table) {
             return Ok((request, way));
         }
-        if let Ok(way) = resolve(&self.routes.current(), conn, facts) {
+        if let Ok(way) = resolve(self.routes.current(), conn, facts) {
             return Ok((request, way));
         }
         match self.wait_for_way(conn, facts, retry).await {
@@ -194,7 +194,7 @@ impl Delivery {
             // From here on no change is missed.
             changed.as_mut().enable();
             let table = self.routes.current();
-            let why = match resolve(&table, conn, facts) {
+            let why = match resolve(table.clone(), conn, facts) {
                 Ok(way) => {
                     retry.release();
                     return Ok(way);
@@ -222,7 +222,7 @@ impl Delivery {
     /// exists waits as long as cards do.
     fn patience(
         &self,
-        table: &Arc<RouteTable>,
+        table: &RouteTable,
         why: &Unrouted,
         facts: &Facts,
         started: Instant,

@@ -11,12 +11,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::route::{ObjectId, Route, RouteTable};
 use crate::session::homes::Slot;
 use crate::upstream::Leased;
+use crate::workers::near::Near;
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// The snapshot it was found in, for everything else that is asked about this request.
-    pub table: Arc<RouteTable>,
+    pub table: Near<RouteTable>,
     /// Where it leads.
     pub route: Arc<Route>,
     /// The query of the tool server's URL, which kagent drops.

@@ -1,28 +1,33 @@
-//! The one way of log lines to their output: a bounded queue in front of one thread that writes.
+//! The one way of log lines to their output: a bounded queue for each worker, and one thread that writes.
 //!
 //! Whoever logs never waits for the reader of the log, and never fails because of it. What finds no
-//! room, and what cannot be written, is dropped and counted. Knows bytes, never what they say.
+//! room, and what cannot be written, is dropped and counted. Lines of one thread keep their order; those of
+//! different workers may be as far out of it as lines wait. Knows bytes, never what they say.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::workers::per_worker::PerWorker;
+
 /// Lines gather this long before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Bytes that may wait for a reader that does not read. As many again may be under way to it.
 const MAX_WAITING: usize = 8 * 1024 * 1024;
+/// What each worker has of them at least: many times what it can say while lines gather.
+const MIN_WAITING: usize = 1024 * 1024;
 /// Bytes of an empty buffer that are kept for the lines to come.
 const KEPT: usize = 256 * 1024;
 
 /// The log of the process; there is one standard error.
 static STANDARD_ERROR: Mutex<Option<Log>> = Mutex::new(None);
 
-/// Takes lines from any thread. Clones share the queue.
+/// Takes lines from any thread. Clones share the queues.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Queue>);
 
@@ -37,7 +42,11 @@ pub struct Dropped {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: Mutex<Waiting>,
+    /// What waits, of each worker.
+    lines: PerWorker<Mutex<Vec<u8>>>,
+    writer: Mutex<Writer>,
+    /// The writer has found nothing to write, and wants to be woken.
+    asleep: AtomicBool,
     /// There is something to write.
     filled: Condvar,
     /// Nothing waits, and nothing is being written.
@@ -47,8 +56,8 @@ struct Queue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    lines: Vec<u8>,
+struct Writer {
+    /// Lines are taken, or being written.
     writing: bool,
 }
 
@@ -99,9 +108,8 @@ impl Log {
     /// Waits until everything taken is written or dropped, at most so long. Returns whether it is.
     #[must_use]
     pub fn flush(&self, within: Duration) -> bool {
-        let waiting = self.0.lock();
-        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        let left = self.0.idle.wait_timeout_while(waiting, within, busy);
+        let busy = |writer: &mut Writer| writer.writing || !self.0.is_empty();
+        let left = self.0.idle.wait_timeout_while(self.0.writer(), within, busy);
         !left.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -157,25 +165,37 @@ impl Write for &Log {
 
 impl Queue {
     fn push(&self, line: &[u8]) {
-        let mut waiting = self.lock();
-        if waiting.lines.len() + line.len() > MAX_WAITING {
+        let mut waiting = lock(self.lines.own());
+        if waiting.len() + line.len() > self.room() {
             drop(waiting);
             self.queue_full.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let was_empty = waiting.lines.is_empty();
-        waiting.lines.extend_from_slice(line);
+        let was_empty = waiting.is_empty();
+        waiting.extend_from_slice(line);
         drop(waiting);
-        if was_empty {
+        // The writer looks at every queue after it has said that it sleeps: one that has seen ours empty has said so
+        // before.
+        if was_empty && self.asleep.load(Ordering::Relaxed) {
+            let _waits_by_now = self.writer();
             self.filled.notify_one();
         }
     }
 
+    /// Bytes that each queue takes.
+    fn room(&self) -> usize {
+        (MAX_WAITING / (self.lines.workers() + 1)).max(MIN_WAITING)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lines.iter().all(|waiting| lock(waiting).is_empty())
+    }
+
     fn write_to(&self, mut output: Output<impl Write>) {
-        let mut lines = Vec::new();
+        let (mut lines, mut taken) = (Vec::new(), Vec::new());
         let mut said = 0;
         loop {
-            self.next(&mut lines);
+            self.next(&mut lines, &mut taken);
             let lost = output.write(&lines);
             self.write_failed.fetch_add(lost, Ordering::Relaxed);
             let queue_full = self.queue_full.load(Ordering::Relaxed);
@@ -190,25 +210,40 @@ impl Queue {
             }
             lines.clear();
             lines.shrink_to(KEPT);
-            self.lock().writing = false;
+            self.writer().writing = false;
             self.idle.notify_all();
             std::thread::sleep(GATHER);
         }
     }
 
-    /// Waits for lines, and takes all that are there.
-    fn next(&self, lines: &mut Vec<u8>) {
-        let waiting = self.lock();
-        let waiting = self.filled.wait_while(waiting, |waiting| waiting.lines.is_empty());
-        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(lines, &mut waiting.lines);
-        waiting.writing = true;
+    /// Waits for lines, and takes all that are there. `taken` is what they are taken in, to be used again.
+    fn next(&self, lines: &mut Vec<u8>, taken: &mut Vec<u8>) {
+        let writer = self.writer();
+        self.asleep.store(true, Ordering::Relaxed);
+        let writer = self.filled.wait_while(writer, |_| self.is_empty());
+        let mut writer = writer.unwrap_or_else(PoisonError::into_inner);
+        self.asleep.store(false, Ordering::Relaxed);
+        writer.writing = true;
+        drop(writer);
+        for waiting in self.lines.iter() {
+            std::mem::swap(taken, &mut lock(waiting));
+            if lines.is_empty() {
+                std::mem::swap(lines, taken);
+            } else {
+                lines.append(taken);
+            }
+            taken.shrink_to(KEPT);
+        }
     }
 
-    /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        lock(&self.writer)
     }
+}
+
+/// A poisoned lock only means that another thread panicked between two plain stores.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Output ===

@@ -161,6 +161,12 @@ impl Metrics {
         self.0.own.register_gauge(&key(DISCOVERY_LEFT_OUT, labels), &METADATA)
     }
 
+    /// Open connections of a worker.
+    pub fn worker_connections(&self, worker: usize) -> Gauge {
+        let labels = vec![("worker", worker.to_string())];
+        self.0.own.register_gauge(&key(WORKER_CONNECTIONS, labels), &METADATA)
+    }
+
     /// Counts changed configurations.
     pub fn reloads(&self, result: &str) -> Counter {
         self.counter(RELOADS, vec![("result", result.to_owned())])

@@ -83,6 +83,8 @@ pub const DISCOVERY_ERRORS: &str = "kagent_proxy_discovery_errors_total";
 pub const DISCOVERY_LEFT_OUT: &str = "kagent_proxy_discovery_endpoints_left_out";
 /// Whether every object of the cluster has been seen once.
 pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
+/// Open connections of clients, by worker.
+pub const WORKER_CONNECTIONS: &str = "kagent_proxy_worker_connections";
 /// Lines of the log that were dropped, by cause.
 pub const LOG_DROPPED: &str = "kagent_proxy_log_lines_dropped_total";
 /// Panics of the program, whatever became of them.
@@ -143,6 +145,10 @@ pub const HELP: &[(&str, &str)] = &[
         "Endpoints in EndpointSlices that are not dialled, by reason: whose address they claim",
     ),
     (DISCOVERY_SYNCED, "Whether all objects of the cluster have been listed once"),
+    (
+        WORKER_CONNECTIONS,
+        "Open connections of clients by worker, where each worker has a scheduler of its own",
+    ),
     (
         LOG_DROPPED,
         "Log lines dropped: queue_full where nobody reads standard error, write_failed where it cannot be written",

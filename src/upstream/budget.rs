@@ -3,10 +3,11 @@
 //! Without a bound, retries multiply the load of a backend that is failing under load. Of our own and not tower's: to
 //! count a request takes no lock, and the clock is passed in. Knows no request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+
+use crate::workers::per_worker::Tally;
 
 /// What was not used in about this many seconds is lost.
 const WINDOW: f64 = 10.0;
@@ -16,7 +17,7 @@ const WINDOW: f64 = 10.0;
 pub struct TokenBucket {
     share: f64,
     per_second: f64,
-    sent: AtomicU64,
+    sent: Tally,
     state: Mutex<State>,
 }
 
@@ -38,14 +39,14 @@ impl TokenBucket {
         Self {
             share: f64::from(percent) / 100.0,
             per_second,
-            sent: AtomicU64::new(0),
+            sent: Tally::default(),
             state: Mutex::new(State { tokens: per_second, recent: 0.0, since: now }),
         }
     }
 
     /// A request comes, of which a share may be retried.
     pub fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.sent.add(1);
     }
 
     /// Whether one may be sent again; if so it is counted.
@@ -66,7 +67,7 @@ impl TokenBucket {
 
     fn settled(&self, now: Instant) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = u32::try_from(self.sent.swap(0, Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let sent = u32::try_from(self.sent.take()).unwrap_or(u32::MAX);
         let share = f64::from(sent) * self.share;
         let time = now.saturating_duration_since(state.since).as_secs_f64();
         state.recent = state.recent * (-time / WINDOW).exp() + share;

@@ -20,6 +20,8 @@ use super::lease::Lease;
 use super::pool::Pool;
 use super::reuse::Reuse;
 use crate::config::{Scheme, Target};
+use crate::workers::per_worker::{PerWorker, Tally};
+use crate::workers::place;
 
 /// One address of one target.
 #[derive(Debug)]
@@ -39,10 +41,10 @@ pub struct Endpoint {
     tls: Option<Arc<Tls>>,
     heads: HeadLimits,
     /// Those who need an HTTP/2 connection at the same moment.
-    joint: Joint<Dialled>,
+    joint: PerWorker<Joint<Dialled>>,
     /// By TLS it chose HTTP/1.1, where each request needs a connection of its own.
     chose_http1: AtomicBool,
-    in_flight: AtomicUsize,
+    in_flight: Tally,
     other_zone: AtomicBool,
     leaving: AtomicBool,
 }
@@ -90,9 +92,9 @@ impl Endpoint {
             pool: Pool::new(reuse, discarded),
             tls,
             heads,
-            joint: Joint::default(),
+            joint: PerWorker::default(),
             chose_http1: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Tally::default(),
             other_zone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         }
@@ -110,10 +112,10 @@ impl Endpoint {
         self.address == id.address && self.uid == id.uid
     }
 
-    /// Streams in flight.
+    /// Streams in flight, of all workers.
     #[must_use]
     pub fn load(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        usize::try_from(self.in_flight.total()).unwrap_or(usize::MAX)
     }
 
     /// Whether it is known to be in another zone than ours.
@@ -169,6 +171,11 @@ impl Endpoint {
         Ok(lease)
     }
 
+    /// Those who can use what one of them has opened.
+    fn joint(&self) -> &Joint<Dialled> {
+        if place::steals() { self.joint.common() } else { self.joint.own() }
+    }
+
     /// Whether one connection may carry many requests, as far as is known.
     fn may_share(&self) -> bool {
         match self.target.scheme {
@@ -201,7 +208,7 @@ impl Endpoint {
     /// Dials, or waits for who dials already; again where that was of no use.
     async fn open_jointly(&self, lease: &mut Lease, until: Instant) -> Result<(), ConnectError> {
         loop {
-            let told = match self.joint.join(MAX_STREAMS - 1) {
+            let told = match self.joint().join(MAX_STREAMS - 1) {
                 Turn::Wait(told) => told.wait().await,
                 Turn::Dial(teller) => {
                     let left = until.saturating_duration_since(Instant::now());
@@ -237,11 +244,11 @@ impl Endpoint {
     }
 
     pub(super) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.add(1);
     }
 
     pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.add(-1);
     }
 
     /// What a response's headers may measure.

@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// So many workers are about to be started.
-pub(super) fn expect(count: usize) {
+pub(crate) fn expect(count: usize) {
     MOST.fetch_max(count, Ordering::Relaxed);
 }
 
@@ -24,7 +24,7 @@ pub(super) fn most() -> usize {
 }
 
 /// This thread is the worker of this number; whether it runs the tasks of others too.
-pub(super) fn take(number: usize, steals: bool) {
+pub(crate) fn take(number: usize, steals: bool) {
     HERE.set(number);
     STEALS.set(steals);
 }

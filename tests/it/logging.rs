@@ -49,6 +49,10 @@ struct Program {
 
 impl Program {
     async fn start(name: &str, stderr: impl Into<Stdio>) -> Self {
+        Self::start_with(name, stderr, &[]).await
+    }
+
+    async fn start_with(name: &str, stderr: impl Into<Stdio>, more: &[&str]) -> Self {
         let folder = format!("kagent-proxy-logging-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&folder).unwrap();
@@ -57,6 +61,7 @@ impl Program {
         std::fs::write(&file, yaml(&listen, &admin, &backend, &["s.ns"])).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_kagent-proxy"))
             .args(["run", "--config", file.to_str().unwrap()])
+            .args(more)
             .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
@@ -230,7 +235,9 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
 #[tokio::test]
 async fn what_was_kept_is_written_in_order_once_somebody_reads() {
     let (sender, reader) = full_pipe().await;
-    let program = Program::start("later", sender.into_blocking_fd().unwrap()).await;
+    // The order is that of one worker.
+    let (one, stderr) = (["--workers", "1"], sender.into_blocking_fd().unwrap());
+    let program = Program::start_with("later", stderr, &one).await;
     for path in ["/1", "/2", "/3"] {
         program.get("no.ns", path).await;
     }

@@ -53,3 +53,4 @@ mod tls;
 mod unread;
 mod upgrades;
 mod urls;
+mod workers;

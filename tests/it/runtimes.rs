@@ -33,7 +33,9 @@ fn a_call_goes_through_while_everything_else_is_stuck() {
     let beside = Builder::new_current_thread().enable_all().build().unwrap();
     beside.block_on(async {
         let config = config(vec![route("a.ns", "/", Scheme::Http, &[backend()])]);
-        let bound = App::build_beside(config, &Sources::default(), traffic.handle()).await.unwrap();
+        let bound = App::build_beside(config, &Sources::default(), &[traffic.handle().clone()])
+            .await
+            .unwrap();
         let (address, trigger) = (bound.addresses[0], bound.trigger());
         let running = tokio::spawn(bound.run());
         // One turn, in which the listeners begin on the other runtime.

@@ -36,13 +36,15 @@ mod tests {
     use super::*;
     use crate::body::{RequestBody, Upload};
     use crate::config::LogFormat;
-    use crate::proxy::record::Recorder;
+    use crate::proxy::record::{Books, Recorder};
     use crate::proxy::reply::refuse::internal;
     use crate::proxy::reply::relay::StreamError;
     use crate::proxy::request::conn::{ConnTask, Connection};
     use crate::proxy::request::fields::Fields;
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::log::Log;
+    use crate::workers::near::Common;
+    use crate::workers::per_worker::Tally;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
@@ -66,9 +68,10 @@ mod tests {
         let conn =
             Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), "http", "http".into(), None));
         let request = Request::new(RequestBody::empty(Arc::default()));
-        let (open, access) = (Arc::default(), AccessLog::new(LogFormat::Json, log.clone()));
+        let access = AccessLog::new(LogFormat::Json, log.clone());
+        let books = Common::new(Arc::new(Books { open: Tally::default(), log: access }));
         let head = (&request, &Fields::default());
-        (Recorder::begin(&conn, ConnTask::default(), &open, &access, head), log, written, all)
+        (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)
     }
 
     fn line(log: Log, written: &Written) -> serde_json::Value {

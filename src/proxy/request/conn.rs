@@ -2,13 +2,16 @@
 //!
 //! Plain data that every request of the connection shares. Knows no request, no route and no backend.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
+
+/// Whatever has to live as long as the connection.
+pub type Place = Box<dyn Any + Send + Sync>;
 
 /// One client connection.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub struct Connection {
     /// counts itself.
     pub open: Arc<AtomicUsize>,
     /// Its place among the connections, which a tunnel keeps.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
 }
 
 // === impl Connection ===
@@ -39,7 +42,7 @@ impl Connection {
         peer: SocketAddr,
         scheme: &'static str,
         listener: Arc<str>,
-        permit: Option<OwnedSemaphorePermit>,
+        place: Option<Place>,
     ) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let ip = peer.ip().to_string();
@@ -47,7 +50,7 @@ impl Connection {
         let forwarded_for =
             HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let peer_text = peer.to_string().into();
-        Self { peer, peer_text, forwarded_for, scheme, listener, open: Arc::default(), permit }
+        Self { peer, peer_text, forwarded_for, scheme, listener, open: Arc::default(), place }
     }
 }
 

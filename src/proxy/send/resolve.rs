@@ -3,12 +3,11 @@
 //! The one place where a request finds its route; `explain` asks the same functions. Pure: waits for
 //! nothing, opens nothing.
 
-use std::sync::Arc;
-
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteMatch, RouteQuery, RouteTable};
+use crate::workers::near::Near;
 
 /// Why a request has no route, in short; `refusal.rs` makes the error of it.
 #[derive(Debug)]
@@ -23,11 +22,11 @@ pub enum Unrouted {
 ///
 /// # Errors
 /// [`Unrouted`]; nothing has been dialled.
-pub fn resolve(table: &Arc<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
+pub fn resolve(table: Near<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
     let caller = table.caller(conn.peer.ip());
-    let RouteMatch { route, query } = route_of(table, conn, (facts, caller), None)?;
+    let RouteMatch { route, query } = route_of(&table, conn, (facts, caller), None)?;
     let caller = caller.cloned();
-    Ok(Way { table: Arc::clone(table), route, query, caller, session: None })
+    Ok(Way { table, route, query, caller, session: None })
 }
 
 /// The route of a request: by `x-kagent-host`, or by a default route where that header is absent.

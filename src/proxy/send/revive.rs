@@ -96,7 +96,7 @@ impl Reviver {
     /// Takes the route that is in force now; without one the last stays, which leads nowhere.
     pub fn follow(&self, trip: &mut Trip) {
         if !self.routes.is_current(&trip.way.table)
-            && let Ok(way) = resolve(&self.routes.current(), &trip.conn, &trip.facts)
+            && let Ok(way) = resolve(self.routes.current(), &trip.conn, &trip.facts)
         {
             let session = trip.way.session.take();
             trip.way = Way { session, ..way };

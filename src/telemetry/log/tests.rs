@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
+use crate::workers::place;
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -69,13 +70,55 @@ fn everything_taken_is_written_in_order() {
 }
 
 #[test]
+fn lines_of_several_workers_are_all_written_each_worker_s_in_order() {
+    let output = Script::default();
+    place::expect(2);
+    let log = Log::start(output.clone()).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..3 {
+            let log = &log;
+            scope.spawn(move || {
+                // The third is no worker.
+                place::take(number, false);
+                (0..1000).for_each(|n| log.push(format!("{number} {n}\n").as_bytes()));
+            });
+        }
+    });
+    assert!(log.flush(LONG));
+    assert_eq!(log.dropped(), Dropped::default());
+    assert_eq!(log.0.lines.iter().count(), 3);
+    let text = output.text();
+    for number in 0..3 {
+        let of = text.lines().filter_map(|line| line.strip_prefix(&format!("{number} ")));
+        assert!(of.map(|n| n.parse::<i32>().unwrap()).eq(0..1000), "{number}: {text}");
+    }
+}
+
+#[test]
+fn a_writer_that_sleeps_is_woken_by_each_worker() {
+    let output = Script::default();
+    let log = Log::start(output.clone()).unwrap();
+    for n in 0..20 {
+        // Until it sleeps again.
+        let until = std::time::Instant::now() + LONG;
+        while !log.0.asleep.load(Ordering::Relaxed) {
+            assert!(std::time::Instant::now() < until, "it writes for ever");
+            std::thread::yield_now();
+        }
+        log.push(format!("{n}\n").as_bytes());
+        assert!(log.flush(LONG), "{n} is not written");
+    }
+    assert_eq!(output.text().lines().count(), 20);
+}
+
+#[test]
 fn an_output_that_waits_holds_up_nobody_and_costs_what_is_beyond_the_bound() {
     let (output, (entered, waits), (go_on, told)) = (Script::default(), channel(), channel());
     let log = Log::start(Gate { entered, go_on: told, to: output.clone() }).unwrap();
     log.push(b"first\n");
     waits.recv_timeout(LONG).unwrap();
     let line = [&[b'x'; 1023][..], b"\n"].concat();
-    let fit = MAX_WAITING / line.len();
+    let fit = log.0.room() / line.len();
     for _ in 0..fit + 3 {
         log.push(&line);
     }
