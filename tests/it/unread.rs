@@ -13,7 +13,7 @@ const HEAD: &str = "host: p\r\nx-kagent-host: s.ns\r\n";
 fn unreadable() -> Vec<(&'static str, &'static str, String)> {
     let get = |fields: &str| format!("GET / HTTP/1.1\r\n{HEAD}{fields}\r\n");
     vec![
-        ("400", "bad_request", format!("GET /?q=\"x\" HTTP/1.1 x\r\n{HEAD}\r\n")),
+        ("400", "bad_request", format!("GET /?q=\"x\" HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("G(T / HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("GET /a b HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("GET / HTTP/3.7\r\n{HEAD}\r\n")),
