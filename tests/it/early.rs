@@ -2,18 +2,11 @@
 //!
 //! Every backend writes raw bytes; what a client that speaks to it directly would get is what it must get.
 
-use kagent_proxy::config::Scheme;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{BOUND, Backend, TestProxy, config, route};
+use crate::support::{BOUND, TestProxy, start};
 
 const LARGE: usize = 3 * 1024 * 1024;
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
 
 /// What a client reads that sends all of a large body, however it is answered.
 async fn upload(proxy: &TestProxy, framing: &str, body: &[u8]) -> String {

@@ -1,22 +1,13 @@
 //! Where one message ends and the next begins (RFC 9112 sections 6 and 11.2): what can be read in two
 //! ways is refused, or goes on in one way only, and what follows on the connection is read as itself.
 
-use kagent_proxy::config::Scheme;
+use crate::support::{OK, start};
 
-use crate::support::{Backend, TestProxy, config, route};
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const HEAD: &str = "host: p\r\nx-kagent-host: s.ns\r\n";
 /// What a smuggler would like to have executed.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
 const MARKER: &str =
     "GET /marker HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
 
 #[rustfmt::skip]
 fn refused() -> Vec<(&'static str, String)> {

@@ -12,9 +12,7 @@ use kagent_proxy::explain::{Question, explain_config};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
-use crate::support::{Backend, TestProxy, config, route};
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+use crate::support::{Backend, OK, TestProxy, config, route};
 
 /// A place a controller told an agent to call.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use kagent_proxy::config::Scheme;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route, start};
 
 /// What D13 allows between one side's end and the other's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -111,9 +111,7 @@ async fn before_h2c() -> (TestProxy, H2cBackend) {
 }
 
 async fn before_h1() -> (TestProxy, Backend, SendRequest<Script>) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))

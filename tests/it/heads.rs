@@ -4,18 +4,9 @@
 //! connection ends and nothing is dialled; or the backend sees one well-framed request, and then the
 //! marker as itself or not at all.
 
-use kagent_proxy::config::Scheme;
-
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Backend, Client, OK, start};
 
 const MARKER: &str = "GET /marker HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
 
 /// A head with Host and target, these fields, and what follows it.
 fn post(fields: &str, rest: &str) -> String {

@@ -9,11 +9,8 @@ use kagent_proxy::cli::ConfigArgs;
 use kagent_proxy::config;
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, TestProxy};
+use crate::support::{Backend, GET, OK, TestProxy};
 use crate::tls::{Authority, chain, connector, tls_backend};
-
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A new content in one step, as Kubernetes does it.
 fn replace(path: &Path, content: &str) {

@@ -4,20 +4,12 @@
 //! Every backend writes raw bytes. A client asks twice on one connection, so that bytes of the first
 //! response that would be read as the second one are seen.
 
-use kagent_proxy::config::Scheme;
-
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Client, start};
 
 const SECOND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond";
 
 fn get(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n")
-}
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
 }
 
 /// What a client reads of this response, to the end of `end`; whether the backend's connection was

@@ -1,11 +1,10 @@
 //! Heads that the parser refuses before the proxy sees them: these responses are the proxy's too, with a
 //! reason, a body, a count and an access line.
 
-use kagent_proxy::config::Scheme;
 use tokio::net::TcpStream;
 
 use crate::program::Program;
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Client, TestProxy, config, start};
 
 const HEAD: &str = "host: p\r\nx-kagent-host: s.ns\r\n";
 
@@ -65,9 +64,7 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_counted() {
 /// The response before it, whatever it looks like, passes byte for byte; also where both come at once.
 #[tokio::test]
 async fn a_response_of_the_backend_is_never_taken_for_a_refusal() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let good = format!("GET / HTTP/1.1\r\n{HEAD}\r\n");
     let bad = format!("GET /a b HTTP/1.1\r\n{HEAD}\r\n");
     let bare = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
