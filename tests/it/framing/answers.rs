@@ -1,7 +1,7 @@
-//! Messages whose end is not told by a body: each ends where it should, and the next one on the
-//! connection is seen as itself (D18).
+//! Messages whose end is not told by a body: each ends where it should, and the next one on the connection is seen as
+//! itself (D18).
 
-use crate::support::start;
+use crate::support::{LAST_OK, start};
 
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
@@ -76,8 +76,7 @@ async fn a_wish_for_trailers_goes_on_and_no_other_coding_does() {
         let request = format!(
             "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{te}connection: close, te\r\n\r\n"
         );
-        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-        let (_, head) = tokio::join!(proxy.ask(&request), backend.answer(ok));
+        let (_, head) = tokio::join!(proxy.ask(&request), backend.answer(LAST_OK));
         let head = head.to_ascii_lowercase();
         assert_eq!(head.contains("te: trailers\r\n"), goes_on, "{head}");
         assert_eq!(head.contains("connection: te\r\n"), goes_on, "{head}");
