@@ -90,6 +90,11 @@ impl Progress {
         self.broken.store(true, Ordering::Relaxed);
     }
 
+    /// More will pass after all.
+    pub(super) fn goes_on(&self) {
+        self.over.store(false, Ordering::Release);
+    }
+
     /// Nothing more will pass.
     pub(super) fn ended(&self) {
         self.over.store(true, Ordering::Release);

@@ -3,6 +3,8 @@
 //!
 //! The backend is frames written by hand: no library refuses a stream or says goodbye below it on demand.
 
+use std::time::Duration;
+
 use kagent_proxy::body::replay::MAX_REPLAY;
 use kagent_proxy::config::Scheme;
 
@@ -128,6 +130,93 @@ async fn a_large_call_arrives_once_more_up_to_the_bound_and_is_refused_above() {
             assert!(response.contains("\"id\":7"), "{response}");
         }
         assert_eq!(retries(&proxy).await, u8::from(again).to_string(), "{length}");
+        drop(client);
+        proxy.stop().await;
+    }
+}
+
+/// What has come is remembered, and the rest follows as the client sends it. Its pauses are no backend's.
+#[tokio::test]
+async fn a_call_that_is_refused_while_it_is_sent_arrives_once_more_whole() {
+    let call = call_of(300 * 1024);
+    let (start, rest) = call.split_at(200 * 1024);
+    for (goodbye, chunked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (proxy, backend) = start_with(|config| {
+            let to = &mut config.routes[0].to;
+            to.targets[0].scheme = Scheme::H2c;
+            to.timeouts.unary.head = Some(Duration::from_millis(200));
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        let (head, start_sent, rest_sent) = framed(chunked, start, rest);
+        let sent = head + &start_sent;
+        let sent = client.send(&sent);
+        let received = async {
+            let mut first = Frames::accept(&backend).await;
+            let (stream, body) = first.request_until(start.len()).await;
+            assert!(body == start, "{} bytes came", body.len());
+            (first, stream)
+        };
+        let ((mut first, stream), ()) = tokio::join!(received, sent);
+        if goodbye {
+            first.goaway(stream - 1, 0).await;
+        } else {
+            first.reset(stream, REFUSED_STREAM).await;
+        }
+        let mut second = Frames::accept(&backend).await;
+        let (stream, again) = second.request_until(start.len()).await;
+        assert!(again == start, "{} bytes came again", again.len());
+        // Longer than the limit of a backend that has everything.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.send(&rest_sent).await;
+        let (_, behind) = second.request().await;
+        assert!(behind == rest, "{} bytes came behind", behind.len());
+        second.no_content(stream).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{goodbye}, {chunked}: {answer}");
+        assert_eq!(retries(&proxy).await, "1", "{goodbye}, {chunked}");
+        drop((client, first));
+        proxy.stop().await;
+    }
+}
+
+/// A head, and two parts of its body as they are sent.
+fn framed(chunked: bool, start: &str, rest: &str) -> (String, String, String) {
+    let call = post_of("application/json", &format!("{start}{rest}"));
+    let head = call.split_once("\r\n\r\n").unwrap().0;
+    if !chunked {
+        return (format!("{head}\r\n\r\n"), start.to_owned(), rest.to_owned());
+    }
+    let (head, _length) = head.split_once("content-length").unwrap();
+    let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
+    (format!("{head}transfer-encoding: chunked\r\n\r\n"), chunk(start), chunk(rest) + "0\r\n\r\n")
+}
+
+/// The client reads the error although it still sends.
+#[tokio::test]
+async fn an_upload_that_is_not_remembered_is_not_sent_again_when_it_is_refused() {
+    let large = call_of(2 * MAX_REPLAY);
+    let small = call_of(300 * 1024);
+    for (content_type, call, come) in [
+        ("application/json", &large, MAX_REPLAY + 1),
+        ("application/octet-stream", &small, 200 * 1024),
+    ] {
+        let (proxy, backend) = start().await;
+        let mut client = proxy.connect().await;
+        let (start, rest) = call.split_at(come);
+        let (head, start_sent, rest_sent) = framed(true, start, rest);
+        let head = head.replace("application/json", content_type);
+        let received = async {
+            let mut first = Frames::accept(&backend).await;
+            let (stream, _) = first.request_until(start.len()).await;
+            first.reset(stream, REFUSED_STREAM).await;
+            first
+        };
+        let sent = head + &start_sent;
+        let (_first, ()) = tokio::join!(received, client.send(&sent));
+        client.until("HTTP/1.1 502 upstream_reset").await;
+        client.send(&rest_sent).await;
+        assert_eq!(retries(&proxy).await, "0", "{content_type}");
         drop(client);
         proxy.stop().await;
     }

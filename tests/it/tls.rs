@@ -130,14 +130,23 @@ pub(crate) async fn tls_backend(identity: &Identity, alpn: &[u8]) -> u16 {
 }
 
 /// As [`tls_backend`], for clients with a certificate of this authority only.
-async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Authority>) -> u16 {
+pub(crate) async fn tls_backend_for(
+    identity: &Identity,
+    alpn: &[u8],
+    clients: Option<&Authority>,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     serve(listener, identity, alpn, clients);
     port
 }
 
-fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Option<&Authority>) {
+/// The side of a backend that speaks this version of HTTP.
+pub(crate) fn acceptor(
+    identity: &Identity,
+    alpn: &[u8],
+    clients: Option<&Authority>,
+) -> TlsAcceptor {
     kagent_proxy::tls::install_provider();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let builder = rustls::ServerConfig::builder();
@@ -153,7 +162,11 @@ fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Optio
     };
     let mut config = builder.with_single_cert(chain(&identity.cert), key).unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Option<&Authority>) {
+    let acceptor = acceptor(identity, alpn, clients);
     let http2 = alpn == b"h2";
     tokio::spawn(async move {
         loop {

@@ -152,6 +152,11 @@ impl Frames {
 
     /// Reads one request to its end: its stream and its body.
     pub(crate) async fn request(&mut self) -> (u32, String) {
+        self.request_until(usize::MAX).await
+    }
+
+    /// The same until so many bytes of its body have come.
+    pub(crate) async fn request_until(&mut self, bytes: usize) -> (u32, String) {
         let mut body = Vec::new();
         loop {
             let frame = self.next().await.expect("closed");
@@ -161,10 +166,17 @@ impl Frames {
                 self.allow(frame.stream, frame.payload.len()).await;
             }
             let ends = [DATA, HEADERS].contains(&frame.kind) && frame.flags & END_STREAM != 0;
-            if ends {
+            if ends || body.len() >= bytes {
                 return (frame.stream, String::from_utf8(body).unwrap());
             }
         }
+    }
+
+    /// Takes 16 MiB on each stream, and on all of them.
+    pub(crate) async fn open_windows(&mut self) {
+        let bytes = (1_u32 << 24).to_be_bytes();
+        self.write(SETTINGS, 0, 0, &[&[0, 4], &bytes[..]].concat()).await;
+        self.write(WINDOW_UPDATE, 0, 0, &bytes).await;
     }
 
     /// So many bytes more may come.
