@@ -26,6 +26,7 @@ mod errors;
 mod events;
 mod framing;
 mod goaway;
+#[cfg(feature = "kube")]
 mod golden;
 mod h2;
 mod h2c;
@@ -43,6 +44,7 @@ mod responses;
 mod retry;
 mod reuse;
 mod runtimes;
+mod secrets;
 mod sessions;
 mod stalled;
 mod tls;
