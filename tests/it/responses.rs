@@ -158,7 +158,16 @@ async fn responses_without_a_body_carry_no_framing_and_what_follows_is_not_read_
 #[tokio::test]
 async fn framing_in_an_interim_response_frames_nothing() {
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    for fields in ["content-length: 5\r\n", "transfer-encoding: chunked\r\n"] {
+    for fields in [
+        "content-length: 5\r\n",
+        "content-length: 5, 5\r\n",
+        "content-length: 5, 6\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: +5\r\n",
+        "transfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+    ] {
         let response = format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n{ok}");
         let (first, reused, _) = twice("GET", &response, "ok").await;
         assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && reused, "{fields:?}: {first}");

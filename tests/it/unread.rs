@@ -1,6 +1,10 @@
 //! Heads that the parser refuses before the proxy sees them: these responses are the proxy's too, with a
 //! reason, a body, a count and an access line.
 
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::program::Program;
@@ -91,6 +95,28 @@ async fn a_response_of_the_backend_is_never_taken_for_a_refusal() {
         metrics.contains("kagent_proxy_rejected_total{reason=\"bad_request\"} 2\n"),
         "{metrics}"
     );
+    proxy.stop().await;
+}
+
+/// One of the exceptions that `docs/errors.md` names: the library refuses by itself.
+#[tokio::test]
+async fn over_http_2_far_too_large_a_head_is_refused_bare_and_not_counted() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    let tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://p/").header("x-far", "y".repeat(200 * 1024));
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let seen = sender.send_request(request).await.unwrap();
+    assert_eq!(seen.status(), 431);
+    assert!(!seen.headers().contains_key("x-kagent-proxy-error"), "{seen:?}");
+    assert!(seen.into_body().collect().await.unwrap().to_bytes().is_empty());
+    let metrics = proxy.admin("/metrics").await;
+    let counted = "kagent_proxy_rejected_total{reason=\"header_too_large\"} ";
+    let counted = metrics.lines().find(|line| line.starts_with(counted));
+    assert!(counted.is_none_or(|line| line.ends_with(" 0")), "{counted:?}");
+    drop(sender);
     proxy.stop().await;
 }
 
