@@ -73,6 +73,15 @@ impl Source {
         }
     }
 
+    /// What comes behind everything that we have here.
+    fn rest(self) -> Self {
+        match self {
+            Self::Returned(returned) => returned.1.rest(),
+            Self::Own(_) | Self::Empty => Self::Empty,
+            client @ Self::Client(_) => client,
+        }
+    }
+
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(incoming) => incoming.size_hint(),
@@ -143,6 +152,26 @@ impl RequestBody {
     #[must_use]
     pub fn again(upload: &Arc<Upload>) -> Option<Self> {
         Some(Self::own(upload.replay()?, Arc::clone(upload)))
+    }
+
+    /// The same for what has not been read to its end: everything that has passed, and then what is left.
+    ///
+    /// # Errors
+    /// What has passed is not remembered: what is left.
+    pub fn resumed(mut self) -> Result<Self, Self> {
+        let Upload { progress, tap } = &*self.upload;
+        // What is empty need not be remembered for this.
+        let passed = if progress.bytes() == 0 { Some(Bytes::new()) } else { tap.whole() };
+        let Some(passed) = passed else { return Err(self) };
+        progress.goes_on();
+        self.source = std::mem::replace(&mut self.source, Source::Empty).rest();
+        self.put_back(passed);
+        Ok(self)
+    }
+
+    /// Nobody sends it at the moment.
+    pub fn paused(&self) {
+        self.upload.progress.ended();
     }
 
     /// Takes back data that was read and not sent; it is not counted a second time.

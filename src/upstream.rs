@@ -13,6 +13,7 @@ pub mod h1;
 pub mod health;
 pub mod joint;
 pub mod lease;
+pub mod lent;
 pub mod pool;
 pub mod reuse;
 

@@ -90,6 +90,11 @@ impl Progress {
         self.broken.store(true, Ordering::Relaxed);
     }
 
+    /// More will pass after all.
+    pub(super) fn goes_on(&self) {
+        self.over.store(false, Ordering::Release);
+    }
+
     /// Nothing more will pass: it has been written to its end, or given up.
     pub fn ended(&self) {
         self.over.store(true, Ordering::Release);

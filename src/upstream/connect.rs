@@ -26,7 +26,7 @@ use super::faults::{HeadLimits, is_malformed, is_tls};
 use super::greeting::{Greeted, Greeting};
 use super::h1::Connection;
 use super::h1::io::Io;
-use crate::body::RequestBody;
+use super::lent::Lent;
 use crate::config::{Scheme, Target};
 use crate::socket::{Tcp, reserve};
 use crate::tls::ClientConfigs;
@@ -54,7 +54,7 @@ pub enum Sender {
 #[derive(Clone, Debug)]
 pub struct Http2 {
     /// Hyper's.
-    pub sender: http2::SendRequest<RequestBody>,
+    pub sender: http2::SendRequest<Lent>,
     /// Shared by all streams: how many the backend takes at once.
     limit: Arc<AtomicUsize>,
 }

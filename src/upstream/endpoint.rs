@@ -256,3 +256,40 @@ impl Endpoint {
         self.heads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    /// An empty SETTINGS frame.
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    #[tokio::test]
+    async fn who_waits_for_another_s_dial_waits_within_its_own_time_and_dials_no_second_one() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let host = address.ip().to_string();
+        let target = Target { scheme: Scheme::H2c, host, port: address.port() };
+        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
+        let (reuse, discarded) = (Reuse::new(4 * S, 55 * S), Counter::noop());
+        let manner = Manner { tls: None, heads, reuse, discarded };
+        let endpoint = Arc::new(Endpoint::new(target, address, None, manner));
+        let first = tokio::spawn(Arc::clone(&endpoint).dial(false, 10 * S));
+        let (mut stream, _) = server.accept().await.unwrap();
+        let short = S / 20;
+        let waited = Arc::clone(&endpoint).dial(false, short).await.unwrap_err();
+        let late =
+            matches!(waited, ConnectError::Timeout(at, after) if (at, after) == (address, short));
+        assert!(late, "{waited}");
+        assert!(!first.is_finished(), "the other one has more time");
+        stream.write_all(&SETTINGS).await.unwrap();
+        assert!(first.await.unwrap().unwrap().is_http2());
+        // Whoever connects on loopback is in the queue by the time that it knows.
+        let more = server.into_std().unwrap().accept();
+        assert_eq!(more.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}

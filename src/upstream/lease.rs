@@ -21,6 +21,7 @@ use super::endpoint::Endpoint;
 use super::faults::{BadResponse, SendError};
 use super::framing;
 use super::h1::io::Io;
+use super::lent::{Back, Lent};
 use crate::body::{RequestBody, Upload};
 use crate::config::Scheme;
 use crate::headers::names::Names;
@@ -39,6 +40,8 @@ pub struct Lease {
     pub since: Instant,
     /// The head of the request that was sent over HTTP/2, as it came.
     head: Option<Box<request::Parts>>,
+    /// What comes back of its body.
+    back: Option<Back>,
 }
 
 /// The body of a response, and the lease it lives on.
@@ -74,7 +77,7 @@ impl Lease {
         since: Instant,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, sender, epoch, reused, since, head: None }
+        Self { endpoint, sender, epoch, reused, since, head: None, back: None }
     }
 
     /// Whether it speaks HTTP/2.
@@ -119,7 +122,7 @@ impl Lease {
         request: Box<Request<RequestBody>>,
         onward: &Onward<'_>,
     ) -> Result<Response<Option<Incoming>>, Unsent> {
-        let Self { endpoint, sender, head, .. } = self;
+        let Self { endpoint, sender, head, back, .. } = self;
         match sender {
             Some(Sender::Http1(connection)) => match connection.send(request, onward).await {
                 Ok(response) => Ok(response.map(|()| None)),
@@ -132,8 +135,9 @@ impl Lease {
             Some(Sender::Http2(http2)) => {
                 let (parts, body) = request.into_parts();
                 let to_head = parts.method == Method::HEAD;
+                let (body, comes) = Lent::new(body);
                 let request = over_http2(&parts, body, onward, endpoint);
-                *head = Some(Box::new(parts));
+                (*head, *back) = (Some(Box::new(parts)), comes);
                 // Boxed, not to weigh on HTTP/1.1.
                 let sent = Box::pin(http2.sender.try_send_request(request)).await;
                 settle(endpoint, to_head, sent.map_err(|failed| Unsent::of_http2(failed, head))?)
@@ -147,13 +151,26 @@ impl Lease {
         self.head.take()
     }
 
+    /// What was not sent of a body over HTTP/2, once it is not sent any more; nothing if it has been sent to its
+    /// end.
+    #[must_use]
+    pub fn take_back(&mut self) -> Option<Back> {
+        self.back.take()
+    }
+
     /// What is left of a request whose response comes too late: to be read away, so that a client that is
-    /// still sending reads the error. `None` over HTTP/2, which has taken it away.
+    /// still sending reads the error. `None` over HTTP/2, where that is done here.
     #[must_use]
     pub fn take_request(mut self) -> Option<Box<Request<RequestBody>>> {
         match &mut self.sender {
             Some(Sender::Http1(connection)) => connection.take_request(),
-            Some(Sender::Http2(_)) | None => None,
+            Some(Sender::Http2(_)) => {
+                if let Some(back) = self.back.take() {
+                    back.discard();
+                }
+                None
+            }
+            None => None,
         }
     }
 
@@ -175,7 +192,13 @@ impl Lease {
                     }
                 });
             }
-            Some(Sender::Http1(_) | Sender::Http2(_)) | None => {}
+            // The backend has answered early; the client still sends.
+            Some(Sender::Http2(_)) => {
+                if let Some(back) = self.back.take() {
+                    back.discard();
+                }
+            }
+            Some(Sender::Http1(_)) | None => {}
         }
     }
 }
@@ -189,10 +212,10 @@ impl Drop for Lease {
 /// The request as HTTP/2 takes it: with a head of its own, for this one is taken away.
 fn over_http2(
     parts: &request::Parts,
-    body: RequestBody,
+    body: Lent,
     onward: &Onward<'_>,
     endpoint: &Endpoint,
-) -> Request<RequestBody> {
+) -> Request<Lent> {
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.version_mut() = Version::HTTP_2;
@@ -235,12 +258,12 @@ fn settle(
 impl Unsent {
     /// What was handed back becomes the request of before again.
     fn of_http2(
-        mut failed: TrySendError<Request<RequestBody>>,
+        mut failed: TrySendError<Request<Lent>>,
         head: &mut Option<Box<request::Parts>>,
     ) -> Self {
         let request = failed.take_message().and_then(|back| {
-            let parts = head.take()?;
-            Some(Box::new(Request::from_parts(*parts, back.into_body())))
+            let body = back.into_body().into_body()?;
+            Some(Box::new(Request::from_parts(*head.take()?, body)))
         });
         let written = request.is_none();
         Self { error: SendError::Http2(failed.into_error()), request, written }

@@ -1,8 +1,8 @@
 //! What the admin listeners answer, and to whom; `tests/dead_peers.py` asks from another host too.
 
-use kagent_proxy::config::{Expose, Scheme};
+use kagent_proxy::config::Expose;
 
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Backend, Client, TestProxy, before, config};
 
 #[tokio::test]
 async fn a_question_that_is_not_understood_is_said_so() {
@@ -20,7 +20,7 @@ async fn a_question_that_is_not_understood_is_said_so() {
 #[tokio::test]
 async fn an_explanation_holds_to_the_same_limits_as_requests() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listener.max_head_bytes = 400;
     let proxy = TestProxy::start(config).await;
     for (length, refused) in [(100, false), (500, true)] {

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use kagent_proxy::config::{Scheme, Target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
-
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+use crate::support::{BOUND, Backend, Client, GET, TestProxy, config, route};
 
 #[tokio::test]
 async fn open_streams_spread_over_two_endpoints_one_by_one() {

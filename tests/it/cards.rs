@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use kagent_proxy::config::{Cards, Scheme};
 
+use crate::program::Program;
 use crate::support::{Backend, TestProxy, config, route};
 
 const CARD: &str = r#"{"name":"h","url":"http://helper.team-a:8080/","supportedInterfaces":[{"url":"http://helper.team-a.svc.cluster.local:8080"}]}"#;
@@ -213,6 +214,28 @@ async fn a_card_that_cannot_be_read_surely_passes_with_its_headers_and_is_counte
     assert_eq!(counted(&proxy, "passed").await, broken.len() as u64);
     assert_eq!(counted(&proxy, "rewritten").await, 0);
     proxy.stop().await;
+}
+
+/// Once for a while, whatever comes: the first one of this program is told.
+#[tokio::test]
+async fn a_card_that_passes_is_told_of_in_the_log_with_its_host_and_the_reason() {
+    let backend = Backend::start().await;
+    let route = format!("helper.team-a=127.0.0.1:{}", backend.port());
+    let mut program = Program::start(&["--route", &route], &[]).await;
+    let mut client = program.connect().await;
+    client.send(GET).await;
+    backend
+        .answer("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{")
+        .await;
+    client.rest().await;
+    let line = program.logs("an agent card is passed as it is").await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["level"], &line["host"]),
+        (&"WARN".into(), &"helper.team-a".into()),
+        "{line}"
+    );
+    assert!(line["why"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
 }
 
 #[tokio::test]

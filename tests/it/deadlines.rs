@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use kagent_proxy::config::{Config, Scheme, ServerTls};
+use kagent_proxy::config::ServerTls;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Backend, Client, GET, OK, TestProxy, before, config, start, start_with};
 use crate::tls::{Authority, inline, listener};
 
 const SHORT: Duration = Duration::from_millis(100);
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-async fn start(change: impl FnOnce(&mut Config)) -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
-    change(&mut config);
-    (TestProxy::start(config).await, backend)
-}
 
 #[tokio::test]
 async fn a_connection_that_never_says_its_version_is_closed() {
-    let (proxy, _backend) = start(|config| config.listener.detect = SHORT).await;
+    let (proxy, _backend) = start_with(|config| config.listener.detect = SHORT).await;
     // Nothing, and a part of the preface of HTTP/2, which could still become a method `PRI`.
     for bytes in ["", "PRI * HTT"] {
         let mut client = proxy.connect().await;
@@ -41,7 +32,7 @@ async fn a_handshake_that_does_not_come_is_closed() {
         client_ca: None,
         require_client_cert: false,
     };
-    let (proxy, _backend) = start(|config| {
+    let (proxy, _backend) = start_with(|config| {
         config.listener.handshake = SHORT;
         config.listeners = vec![listener("tls", Some(tls))];
     })
@@ -54,7 +45,7 @@ async fn a_handshake_that_does_not_come_is_closed() {
 
 #[tokio::test]
 async fn a_head_must_come_whole_and_a_drain_does_not_wait_for_it() {
-    let (proxy, backend) = start(|config| config.listener.head_read = SHORT).await;
+    let (proxy, backend) = start_with(|config| config.listener.head_read = SHORT).await;
     let mut client = proxy.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: p\r\n").await;
     assert_eq!(client.rest().await, "");
@@ -75,7 +66,7 @@ async fn a_head_must_come_whole_and_a_drain_does_not_wait_for_it() {
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_a_silent_stream_is_not() {
-    let (proxy, backend) = start(|config| config.listener.idle = 2 * SHORT).await;
+    let (proxy, backend) = start_with(|config| config.listener.idle = 2 * SHORT).await;
     let mut client = proxy.connect().await;
     client.send(GET).await;
     let mut call = backend.accept().await;
@@ -94,7 +85,7 @@ async fn a_connection_without_a_request_is_closed_and_a_silent_stream_is_not() {
 #[tokio::test]
 async fn a_client_that_only_stops_sending_cancels_its_call() {
     // D13: a FIN with a request open is a cancel, although the client could still read.
-    let (proxy, backend) = start(|_| {}).await;
+    let (proxy, backend) = start().await;
     for head in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: x\n\n"] {
         let mut client = proxy.connect().await;
         client.send(GET).await;
@@ -114,7 +105,7 @@ async fn a_client_that_only_stops_sending_cancels_its_call() {
 #[tokio::test]
 async fn one_listener_takes_both_families() {
     let (proxy, backend) =
-        start(|config| config.listeners[0].address = "[::]:0".parse().unwrap()).await;
+        start_with(|config| config.listeners[0].address = "[::]:0".parse().unwrap()).await;
     let port = proxy.address.port();
     let mut hosts = vec!["127.0.0.1"];
     // A machine without IPv6 gets 0.0.0.0, which is the rest of the promise.
@@ -134,7 +125,7 @@ async fn one_listener_takes_both_families() {
 #[tokio::test]
 async fn an_upload_behind_an_early_answer_is_no_slow_head() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listener.head_read = Duration::from_millis(100);
     let proxy = TestProxy::start(config).await;
     let mut client = proxy.connect().await;
@@ -173,7 +164,7 @@ async fn a_connection_that_has_said_nothing_does_not_hold_up_a_drain() {
 
 /// Starts a proxy whose routes give a head this long.
 async fn with_head_limit(limit: Duration) -> (TestProxy, Backend) {
-    start(|config| {
+    start_with(|config| {
         for route in &mut config.routes {
             route.to.timeouts.unary.head = Some(limit);
             route.to.timeouts.stream.head = Some(limit);

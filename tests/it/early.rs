@@ -2,18 +2,21 @@
 //!
 //! Every backend writes raw bytes; what a client that speaks to it directly would get is what it must get.
 
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kagent_proxy::config::Scheme;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::{BOUND, Backend, TestProxy, config, route};
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, NO_ERROR, RST_STREAM, frame,
+};
+use crate::support::{BOUND, TestProxy, start, start_with};
+use crate::tls::{Authority, acceptor, inline};
 
 const LARGE: usize = 3 * 1024 * 1024;
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
 
 /// What a client reads that sends all of a large body, however it is answered.
 async fn upload(proxy: &TestProxy, framing: &str, body: &[u8]) -> String {
@@ -34,28 +37,126 @@ async fn upload(proxy: &TestProxy, framing: &str, body: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// A large body as one piece and as chunks, with what frames it.
+fn bodies() -> [(String, Vec<u8>); 2] {
+    let piece = vec![b'x'; 64 * 1024];
+    let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
+    let chunks = [chunk.repeat(LARGE / piece.len()), b"0\r\n\r\n".to_vec()].concat();
+    [
+        (format!("content-length: {LARGE}"), vec![b'x'; LARGE]),
+        ("transfer-encoding: chunked".to_owned(), chunks),
+    ]
+}
+
+/// Each of these statuses a few times: what is lost in a race is lost now and then.
+fn statuses() -> Vec<&'static str> {
+    ["413 Payload Too Large", "401 Unauthorized", "302 Found"].repeat(5)
+}
+
+fn refusal(status: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno")
+}
+
 #[tokio::test]
 async fn a_backend_that_refuses_an_upload_and_closes_is_heard_every_time() {
     let (proxy, backend) = start().await;
-    let body = vec![b'x'; LARGE];
-    let sized = format!("content-length: {LARGE}");
-    for (status, framing) in [
-        ("413 Payload Too Large", sized.as_str()),
-        ("401 Unauthorized", &sized),
-        ("302 Found", &sized),
-    ]
-    .repeat(5)
-    {
+    for (framing, body) in bodies() {
+        for status in statuses() {
+            let answer = async {
+                let mut call = backend.accept().await;
+                call.until("\r\n\r\n").await;
+                call.send(&refusal(status)).await;
+                // It closes with unread bytes, which resets the connection.
+                drop(call);
+            };
+            let (seen, ()) = tokio::join!(upload(&proxy, &framing, &body), answer);
+            assert!(seen.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{framing}: {seen}");
+            assert!(seen.ends_with("\r\n\r\nno"), "{framing}: {seen}");
+        }
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_tls_is_heard_every_time() {
+    let authority = Authority::new();
+    let acceptor = acceptor(&authority.issue("tools.kagent"), b"http/1.1", None);
+    let (proxy, backend) = start_with(|config| {
+        let to = &mut config.routes[0].to;
+        to.targets[0].scheme = Scheme::Https;
+        to.tls.ca = Some(inline(&authority.pem()));
+        to.tls.server_name = Some("tools.kagent".to_owned());
+    })
+    .await;
+    for (framing, body) in bodies() {
+        for status in statuses() {
+            let answer = async {
+                let mut call = acceptor.accept(backend.accept().await.0).await.unwrap();
+                let mut some = [0; 1024];
+                // The head at least, and not all of the body.
+                assert!(call.read(&mut some).await.unwrap() > 0);
+                call.write_all(refusal(status).as_bytes()).await.unwrap();
+                call.flush().await.unwrap();
+            };
+            let (seen, ()) = tokio::join!(upload(&proxy, &framing, &body), answer);
+            assert!(seen.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{framing}: {seen}");
+            assert!(seen.ends_with("\r\n\r\nno"), "{framing}: {seen}");
+        }
+    }
+    proxy.stop().await;
+}
+
+/// RFC 9113 section 8.1: the response is whole, and RST_STREAM says that no more of the request is wanted.
+#[tokio::test]
+async fn a_refusal_in_http_2_is_heard_every_time() {
+    for (framing, body) in bodies() {
+        for (status, closes) in statuses().into_iter().zip([true, false].into_iter().cycle()) {
+            let (proxy, backend) =
+                start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await;
+            let answer = async {
+                let mut call = Frames::accept(&backend).await;
+                // More may be on its way than it will read.
+                call.open_windows().await;
+                let stream = call.until(DATA).await.stream;
+                // :status, as text.
+                let block = [&[0x08, 3], &status.as_bytes()[..3]].concat();
+                let frames = [
+                    frame(HEADERS, END_HEADERS, stream, &block),
+                    frame(DATA, END_STREAM, stream, b"no"),
+                    frame(RST_STREAM, 0, stream, &NO_ERROR.to_be_bytes()),
+                ];
+                call.send(&frames.concat()).await;
+                (!closes).then_some(call)
+            };
+            let (seen, _open) = tokio::join!(upload(&proxy, &framing, &body), answer);
+            let start = format!("HTTP/1.1 {status}\r\n");
+            assert!(seen.starts_with(&start), "{framing}, closes {closes}: {seen}");
+            assert!(seen.contains("no\r\n"), "{framing}, closes {closes}: {seen}");
+            assert!(seen.ends_with("\r\n0\r\n\r\n"), "{framing}, closes {closes}: {seen}");
+            proxy.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_hears_a_refusal_every_time() {
+    let (proxy, backend) = start().await;
+    for status in statuses() {
+        let tcp = TcpStream::connect(proxy.address).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post("http://p/").header("x-kagent-host", "s.ns");
+        let request = request.body(Full::new(Bytes::from(vec![b'x'; LARGE]))).unwrap();
         let answer = async {
             let mut call = backend.accept().await;
             call.until("\r\n\r\n").await;
-            call.send(&format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno")).await;
-            // It closes with unread bytes, which resets the connection.
-            drop(call);
+            call.send(&refusal(status)).await;
         };
-        let (seen, ()) = tokio::join!(upload(&proxy, framing, &body), answer);
-        assert!(seen.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{seen}");
-        assert!(seen.ends_with("\r\n\r\nno"), "{seen}");
+        let (seen, ()) = tokio::join!(sender.send_request(request), answer);
+        let seen = seen.unwrap();
+        assert_eq!(seen.status().as_str(), &status[..3]);
+        assert_eq!(seen.into_body().collect().await.unwrap().to_bytes(), "no", "{status}");
     }
     proxy.stop().await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kagent_proxy::config::Scheme;
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route, start};
 
 /// What D13 allows between the client's end and the backend's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -12,12 +12,6 @@ const WAKE_UP: Duration = Duration::from_secs(1);
 const GET: &str = "GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
 const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
     transfer-encoding: chunked\r\n\r\n";
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
 
 async fn open_stream(proxy: &TestProxy, backend: &Backend) -> (Client, Client) {
     let mut client = proxy.connect().await;

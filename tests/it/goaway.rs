@@ -3,107 +3,15 @@
 //!
 //! The backend is frames written by hand: no library refuses a stream or says goodbye below it on demand.
 
+use std::time::Duration;
+
 use kagent_proxy::body::replay::MAX_REPLAY;
-use kagent_proxy::config::{Config, Scheme};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use kagent_proxy::config::Scheme;
 
-use crate::support::{BOUND, Backend, TestProxy, config, route};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-/// Error codes.
-const INTERNAL_ERROR: u32 = 2;
-const REFUSED_STREAM: u32 = 7;
+use crate::support::frames::{Frames, INTERNAL_ERROR, REFUSED_STREAM};
+use crate::support::{Backend, TestProxy, start_with};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"message/send"}"#;
-
-/// One connection of frames.
-struct Frames(TcpStream);
-
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-impl Frames {
-    async fn accept(backend: &Backend) -> Self {
-        let mut frames = Self(backend.accept().await.0);
-        frames.read(24).await;
-        frames.write(SETTINGS, 0, 0, &[]).await;
-        frames
-    }
-
-    async fn read(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        let read = tokio::time::timeout(BOUND, self.0.read_exact(&mut bytes)).await;
-        read.expect("no frame").expect("closed");
-        bytes
-    }
-
-    async fn next(&mut self) -> Frame {
-        let head = self.read(9).await;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let payload = self.read(length as usize).await;
-        Frame { kind: head[3], flags: head[4], stream, payload }
-    }
-
-    async fn write(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        self.0.write_all(&bytes).await.unwrap();
-    }
-
-    /// Reads one request to its end: its stream and its body.
-    async fn request(&mut self) -> (u32, String) {
-        let mut body = Vec::new();
-        loop {
-            let frame = self.next().await;
-            match frame.kind {
-                SETTINGS if frame.flags & 1 == 0 => self.write(SETTINGS, 1, 0, &[]).await,
-                DATA => {
-                    body.extend_from_slice(&frame.payload);
-                    self.allow(frame.stream, frame.payload.len()).await;
-                }
-                _ => {}
-            }
-            if [DATA, HEADERS].contains(&frame.kind) && frame.flags & 1 == 1 {
-                return (frame.stream, String::from_utf8(body).unwrap());
-            }
-        }
-    }
-
-    /// So many bytes more may come.
-    async fn allow(&mut self, stream: u32, bytes: usize) {
-        if bytes > 0 {
-            let bytes = u32::try_from(bytes).unwrap().to_be_bytes();
-            self.write(WINDOW_UPDATE, 0, 0, &bytes).await;
-            self.write(WINDOW_UPDATE, 0, stream, &bytes).await;
-        }
-    }
-
-    /// 204 and the end of the stream.
-    async fn answer(&mut self, stream: u32) {
-        self.write(HEADERS, 5, stream, &[0x89]).await;
-    }
-
-    async fn reset(&mut self, stream: u32, code: u32) {
-        self.write(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
-    }
-
-    async fn goaway(&mut self, last: u32, code: u32) {
-        self.write(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
-    }
-}
 
 fn post(content_type: &str) -> String {
     post_of(content_type, CALL)
@@ -128,11 +36,9 @@ fn call_of(length: usize) -> String {
     format!("{start}{fill}\"}}")
 }
 
-async fn start(change: impl FnOnce(&mut Config)) -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::H2c, &[backend.port()])]);
-    change(&mut config);
-    (TestProxy::start(config).await, backend)
+/// Before a backend that speaks HTTP/2.
+async fn start() -> (TestProxy, Backend) {
+    start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await
 }
 
 async fn retries(proxy: &TestProxy) -> String {
@@ -145,13 +51,13 @@ async fn retries(proxy: &TestProxy) -> String {
 #[tokio::test]
 async fn a_call_that_was_refused_or_came_after_the_goodbye_arrives_once_more_with_its_body() {
     for (goodbye, warm) in [(false, true), (false, false), (true, true), (true, false)] {
-        let (proxy, backend) = start(|_| {}).await;
+        let (proxy, backend) = start().await;
         let mut client = proxy.connect().await;
         client.send(&post("application/json")).await;
         let mut first = Frames::accept(&backend).await;
         let (mut stream, mut body) = first.request().await;
         if warm {
-            first.answer(stream).await;
+            first.no_content(stream).await;
             client.until("\r\n\r\n").await;
             client.send(&post("application/json")).await;
             (stream, body) = first.request().await;
@@ -165,7 +71,7 @@ async fn a_call_that_was_refused_or_came_after_the_goodbye_arrives_once_more_wit
         let mut second = Frames::accept(&backend).await;
         let (stream, body) = second.request().await;
         assert_eq!(body, CALL, "goodbye {goodbye}, warm {warm}");
-        second.answer(stream).await;
+        second.no_content(stream).await;
         let answer = client.until("\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 204 "), "goodbye {goodbye}, warm {warm}: {answer}");
         assert_eq!(retries(&proxy).await, "1", "goodbye {goodbye}, warm {warm}");
@@ -176,7 +82,7 @@ async fn a_call_that_was_refused_or_came_after_the_goodbye_arrives_once_more_wit
 
 #[tokio::test]
 async fn a_body_that_is_not_kept_is_not_sent_again_and_none_at_all_is() {
-    let (proxy, backend) = start(|_| {}).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client.send(&post("application/octet-stream")).await;
     let mut first = Frames::accept(&backend).await;
@@ -191,7 +97,7 @@ async fn a_body_that_is_not_kept_is_not_sent_again_and_none_at_all_is() {
     first.reset(stream, REFUSED_STREAM).await;
     let mut second = Frames::accept(&backend).await;
     let (stream, _) = second.request().await;
-    second.answer(stream).await;
+    second.no_content(stream).await;
     client.until("HTTP/1.1 204 ").await;
     drop(client);
     proxy.stop().await;
@@ -200,7 +106,7 @@ async fn a_body_that_is_not_kept_is_not_sent_again_and_none_at_all_is() {
 #[tokio::test]
 async fn a_large_call_arrives_once_more_up_to_the_bound_and_is_refused_above() {
     for (length, again) in [(300 * 1024, true), (MAX_REPLAY, true), (MAX_REPLAY + 1, false)] {
-        let (proxy, backend) = start(|_| {}).await;
+        let (proxy, backend) = start().await;
         let mut client = proxy.connect().await;
         let call = call_of(length);
         let post = post_of("application/json", &call);
@@ -216,7 +122,7 @@ async fn a_large_call_arrives_once_more_up_to_the_bound_and_is_refused_above() {
             let mut second = Frames::accept(&backend).await;
             let (stream, body) = second.request().await;
             assert!(body == call, "{length}: {} bytes came again", body.len());
-            second.answer(stream).await;
+            second.no_content(stream).await;
             client.until("HTTP/1.1 204 ").await;
         } else {
             let response = client.until("\"action\"").await;
@@ -229,10 +135,97 @@ async fn a_large_call_arrives_once_more_up_to_the_bound_and_is_refused_above() {
     }
 }
 
+/// What has come is remembered, and the rest follows as the client sends it. Its pauses are no backend's.
+#[tokio::test]
+async fn a_call_that_is_refused_while_it_is_sent_arrives_once_more_whole() {
+    let call = call_of(300 * 1024);
+    let (start, rest) = call.split_at(200 * 1024);
+    for (goodbye, chunked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (proxy, backend) = start_with(|config| {
+            let to = &mut config.routes[0].to;
+            to.targets[0].scheme = Scheme::H2c;
+            to.timeouts.unary.head = Some(Duration::from_millis(200));
+        })
+        .await;
+        let mut client = proxy.connect().await;
+        let (head, start_sent, rest_sent) = framed(chunked, start, rest);
+        let sent = head + &start_sent;
+        let sent = client.send(&sent);
+        let received = async {
+            let mut first = Frames::accept(&backend).await;
+            let (stream, body) = first.request_until(start.len()).await;
+            assert!(body == start, "{} bytes came", body.len());
+            (first, stream)
+        };
+        let ((mut first, stream), ()) = tokio::join!(received, sent);
+        if goodbye {
+            first.goaway(stream - 1, 0).await;
+        } else {
+            first.reset(stream, REFUSED_STREAM).await;
+        }
+        let mut second = Frames::accept(&backend).await;
+        let (stream, again) = second.request_until(start.len()).await;
+        assert!(again == start, "{} bytes came again", again.len());
+        // Longer than the limit of a backend that has everything.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        client.send(&rest_sent).await;
+        let (_, behind) = second.request().await;
+        assert!(behind == rest, "{} bytes came behind", behind.len());
+        second.no_content(stream).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{goodbye}, {chunked}: {answer}");
+        assert_eq!(retries(&proxy).await, "1", "{goodbye}, {chunked}");
+        drop((client, first));
+        proxy.stop().await;
+    }
+}
+
+/// A head, and two parts of its body as they are sent.
+fn framed(chunked: bool, start: &str, rest: &str) -> (String, String, String) {
+    let call = post_of("application/json", &format!("{start}{rest}"));
+    let head = call.split_once("\r\n\r\n").unwrap().0;
+    if !chunked {
+        return (format!("{head}\r\n\r\n"), start.to_owned(), rest.to_owned());
+    }
+    let (head, _length) = head.split_once("content-length").unwrap();
+    let chunk = |part: &str| format!("{:x}\r\n{part}\r\n", part.len());
+    (format!("{head}transfer-encoding: chunked\r\n\r\n"), chunk(start), chunk(rest) + "0\r\n\r\n")
+}
+
+/// The client reads the error although it still sends.
+#[tokio::test]
+async fn an_upload_that_is_not_remembered_is_not_sent_again_when_it_is_refused() {
+    let large = call_of(2 * MAX_REPLAY);
+    let small = call_of(300 * 1024);
+    for (content_type, call, come) in [
+        ("application/json", &large, MAX_REPLAY + 1),
+        ("application/octet-stream", &small, 200 * 1024),
+    ] {
+        let (proxy, backend) = start().await;
+        let mut client = proxy.connect().await;
+        let (start, rest) = call.split_at(come);
+        let (head, start_sent, rest_sent) = framed(true, start, rest);
+        let head = head.replace("application/json", content_type);
+        let received = async {
+            let mut first = Frames::accept(&backend).await;
+            let (stream, _) = first.request_until(start.len()).await;
+            first.reset(stream, REFUSED_STREAM).await;
+            first
+        };
+        let sent = head + &start_sent;
+        let (_first, ()) = tokio::join!(received, client.send(&sent));
+        client.until("HTTP/1.1 502 upstream_reset").await;
+        client.send(&rest_sent).await;
+        assert_eq!(retries(&proxy).await, "0", "{content_type}");
+        drop(client);
+        proxy.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn what_may_have_been_processed_is_not_sent_again() {
     for above in [true, false] {
-        let (proxy, backend) = start(|_| {}).await;
+        let (proxy, backend) = start().await;
         let mut client = proxy.connect().await;
         client.send(&post("application/json")).await;
         let mut first = Frames::accept(&backend).await;
@@ -255,7 +248,8 @@ async fn what_may_have_been_processed_is_not_sent_again() {
 
 #[tokio::test]
 async fn refused_calls_are_sent_again_within_the_budget_only() {
-    let (proxy, backend) = start(|config| {
+    let (proxy, backend) = start_with(|config| {
+        config.routes[0].to.targets[0].scheme = Scheme::H2c;
         (config.upstream.retry_percent, config.upstream.retry_per_second) = (0, 0);
     })
     .await;

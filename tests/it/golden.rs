@@ -1,20 +1,42 @@
 //! What kagent's real controllers wrote, replayed: each entry that names `x-kagent-host` reaches its backend.
 //!
-//! The records are in `../shared/golden` beside the repository. Static routes are derived here from the
-//! recorded resources, by rules of the contract (2.3, D4, D7, D8). `golden/own` is a small record of the same
-//! shape that is part of the project, so that these tests never run on nothing.
+//! The records are in `../shared/golden` beside the repository. Discovery decides by the recorded resources, and
+//! its decisions stand here as static routes, for a record has no pods. `golden/own` is a small record of the
+//! same shape that is part of the project, so that these tests never run on nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use kagent_proxy::config::{Config, RouteConfig, RouteTarget, Scheme, Sources, Target};
+use kagent_proxy::config::{
+    Config, DiscoveryConfig, RouteConfig, RouteTarget, Scheme, Sources, Target,
+};
+use kagent_proxy::discovery::decide::{PlanState, decide};
+use kagent_proxy::discovery::index::Index;
+use kagent_proxy::discovery::object::{Kind, Object};
 use kagent_proxy::explain::{Question, explain_config};
+use kagent_proxy::route::ObjectId;
 use saphyr::{LoadableYamlNode, Yaml};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Backend, TestProxy, config, route};
+use crate::support::{Backend, OK, TestProxy, config, route};
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+/// Where each recorded host leads, as whoever reads the records would say.
+const LEADS: &[(&str, &str)] = &[
+    ("scout.field", "http://scout.field:8080"),
+    ("maps.field", "http://maps.field:9000"),
+    ("sonar.field", "http://sonar.field:3000"),
+    ("vault.field", "https://vault.field"),
+    ("tides.field", "http://tides.field:7000"),
+    ("helper.ml", "http://helper.ml:8080"),
+    ("byo.ml", "http://byo.ml:8080"),
+    ("plain-mcp.ml", "http://plain-mcp.ml:9090"),
+    ("kmcp-one.ml", "http://kmcp-one.ml:3001"),
+    ("kmcp-stdio.ml", "http://kmcp-stdio.ml:3002"),
+    ("short.tools", "http://short.tools:3000"),
+    ("fqdn.tools", "http://fqdn.tools:8080"),
+    ("tls.tools", "https://tls.tools:8443"),
+    ("noport.tools", "http://noport.tools"),
+];
 
 /// A place a controller told an agent to call.
 #[derive(Debug)]
@@ -49,25 +71,22 @@ fn sources() -> Vec<Golden> {
 }
 
 fn read(folder: &Path) -> Golden {
-    let mut golden = Golden { entries: Vec::new(), targets: BTreeMap::new(), unmarked: Vec::new() };
-    let mut named = 0;
+    let (mut objects, mut entries, mut named) = (Vec::new(), Vec::new(), 0);
     for record in std::fs::read_dir(folder).unwrap().map(|record| record.unwrap().path()) {
         let text = |name: &str| std::fs::read_to_string(record.join(name)).unwrap_or_default();
         for name in ["services.json", "created.json"] {
             let list = text(name);
-            for object in parse(&list).as_array().into_iter().flatten() {
-                add_service(&mut golden, object);
-            }
+            objects.extend(parse(&list).as_array().into_iter().flatten().cloned());
         }
-        for document in Yaml::load_from_str(&text("applied.yaml")).unwrap() {
-            add_remote_server(&mut golden.targets, &document);
-        }
+        objects.extend(Yaml::load_from_str(&text("applied.yaml")).unwrap().iter().map(as_json));
         let written = text("written.json");
         named += written.matches("\"x-kagent-host\"").count();
         for (agent, files) in parse(&written).as_object().into_iter().flatten() {
-            add_entries(&mut golden.entries, agent, &files["config.json"]);
+            add_entries(&mut entries, agent, &files["config.json"]);
         }
     }
+    let (targets, unmarked) = decided(&objects);
+    let golden = Golden { entries, targets, unmarked };
     let found = golden.entries.iter().filter(|entry| entry.header.is_some()).count();
     assert!(found > 0, "{} names no host", folder.display());
     assert_eq!(found, named, "an entry of {} was not understood", folder.display());
@@ -78,55 +97,82 @@ fn parse(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() }
 }
 
-/// D4 and D7: owned by an agent or a tool server, or marked; its annotated port, `http` port or only port.
-fn add_service(golden: &mut Golden, object: &Value) {
-    if object["kind"].as_str().is_some_and(|kind| kind != "Service") {
-        return;
+/// The kinds of a record that discovery reads; a list of Services does not say so of each.
+fn kind(object: &Value) -> Option<Kind> {
+    match object["kind"].as_str().unwrap_or("Service") {
+        "Service" => Some(Kind::Service),
+        "Agent" => Some(Kind::Agent),
+        "RemoteMCPServer" => Some(Kind::RemoteMcpServer),
+        "MCPServer" => Some(Kind::McpServer),
+        _ => None,
     }
-    let (metadata, spec) = (&object["metadata"], &object["spec"]);
-    let host = format!("{}.{}", text(&metadata["name"]), text(&metadata["namespace"]));
-    let owned = metadata["ownerReferences"].as_array().into_iter().flatten().any(|owner| {
-        ["Agent", "SandboxAgent", "MCPServer"].contains(&owner["kind"].as_str().unwrap_or_default())
-    });
-    let label = metadata["labels"]["kagent.dev/mcp-service"] == "true";
-    if !owned && !label {
-        golden.unmarked.push(host);
-        return;
-    }
-    let ports = spec["ports"].as_array().unwrap();
-    let annotated = metadata["annotations"]["kagent.dev/mcp-service-port"].as_str();
-    let http = ports.iter().find(|port| port["name"] == "http");
-    let only = ports.first().filter(|_| ports.len() == 1);
-    let port = annotated
-        .map(|port| port.parse().unwrap())
-        .or_else(|| http.or(only)?["port"].as_u64())
-        .unwrap();
-    let port = u16::try_from(port).unwrap();
-    golden.targets.insert(host.clone(), Target { scheme: Scheme::Http, host, port });
 }
 
-/// The URL of a `RemoteMCPServer` inside the cluster; not of one that names us, not external (D8).
-fn add_remote_server(targets: &mut BTreeMap<String, Target>, document: &Yaml<'_>) {
-    let kind = document.as_mapping_get("kind").and_then(Yaml::as_str);
-    let Some(spec) = document.as_mapping_get("spec").filter(|_| kind == Some("RemoteMCPServer"))
-    else {
-        return;
-    };
-    if spec.as_mapping_get("headersFrom").is_some() {
-        return;
+fn id(object: &Value) -> ObjectId {
+    ObjectId::new(&text(&object["metadata"]["namespace"]), &text(&object["metadata"]["name"]))
+}
+
+/// What discovery makes of these objects: the target of each host, and the Services that are not routable.
+fn decided(objects: &[Value]) -> (BTreeMap<String, Target>, Vec<String>) {
+    let mut index = Index::new("cluster.local", &[]);
+    let mut services = BTreeSet::new();
+    for object in objects {
+        let Some(kind) = kind(object) else { continue };
+        let id = id(object);
+        index.apply(kind, id.clone(), Some(Object::read(kind, &id.namespace, object)));
+        if kind == Kind::Service {
+            services.insert(id);
+        }
     }
-    let url = spec.as_mapping_get("url").and_then(Yaml::as_str).unwrap();
-    let (scheme, rest) = url.split_once("://").unwrap();
-    let authority = rest.split('/').next().unwrap();
-    let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, port.parse().unwrap()),
-        None => (authority, if scheme == Scheme::Https { 443 } else { 80 }),
-    };
-    let host = host.trim_end_matches(".cluster.local").trim_end_matches(".svc");
-    if host.split('.').count() == 2 {
-        targets.insert(host.to_owned(), Target { scheme, host: host.to_owned(), port });
+    // A record has no Services of tool servers that were only named by a URL: each is supposed to have its port.
+    for url in objects.iter().filter_map(|object| object["spec"]["url"].as_str()) {
+        let url = http::Uri::try_from(url).unwrap();
+        let https = url.scheme_str() == Some("https");
+        let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let Some(host) = index.host(url.host().unwrap()) else { continue };
+        if services.insert(host.service.clone()) {
+            let ports = json!({ "spec": { "clusterIP": "10.96.0.7", "ports": [{ "name": "p", "port": port }] } });
+            let object = Object::read(Kind::Service, &host.service.namespace, &ports);
+            index.apply(Kind::Service, host.service, Some(object));
+        }
     }
+    let (mut targets, mut unmarked) = (BTreeMap::new(), Vec::new());
+    // Every namespace counts here: who may call whom is not recorded.
+    let config = DiscoveryConfig {
+        trusted_namespaces: Some(vec!["*".to_owned()]),
+        ..DiscoveryConfig::default()
+    };
+    for id in services {
+        let host = format!("{}.{}", id.name, id.namespace);
+        match decide(&index, &config, &id).unwrap().state {
+            PlanState::Open(plan) => {
+                let lead = match plan.rules.first() {
+                    Some(rule) => rule.lead.clone(),
+                    None => plan.fallback.unwrap().0,
+                };
+                let target = Target { scheme: lead.scheme, host: host.clone(), port: lead.port };
+                targets.insert(host, target);
+            }
+            _ => unmarked.push(host),
+        }
+    }
+    (targets, unmarked)
+}
+
+/// As JSON, which is what discovery reads.
+fn as_json(yaml: &Yaml<'_>) -> Value {
+    if let Some(map) = yaml.as_mapping() {
+        let field = |(name, value): (&Yaml<'_>, &Yaml<'_>)| {
+            (name.as_str().unwrap().to_owned(), as_json(value))
+        };
+        return Value::Object(map.iter().map(field).collect());
+    }
+    if let Some(items) = yaml.as_sequence() {
+        return items.iter().map(as_json).collect();
+    }
+    let number = || yaml.as_integer().map(Value::from);
+    let text = || yaml.as_str().map(Value::from);
+    yaml.as_bool().map(Value::from).or_else(number).or_else(text).unwrap_or_default()
 }
 
 fn add_entries(entries: &mut Vec<Entry>, agent: &str, config: &Value) {
@@ -223,6 +269,8 @@ fn every_recorded_entry_resolves_to_the_target_of_its_resource() {
             let answer = explain(header.clone());
             let target = golden.targets.get(bare(header)).unwrap();
             assert_eq!(answer["targets"][0], target.to_string(), "{}: {answer}", entry.agent);
+            let lead = LEADS.iter().find(|(host, _)| *host == bare(header));
+            assert_eq!(lead.map(|(_, lead)| *lead), Some(&*target.to_string()), "{entry:?}");
             let wrong = explain(format!("{header}:22"));
             assert_eq!(wrong["reason"], "bad_target", "22 is no port of {header}: {wrong}");
         }

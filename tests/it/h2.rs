@@ -2,122 +2,26 @@
 
 use std::time::Duration;
 
-use kagent_proxy::config::Scheme;
+use crate::support::frames::{
+    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, Frames, GOAWAY,
+    HEADERS, NO_ERROR, PING, RST_STREAM, SETTINGS, frame, get, request,
+};
+use crate::support::{Backend, TestProxy, before, start};
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
-/// Error codes of RFC 9113 section 7.
-const CANCEL: [u8; 4] = [0, 0, 0, 8];
-const NO_ERROR: u8 = 0;
-const ENHANCE_YOUR_CALM: u8 = 11;
-
-struct Frame {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: Vec<u8>,
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
-/// GET / to `s.ns`, in HPACK without tables.
-fn get() -> Vec<u8> {
-    // :method GET, :scheme http, :path /.
-    request(&[0x82, 0x86, 0x84])
-}
-
-/// A request to `s.ns` that begins so.
-fn request(start: &[u8]) -> Vec<u8> {
-    // :authority.
-    let mut block = [start, &[0x01, 1, b'p']].concat();
-    for text in ["x-kagent-host", "s.ns"] {
-        if text.starts_with('x') {
-            block.push(0);
-        }
-        block.push(u8::try_from(text.len()).unwrap());
-        block.extend(text.as_bytes());
-    }
-    block
-}
-
-/// A client that has shaken hands.
-async fn connect(proxy: &TestProxy) -> Client {
-    let mut client = proxy.connect().await;
-    client.send_bytes(PREFACE).await;
-    client.send_bytes(&frame(SETTINGS, 0, 0, &[])).await;
-    client
-}
-
-async fn next(client: &mut Client) -> std::io::Result<Frame> {
-    use tokio::io::AsyncReadExt;
-    let read = async {
-        let mut head = [0; 9];
-        client.0.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        client.0.read_exact(&mut payload).await?;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
-    };
-    tokio::time::timeout(BOUND, read).await.expect("no frame")
-}
-
-/// The next frame of this kind; pings and settings are answered on the way.
-async fn until(client: &mut Client, kind: u8) -> Frame {
-    loop {
-        let frame = next(client).await.unwrap_or_else(|error| panic!("no frame {kind}: {error}"));
-        if frame.kind == kind {
-            return frame;
-        }
-        assert_ne!(frame.kind, GOAWAY, "closed with {:?} before a frame {kind}", frame.payload);
-        answer(client, &frame).await;
-    }
-}
-
-async fn answer(client: &mut Client, frame: &Frame) {
-    if [PING, SETTINGS].contains(&frame.kind) && frame.flags & ACK == 0 {
-        let echo = if frame.kind == PING { &frame.payload[..] } else { &[] };
-        client.send_bytes(&self::frame(frame.kind, ACK, 0, echo)).await;
-    }
+fn code(goaway: &Frame) -> u32 {
+    u32::from_be_bytes(goaway.payload[4..8].try_into().unwrap())
 }
 
 /// The error code of the GOAWAY that answers these bytes.
-async fn refusal(proxy: &TestProxy, flood: &[u8]) -> u8 {
-    use tokio::io::AsyncWriteExt;
-    let mut client = connect(proxy).await;
-    // The proxy may close before it has read everything.
-    let _cut_off = client.0.write_all(flood).await;
+async fn refusal(proxy: &TestProxy, flood: &[u8]) -> u32 {
+    let mut client = Frames::connect(proxy).await;
+    let _cut_off = client.try_send(flood).await;
     loop {
-        let frame = next(&mut client).await.expect("a GOAWAY before the end");
+        let frame = client.next().await.expect("a GOAWAY before the end");
         if frame.kind == GOAWAY {
-            return frame.payload[7];
+            return code(&frame);
         }
     }
-}
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
 }
 
 /// Another client of the same proxy is served.
@@ -130,26 +34,26 @@ async fn still_serves(proxy: &TestProxy) {
 #[tokio::test]
 async fn a_stream_is_carried_and_its_reset_closes_the_backend_s_connection() {
     let (proxy, backend) = start().await;
-    let mut client = connect(&proxy).await;
-    let settings = until(&mut client, SETTINGS).await;
+    let mut client = Frames::connect(&proxy).await;
+    let settings = client.until(SETTINGS).await;
     let limit = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).unwrap();
     assert_eq!(limit[2..], 1_000_u32.to_be_bytes(), "streams at once");
-    answer(&mut client, &settings).await;
-    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &get())).await;
+    client.answer(&settings).await;
+    client.ask(1, &get()).await;
     let mut call = backend.accept().await;
     assert!(call.until("\r\n\r\n").await.starts_with("GET / HTTP/1.1\r\n"));
     call.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: x\n\n").await;
-    let head = until(&mut client, HEADERS).await;
+    let head = client.until(HEADERS).await;
     assert_eq!((head.stream, head.payload[0]), (1, 0x88), ":status 200");
-    assert_eq!(until(&mut client, DATA).await.payload, b"data: x\n\n");
-    client.send_bytes(&frame(RST_STREAM, 0, 1, &CANCEL)).await;
+    assert_eq!(client.until(DATA).await.payload, b"data: x\n\n");
+    client.reset(1, CANCEL).await;
     let end = tokio::time::timeout(Duration::from_secs(1), call.rest()).await;
     assert_eq!(end.expect("not within a second (D13)"), "");
     // Only the stream is gone.
-    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &get())).await;
+    client.ask(3, &get()).await;
     let ((), head) = tokio::join!(
         async { drop(backend.answer("HTTP/1.1 204 No Content\r\n\r\n").await) },
-        until(&mut client, HEADERS)
+        client.until(HEADERS)
     );
     assert_eq!((head.stream, head.payload[0]), (3, 0x89), ":status 204");
     drop(client);
@@ -163,7 +67,7 @@ async fn a_rapid_reset_is_refused() {
     let mut flood = Vec::new();
     for stream in (1..401).step_by(2) {
         flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &get()));
-        flood.extend(frame(RST_STREAM, 0, stream, &CANCEL));
+        flood.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
     }
     assert_eq!(refusal(&proxy, &flood).await, ENHANCE_YOUR_CALM);
     still_serves(&proxy).await;
@@ -192,23 +96,23 @@ async fn a_flood_of_continuations_is_refused() {
 #[tokio::test]
 async fn a_connection_without_a_request_ends_with_goaway_although_pings_are_answered() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listener.idle = Duration::from_millis(200);
     let proxy = TestProxy::start(config).await;
-    let mut client = connect(&proxy).await;
-    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &get())).await;
+    let mut client = Frames::connect(&proxy).await;
+    client.ask(1, &get()).await;
     let mut call = backend.accept().await;
     call.until("\r\n\r\n").await;
     // An open request is not idle, however silent: the pause is what is tested.
     tokio::time::sleep(Duration::from_millis(600)).await;
     call.send("HTTP/1.1 204 No Content\r\n\r\n").await;
-    until(&mut client, HEADERS).await;
-    client.send_bytes(&frame(PING, 0, 0, &[7; 8])).await;
-    let goaway = until(&mut client, GOAWAY).await;
-    assert_eq!(goaway.payload[7], NO_ERROR);
+    client.until(HEADERS).await;
+    client.write(PING, 0, 0, &[7; 8]).await;
+    let goaway = client.until(GOAWAY).await;
+    assert_eq!(code(&goaway), NO_ERROR);
     // hyper announces the end, asks with a ping, and then closes.
-    while let Ok(frame) = next(&mut client).await {
-        answer(&mut client, &frame).await;
+    while let Ok(frame) = client.next().await {
+        client.answer(&frame).await;
     }
     proxy.stop().await;
 }
@@ -216,20 +120,18 @@ async fn a_connection_without_a_request_ends_with_goaway_although_pings_are_answ
 #[tokio::test]
 async fn an_asterisk_reaches_an_http_1_backend_with_options_only() {
     let (proxy, backend) = start().await;
-    let mut client = connect(&proxy).await;
+    let mut client = Frames::connect(&proxy).await;
     // :method GET, then :path as text.
     let asterisk = request(&[0x82, 0x86, 0x04, 1, b'*']);
-    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &asterisk)).await;
-    let head = until(&mut client, HEADERS).await;
+    client.ask(1, &asterisk).await;
+    let head = client.until(HEADERS).await;
     assert_eq!(head.payload[0], 0x8c, ":status 400");
     // :method OPTIONS as text.
     let method = [&[0x02, 7][..], b"OPTIONS"].concat();
     let options = request(&[&method[..], &[0x86, 0x04, 1, b'*']].concat());
-    client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, 3, &options)).await;
-    let (seen, head) = tokio::join!(
-        backend.answer("HTTP/1.1 204 No Content\r\n\r\n"),
-        until(&mut client, HEADERS)
-    );
+    client.ask(3, &options).await;
+    let (seen, head) =
+        tokio::join!(backend.answer("HTTP/1.1 204 No Content\r\n\r\n"), client.until(HEADERS));
     assert!(seen.starts_with("OPTIONS * HTTP/1.1\r\n"), "{seen}");
     assert_eq!((head.stream, head.payload[0]), (3, 0x89), ":status 204");
     drop(client);
@@ -239,7 +141,7 @@ async fn an_asterisk_reaches_an_http_1_backend_with_options_only() {
 #[tokio::test]
 async fn every_head_must_come_whole_in_time() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listener.head_read = Duration::from_millis(200);
     let proxy = TestProxy::start(config).await;
     let block = get();
@@ -250,16 +152,16 @@ async fn every_head_must_come_whole_in_time() {
     let whole = frame(HEADERS, END_STREAM | END_HEADERS, 3, &block);
     for half in [&unfinished[..], &whole[..whole.len() / 2]] {
         for at_once in [false, true] {
-            let mut client = connect(&proxy).await;
+            let mut client = Frames::connect(&proxy).await;
             let mut first = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
             if at_once {
                 first.extend(half);
             }
-            client.send_bytes(&first).await;
+            client.send(&first).await;
             let mut call = backend.accept().await;
             call.until("\r\n\r\n").await;
             if !at_once {
-                client.send_bytes(half).await;
+                client.send(half).await;
             }
             // Nothing of the connection can go on behind such a head, so all of it ends.
             assert_eq!(call.rest().await, "");
@@ -267,13 +169,13 @@ async fn every_head_must_come_whole_in_time() {
         }
     }
     // Slow, and in time.
-    let mut client = connect(&proxy).await;
+    let mut client = Frames::connect(&proxy).await;
     for piece in frame(HEADERS, END_STREAM | END_HEADERS, 1, &block).chunks(4) {
-        client.send_bytes(piece).await;
+        client.send(piece).await;
     }
     let ((), head) = tokio::join!(
         async { drop(backend.answer("HTTP/1.1 204 No Content\r\n\r\n").await) },
-        until(&mut client, HEADERS)
+        client.until(HEADERS)
     );
     assert_eq!(head.payload[0], 0x89, ":status 204");
     drop(client);
@@ -284,7 +186,7 @@ async fn every_head_must_come_whole_in_time() {
 #[tokio::test]
 async fn a_host_that_differs_from_the_authority_is_refused() {
     let (proxy, backend) = start().await;
-    let mut client = connect(&proxy).await;
+    let mut client = Frames::connect(&proxy).await;
     // :method GET, :scheme http, :path /; the field's name is the 38th of the static table.
     let with_host = |host: &str| {
         let field = [&[0x0f, 23, u8::try_from(host.len()).unwrap()], host.as_bytes()].concat();
@@ -293,17 +195,17 @@ async fn a_host_that_differs_from_the_authority_is_refused() {
     let mut stream = 1;
     for host in ["other", "p:81", "p.x", "[::1]"] {
         let block = with_host(host);
-        client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).await;
-        let head = until(&mut client, HEADERS).await;
+        client.ask(stream, &block).await;
+        let head = client.until(HEADERS).await;
         assert_eq!((head.stream, head.payload[0]), (stream, 0x8c), "{host}: :status 400");
         stream += 2;
     }
     for host in ["p", "P", "p:80"] {
         let block = with_host(host);
-        client.send_bytes(&frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)).await;
+        client.ask(stream, &block).await;
         let (_, head) = tokio::join!(
             backend.answer("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"),
-            until(&mut client, HEADERS)
+            client.until(HEADERS)
         );
         assert_eq!((head.stream, head.payload[0]), (stream, 0x89), "{host}: :status 204");
         stream += 2;

@@ -16,7 +16,7 @@ use kagent_proxy::config::Scheme;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route, start};
 
 /// What D13 allows between one side's end and the other's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -111,9 +111,7 @@ async fn before_h2c() -> (TestProxy, H2cBackend) {
 }
 
 async fn before_h1() -> (TestProxy, Backend, SendRequest<Script>) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -482,9 +480,15 @@ async fn trailers_carry_no_framing_and_no_origin_either_way() {
     let body = whole(request.into_body()).await;
     assert_eq!(body.trailers().unwrap(), &left);
     let (feed, body) = script();
+    // h2 itself takes no Transfer-Encoding.
+    let fields: Vec<_> =
+        fields.into_iter().filter(|(name, _)| *name != "transfer-encoding").collect();
+    feed.send(Ok(Frame::trailers(map(&fields)))).unwrap();
     drop(feed);
-    answer.send(Response::new(body)).ok().unwrap();
-    client.until("0\r\n\r\n").await;
+    let announced = Response::builder().header("trailer", "content-length, x-kagent-host, x-sum");
+    answer.send(announced.body(body).unwrap()).ok().unwrap();
+    let seen = client.until("x-sum: 7\r\n\r\n").await;
+    assert!(seen.ends_with("\r\n\r\n0\r\nx-sum: 7\r\n\r\n"), "{seen:?}");
     drop(client);
     proxy.stop().await;
 

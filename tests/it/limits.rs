@@ -9,9 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use kagent_proxy::config::{Config, Scheme};
 use tokio::net::TcpListener;
 
-use crate::support::{Backend, TestProxy, config, route};
-
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
+use crate::support::{Backend, LAST_GET, TestProxy, config, route};
 
 /// So many fields, and so many bytes in the last one.
 type Fields = (usize, usize);
@@ -25,12 +23,10 @@ fn fields((count, bytes): Fields) -> Vec<(String, String)> {
 /// What a client reads of an HTTP/1.1 backend's response with these fields.
 async fn over_http1(sent: Fields, change: impl FnOnce(&mut Config)) -> String {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
-    change(&mut config);
-    let proxy = TestProxy::start(config).await;
+    let proxy = TestProxy::to_with(&backend, change).await;
     let head: String = fields(sent).iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
     let response = format!("HTTP/1.1 204 No Content\r\n{head}\r\n");
-    let (answer, _) = tokio::join!(proxy.ask(GET), backend.answer(&response));
+    let (answer, _) = tokio::join!(proxy.ask(LAST_GET), backend.answer(&response));
     proxy.stop().await;
     answer
 }
@@ -55,7 +51,7 @@ async fn over_http2(sent: Fields, change: impl FnOnce(&mut Config)) -> String {
     let mut config = config(vec![route("s.ns", "/", Scheme::H2c, &[port])]);
     change(&mut config);
     let proxy = TestProxy::start(config).await;
-    let answer = proxy.ask(GET).await;
+    let answer = proxy.ask(LAST_GET).await;
     proxy.stop().await;
     serving.abort();
     answer

@@ -17,10 +17,9 @@ use tokio::net::unix::pipe;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 
-use crate::support::{BOUND, Backend, Client};
+use crate::support::{BOUND, Backend, Client, LAST_OK};
 
 const LOST: &str = "kagent_proxy_log_lines_dropped_total";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
 /// A port for a program that cannot say which one it took: nobody else gets it while this is kept.
 struct Reserved(TcpSocket);
@@ -116,7 +115,7 @@ impl Program {
     /// Both kinds of call are answered, and the configuration is followed more than once.
     async fn works(&self) {
         let ok = async {
-            self.backend.answer(OK).await;
+            self.backend.answer(LAST_OK).await;
         };
         let (answer, ()) = tokio::join!(self.get("s.ns", "/"), ok);
         assert!(answer.ends_with("\r\n\r\nok"), "{answer}");

@@ -7,8 +7,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::support::{BOUND, Client};
-use crate::tls::{Authority, GET, tls_backend};
+use crate::support::{BOUND, Client, LAST_GET};
+use crate::tls::{Authority, tls_backend};
 
 /// A running program; ended with the value.
 pub(crate) struct Program {
@@ -114,7 +114,7 @@ async fn an_https_target_without_an_authority_is_trusted_by_the_system_s_store()
         let env = [("SSL_CERT_FILE", store.to_str().unwrap())];
         let program = Program::start(&["--route", &route], &env).await;
         let mut client = program.connect().await;
-        client.send(GET).await;
+        client.send(LAST_GET).await;
         let answer = client.rest().await;
         assert!(answer.starts_with(start), "{answer}");
     }

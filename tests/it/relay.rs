@@ -2,7 +2,7 @@
 
 use kagent_proxy::config::{DefaultRouteConfig, Scheme};
 
-use crate::support::{Backend, TestProxy, config, route};
+use crate::support::{Backend, TestProxy, config, route, start};
 
 const OK: &str =
     "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n\r\nok";
@@ -66,9 +66,7 @@ async fn the_longest_prefix_of_whole_segments_wins() {
 
 #[tokio::test]
 async fn each_event_arrives_before_the_next_is_sent() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client.send("GET /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
     let mut call = backend.accept().await;
@@ -92,9 +90,7 @@ async fn each_event_arrives_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn a_request_is_accepted_chunked_and_with_a_trailer() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client
         .send(
@@ -113,9 +109,7 @@ async fn a_request_is_accepted_chunked_and_with_a_trailer() {
 
 #[tokio::test]
 async fn expect_is_answered_here_and_not_sent_on() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client
         .send(
@@ -136,9 +130,7 @@ async fn expect_is_answered_here_and_not_sent_on() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_and_counted() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     let request = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
     client.send(request).await;
@@ -201,9 +193,7 @@ async fn a_request_without_the_header_takes_the_first_default_route_that_fits() 
 
 #[tokio::test]
 async fn informational_answers_are_dropped_and_counted() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let request = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
     let early = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
     let bytes = format!("{early}{OK}");

@@ -9,20 +9,17 @@ use kagent_proxy::cli::ConfigArgs;
 use kagent_proxy::config;
 use tokio::net::TcpStream;
 
-use crate::support::{Backend, TestProxy};
+use crate::support::{Backend, GET, OK, TestProxy};
 use crate::tls::{Authority, chain, connector, tls_backend};
 
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
 /// A new content in one step, as Kubernetes does it.
-fn replace(path: &Path, content: &str) {
+pub(crate) fn replace(path: &Path, content: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, content).unwrap();
     std::fs::rename(&new, path).unwrap();
 }
 
-fn yaml(folder: &Path, routes: &str) -> String {
+pub(crate) fn yaml(folder: &Path, routes: &str) -> String {
     let folder = folder.display();
     format!(
         "listeners:\n\
@@ -39,7 +36,7 @@ fn to(host: &str, backend: &Backend) -> String {
     format!("- {{match: {host}, targets: [\"http://127.0.0.1:{}\"]}}\n", backend.port())
 }
 
-async fn start(file: &Path) -> TestProxy {
+pub(crate) async fn start(file: &Path) -> TestProxy {
     let args = ConfigArgs { config: Some(file.to_owned()), ..ConfigArgs::default() };
     let loaded = config::load(&args, &BTreeMap::new()).unwrap();
     let bound = Box::pin(App::build(loaded.config, &loaded.sources)).await.unwrap();
@@ -48,7 +45,7 @@ async fn start(file: &Path) -> TestProxy {
 }
 
 /// Until the admin listener shows it; bounded by the harness.
-async fn until(proxy: &TestProxy, path: &str, part: &str) {
+pub(crate) async fn until(proxy: &TestProxy, path: &str, part: &str) {
     comes(proxy, path, part, true).await;
 }
 
@@ -69,7 +66,7 @@ async fn comes(proxy: &TestProxy, path: &str, part: &str, wanted: bool) {
         .unwrap_or_else(|_| panic!("{part}: {wanted} never came"));
 }
 
-fn folder(name: &str) -> std::path::PathBuf {
+pub(crate) fn folder(name: &str) -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("kagent-proxy-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder
@@ -278,7 +275,7 @@ async fn a_withdrawn_authority_is_not_trusted_by_connections_of_before() {
 }
 
 /// How many changed configurations were refused.
-async fn refused(proxy: &TestProxy) -> u64 {
+pub(crate) async fn refused(proxy: &TestProxy) -> u64 {
     let metrics = proxy.admin("/metrics").await;
     let name = "kagent_proxy_config_reloads_total{result=\"refused\"} ";
     let value = metrics.lines().find_map(|line| line.strip_prefix(name));
@@ -286,7 +283,7 @@ async fn refused(proxy: &TestProxy) -> u64 {
 }
 
 /// Until the TLS listener shows this certificate.
-async fn shown(proxy: &TestProxy, trusted: &tokio_rustls::TlsConnector, cert: &str) {
+pub(crate) async fn shown(proxy: &TestProxy, trusted: &tokio_rustls::TlsConnector, cert: &str) {
     let shown = async {
         loop {
             let tcp = TcpStream::connect(proxy.addresses[1]).await.unwrap();

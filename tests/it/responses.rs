@@ -4,20 +4,12 @@
 //! Every backend writes raw bytes. A client asks twice on one connection, so that bytes of the first
 //! response that would be read as the second one are seen.
 
-use kagent_proxy::config::Scheme;
-
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Client, start};
 
 const SECOND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond";
 
 fn get(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n")
-}
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
 }
 
 /// What a client reads of this response, to the end of `end`; whether the backend's connection was
@@ -166,7 +158,16 @@ async fn responses_without_a_body_carry_no_framing_and_what_follows_is_not_read_
 #[tokio::test]
 async fn framing_in_an_interim_response_frames_nothing() {
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    for fields in ["content-length: 5\r\n", "transfer-encoding: chunked\r\n"] {
+    for fields in [
+        "content-length: 5\r\n",
+        "content-length: 5, 5\r\n",
+        "content-length: 5, 6\r\n",
+        "content-length: 5\r\ncontent-length: 6\r\n",
+        "content-length: +5\r\n",
+        "transfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+    ] {
         let response = format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n{ok}");
         let (first, reused, _) = twice("GET", &response, "ok").await;
         assert!(first.starts_with("HTTP/1.1 200 OK\r\n") && reused, "{fields:?}: {first}");

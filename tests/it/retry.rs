@@ -2,9 +2,7 @@
 
 use kagent_proxy::config::Scheme;
 
-use crate::support::{Backend, Client, TestProxy, Vacant, config, route};
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+use crate::support::{Backend, Client, OK, TestProxy, Vacant, before, config, route, start};
 
 fn get(method: &str) -> String {
     format!("{method} / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n")
@@ -26,9 +24,7 @@ async fn warm(proxy: &TestProxy, backend: &Backend) -> (Client, Client) {
 
 #[tokio::test]
 async fn idempotent_calls_without_a_body_are_repeated_once_when_a_used_connection_closes() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     for method in ["GET", "DELETE", "OPTIONS"] {
         let (mut client, mut call) = warm(&proxy, &backend).await;
         client.send(&get(method)).await;
@@ -47,9 +43,7 @@ async fn idempotent_calls_without_a_body_are_repeated_once_when_a_used_connectio
 
 #[tokio::test]
 async fn a_post_of_which_a_byte_was_written_is_never_repeated() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut client, mut call) = warm(&proxy, &backend).await;
     client.send(POST).await;
     call.until("{}").await;
@@ -64,9 +58,7 @@ async fn a_post_of_which_a_byte_was_written_is_never_repeated() {
 
 #[tokio::test]
 async fn a_call_is_not_repeated_once_a_byte_of_its_answer_has_come() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     for start in ["HTTP/1.1 200 O", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         let (mut client, mut call) = warm(&proxy, &backend).await;
         client.send(&get("DELETE")).await;
@@ -80,9 +72,7 @@ async fn a_call_is_not_repeated_once_a_byte_of_its_answer_has_come() {
 
 #[tokio::test]
 async fn a_get_on_a_fresh_connection_that_breaks_is_not_repeated() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client.send(&get("GET")).await;
     let mut call = backend.accept().await;
@@ -95,9 +85,7 @@ async fn a_get_on_a_fresh_connection_that_breaks_is_not_repeated() {
 
 #[tokio::test]
 async fn an_idle_connection_that_the_backend_closed_costs_no_request() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut client, call) = warm(&proxy, &backend).await;
     drop(call);
     // A POST is not repeated, so it must not meet the closed connection: seen when it is taken, or
@@ -140,9 +128,7 @@ async fn a_dead_endpoint_costs_nobody_a_request_and_is_left_out() {
 
 #[tokio::test]
 async fn a_client_that_leaves_does_not_harm_the_endpoint_and_its_connection_is_not_used_again() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     for _ in 0..5 {
         let mut client = proxy.connect().await;
         client.send(&get("GET")).await;
@@ -159,9 +145,7 @@ async fn a_client_that_leaves_does_not_harm_the_endpoint_and_its_connection_is_n
 
 #[tokio::test]
 async fn a_repeat_takes_a_new_connection_since_the_other_idle_ones_may_be_as_stale() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
     one.send(&get("GET")).await;
     let mut first = backend.accept().await;
@@ -224,7 +208,7 @@ async fn a_stream_that_an_http2_backend_resets_is_not_repeated() {
 #[tokio::test]
 async fn beyond_the_budget_the_failure_is_answered_at_once() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     (config.upstream.retry_percent, config.upstream.retry_per_second) = (0, 0);
     let proxy = TestProxy::start(config).await;
     let (mut client, mut call) = warm(&proxy, &backend).await;
@@ -238,9 +222,7 @@ async fn beyond_the_budget_the_failure_is_answered_at_once() {
 
 #[tokio::test]
 async fn interim_responses_to_a_repeated_call_are_counted_too() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut client, mut call) = warm(&proxy, &backend).await;
     client.send(&get("GET")).await;
     call.until("\r\n\r\n").await;

@@ -10,10 +10,8 @@ use kagent_proxy::headers::onward::{Ask, Keep, Onward, Origin};
 use kagent_proxy::upstream::{Cluster, Want};
 use metrics::Counter;
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, LAST_GET, OK, TestProxy, before};
 
-const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const START: Duration = Duration::from_millis(200);
 
 /// A call that the proxy sends on this connection.
@@ -22,7 +20,7 @@ async fn on(proxy: &TestProxy, call: &mut Client) {
         call.until("\r\n\r\n").await;
         call.send(OK).await;
     };
-    let (answer, ()) = tokio::join!(proxy.ask(GET), backend);
+    let (answer, ()) = tokio::join!(proxy.ask(LAST_GET), backend);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
@@ -34,7 +32,7 @@ async fn anew(proxy: &TestProxy, backend: &Backend) -> Client {
         call.send(OK).await;
         call
     };
-    let (answer, call) = tokio::join!(proxy.ask(GET), call);
+    let (answer, call) = tokio::join!(proxy.ask(LAST_GET), call);
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     call
 }
@@ -49,7 +47,7 @@ async fn learned(proxy: &TestProxy) -> f64 {
 #[tokio::test]
 async fn connections_are_used_longer_where_the_endpoint_was_seen_to_keep_them() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.upstream.idle = START;
     let proxy = TestProxy::start(config).await;
     let mut first = anew(&proxy, &backend).await;

@@ -6,11 +6,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kagent_proxy::config::{Limits, RouteConfig, Scheme};
+use kagent_proxy::config::Limits;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, start, start_with};
 
 const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
 const GET: &str =
@@ -18,13 +18,6 @@ const GET: &str =
 const ENDLESS: &str = "HTTP/1.1 200 OK\r\n\r\n";
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-
-async fn start(change: impl FnOnce(&mut RouteConfig)) -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let mut route = route("s.ns", "/", Scheme::Http, &[backend.port()]);
-    change(&mut route);
-    (TestProxy::start(config(vec![route])).await, backend)
-}
 
 /// Takes a call and answers without end, until its connection is closed.
 async fn flood(backend: &Backend) {
@@ -48,7 +41,8 @@ async fn limits_end_an_answer_that_nobody_reads() {
     for (limits, outcome) in
         [(limits(None, LIMIT), "total_timeout"), (limits(LIMIT, None), "idle_timeout")]
     {
-        let (proxy, backend) = start(|route| route.to.timeouts.unary = limits).await;
+        let (proxy, backend) =
+            start_with(|config| config.routes[0].to.timeouts.unary = limits).await;
         let mut client = proxy.connect().await;
         client.send(GET).await;
         flood(&backend).await;
@@ -61,7 +55,8 @@ async fn limits_end_an_answer_that_nobody_reads() {
 
 #[tokio::test]
 async fn limits_end_a_stream_that_nobody_reads_and_leave_its_connection_alone() {
-    let (proxy, backend) = start(|route| route.to.timeouts.unary.total = LIMIT).await;
+    let (proxy, backend) =
+        start_with(|config| config.routes[0].to.timeouts.unary.total = LIMIT).await;
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let (mut sender, connection) =
         http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
@@ -85,7 +80,7 @@ async fn limits_end_a_stream_that_nobody_reads_and_leave_its_connection_alone() 
 async fn a_drain_leaves_a_session_s_stream_to_a_client_that_reads_on() {
     // More than all buffers between the two ends hold.
     const MANY: usize = 64 << 20;
-    let (proxy, backend) = start(|_| {}).await;
+    let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;
     client.send(GET).await;
     let mut call: Client = backend.accept().await;

@@ -12,6 +12,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
+pub(crate) mod frames;
+
+/// A request of the route of [`start`], and a response; those of a connection that ends with them.
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
+pub(crate) const LAST_GET: &str =
+    "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+pub(crate) const LAST_OK: &str =
+    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
 /// Nothing in these tests takes longer; a scenario that does has failed.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
@@ -45,7 +55,30 @@ pub(crate) fn config(routes: Vec<RouteConfig>) -> Config {
     config
 }
 
+/// A configuration in which `s.ns` is this backend.
+pub(crate) fn before(backend: &Backend) -> Config {
+    config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])])
+}
+
+/// A proxy, and the backend that is `s.ns` there.
+pub(crate) async fn start() -> (TestProxy, Backend) {
+    start_with(|_| {}).await
+}
+
+/// The same, configured otherwise.
+pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> (TestProxy, Backend) {
+    let backend = Backend::start().await;
+    (TestProxy::to_with(&backend, change).await, backend)
+}
+
 impl TestProxy {
+    /// One where `s.ns` is this backend, configured otherwise.
+    pub(crate) async fn to_with(backend: &Backend, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = before(backend);
+        change(&mut config);
+        Self::start(config).await
+    }
+
     pub(crate) async fn start(config: Config) -> Self {
         // Boxed: a configuration is large, and every scenario would carry it.
         Self::run(Box::pin(App::build(config, &Sources::default())).await.unwrap())
@@ -152,7 +185,11 @@ impl Backend {
     }
 
     pub(crate) async fn accept(&self) -> Client {
-        Client(tokio::time::timeout(BOUND, self.0.accept()).await.expect("no call").unwrap().0)
+        let accepted = tokio::time::timeout(BOUND, self.0.accept()).await.expect("no call");
+        let stream = accepted.unwrap().0;
+        // What is written last must not be waiting in the kernel when the connection is closed.
+        stream.set_nodelay(true).unwrap();
+        Client(stream)
     }
 
     /// Takes one call whose head ends the message, answers with these bytes, returns the head.

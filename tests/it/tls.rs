@@ -10,9 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::support::{BOUND, Backend, TestProxy, config, route};
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+use crate::support::{BOUND, Backend, LAST_GET, LAST_OK, TestProxy, before, config, route};
 
 /// An authority of the test's own.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -80,9 +78,6 @@ pub(crate) async fn ask(
     Ok(String::from_utf8(answer).unwrap())
 }
 
-pub(crate) const GET: &str =
-    "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
-
 pub(crate) fn listener(name: &str, tls: Option<ServerTls>) -> ListenerConfig {
     ListenerConfig { name: name.to_owned(), address: ([127, 0, 0, 1], 0).into(), tls }
 }
@@ -101,7 +96,7 @@ async fn a_tls_listener_stands_beside_a_plain_one_and_may_ask_for_certificates()
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.issue("proxy.kagent");
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     let tls = server_tls(&server, None, false);
     let asking = server_tls(&server, Some(&authority), true);
     config.listeners =
@@ -110,20 +105,20 @@ async fn a_tls_listener_stands_beside_a_plain_one_and_may_ask_for_certificates()
     let (plain, open, mutual) = (proxy.addresses[0], proxy.addresses[1], proxy.addresses[2]);
     assert_eq!(plain, proxy.address);
     let known = connector(&authority.pem(), None, b"http/1.1");
-    let (answer, head) = tokio::join!(ask(open, &known, GET), backend.answer(OK));
+    let (answer, head) = tokio::join!(ask(open, &known, LAST_GET), backend.answer(LAST_OK));
     assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
     assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
-    let (answer, head) = tokio::join!(proxy.ask(GET), backend.answer(OK));
+    let (answer, head) = tokio::join!(proxy.ask(LAST_GET), backend.answer(LAST_OK));
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(head.contains("x-forwarded-proto: http\r\n"), "{head}");
 
     let client = authority.issue("client");
     let shown = connector(&authority.pem(), Some(&client), b"http/1.1");
-    let (answer, _) = tokio::join!(ask(mutual, &shown, GET), backend.answer(OK));
+    let (answer, _) = tokio::join!(ask(mutual, &shown, LAST_GET), backend.answer(LAST_OK));
     assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
     let foreign = connector(&authority.pem(), Some(&stranger.issue("client")), b"http/1.1");
     for refused in [&known, &foreign] {
-        let answer = ask(mutual, refused, GET).await;
+        let answer = ask(mutual, refused, LAST_GET).await;
         assert!(!answer.as_ref().is_ok_and(|text| !text.is_empty()), "{answer:?}");
     }
     proxy.stop().await;
@@ -135,14 +130,23 @@ pub(crate) async fn tls_backend(identity: &Identity, alpn: &[u8]) -> u16 {
 }
 
 /// As [`tls_backend`], for clients with a certificate of this authority only.
-async fn tls_backend_for(identity: &Identity, alpn: &[u8], clients: Option<&Authority>) -> u16 {
+pub(crate) async fn tls_backend_for(
+    identity: &Identity,
+    alpn: &[u8],
+    clients: Option<&Authority>,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     serve(listener, identity, alpn, clients);
     port
 }
 
-fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Option<&Authority>) {
+/// The side of a backend that speaks this version of HTTP.
+pub(crate) fn acceptor(
+    identity: &Identity,
+    alpn: &[u8],
+    clients: Option<&Authority>,
+) -> TlsAcceptor {
     kagent_proxy::tls::install_provider();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let builder = rustls::ServerConfig::builder();
@@ -158,7 +162,11 @@ fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Optio
     };
     let mut config = builder.with_single_cert(chain(&identity.cert), key).unwrap();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Option<&Authority>) {
+    let acceptor = acceptor(identity, alpn, clients);
     let http2 = alpn == b"h2";
     tokio::spawn(async move {
         loop {
@@ -222,7 +230,7 @@ async fn an_https_target_is_trusted_by_its_authority_and_name_only() {
             ("name.ns", "HTTP/1.1 502 connect_failed", "not valid for name".to_owned()),
             ("stranger.ns", "HTTP/1.1 502 connect_failed", "invalid peer certificate".to_owned()),
         ] {
-            let answer = proxy.ask(&GET.replace("s.ns", host)).await;
+            let answer = proxy.ask(&LAST_GET.replace("s.ns", host)).await;
             assert!(answer.starts_with(start) && answer.contains(&part), "{host}: {answer}");
         }
         proxy.stop().await;
@@ -249,7 +257,7 @@ async fn an_https_target_that_asks_for_a_certificate_gets_the_route_s() {
         ]))
         .await;
         let ask = |host: &str| {
-            let request = GET.replace("s.ns", host);
+            let request = LAST_GET.replace("s.ns", host);
             let proxy = &proxy;
             async move { proxy.ask(&request).await }
         };
@@ -269,7 +277,7 @@ async fn a_tls_listener_speaks_http_2_to_who_negotiates_it() {
     let authority = Authority::new();
     let server = authority.issue("proxy.kagent");
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listeners = vec![listener("tls", Some(server_tls(&server, None, false)))];
     let proxy = TestProxy::start(config).await;
     let connector = connector(&authority.pem(), None, b"h2");
@@ -286,7 +294,7 @@ async fn a_tls_listener_speaks_http_2_to_who_negotiates_it() {
             .header("x-kagent-host", "s.ns")
             .body(String::new())
             .unwrap();
-        let (answer, head) = tokio::join!(sender.send_request(request), backend.answer(OK));
+        let (answer, head) = tokio::join!(sender.send_request(request), backend.answer(LAST_OK));
         let answer = answer.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
         assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{head}");
@@ -303,18 +311,19 @@ async fn a_listener_may_take_clients_with_and_without_a_certificate_but_no_forei
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.issue("proxy.kagent");
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     let tls = server_tls(&server, Some(&authority), false);
     config.listeners = vec![listener("tls", Some(tls))];
     let proxy = TestProxy::start(config).await;
     let known = authority.issue("client");
     for identity in [Some(&known), None] {
         let client = connector(&authority.pem(), identity, b"http/1.1");
-        let (answer, _) = tokio::join!(ask(proxy.address, &client, GET), backend.answer(OK));
+        let (answer, _) =
+            tokio::join!(ask(proxy.address, &client, LAST_GET), backend.answer(LAST_OK));
         assert!(answer.unwrap().starts_with("HTTP/1.1 200 OK"));
     }
     let foreign = connector(&authority.pem(), Some(&stranger.issue("client")), b"http/1.1");
-    let refused = ask(proxy.address, &foreign, GET).await;
+    let refused = ask(proxy.address, &foreign, LAST_GET).await;
     assert!(!refused.as_ref().is_ok_and(|text| !text.is_empty()), "{refused:?}");
     proxy.stop().await;
 }
@@ -329,7 +338,7 @@ async fn a_plain_port_behind_an_https_target_says_so() {
         call.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
         call.rest().await
     };
-    let (answer, _) = tokio::join!(proxy.ask(GET), plain);
+    let (answer, _) = tokio::join!(proxy.ask(LAST_GET), plain);
     assert!(answer.starts_with("HTTP/1.1 502 connect_failed"), "{answer}");
     assert!(answer.contains("TLS handshake with 127.0.0.1 "), "{answer}");
     proxy.stop().await;
@@ -383,7 +392,7 @@ async fn a_burst_to_a_cold_https_target_shares_a_dial_where_the_target_speaks_ht
         let mut clients = Vec::new();
         for _ in 0..10 {
             let mut client = proxy.connect().await;
-            client.send(GET).await;
+            client.send(LAST_GET).await;
             clients.push(client);
         }
         // No handshake is answered before all are there.

@@ -1,11 +1,14 @@
 //! Heads that the parser refuses before the proxy sees them: these responses are the proxy's too, with a
 //! reason, a body, a count and an access line.
 
-use kagent_proxy::config::Scheme;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::program::Program;
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Client, TestProxy, config, start};
 
 const HEAD: &str = "host: p\r\nx-kagent-host: s.ns\r\n";
 
@@ -13,7 +16,7 @@ const HEAD: &str = "host: p\r\nx-kagent-host: s.ns\r\n";
 fn unreadable() -> Vec<(&'static str, &'static str, String)> {
     let get = |fields: &str| format!("GET / HTTP/1.1\r\n{HEAD}{fields}\r\n");
     vec![
-        ("400", "bad_request", format!("GET /?q=\"x\" HTTP/1.1 x\r\n{HEAD}\r\n")),
+        ("400", "bad_request", format!("GET /?q=\"x\" HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("G(T / HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("GET /a b HTTP/1.1\r\n{HEAD}\r\n")),
         ("400", "bad_request", format!("GET / HTTP/3.7\r\n{HEAD}\r\n")),
@@ -65,9 +68,7 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_counted() {
 /// The response before it, whatever it looks like, passes byte for byte; also where both come at once.
 #[tokio::test]
 async fn a_response_of_the_backend_is_never_taken_for_a_refusal() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let good = format!("GET / HTTP/1.1\r\n{HEAD}\r\n");
     let bad = format!("GET /a b HTTP/1.1\r\n{HEAD}\r\n");
     let bare = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
@@ -94,6 +95,28 @@ async fn a_response_of_the_backend_is_never_taken_for_a_refusal() {
         metrics.contains("kagent_proxy_rejected_total{reason=\"bad_request\"} 2\n"),
         "{metrics}"
     );
+    proxy.stop().await;
+}
+
+/// One of the exceptions that `docs/errors.md` names: the library refuses by itself.
+#[tokio::test]
+async fn over_http_2_far_too_large_a_head_is_refused_bare_and_not_counted() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    let tcp = TcpStream::connect(proxy.address).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://p/").header("x-far", "y".repeat(200 * 1024));
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let seen = sender.send_request(request).await.unwrap();
+    assert_eq!(seen.status(), 431);
+    assert!(!seen.headers().contains_key("x-kagent-proxy-error"), "{seen:?}");
+    assert!(seen.into_body().collect().await.unwrap().to_bytes().is_empty());
+    let metrics = proxy.admin("/metrics").await;
+    let counted = "kagent_proxy_rejected_total{reason=\"header_too_large\"} ";
+    let counted = metrics.lines().find(|line| line.starts_with(counted));
+    assert!(counted.is_none_or(|line| line.ends_with(" 0")), "{counted:?}");
+    drop(sender);
     proxy.stop().await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kagent_proxy::config::Scheme;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Backend, Client, TestProxy, config, route};
+use crate::support::{Backend, Client, TestProxy, before, config, route, start};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: Upgrade\r\n\
     upgrade: WebSocket\r\nsec-websocket-key: x\r\n\r\n";
@@ -31,9 +31,7 @@ async fn open(proxy: &TestProxy, backend: &Backend) -> (Client, Client) {
 
 #[tokio::test]
 async fn a_websocket_passes_both_ways_with_half_close() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut client, mut call) = open(&proxy, &backend).await;
     client.send("up").await;
     call.until("up").await;
@@ -58,9 +56,7 @@ async fn a_websocket_passes_both_ways_with_half_close() {
 
 #[tokio::test]
 async fn a_drain_waits_for_a_tunnel() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     let (mut client, mut call) = open(&proxy, &backend).await;
     proxy.drain();
     call.send("still here").await;
@@ -114,7 +110,7 @@ async fn other_upgrades_and_refused_ones_are_plain_requests() {
 #[tokio::test]
 async fn a_tunnel_keeps_its_place_among_the_connections() {
     let backend = Backend::start().await;
-    let mut config = config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])]);
+    let mut config = before(&backend);
     config.listener.max_connections = 1;
     let proxy = TestProxy::start(config).await;
     let (client, call) = open(&proxy, &backend).await;

@@ -231,11 +231,10 @@ fn values_that_are_none_carry_line_and_proposal() {
     ]);
 }
 
-/// A value that nobody can mean is a fault; the least and the greatest that somebody can are none.
-#[test]
-fn numbers_sizes_and_durations_have_bounds() {
+/// The least and the greatest value of every number, size and duration.
+fn bounds() -> Vec<(String, &'static str, &'static str)> {
     let year = "8760h";
-    for (key, least, greatest) in [
+    let mut bounds: Vec<(String, _, _)> = [
         ("listener.detect", "100ms", "1h"),
         ("listener.handshake", "100ms", "1h"),
         ("listener.headRead", "100ms", "1h"),
@@ -246,24 +245,49 @@ fn numbers_sizes_and_durations_have_bounds() {
         ("listener.maxH2Streams", "1", "100000"),
         ("listener.maxH2Resets", "1", "100000"),
         ("routeDefaults.timeouts.connect", "10ms", "1h"),
-        ("routeDefaults.timeouts.unary.head", "100ms", year),
-        ("routeDefaults.timeouts.stream.idle", "100ms", year),
-        ("routeDefaults.timeouts.upgrade.total", "100ms", year),
         ("routeDefaults.keepAlive", "1s", year),
         ("routeDefaults.hold.card", "0", "1h"),
         ("routeDefaults.hold.request", "0", "1h"),
+        ("routeDefaults.hold.session", "0", "1h"),
         ("upstream.idle", "0", "24h"),
         ("upstream.idleMax", "0", "24h"),
         ("upstream.resolveEvery", "1s", "24h"),
         ("upstream.retryPercent", "0", "100"),
         ("upstream.retryPerSecond", "0", "100000"),
+        ("upstream.maxHeadBytes", "8KiB", "1MiB"),
+        ("upstream.maxHeadFields", "16", "1000"),
         ("hold.max", "0", "1000000"),
         ("hold.maxPerSource", "0", "1000000"),
+        ("sessions.maxAge", "1h", year),
         ("drain.lag", "0", "1h"),
         ("drain.deadline", "0", "24h"),
         ("workers", "1", "1024"),
         ("reloadEvery", "10ms", "24h"),
-    ] {
+    ]
+    .into_iter()
+    .map(|(key, least, greatest)| (key.to_owned(), least, greatest))
+    .collect();
+    for class in ["unary", "stream", "upgrade"] {
+        let limit = |limit| format!("routeDefaults.timeouts.{class}.{limit}");
+        bounds.extend(["head", "idle", "total"].map(|name| (limit(name), "100ms", year)));
+    }
+    bounds
+}
+
+/// A value that nobody can mean is a fault; the least and the greatest that somebody can are none.
+#[test]
+fn numbers_sizes_and_durations_have_bounds() {
+    let bounds = bounds();
+    let mut measured = Vec::new();
+    leaves(&crate::config::schema(), "", &mut measured, &|leaf| {
+        leaf["type"].as_array().is_some_and(|types| types.contains(&"integer".into()))
+            || leaf.get("anyOf").is_some()
+    });
+    for key in &measured {
+        assert!(bounds.iter().any(|(bound, ..)| bound == key), "{key} has no bounds here");
+    }
+    assert_eq!(measured.len(), bounds.len(), "each once");
+    for (key, least, greatest) in bounds {
         let written = |value: &str| {
             let depth = key.matches('.').count();
             let file =
@@ -280,14 +304,16 @@ fn numbers_sizes_and_durations_have_bounds() {
         let below = match least {
             "0" => "-1",
             "1s" => "999ms",
+            "1h" => "3599s",
             "4KiB" => "4095",
+            "8KiB" => "8191",
             "16" => "15",
             "1" => "0",
             "10ms" => "9ms",
             _ => "99ms",
         };
         for value in [below, &beyond] {
-            assert!(written(value).is_some_and(|said| said.contains(key)), "{key}: {value}");
+            assert!(written(value).is_some_and(|said| said.contains(&key)), "{key}: {value}");
         }
     }
 }
@@ -344,7 +370,7 @@ fn default_yaml_is_the_default() {
     assert_eq!(loaded.config, Config::default());
     // Each key that a file may have stands in this one, so that no default goes unexplained.
     let mut keys = Vec::new();
-    leaves(&crate::config::schema(), "", &mut keys);
+    leaves(&crate::config::schema(), "", &mut keys, &|_| true);
     assert!(keys.len() > 60, "only {keys:?}: the search is broken");
     // Without a default of their own, so they stand in a comment.
     let optional = [
@@ -370,13 +396,18 @@ fn default_yaml_is_the_default() {
 
 /// The paths of the keys under a schema, down to lists, whose items have no default. Secrets given in
 /// place are left to the schema: a file shows them only by the file they stand in.
-fn leaves(schema: &serde_json::Value, path: &str, into: &mut Vec<String>) {
+fn leaves(
+    schema: &serde_json::Value,
+    path: &str,
+    into: &mut Vec<String>,
+    wanted: &dyn Fn(&serde_json::Value) -> bool,
+) {
     let properties = schema.get("properties").and_then(serde_json::Value::as_object);
     for (name, below) in properties.into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         if below.get("properties").is_some() {
-            leaves(below, &path, into);
-        } else if !["ca", "cert", "key"].contains(&&**name) {
+            leaves(below, &path, into, wanted);
+        } else if !["ca", "cert", "key"].contains(&&**name) && wanted(below) {
             into.push(path);
         }
     }

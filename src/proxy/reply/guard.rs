@@ -97,6 +97,43 @@ mod tests {
         assert_eq!((&line["status"], &line["outcome"]), (&500.into(), &"internal".into()));
     }
 
+    #[tokio::test]
+    async fn a_panic_costs_one_of_two_streams_of_a_connection() {
+        use hyper_util::rt::{TokioExecutor, TokioIo};
+
+        let go_on = Arc::new(tokio::sync::Notify::new());
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let released = Arc::clone(&go_on);
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let (record, log, ..) = record();
+            let released = Arc::clone(&released);
+            let work = async move {
+                let _log = log;
+                assert_eq!(request.uri().path(), "/good", "a test's");
+                released.notified().await;
+                Ok(Response::new(ReplyBody::local(Bytes::from_static(b"whole"), record)))
+            };
+            guarded(work, || internal(&Upload::default()))
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        let client =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(ours));
+        let (mut sender, connection) = client.await.unwrap();
+        tokio::spawn(connection);
+        let mut ask = |path: &str| {
+            let request = Request::get(format!("http://p{path}"));
+            sender.send_request(request.body(String::new()).unwrap())
+        };
+        // Both are under way when one of them panics.
+        let (good, bad) = (tokio::spawn(ask("/good")), ask("/bad"));
+        assert_eq!(bad.await.unwrap().status(), 500);
+        assert!(!good.is_finished());
+        go_on.notify_one();
+        let good = good.await.unwrap().unwrap();
+        assert_eq!(good.into_body().collect().await.unwrap().to_bytes(), "whole");
+    }
+
     #[test]
     fn a_panic_in_a_body_breaks_it_off_and_is_recorded() {
         let (mut record, log, written, _all) = record();

@@ -241,6 +241,17 @@ async fn broken(
         Some(request) if written => Some(read_on(request).await),
         request => request,
     };
+    let rest = match lease.take_back() {
+        Some(back) if unprocessed => {
+            tokio::time::timeout(READ_ON, back.rest()).await.ok().flatten()
+        }
+        Some(back) => {
+            // As below.
+            back.discard();
+            None
+        }
+        None => None,
+    };
     let repeatable = repeatable && !answered && lease.closed_silently();
     let harmless = if written && !answered { harmless(upload) } else { None };
     let again = match (request, lease.take_head()) {
@@ -255,7 +266,7 @@ async fn broken(
             None
         }
         (None, Some(head)) if unprocessed => {
-            RequestBody::again(upload).map(|body| (with(*head, body), false))
+            once_more(rest, upload).map(|body| (with(*head, body), false))
         }
         (None, Some(head)) if repeatable => {
             Some((with(*head, RequestBody::empty(Arc::clone(upload))), true))
@@ -284,6 +295,18 @@ async fn read_on(request: Box<Request<RequestBody>>) -> Box<Request<RequestBody>
     let (head, body) = request.into_parts();
     let body = body.gather(READ_ON).await.unwrap_or_else(|rest| rest);
     Box::new(Request::from_parts(head, body))
+}
+
+/// The body once more of a request of which the backend surely did nothing, with the rest of it that was not sent.
+fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestBody> {
+    match rest.map(RequestBody::resumed) {
+        None => RequestBody::again(upload),
+        Some(Ok(body)) => Some(body),
+        Some(Err(rest)) => {
+            rest.discard();
+            None
+        }
+    }
 }
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole.

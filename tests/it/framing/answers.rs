@@ -1,15 +1,7 @@
-//! Messages whose end is not told by a body: each ends where it should, and the next one on the
-//! connection is seen as itself (D18).
+//! Messages whose end is not told by a body: each ends where it should, and the next one on the connection is seen as
+//! itself (D18).
 
-use kagent_proxy::config::Scheme;
-
-use crate::support::{Backend, TestProxy, config, route};
-
-async fn start() -> (TestProxy, Backend) {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    (TestProxy::start(config(routes)).await, backend)
-}
+use crate::support::{LAST_OK, start};
 
 #[tokio::test]
 async fn answers_without_a_body_end_with_their_head() {
@@ -79,15 +71,12 @@ async fn an_answer_passes_before_the_request_s_body_has_ended() {
 
 #[tokio::test]
 async fn a_wish_for_trailers_goes_on_and_no_other_coding_does() {
-    let backend = Backend::start().await;
-    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
-    let proxy = TestProxy::start(config(routes)).await;
+    let (proxy, backend) = start().await;
     for (te, goes_on) in [("te: gzip, Trailers\r\n", true), ("te: gzip\r\n", false), ("", false)] {
         let request = format!(
             "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{te}connection: close, te\r\n\r\n"
         );
-        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-        let (_, head) = tokio::join!(proxy.ask(&request), backend.answer(ok));
+        let (_, head) = tokio::join!(proxy.ask(&request), backend.answer(LAST_OK));
         let head = head.to_ascii_lowercase();
         assert_eq!(head.contains("te: trailers\r\n"), goes_on, "{head}");
         assert_eq!(head.contains("connection: te\r\n"), goes_on, "{head}");
