@@ -322,11 +322,10 @@ fn discover(
     });
     let proxy = Arc::clone(proxy);
     let (sessions, port) = (Arc::clone(sessions), config.admin.address.port());
-    let shares_key = !config.sessions.key_files.is_empty();
     let publish: Publish = Box::new(move |mut changes| {
         if let Some(replicas) = changes.replicas.take() {
             let admin = replicas.into_iter().map(|address| SocketAddr::new(address, port));
-            sessions.set_peers(admin.collect(), shares_key);
+            sessions.set_peers(admin.collect());
         }
         proxy.update(|table| changes.applied(table));
     });

@@ -46,6 +46,7 @@ mod retry;
 mod reuse;
 mod runtimes;
 mod sessions;
+mod sessions_core;
 mod stalled;
 mod tls;
 mod unread;

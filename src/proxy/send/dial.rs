@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::retry::Retry;
+use super::retry::{PAUSES, Retry};
 use super::trip::Cause;
 use crate::route::Route;
 use crate::session::Ticket;
@@ -50,7 +50,7 @@ pub async fn lease(
 
 /// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
 /// `fresh`, or one that is dialled; never HTTP/2 if `http1`. An endpoint that another replica has just learned of is
-/// waited for.
+/// waited for, and so is what we lack ourselves for a dial.
 ///
 /// # Errors
 /// Why the session has no home there.
@@ -69,7 +69,16 @@ pub async fn pinned(
             }
         }
     }
-    to(route, id, fresh, http1).await
+    let until = Instant::now() + route.config.to.hold.session;
+    let mut pauses = PAUSES;
+    loop {
+        let leased = to(route, id, fresh, http1).await;
+        let next = Instant::now() + pauses.take();
+        if !matches!(leased, Err(Cause::OurOwn)) || next >= until {
+            return leased;
+        }
+        tokio::time::sleep_until(next).await;
+    }
 }
 
 /// The same, without waiting.
@@ -94,6 +103,9 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
         }
         Err(error) => {
             tracing::debug!(%error, "dial failed");
+            if error.is_our_own() {
+                return Err(Cause::OurOwn);
+            }
             dial_failed(route, &endpoint);
             Err(Cause::Unreachable)
         }
