@@ -47,6 +47,8 @@ mod reuse;
 mod runtimes;
 mod sessions;
 mod sessions_core;
+mod sessions_legacy;
+mod sessions_replicas;
 mod stalled;
 mod tls;
 mod unread;
