@@ -350,11 +350,10 @@ fn discover(
 #[cfg(feature = "kube")]
 fn publish(config: &Config, proxy: Arc<Proxy>, sessions: Arc<Sessions>) -> Publish {
     let port = config.admin.address.port();
-    let shares_key = !config.sessions.key_files.is_empty();
     Box::new(move |mut changes| {
         if let Some(replicas) = changes.replicas.take() {
             let admin = replicas.into_iter().map(|address| SocketAddr::new(address, port));
-            sessions.set_peers(admin.collect(), shares_key);
+            sessions.set_peers(admin.collect());
         }
         let before = if changes.anew { proxy.routes().all_discovered() } else { Vec::new() };
         proxy.update(|table| changes.applied(table));

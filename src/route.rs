@@ -35,6 +35,9 @@ pub struct Route {
     pub metrics: Handles,
     /// Who made it.
     pub source: RouteSource,
+    /// What tells it from every other one: its host, a NUL, and its prefix or the Service's port. A session's token is
+    /// bound to that.
+    pub identity: Box<str>,
     /// Addresses that its Service claims and that are not dialled, each with the reason.
     pub left_out: ArcSwapOption<Vec<Considered>>,
 }
@@ -146,7 +149,12 @@ impl Route {
     ) -> Self {
         let (metrics, label) = (metrics.clone(), label.to_owned());
         let metrics = Handles::new(Box::new(move || metrics.route(&label)));
-        Self { config, cluster, metrics, source, left_out: ArcSwapOption::empty() }
+        let rest = match (source, config.to.targets.first()) {
+            (RouteSource::Cluster, Some(target)) => format!(":{}", target.port),
+            _ => config.prefix.clone(),
+        };
+        let identity = format!("{}\0{rest}", config.host).into();
+        Self { config, cluster, metrics, source, identity, left_out: ArcSwapOption::empty() }
     }
 
     /// Whether a port written behind the host is one of the targets'.

@@ -9,11 +9,13 @@ pub mod letter;
 mod opened;
 pub mod peers;
 pub mod replicas;
+mod slot;
 pub mod token;
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +26,7 @@ use tokio::sync::Notify;
 use crate::config::SessionsConfig;
 use crate::telemetry::peers::PeerMetrics;
 use crate::upstream::EndpointId;
-use homes::{Home, Homes};
+use homes::{Home, Homes, Known};
 use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
@@ -60,9 +62,15 @@ pub struct Sessions {
     named: Vec<String>,
     /// Others may have come.
     new_peers: Notify,
-    /// Those that have come and were told nothing yet.
-    untold: Mutex<Vec<SocketAddr>>,
+    /// Those that have come and were told nothing yet of what moved since then (milliseconds since 1970).
+    untold: Mutex<BTreeMap<SocketAddr, u64>>,
+    /// Sessions that begin anew here at this moment.
+    claims: Mutex<HashSet<TokenId>>,
     counts: PeerMetrics,
+    /// How many replicas there are, with ourselves, as far as discovery says.
+    replicas: AtomicUsize,
+    /// There is a key that all may have.
+    shares_key: AtomicBool,
     /// Every replica has a key of its own, so that a token would mean nothing to the others.
     split: AtomicBool,
 }
@@ -83,17 +91,30 @@ pub struct Ticket {
 pub enum Admission {
     /// A server's own id, which passes as it is.
     Foreign,
-    /// A token that does not count here, and why.
-    Refused(&'static str),
+    /// A token that does not count here.
+    Refused(Box<Refusal>),
     /// A token of this route.
     Admitted(Box<Ticket>),
+}
+
+/// Why a token does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub why: &'static str,
+    /// It was sealed by a key that this proxy does not have: another proxy may know it.
+    pub other_key: bool,
+    /// Its client has ended the session.
+    pub ended: bool,
+    /// What it holds, where it could be opened.
+    pub session: Option<Arc<Session>>,
 }
 
 /// A session that begins.
 #[derive(Debug)]
 pub struct Birth<'a> {
-    /// Host of its route.
-    pub host: &'a str,
+    /// What tells its route from all others: its host, a NUL, and the rest.
+    pub route: &'a str,
     /// Where it lives.
     pub endpoint: EndpointId,
     /// What the server calls it; empty for a legacy stream.
@@ -102,6 +123,8 @@ pub struct Birth<'a> {
     pub caller: Option<String>,
     /// `params` of its `initialize`.
     pub params: Option<String>,
+    /// The `protocolVersion` that its server has chosen.
+    pub version: Option<String>,
 }
 
 // === impl KeyFault ===
@@ -133,28 +156,36 @@ impl Sessions {
             named: config.peers.clone(),
             new_peers: Notify::new(),
             untold: Mutex::default(),
+            claims: Mutex::default(),
             counts,
+            replicas: AtomicUsize::new(0),
+            shares_key: AtomicBool::new(!config.key_files.is_empty()),
             split: AtomicBool::new(false),
         })
     }
 
     /// The other replicas, as discovery finds them by their admin listeners. With several of them and no key
     /// that all have, ids of servers pass as they are, loudly.
-    pub fn set_peers(&self, addresses: Vec<SocketAddr>, shares_key: bool) {
-        let split = addresses.len() > 1 && !shares_key;
-        if split && !self.split.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                replicas = addresses.len(),
-                "several replicas and no key for sessions: ids of sessions pass as they are, and sessions end with \
-                 their pods; mount one key into all replicas and name it by sessions.keyFiles"
-            );
-        }
-        self.split.store(split, Ordering::Relaxed);
-        self.counts.split(split);
+    pub fn set_peers(&self, addresses: Vec<SocketAddr>) {
+        self.replicas.store(addresses.len(), Ordering::Relaxed);
+        self.see_split();
         if self.named.is_empty() {
             self.peers.set(addresses);
             self.new_peers.notify_one();
         }
+    }
+
+    fn see_split(&self) {
+        let replicas = self.replicas.load(Ordering::Relaxed);
+        let split = replicas > 1 && !self.shares_key.load(Ordering::Relaxed);
+        if !self.split.swap(split, Ordering::Relaxed) && split {
+            tracing::error!(
+                replicas,
+                "several replicas and no key for sessions: ids of sessions pass as they are, and sessions end with \
+                 their pods; mount one key into all replicas and name it by sessions.keyFiles"
+            );
+        }
+        self.counts.split(split);
     }
 
     /// Whether the keys of this configuration can be used.
@@ -173,6 +204,8 @@ impl Sessions {
     pub fn renew(&self, config: &SessionsConfig) -> Result<(), KeyFault> {
         if !config.key_files.is_empty() {
             self.keys.store(Arc::new(read_keys(config)?));
+            self.shares_key.store(true, Ordering::Relaxed);
+            self.see_split();
             // What a key that is gone has sealed is no session any more.
             self.opened.clear();
         }
@@ -194,18 +227,19 @@ impl Sessions {
             id: id.to_vec(),
             caller: birth.caller,
             params: birth.params.filter(|params| params.len() <= MAX_PARAMS),
+            version: birth.version,
         };
-        let (token, id) = session.seal(&self.keys.load(), birth.host)?;
+        let (token, id) = session.seal(&self.keys.load(), birth.route)?;
         Some((HeaderValue::try_from(token).ok()?, id))
     }
 
-    /// What this id is for a request on the route of `host`, sent by the Agent `caller` (namespace and name) as far
-    /// as that is known.
+    /// What this id is for a request on a route, as that stands in [`Birth::route`], sent by the Agent `caller`
+    /// (namespace and name) as far as that is known.
     #[must_use]
     pub fn admit(
         &self,
         token: &HeaderValue,
-        host: &str,
+        route: &str,
         caller: Option<(&str, &str)>,
     ) -> Admission {
         if !looks_like_one(token.as_bytes()) {
@@ -213,27 +247,44 @@ impl Sessions {
         }
         let opened = self
             .opened
-            .get(token, host, || Session::open(&self.keys.load(), host, token.as_bytes()));
+            .get(token, route, || Session::open(&self.keys.load(), route, token.as_bytes()));
         let (session, id) = match opened {
             Ok(opened) => opened,
             Err(NoToken::Foreign) => return Admission::Foreign,
-            Err(NoToken::Bad(why)) => return Admission::Refused(why),
+            Err(NoToken::OtherKey) => {
+                let why = "it was sealed by a key that this proxy does not have";
+                let refusal = Refusal { why, other_key: true, ended: false, session: None };
+                return Admission::Refused(Box::new(refusal));
+            }
+            Err(NoToken::Bad(why)) => return refused(why, None),
         };
         if now().as_secs() > session.issued.saturating_add(self.max_age.as_secs()) {
-            return Admission::Refused("it is older than sessions.maxAge");
+            return refused("it is older than sessions.maxAge", Some(session));
         }
         let began = session.caller.as_deref().and_then(|began| began.split_once('/'));
         if let (Some(began), Some(caller)) = (began, caller)
             && began != caller
         {
-            return Admission::Refused("another Agent began the session");
+            return refused("another Agent began the session", Some(session));
         }
-        let home = self.homes.of(id).or_else(|| session.birthplace());
+        let home = match self.homes.known(id) {
+            Known::Home(home) => Some(home),
+            Known::Nothing => session.birthplace(),
+            Known::Ended => {
+                let (why, session) = ("its client has ended it", Some(session));
+                let refusal = Refusal { why, other_key: false, ended: true, session };
+                return Admission::Refused(Box::new(refusal));
+            }
+        };
         match home {
             Some(home) => Admission::Admitted(Box::new(Ticket { id, session, home })),
-            None => Admission::Refused("it holds no id"),
+            None => refused("it holds no id", Some(session)),
         }
     }
+}
+
+fn refused(why: &'static str, session: Option<Arc<Session>>) -> Admission {
+    Admission::Refused(Box::new(Refusal { why, other_key: false, ended: false, session }))
 }
 
 /// Time since 1970.
@@ -294,7 +345,9 @@ mod tests {
         let id = HeaderValue::from_static("server-id");
         let caller = caller.map(str::to_owned);
         let params = Some("{}".to_owned());
-        let birth = Birth { host: "a.b", endpoint: endpoint(), id: &id, caller, params };
+        let version = Some("2025-06-18".to_owned());
+        let birth =
+            Birth { route: "a.b\0/", endpoint: endpoint(), id: &id, caller, params, version };
         sessions.begin(birth).unwrap()
     }
 
@@ -310,7 +363,7 @@ mod tests {
     fn a_session_is_found_where_it_began_or_moved_to() {
         let sessions = sessions();
         let (token, id) = begun(&sessions, None);
-        let home = || match sessions.admit(&token, "a.b", Some(("n", "any"))) {
+        let home = || match sessions.admit(&token, "a.b\0/", Some(("n", "any"))) {
             Admission::Admitted(ticket) => ticket.home,
             other => panic!("{other:?}"),
         };
@@ -327,18 +380,20 @@ mod tests {
         let (token, _) = begun(&sessions, Some("team-a/helper"));
         let admit = |host, caller| sessions.admit(&token, host, caller);
         for caller in [None, Some(("team-a", "helper"))] {
-            assert!(matches!(admit("a.b", caller), Admission::Admitted(_)), "{caller:?}");
+            assert!(matches!(admit("a.b\0/", caller), Admission::Admitted(_)), "{caller:?}");
         }
-        assert!(matches!(admit("a.b", Some(("team-b", "helper"))), Admission::Refused(_)));
-        assert!(matches!(admit("a.c", None), Admission::Refused(_)));
+        assert!(matches!(admit("a.b\0/", Some(("team-b", "helper"))), Admission::Refused(_)));
+        for other in ["a.c\0/", "a.b\0/x", "a.b\0:80", "a.b"] {
+            assert!(matches!(admit(other, None), Admission::Refused(_)), "{other:?}");
+        }
         let own = HeaderValue::from_static("server-id");
-        assert!(matches!(sessions.admit(&own, "a.b", None), Admission::Foreign));
-        let mut old = Session::open(&sessions.keys.load(), "a.b", token.as_bytes()).unwrap().0;
+        assert!(matches!(sessions.admit(&own, "a.b\0/", None), Admission::Foreign));
+        let mut old = Session::open(&sessions.keys.load(), "a.b\0/", token.as_bytes()).unwrap().0;
         old.issued -= sessions.max_age.as_secs() + 1;
-        let (old, _) = old.seal(&sessions.keys.load(), "a.b").unwrap();
+        let (old, _) = old.seal(&sessions.keys.load(), "a.b\0/").unwrap();
         let old = HeaderValue::try_from(old).unwrap();
-        assert!(matches!(sessions.admit(&old, "a.b", None),
-            Admission::Refused(why) if why.contains("maxAge")));
+        assert!(matches!(sessions.admit(&old, "a.b\0/", None),
+            Admission::Refused(no) if no.why.contains("maxAge") && no.session.is_some()));
     }
 
     #[test]
@@ -347,14 +402,39 @@ mod tests {
         let born = |id: &str, params: String| {
             let id = HeaderValue::from_str(id).unwrap();
             let params = Some(params);
-            let birth = Birth { host: "a.b", endpoint: endpoint(), id: &id, caller: None, params };
-            sessions.begin(birth).map(|(token, _)| sessions.admit(&token, "a.b", None))
+            let (route, endpoint) = ("a.b\0/", endpoint());
+            let birth = Birth { route, endpoint, id: &id, caller: None, params, version: None };
+            sessions.begin(birth).map(|(token, _)| sessions.admit(&token, route, None))
         };
         assert!(born(&"x".repeat(MAX_ID + 1), String::new()).is_none());
         match born(&"x".repeat(MAX_ID), "y".repeat(MAX_PARAMS + 1)) {
             Some(Admission::Admitted(ticket)) => assert_eq!(ticket.session.params, None),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn replicas_that_get_a_common_key_are_split_no_more() {
+        let folder =
+            std::env::temp_dir().join(format!("kagent-proxy-split-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("key");
+        std::fs::write(&file, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        let sessions = sessions();
+        let begins = || {
+            let id = HeaderValue::from_static("server-id");
+            let (route, endpoint) = ("a.b\0/", endpoint());
+            let birth =
+                Birth { route, endpoint, id: &id, caller: None, params: None, version: None };
+            sessions.begin(birth).is_some()
+        };
+        assert!(begins(), "alone");
+        sessions.set_peers([1, 2].map(|n| ([10, 0, 0, n], 9090).into()).to_vec());
+        assert!(!begins(), "another replica could not read it");
+        let config = SessionsConfig { key_files: vec![file], ..SessionsConfig::default() };
+        sessions.renew(&config).unwrap();
+        assert!(begins());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

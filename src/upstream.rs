@@ -58,12 +58,14 @@ pub struct EndpointSpec {
 }
 
 /// Whether an endpoint takes new requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndpointState {
     /// Yes.
     Ready,
     /// It is terminating and still serves: only where no endpoint is ready.
     Serving,
+    /// It is there and not ready: only those of sessions that live there.
+    NotReady,
 }
 
 /// One endpoint for as long as it lives.
@@ -94,7 +96,7 @@ pub struct Cluster {
     config: UpstreamConfig,
     /// For the `https` ones among them.
     tls: Option<Arc<Tls>>,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    places: ArcSwap<Places>,
     discarded: Counter,
     /// A request waits for an endpoint.
     wanted: Arc<Notify>,
@@ -102,6 +104,23 @@ pub struct Cluster {
     changed: Notify,
     /// Out of force: no table leads here any more.
     retired: AtomicBool,
+}
+
+/// The endpoints of one moment.
+#[derive(Debug, Default)]
+struct Places {
+    /// Those that take new requests.
+    open: Arc<Vec<Arc<Endpoint>>>,
+    /// Those that are not ready, for the sessions that live there.
+    closed: Vec<Arc<Endpoint>>,
+}
+
+// === impl Places ===
+
+impl Places {
+    fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.open.iter().chain(&self.closed)
+    }
 }
 
 // === impl Cluster ===
@@ -122,7 +141,7 @@ impl Cluster {
             targets,
             config,
             tls,
-            endpoints: ArcSwap::default(),
+            places: ArcSwap::default(),
             discarded,
             wanted: Arc::default(),
             changed: Notify::new(),
@@ -134,8 +153,7 @@ impl Cluster {
     /// name that does not resolve keeps the addresses it had.
     pub async fn refresh(&self) {
         let before: HashMap<(Target, SocketAddr), Arc<Endpoint>> = self
-            .endpoints
-            .load_full()
+            .endpoints()
             .iter()
             .map(|endpoint| ((endpoint.target.clone(), endpoint.address), Arc::clone(endpoint)))
             .collect();
@@ -158,32 +176,39 @@ impl Cluster {
             }
         }
         let new = next.iter().any(|e| !before.contains_key(&(e.target.clone(), e.address)));
-        self.swap(next, new);
+        self.swap(next, Vec::new(), new);
     }
 
     /// Puts other endpoints in force: those of the one target of a discovered route. What stays keeps
     /// its connections, its load and its health; what goes lives until its last stream ends.
     pub fn set_endpoints(&self, places: &[EndpointSpec]) {
-        let before = self.endpoints.load_full();
+        let before = self.places.load_full();
         let Some(target) = self.targets.first() else { return };
         let mut new = false;
-        let mut next: Vec<Arc<Endpoint>> = Vec::with_capacity(places.len());
+        let (mut open, mut closed) = (Vec::with_capacity(places.len()), Vec::new());
         for place in places {
-            let known = before.iter().find(|e| e.address == place.address && e.uid == place.uid);
-            let endpoint = known.cloned().unwrap_or_else(|| {
+            let is = |e: &&Arc<Endpoint>| e.address == place.address && e.uid == place.uid;
+            let known = before.all().find(is).cloned();
+            let endpoint = known.unwrap_or_else(|| {
                 new = true;
                 self.endpoint(target, place.address, place.uid.clone())
             });
             endpoint.set_other_zone(place.other_zone);
             let leaving = place.state == EndpointState::Serving;
             new |= endpoint.set_leaving(leaving) && !leaving;
-            next.push(endpoint);
+            if place.state == EndpointState::NotReady {
+                closed.push(endpoint);
+            } else {
+                // It may have been there, and was no choice.
+                new |= before.closed.iter().any(|e| Arc::ptr_eq(e, &endpoint));
+                open.push(endpoint);
+            }
         }
-        self.swap(next, new);
+        self.swap(open, closed, new);
     }
 
-    fn swap(&self, next: Vec<Arc<Endpoint>>, new: bool) {
-        self.endpoints.store(Arc::new(next));
+    fn swap(&self, open: Vec<Arc<Endpoint>>, closed: Vec<Arc<Endpoint>>, new: bool) {
+        self.places.store(Arc::new(Places { open: Arc::new(open), closed }));
         if new {
             self.changed.notify_waiters();
         }
@@ -193,7 +218,7 @@ impl Cluster {
     /// woken and goes back to the table, and must not dial what others may have by now.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
-        self.endpoints.store(Arc::default());
+        self.places.store(Arc::default());
         self.changed.notify_waiters();
     }
 
@@ -206,7 +231,7 @@ impl Cluster {
     /// Closes what has been idle for too long; [`Cluster::keep_current`] does it for itself.
     pub fn sweep(&self, now: Instant) {
         self.budget.refill(now);
-        self.endpoints.load().iter().for_each(|endpoint| endpoint.pool.sweep(now));
+        self.places.load().all().for_each(|endpoint| endpoint.pool.sweep(now));
     }
 
     fn endpoint(
@@ -229,7 +254,7 @@ impl Cluster {
         if let Some(tls) = &self.tls
             && tls.replace(configs)
         {
-            self.endpoints.load_full().iter().for_each(|endpoint| endpoint.pool.renew());
+            self.places.load_full().all().for_each(|endpoint| endpoint.pool.renew());
         }
     }
 
@@ -265,12 +290,13 @@ impl Cluster {
     }
 
     /// One endpoint that has not been tried yet. Of any, a healthy and little loaded one, if there is a
-    /// choice. A pinned one also while it is terminating (D43) or ejected; `None` if it is gone.
+    /// choice. A pinned one also while it is terminating (D43), not ready or ejected; `None` if it is gone.
     #[must_use]
     pub fn pick(&self, want: Want<'_>, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
-        let endpoints = self.endpoints.load();
+        let places = self.places.load();
+        let endpoints = &places.open;
         if let Want::Pinned(id) = want {
-            let pinned = endpoints.iter().find(|endpoint| endpoint.is(id))?;
+            let pinned = places.all().find(|endpoint| endpoint.is(id))?;
             return (!tried.contains(&id.address)).then(|| Arc::clone(pinned));
         }
         // Most clusters have one endpoint.
@@ -298,7 +324,8 @@ impl Cluster {
     /// Whether there is an endpoint that has not been tried yet, as [`Cluster::pick`] sees it.
     #[must_use]
     pub fn has_other(&self, want: Want<'_>, tried: &[SocketAddr]) -> bool {
-        let endpoints = self.endpoints.load();
+        let places = self.places.load();
+        let endpoints = &places.open;
         let all_leave = endpoints.iter().all(|endpoint| endpoint.is_leaving());
         let mut open = endpoints.iter().filter(|endpoint| match want {
             Want::Any => all_leave || !endpoint.is_leaving(),
@@ -322,10 +349,10 @@ impl Cluster {
         }
     }
 
-    /// All endpoints of this moment.
+    /// All endpoints of this moment that take new requests.
     #[must_use]
     pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.endpoints.load_full()
+        Arc::clone(&self.places.load().open)
     }
 
     /// Targets as configured.

@@ -23,6 +23,7 @@ static OWN: LazyLock<(Session, String)> = LazyLock::new(|| {
         id: b"server-session".to_vec(),
         caller: None,
         params: Some("{}".to_owned()),
+        version: None,
     };
     let (token, _) = session.seal(&KEYS, "a.b").expect("sealed");
     (session, token)

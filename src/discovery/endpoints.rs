@@ -1,8 +1,8 @@
-//! The addresses behind a lead: pods that are ready, and those that end and still serve, from the slices
-//! of its Service.
+//! The addresses behind a lead: pods that are ready, those that end and still serve, and those that are not ready,
+//! from the slices of its Service.
 //!
 //! Pure. Does not judge which of them count. A pod that ends stays as long as it serves: its streams run on, and
-//! new requests go to it only where no pod is ready.
+//! new requests go to it only where no pod is ready. One that is not ready has the sessions that live there.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -61,7 +61,9 @@ impl<'a> Judged<'a> {
     /// What would be dialled otherwise, and why it is not.
     #[must_use]
     pub fn left_out(&self) -> Vec<(IpAddr, LeftOut)> {
-        let dialled = self.endpoints.iter().filter(|judged| judged.endpoint.state.is_some());
+        let takes = |state: EndpointState| state != EndpointState::NotReady;
+        let dialled =
+            self.endpoints.iter().filter(|judged| judged.endpoint.state.is_some_and(takes));
         let left = dialled.filter_map(|judged| {
             let why = judged.verdict.as_ref().err()?;
             Some((judged.endpoint.address, why.clone()))
@@ -101,7 +103,9 @@ impl View {
         let mut places = Vec::new();
         // A dual-stack pod stands in a slice of each family; it is one backend.
         for family in [ipv6, !ipv6] {
-            if family != ipv6 && !places.is_empty() && seen.is_empty() {
+            let some =
+                places.iter().any(|place: &EndpointSpec| place.state != EndpointState::NotReady);
+            if family != ipv6 && some && seen.is_empty() {
                 // Without names they cannot be told apart; one family is all of them.
                 break;
             }
@@ -128,9 +132,7 @@ impl View {
                 }
             }
         }
-        let leaving = |place: &EndpointSpec| place.state == EndpointState::Serving;
-        places
-            .sort_by(|a, b| (a.address, &a.uid, leaving(a)).cmp(&(b.address, &b.uid, leaving(b))));
+        places.sort_by(|a, b| (a.address, &a.uid, a.state).cmp(&(b.address, &b.uid, b.state)));
         // A slice that is being split tells of an endpoint twice.
         places.dedup_by(|a, b| (a.address, &a.uid) == (b.address, &b.uid));
         places

@@ -334,8 +334,9 @@ fn slice(namespace: &str, json: &Value) -> Slice {
     }
 }
 
-/// Ready, or terminating and still serving, as kube-proxy tells them apart (KEP-1669). An unknown
-/// condition counts as ready, and `serving` as what `ready` is (`EndpointConditions`).
+/// Ready, not ready, or terminating and still serving, as kube-proxy tells them apart (KEP-1669). An unknown
+/// condition counts as ready, and `serving` as what `ready` is (`EndpointConditions`). One that is not ready may be so
+/// again, and has the sessions of before.
 fn state(endpoint: &Value) -> Option<EndpointState> {
     let condition =
         |name: &str| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool);
@@ -344,7 +345,7 @@ fn state(endpoint: &Value) -> Option<EndpointState> {
     if condition("terminating").unwrap_or(false) {
         condition("serving").unwrap_or(ready).then_some(EndpointState::Serving)
     } else {
-        ready.then_some(EndpointState::Ready)
+        Some(if ready { EndpointState::Ready } else { EndpointState::NotReady })
     }
 }
 

@@ -48,6 +48,9 @@ const STOP_WORDS: [&str; 9] = [
     "unreachable",
 ];
 
+/// The method by which a session begins.
+pub const INITIALIZE: &str = "initialize";
+
 /// The method whose effects nobody but its server knows.
 pub const TOOLS_CALL: &str = "tools/call";
 
@@ -120,7 +123,18 @@ pub enum Initialized {
 /// The answer to the request `id` in a body, JSON or events; `None` if it has not come.
 #[must_use]
 pub fn initialize_answer(body: &[u8], events: bool, id: &str) -> Option<Initialized> {
-    let ours = |message: &Value| message.get("id").and_then(Value::as_str) == Some(id);
+    initialized(body, events, |message| message.get("id").and_then(Value::as_str) == Some(id))
+}
+
+/// The same for a response to nothing else than an `initialize`, whatever its id.
+#[must_use]
+pub fn chosen_version(body: &[u8], events: bool) -> Option<Initialized> {
+    initialized(body, events, |message| {
+        message.get("result").or_else(|| message.get("error")).is_some()
+    })
+}
+
+fn initialized(body: &[u8], events: bool, ours: impl Fn(&Value) -> bool) -> Option<Initialized> {
     let message = if events {
         event_data(body).filter_map(|data| serde_json::from_str(&data).ok()).find(ours)
     } else {
@@ -276,7 +290,10 @@ mod tests {
             let cut = &events.as_bytes()[..events.len() - end.len()];
             assert_eq!(initialize_answer(cut, true, "a"), None, "its end has not come");
         }
+        assert_eq!(chosen_version(answer.as_bytes(), false), version);
+        assert_eq!(chosen_version(log.as_bytes(), false), None, "the answer comes later");
         let refused = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32602,"message":"no"}}"#;
+        assert_eq!(chosen_version(refused.as_bytes(), false), Some(Initialized::Refused));
         assert_eq!(initialize_answer(refused.as_bytes(), false, "a"), Some(Initialized::Refused));
     }
 

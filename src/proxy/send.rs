@@ -16,6 +16,7 @@ pub mod resolve;
 pub mod retry;
 pub mod revive;
 pub mod session;
+pub mod stand_in;
 pub mod trip;
 pub mod unknown;
 

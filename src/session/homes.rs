@@ -3,21 +3,22 @@
 //! Bounded: the one that was used longest ago is forgotten first, and would be revived once more. Whoever
 //! revives a session has its turn; the others wait for it. Knows no network.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hashlink::LruCache;
 use http::HeaderValue;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use super::token::TokenId;
+pub use super::slot::{CLAIM, Slot};
+use super::token::{MAX_ID, TokenId};
 use crate::upstream::EndpointId;
 
-/// How long a claim holds that is not renewed: its replica may have died.
-pub const CLAIM: Duration = Duration::from_millis(1500);
-/// Sessions that are remembered at once; one takes about 400 bytes.
+/// Sessions that are remembered at once; one takes about 300 bytes with an id of 36, and 4.4 KiB with the longest.
 pub const MAX_HOMES: usize = 20_000;
+/// Sessions that their clients have ended and that are remembered for it; one takes about 50 bytes.
+const MAX_ENDED: usize = 20_000;
+/// How many slots only streams may hold before those are looked for that nobody holds any more.
+const LOOK_THROUGH: usize = 64;
 
 /// Where a session lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,66 +31,151 @@ pub struct Home {
     pub since: u64,
 }
 
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing: it lives where it began.
+    Nothing,
+    /// It lives there.
+    Home(Home),
+    /// Its client has ended it.
+    Ended,
+}
+
 /// All revived sessions.
 #[derive(Debug)]
-pub struct Homes(Mutex<LruCache<TokenId, Arc<Slot>>>);
+pub struct Homes(Mutex<Remembered>);
 
-/// One session that was revived, or is about to be.
-#[derive(Debug, Default)]
-pub struct Slot {
-    /// Held by who revives it.
-    pub turn: tokio::sync::Mutex<()>,
-    home: Mutex<Option<Home>>,
-    /// The replica that is about to begin it anew, and until when that holds.
-    claimed: Mutex<Option<(u64, Instant)>>,
-    changed: Notify,
+#[derive(Debug)]
+struct Remembered {
+    slots: LruCache<TokenId, Arc<Slot>>,
+    /// Those that streams follow and that have no place among the others; gone with the last stream.
+    followed: HashMap<TokenId, Weak<Slot>>,
+    /// How many of them there may be before they are looked through.
+    look_through: usize,
+    ended: LruCache<TokenId, ()>,
+}
+
+// === impl Home ===
+
+impl Home {
+    /// The same in bytes of its own: the id in a response's head would keep the whole head. `None` if the id is
+    /// longer than one may be.
+    #[must_use]
+    pub fn copied(self) -> Option<Self> {
+        let id = match self.id {
+            Some(id) if id.len() > MAX_ID => return None,
+            Some(id) => Some(HeaderValue::from_bytes(id.as_bytes()).ok()?),
+            None => None,
+        };
+        Some(Self { id, ..self })
+    }
 }
 
 // === impl Homes ===
 
 impl Default for Homes {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_HOMES)))
+        Self::up_to(MAX_HOMES)
     }
 }
 
 impl Homes {
+    fn up_to(most: usize) -> Self {
+        Self(Mutex::new(Remembered {
+            slots: LruCache::new(most),
+            followed: HashMap::new(),
+            look_through: LOOK_THROUGH,
+            ended: LruCache::new(MAX_ENDED),
+        }))
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn known(&self, token: TokenId) -> Known {
+        let mut remembered = self.lock();
+        if remembered.ended.contains_key(&token) {
+            return Known::Ended;
+        }
+        let slot = remembered.slots.get(&token).map(Arc::clone);
+        drop(remembered);
+        slot.and_then(|slot| slot.home()).map_or(Known::Nothing, Known::Home)
+    }
+
     /// Where it lives, if it ever moved.
     #[must_use]
     pub fn of(&self, token: TokenId) -> Option<Home> {
-        let slot = self.lock().get(&token).map(Arc::clone)?;
-        slot.home()
+        match self.known(token) {
+            Known::Home(home) => Some(home),
+            Known::Nothing | Known::Ended => None,
+        }
     }
 
-    /// Its slot, made if there is none.
+    /// Its slot, made if there is none, and remembered.
     #[must_use]
     pub fn slot(&self, token: TokenId) -> Arc<Slot> {
-        let mut slots = self.lock();
-        if let Some(slot) = slots.get(&token) {
+        let mut remembered = self.lock();
+        if let Some(slot) = remembered.slots.get(&token) {
             return Arc::clone(slot);
         }
-        let slot = Arc::<Slot>::default();
-        slots.insert(token, Arc::clone(&slot));
+        let followed = remembered.followed.remove(&token);
+        let slot = followed.and_then(|slot| slot.upgrade()).unwrap_or_default();
+        remembered.make_room();
+        remembered.slots.insert(token, Arc::clone(&slot));
         slot
     }
 
-    /// Those that moved and were used last, at most so many.
+    /// Its slot, for a stream that follows it: without a home it takes no place among those that are remembered, and
+    /// is gone with the last stream.
     #[must_use]
-    pub fn latest(&self, most: usize) -> Vec<(TokenId, Home)> {
-        let slots = self.lock();
-        let moved = slots.iter().rev().filter_map(|(token, slot)| Some((*token, slot.home()?)));
-        moved.take(most).collect()
+    pub fn follow(&self, token: TokenId) -> Arc<Slot> {
+        let mut remembered = self.lock();
+        if let Some(slot) = remembered.slots.get(&token) {
+            return Arc::clone(slot);
+        }
+        if let Some(slot) = remembered.followed.get(&token).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let slot = Arc::<Slot>::default();
+        remembered.followed.insert(token, Arc::downgrade(&slot));
+        if remembered.followed.len() > remembered.look_through {
+            remembered.followed.retain(|_, slot| slot.strong_count() > 0);
+            remembered.look_through = LOOK_THROUGH.max(remembered.followed.len() * 2);
+        }
+        slot
     }
 
-    /// It has ended.
-    pub fn forget(&self, token: TokenId) {
-        self.lock().remove(&token);
+    /// Those that moved since then (milliseconds since 1970) and were used last, at most so many.
+    #[must_use]
+    pub fn latest(&self, most: usize, since: u64) -> Vec<(TokenId, Home)> {
+        let remembered = self.lock();
+        let slots = remembered.slots.iter().rev();
+        let moved = slots.filter_map(|(token, slot)| Some((*token, slot.home()?)));
+        moved.filter(|(_, home)| home.since >= since).take(most).collect()
+    }
+
+    /// Its client has ended it; who waits for it to move is told.
+    pub fn end(&self, token: TokenId) {
+        let mut remembered = self.lock();
+        let followed = remembered.followed.remove(&token).and_then(|slot| slot.upgrade());
+        let slot = remembered.slots.remove(&token).or(followed);
+        remembered.ended.insert(token, ());
+        drop(remembered);
+        if let Some(slot) = slot {
+            slot.end();
+        }
+    }
+
+    /// Whether its client has ended it.
+    #[must_use]
+    pub fn is_ended(&self, token: TokenId) -> bool {
+        self.lock().ended.contains_key(&token)
     }
 
     /// How many are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().slots.len()
     }
 
     /// Whether none is.
@@ -99,69 +185,30 @@ impl Homes {
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, LruCache<TokenId, Arc<Slot>>> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Slot ===
+// === impl Remembered ===
 
-impl Slot {
-    /// Where it lives, if it ever moved.
-    #[must_use]
-    pub fn home(&self) -> Option<Home> {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether this replica may begin it anew: nobody else is about to that is `alive`.
-    pub fn claim(&self, replica: u64, now: Instant, alive: impl FnOnce(u64) -> bool) -> bool {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        if claimed.is_some_and(|(who, until)| who != replica && now < until && alive(who)) {
-            return false;
-        }
-        *claimed = Some((replica, now + CLAIM));
-        true
-    }
-
-    /// This replica is not about to any more.
-    pub fn release(&self, replica: u64) {
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        claimed.take_if(|(who, _)| *who == replica);
-    }
-
-    /// It has moved; false if it is known to have moved elsewhere since.
-    pub fn moved(&self, home: Home) -> bool {
-        let mut known = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two that moved at once must come to the same one.
-        let rank = |home: &Home| {
-            let id = home.id.as_ref().map(|id| id.as_bytes().to_vec());
-            (home.since, home.endpoint.address, id)
-        };
-        if known.as_ref().is_some_and(|known| rank(known) > rank(&home)) {
-            return false;
-        }
-        *known = Some(home);
-        drop(known);
-        self.changed.notify_waiters();
-        true
-    }
-
-    /// Waits until it lives in a home after that of this time (milliseconds since 1970).
-    pub async fn leaves(&self, since: u64) {
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            // From here on no change is missed.
-            changed.as_mut().enable();
-            if self.home().is_some_and(|home| home.since > since) {
-                return;
-            }
-            changed.await;
+impl Remembered {
+    /// Forgets the session that was used longest ago if there is no room for another; streams still follow it.
+    fn make_room(&mut self) {
+        if self.slots.len() >= self.slots.capacity()
+            && let Some((token, slot)) = self.slots.remove_lru()
+            && Arc::strong_count(&slot) > 1
+        {
+            self.followed.insert(token, Arc::downgrade(&slot));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
     use super::*;
 
     fn home(port: u16, since: u64) -> Home {
@@ -171,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_newest_home_counts_and_the_oldest_session_goes_first() {
-        let homes = Homes(Mutex::new(LruCache::new(2)));
+        let homes = Homes::up_to(2);
         let [a, b, c] = [1, 2, 3].map(|n| TokenId([n; 16]));
         assert!(homes.slot(a).moved(home(1, 5)));
         assert!(!homes.slot(a).moved(home(2, 4)), "that was before");
@@ -193,10 +240,49 @@ mod tests {
         assert!(slot.claim(1, now + CLAIM, |_| false), "who does not answer has no claim");
         slot.release(1);
         assert!(claim(2, now));
-        let known = homes.latest(9);
+        let known = homes.latest(9, 0);
         assert_eq!(known, [(c, home(3, 1)), (a, home(2, 6))], "the last one first");
-        assert_eq!(homes.latest(1).len(), 1);
-        homes.forget(a);
-        assert_eq!((homes.of(a), homes.of(c)), (None, Some(home(3, 1))));
+        assert_eq!(homes.latest(9, 2), [(a, home(2, 6))], "the others were told before");
+        assert_eq!(homes.latest(1, 0).len(), 1);
+        homes.end(a);
+        assert_eq!((homes.known(a), homes.of(c)), (Known::Ended, Some(home(3, 1))));
+        assert!(homes.slot(a).moved(home(1, 9)) && homes.known(a) == Known::Ended, "for good");
+    }
+
+    /// A head that a server sends measures kilobytes.
+    #[test]
+    fn what_is_remembered_keeps_nothing_of_the_response_that_it_came_in() {
+        let homes = Homes::default();
+        for n in 0..u32::try_from(MAX_HOMES).unwrap() {
+            let head = Bytes::from(vec![b'x'; 3000]);
+            let id = HeaderValue::from_maybe_shared(head.slice(100..136)).unwrap();
+            let mut token = [0; 16];
+            token[..4].copy_from_slice(&n.to_be_bytes());
+            assert!(homes.slot(TokenId(token)).moved(Home { id: Some(id), ..home(1, 1) }));
+            assert!(head.is_unique(), "the head is kept");
+        }
+        assert_eq!(homes.len(), MAX_HOMES);
+        let long = HeaderValue::from_bytes(&[b'x'; MAX_ID + 1]).unwrap();
+        assert!(!homes.slot(TokenId([9; 16])).moved(Home { id: Some(long), ..home(1, 1) }));
+    }
+
+    #[tokio::test]
+    async fn streams_take_no_room_and_hear_of_every_move() {
+        let homes = Homes::up_to(1);
+        let tokens: Vec<_> = (0..200).map(|n| TokenId([n; 16])).collect();
+        for token in &tokens {
+            drop(homes.follow(*token));
+        }
+        assert_eq!(homes.len(), 0);
+        assert!(homes.lock().followed.len() <= 2 * LOOK_THROUGH, "what is over is forgotten");
+        let followed = homes.follow(tokens[0]);
+        assert!(homes.slot(tokens[0]).moved(home(1, 5)));
+        followed.leaves(4).await;
+        drop(homes.slot(tokens[1]));
+        assert_eq!(homes.of(tokens[0]), None, "there was no room");
+        assert!(homes.slot(tokens[0]).moved(home(1, 6)));
+        followed.leaves(5).await;
+        homes.end(tokens[0]);
+        followed.leaves(6).await;
     }
 }

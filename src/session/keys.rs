@@ -114,16 +114,24 @@ impl Keyring {
         Some(sealed)
     }
 
+    /// Whether what begins so was sealed by one of them.
+    #[must_use]
+    pub fn have_sealed(&self, start: &[u8]) -> bool {
+        start
+            .first_chunk()
+            .is_some_and(|id: &[u8; ID_LEN]| self.keys.iter().any(|key| key.id == *id))
+    }
+
     /// Opens in place what was sealed for this purpose.
     ///
     /// # Errors
     /// [`Unopened`].
     pub fn open<'s>(&self, purpose: &[u8], sealed: &'s mut [u8]) -> Result<&'s [u8], Unopened> {
-        if sealed.len() < OVERHEAD {
+        let (id, rest) = sealed.split_at_mut_checked(ID_LEN).ok_or(Unopened::UnknownKey)?;
+        let key = self.keys.iter().find(|key| key.id == *id).ok_or(Unopened::UnknownKey)?;
+        if rest.len() < OVERHEAD - ID_LEN {
             return Err(Unopened::Forged);
         }
-        let (id, rest) = sealed.split_at_mut(ID_LEN);
-        let key = self.keys.iter().find(|key| key.id == *id).ok_or(Unopened::UnknownKey)?;
         let (nonce, text) = rest.split_at_mut(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unopened::Forged)?;
         let opened = key.key.open_in_place(nonce, Aad::from(purpose), text);

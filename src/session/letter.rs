@@ -36,6 +36,10 @@ pub enum Ask {
     Know(Vec<(TokenId, WireHome)>),
     /// I have not begun it.
     Release(TokenId),
+    /// I am still about to begin these.
+    Renew(Vec<TokenId>),
+    /// Its client has ended it.
+    Ended(TokenId),
 }
 
 /// What it is told.
@@ -49,6 +53,8 @@ pub enum Say {
     Nothing,
     /// Somebody else is about to begin it anew.
     Busy,
+    /// Its client has ended it.
+    Ended,
 }
 
 /// A [`Home`] on its way.
@@ -85,6 +91,16 @@ impl Text for Ask {
 
 impl Text for Say {
     const PURPOSE: &'static [u8] = PURPOSE[1];
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// Whether it waits for no other letter: by these replicas know that one lives and what it is about to do.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Hello | Self::Renew(_))
+    }
 }
 
 // === impl Letter ===

@@ -16,7 +16,7 @@ const MAX_OPENED: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Opened(Mutex<LruCache<HeaderValue, One>>);
 
-/// What one holds, and the host that it was opened for.
+/// What one holds, and the route that it was opened for.
 type One = (Box<str>, Arc<Session>, TokenId);
 
 // === impl Opened ===
@@ -28,17 +28,17 @@ impl Default for Opened {
 }
 
 impl Opened {
-    /// What the token holds for this host, by `open` if nobody has asked lately. What cannot be opened is not
+    /// What the token holds for this route, by `open` if nobody has asked lately. What cannot be opened is not
     /// remembered.
     pub(super) fn get(
         &self,
         token: &HeaderValue,
-        host: &str,
+        route: &str,
         open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
     ) -> Result<(Arc<Session>, TokenId), NoToken> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, session, id)) = lock().get(token)
-            && **of == *host
+            && **of == *route
         {
             return Ok((Arc::clone(session), *id));
         }
@@ -46,7 +46,7 @@ impl Opened {
         let session = Arc::new(session);
         // A copy in one piece: a request's own bytes would keep the buffer that they came in.
         if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
-            lock().insert(token, (host.into(), Arc::clone(&session), id));
+            lock().insert(token, (route.into(), Arc::clone(&session), id));
         }
         Ok((session, id))
     }
@@ -63,7 +63,8 @@ mod tests {
 
     fn session(issued: u64) -> Session {
         let address = ([10, 0, 0, 1], 80).into();
-        Session { issued, address, uid: None, id: Vec::new(), caller: None, params: None }
+        let (uid, caller, params, version) = (None, None, None, None);
+        Session { issued, address, uid, id: Vec::new(), caller, params, version }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The other replicas of the proxy: who they are, and what they say of a session.
 //!
-//! A replica that does not answer is done without until it does again. Knows their addresses and how to ask; decides
-//! nothing.
+//! A replica that does not answer twice is done without until it does again. What many sessions have to say at once
+//! stands in line. Knows their addresses and how to ask; decides nothing.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,7 +17,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use ring::digest::{SHA256, digest};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
+use super::now;
 use crate::socket::reserve;
 
 /// Where a letter is taken, on the admin listener for everyone.
@@ -26,8 +29,12 @@ pub const PATH: &str = "/sessions/peer";
 pub const LETTER: HeaderName = HeaderName::from_static("x-kagent-proxy-letter");
 /// How long an answer is waited for.
 pub const ANSWER: Duration = Duration::from_millis(200);
-/// Connections to one replica that are kept.
-const MAX_IDLE: usize = 8;
+/// Letters under way to one replica, besides urgent ones, and connections to it that are kept: its admin listener
+/// has about a hundred, for everybody.
+const MAX_LETTERS: usize = 8;
+/// How much earlier than it was last heard of a replica may have missed something, by the clock of another, in
+/// milliseconds: letters are heard that are a minute off.
+const CLOCKS: u64 = 60_000;
 /// Bytes of an answer.
 const MAX_ANSWER: usize = 16 * 1024;
 
@@ -39,18 +46,37 @@ pub struct Peers(Mutex<BTreeMap<SocketAddr, Peer>>);
 struct Peer {
     /// What it calls itself, while it answers.
     id: Option<u64>,
+    /// What it called itself when it answered last, and when that was, in milliseconds since 1970.
+    last: Option<(u64, u64)>,
+    /// When it was noticed that it did not answer; only what is asked after that can say so again.
+    missed: Option<Instant>,
+    line: Line,
     idle: Vec<SendRequest<Empty<Bytes>>>,
 }
+
+#[derive(Debug)]
+struct Line(Arc<Semaphore>);
 
 /// What is new of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// Nothing.
     None,
-    /// It answers, and did not before; or it is another one.
-    Came,
+    /// It answers, and did not before; or it is another one. It may have missed what moved since then (milliseconds
+    /// since 1970).
+    Came(u64),
+    /// It has not answered for the first time: it is to be asked again.
+    Missed,
     /// It does not answer any more.
     Silent,
+}
+
+// === impl Line ===
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LETTERS)))
+    }
 }
 
 // === impl Peers ===
@@ -86,19 +112,27 @@ impl Peers {
         self.lock().values().any(|peer| peer.id == Some(id))
     }
 
-    /// This one calls itself so; `None` is that it does not answer. Returns what that changes.
-    pub fn heard(&self, address: SocketAddr, id: Option<u64>) -> News {
+    /// This one, asked at that time, calls itself so; `None` is that it did not answer. Returns what that changes.
+    pub fn heard(&self, address: SocketAddr, asked: Instant, id: Option<u64>) -> News {
         let mut peers = self.lock();
         let Some(peer) = peers.get_mut(&address) else { return News::None };
-        let before = std::mem::replace(&mut peer.id, id);
-        if id.is_none() {
-            peer.idle.clear();
+        let Some(id) = id else { return peer.not_heard(asked) };
+        peer.missed = None;
+        let last = peer.last.replace((id, u64::try_from(now().as_millis()).unwrap_or(u64::MAX)));
+        if peer.id.replace(id) == Some(id) {
+            return News::None;
         }
-        match (before, id) {
-            (Some(_), None) => News::Silent,
-            (before, Some(_)) if before != id => News::Came,
-            _ => News::None,
-        }
+        // Another one has heard nothing at all.
+        let heard = last.filter(|(before, _)| *before == id).map_or(0, |(_, heard)| heard);
+        News::Came(heard.saturating_sub(CLOCKS))
+    }
+
+    /// A place in the line of letters to this one, which may take a while; `None` if it does not answer meanwhile.
+    pub async fn place(&self, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        let line = Arc::clone(&self.lock().get(&address)?.line.0);
+        let place = line.acquire_owned().await.ok()?;
+        let answers = self.lock().get(&address).is_some_and(|peer| peer.id.is_some());
+        answers.then_some(place)
     }
 
     /// Gives it a sealed letter; its sealed answer, if it comes in time.
@@ -136,7 +170,7 @@ impl Peers {
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok()?.to_bytes();
         if let Some(peer) = self.lock().get_mut(&address)
-            && peer.idle.len() < MAX_IDLE
+            && peer.idle.len() < MAX_LETTERS
         {
             peer.idle.push(connection);
         }
@@ -157,6 +191,30 @@ impl Peers {
     /// A poisoned lock only means that another thread panicked between two plain stores.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Peer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// It did not answer what it was asked then. Many letters may be lost by one pause of either side: those count
+    /// once.
+    fn not_heard(&mut self, asked: Instant) -> News {
+        if self.id.is_none() {
+            return News::None;
+        }
+        match self.missed {
+            Some(missed) if asked >= missed => {
+                (self.id, self.missed) = (None, None);
+                self.idle.clear();
+                News::Silent
+            }
+            Some(_) => News::Missed,
+            None => {
+                self.missed = Some(Instant::now());
+                News::Missed
+            }
+        }
     }
 }
 
@@ -201,20 +259,29 @@ mod tests {
     #[test]
     fn who_does_not_answer_is_done_without_and_ourselves_are_no_peer() {
         let peers = Peers::default();
+        let started = Instant::now();
+        let heard = |address, id| peers.heard(address, Instant::now(), id);
         let [a, b, c] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         peers.set([a, b]);
         assert_eq!(peers.alive(9), []);
-        assert_eq!(peers.heard(a, Some(1)), News::Came);
-        assert_eq!(peers.heard(a, Some(1)), News::None);
-        assert_eq!((peers.heard(b, Some(9)), peers.heard(c, Some(3))), (News::Came, News::None));
+        assert_eq!(heard(a, Some(1)), News::Came(0));
+        assert_eq!(heard(a, Some(1)), News::None);
+        assert_eq!((heard(b, Some(9)), heard(c, Some(3))), (News::Came(0), News::None));
         assert!(peers.is_alive(1) && !peers.is_alive(3));
         assert_eq!(peers.alive(9), [(1, a)]);
-        assert_eq!(peers.heard(a, Some(4)), News::Came, "it was started again");
-        peers.heard(a, Some(1));
+        assert_eq!(heard(a, Some(4)), News::Came(0), "it was started again");
+        heard(a, Some(1));
         peers.set([a, c]);
         assert_eq!(peers.alive(9), [(1, a)], "what is known stays");
-        assert_eq!((peers.heard(a, None), peers.heard(a, None)), (News::Silent, News::None));
+        assert_eq!(heard(a, None), News::Missed);
+        assert_eq!(peers.heard(a, started, None), News::Missed, "asked before that was noticed");
+        assert_eq!(heard(a, Some(1)), News::None, "it was only slow");
+        assert_eq!([(); 3].map(|()| heard(a, None)), [News::Missed, News::Silent, News::None]);
         assert_eq!(peers.alive(9), []);
+        assert!(
+            matches!(heard(a, Some(1)), News::Came(since) if since > 0),
+            "it has missed little"
+        );
         assert_eq!(peers.addresses(), [a, c]);
     }
 }

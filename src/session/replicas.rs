@@ -3,22 +3,25 @@
 //! Before a session begins anew its replica asks all others whether they know of a newer home, and the one that the
 //! token chooses whether nobody else is about to begin it. Afterwards it tells everybody. Knows no request.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use futures_util::future::{join, join_all};
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::homes::Home;
+use super::homes::{Home, Known};
 use super::letter::{Ask, Letter, Say};
 use super::peers::{News, owner};
 use super::token::TokenId;
 use super::{Sessions, now};
 
-/// How often it is renewed.
-const RENEW: Duration = Duration::from_millis(400);
+/// How often claims are renewed, and how many in one letter.
+const RENEW: Duration = Duration::from_millis(500);
+const RENEWED: usize = 200;
+/// How often a letter is sent that gets no answer, while others do.
+const TRIES: usize = 3;
 /// How soon they are greeted again at the earliest.
 const PACE: Duration = Duration::from_millis(50);
 /// How many homes a replica is told that has just come, and how many in one letter.
@@ -35,13 +38,16 @@ pub enum Settled {
     Busy,
     /// It is ours to begin.
     Ours(Claim),
+    /// Its client has ended it.
+    Ended,
 }
 
 /// The right to begin a session anew, until it is dropped.
 pub struct Claim {
     sessions: Arc<Sessions>,
     token: TokenId,
-    _renewing: AbortOnDropHandle<()>,
+    /// Everybody has been told where it lives now, which ends the claim.
+    told: bool,
 }
 
 // === impl Sessions ===
@@ -49,6 +55,9 @@ pub struct Claim {
 impl Sessions {
     /// Whether the session with this home has moved since, or may begin anew here.
     pub async fn settle(self: &Arc<Self>, token: TokenId, known: &Home) -> Settled {
+        if self.homes.is_ended(token) {
+            return Settled::Ended;
+        }
         let peers = self.peers.alive(self.own);
         let everybody = peers.iter().map(|(id, _)| *id).chain([self.own]);
         let chosen = owner(token.0, everybody).unwrap_or(self.own);
@@ -61,49 +70,66 @@ impl Sessions {
                 if *id == chosen { Ask::Claim(token, since) } else { Ask::Find(token, since) };
             self.ask(*address, ask).await
         });
-        let mut busy = false;
+        let mut claim = (chosen == self.own).then(|| self.claim(token));
         let mut home = None::<Home>;
         for ((id, _), said) in peers.iter().zip(join_all(asked).await) {
             match said {
-                // It is done without from now on: the next round asks another.
-                None => busy |= *id == chosen,
+                // It is done without from now on: if it was the one that decides, the next round asks another.
+                None => {}
                 Some(Say::Home(found)) => {
                     let newer = |found: &Home| home.as_ref().is_none_or(|h| h.since < found.since);
                     home = found.home().filter(newer).or(home);
                 }
-                Some(Say::Busy) => busy = true,
-                Some(Say::Nothing | Say::Noted) => {}
+                Some(Say::Ended) => {
+                    self.homes.end(token);
+                    return Settled::Ended;
+                }
+                Some(Say::Nothing) if *id == chosen => claim = Some(self.claim(token)),
+                Some(Say::Nothing | Say::Noted | Say::Busy) => {}
             }
         }
-        if busy && home.is_none() {
-            return Settled::Busy;
-        }
-        let claim = self.claim(token);
-        match home {
-            // Who gave us the claim has it back when it is dropped.
-            Some(home) => Settled::Home(home),
-            None => Settled::Ours(claim),
+        // Who gave us the claim has it back when it is dropped.
+        match (home, claim) {
+            (Some(home), mut claim) => {
+                if let Some(claim) = claim.as_mut().filter(|_| chosen == self.own) {
+                    // Nobody has heard of it.
+                    claim.told = true;
+                }
+                Settled::Home(home)
+            }
+            (None, Some(claim)) => Settled::Ours(claim),
+            (None, None) => Settled::Busy,
         }
     }
 
     fn claim(self: &Arc<Self>, token: TokenId) -> Claim {
-        let sessions = Arc::clone(self);
-        let renewing = AbortOnDropHandle::new(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RENEW).await;
-                let _still_ours = sessions.may_claim(token, sessions.own);
-                sessions.tell(Ask::Claim(token, u64::MAX)).await;
-            }
-        }));
-        Claim { sessions: Arc::clone(self), token, _renewing: renewing }
+        self.claims().insert(token);
+        Claim { sessions: Arc::clone(self), token, told: false }
     }
 
-    /// The session lives there from now on; returns when everybody knows who answers.
-    pub async fn moved(self: &Arc<Self>, token: TokenId, home: &Home) {
+    /// Where else than in this home it lives, as far as anybody knows; nothing is claimed.
+    pub async fn find(&self, token: TokenId, known: &Home) -> Option<Home> {
+        let newer = |home: &Home| home.since > known.since;
+        if let Some(home) = self.homes.of(token).filter(newer) {
+            return Some(home);
+        }
+        let peers = self.peers.alive(self.own);
+        let asked =
+            peers.iter().map(|(_, address)| self.ask(*address, Ask::Find(token, known.since)));
+        let homes = join_all(asked).await.into_iter().filter_map(|said| match said? {
+            Say::Home(found) => found.home().filter(newer),
+            _ => None,
+        });
+        let home = homes.max_by_key(|home| home.since)?;
         self.homes.slot(token).moved(home.clone());
-        // In a task of its own: the request that waits for it may be given up, and they must hear of it.
-        let (sessions, ask) = (Arc::clone(self), Ask::Moved(token, home.into()));
-        let _told = tokio::spawn(async move { sessions.tell(ask).await }).await;
+        Some(home)
+    }
+
+    /// Its client has ended the session: it begins anew at no replica.
+    pub fn end(self: &Arc<Self>, token: TokenId) {
+        self.homes.end(token);
+        let sessions = Arc::clone(self);
+        tokio::spawn(async move { sessions.tell(Ask::Ended(token)).await });
     }
 
     /// Answers another replica; `None` if it is none.
@@ -115,18 +141,29 @@ impl Sessions {
             // One that has just started, or is there again.
             self.new_peers.notify_one();
         }
-        let newer = |token, since| self.homes.of(token).filter(|home| home.since > since);
+        let newer = |token, since| match self.homes.known(token) {
+            Known::Ended => Some(Say::Ended),
+            Known::Home(home) if home.since > since => Some(Say::Home((&home).into())),
+            Known::Home(_) | Known::Nothing => None,
+        };
         let say = match letter.text {
             Ask::Hello => Say::Noted,
-            Ask::Find(token, since) => match newer(token, since) {
-                Some(home) => Say::Home((&home).into()),
-                None => Say::Nothing,
-            },
+            Ask::Find(token, since) => newer(token, since).unwrap_or(Say::Nothing),
             Ask::Claim(token, since) => match newer(token, since) {
-                Some(home) => Say::Home((&home).into()),
+                Some(say) => say,
                 None if self.may_claim(token, letter.from) => Say::Nothing,
                 None => Say::Busy,
             },
+            Ask::Renew(tokens) => {
+                for token in tokens {
+                    let _still_theirs = self.may_claim(token, letter.from);
+                }
+                Say::Noted
+            }
+            Ask::Ended(token) => {
+                self.homes.end(token);
+                Say::Noted
+            }
             Ask::Moved(token, home) => {
                 let slot = self.homes.slot(token);
                 slot.moved(home.home()?);
@@ -149,11 +186,31 @@ impl Sessions {
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }
 
-    /// Greets the others again and again: who answers is asked, and who does not is done without. `addresses` finds
-    /// them where nobody says who they are.
+    /// Greets the others again and again: who answers is asked, and who does not is done without. Renews what we have
+    /// claimed.
     pub async fn keep_peers(self: Arc<Self>) {
+        join(self.greet(), self.renew_claims()).await;
+    }
+
+    /// All claims by a few letters: with a letter for each, those of many would come too late.
+    async fn renew_claims(&self) {
+        let mut tick = tokio::time::interval(RENEW);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let held: Vec<TokenId> = self.claims().iter().copied().collect();
+            for tokens in held.chunks(RENEWED) {
+                for token in tokens {
+                    let _still_ours = self.may_claim(*token, self.own);
+                }
+                self.tell(Ask::Renew(tokens.to_vec())).await;
+            }
+        }
+    }
+
+    async fn greet(&self) {
         let mut tick = tokio::time::interval(GREET);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
@@ -172,20 +229,34 @@ impl Sessions {
     /// Whoever was not there has not heard where sessions moved meanwhile, and would go on with a home that may be
     /// there again.
     async fn tell_who_came(&self) {
-        let came = self.take_untold();
-        if came.is_empty() {
-            return;
-        }
-        let known: Vec<_> =
-            self.homes.latest(TOLD).iter().map(|(t, home)| (*t, home.into())).collect();
+        let came = std::mem::take(&mut *self.untold());
+        join_all(came.into_iter().map(|(address, since)| self.tell_since(address, since))).await;
+    }
+
+    /// Tells one what has moved since then.
+    async fn tell_since(&self, address: SocketAddr, since: u64) {
+        let known = self.homes.latest(TOLD, since);
+        let known: Vec<_> = known.iter().map(|(token, home)| (*token, home.into())).collect();
         for homes in known.chunks(IN_ONE) {
-            let told = came.iter().map(|address| self.ask(*address, Ask::Know(homes.to_vec())));
-            join_all(told).await;
+            if self.ask(address, Ask::Know(homes.to_vec())).await.is_none() {
+                // It has left again, and is told when it comes.
+                return self.will_tell(address, since);
+            }
         }
     }
 
-    fn take_untold(&self) -> Vec<SocketAddr> {
-        std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner))
+    fn will_tell(&self, address: SocketAddr, since: u64) {
+        let mut untold = self.untold();
+        let missed = untold.entry(address).or_insert(since);
+        *missed = since.min(*missed);
+    }
+
+    fn untold(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, u64>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashSet<TokenId>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_claim(&self, token: TokenId, replica: u64) -> bool {
@@ -217,31 +288,67 @@ impl Sessions {
         join_all(peers.iter().map(|(_, address)| self.ask(*address, what.clone()))).await;
     }
 
+    /// What one says; `None` if it does not answer, also when asked again: it is done without from now on.
     async fn ask(&self, address: SocketAddr, what: Ask) -> Option<Say> {
+        let _place = if what.is_urgent() { None } else { Some(self.peers.place(address).await?) };
+        for _ in 0..TRIES {
+            let asked = Instant::now();
+            let letter = self.ask_once(address, what.clone()).await;
+            let news = self.peers.heard(address, asked, letter.as_ref().map(|letter| letter.from));
+            match news {
+                // It may only have been slow.
+                News::Silent => self.new_peers.notify_one(),
+                News::Came(since) => self.will_tell(address, since),
+                News::None | News::Missed => {}
+            }
+            if !what.is_urgent() {
+                self.counts.asked(letter.is_some());
+            }
+            match letter {
+                Some(letter) => return Some(letter.text),
+                None if news == News::Missed => {}
+                None => return None,
+            }
+        }
+        None
+    }
+
+    async fn ask_once(&self, address: SocketAddr, what: Ask) -> Option<Letter<Say>> {
         let keys = self.keys.load_full();
         let number = fastrand::u64(..);
         let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
-        let answer = self.peers.ask(address, &sealed).await;
-        let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
-        let letter = letter.filter(|letter| letter.number == number);
-        match self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
-            // It may only have been slow.
-            News::Silent => self.new_peers.notify_one(),
-            News::Came => self.untold.lock().unwrap_or_else(PoisonError::into_inner).push(address),
-            News::None => {}
-        }
-        self.counts.asked(letter.is_some());
-        Some(letter?.text)
+        let mut answer = self.peers.ask(address, &sealed).await?;
+        let letter = Letter::<Say>::open(&keys, now(), &mut answer)?;
+        (letter.number == number).then_some(letter)
     }
 }
 
 // === impl Claim ===
 
+impl Claim {
+    /// The session lives there from now on; returns when everybody knows who answers.
+    pub async fn moved(mut self, home: &Home) {
+        let (sessions, token) = (Arc::clone(&self.sessions), self.token);
+        sessions.homes.slot(token).moved(home.clone());
+        self.told = true;
+        let ask = Ask::Moved(token, home.into());
+        // In a task of its own: the request that waits for it may be given up, and they must hear of it.
+        let told = tokio::spawn(async move {
+            sessions.tell(ask).await;
+            drop(self);
+        });
+        let _told = told.await;
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let (sessions, token) = (Arc::clone(&self.sessions), self.token);
-        sessions.homes.slot(token).release(sessions.own);
-        if sessions.peers.alive(sessions.own).is_empty() {
+        sessions.claims().remove(&token);
+        if !sessions.homes.is_ended(token) {
+            sessions.homes.slot(token).release(sessions.own);
+        }
+        if self.told || sessions.peers.alive(sessions.own).is_empty() {
             return;
         }
         // Only a program that ends has no runtime; then claims end by themselves.

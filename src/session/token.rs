@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::keys::{Keyring, TAG_LEN, Unopened};
+use super::keys::{Keyring, TAG_LEN};
 
 /// What tells a token from ids of servers, which are passed as they are.
 const PREFIX: &str = "kp1.";
@@ -19,6 +19,10 @@ pub const MAX_PARAMS: usize = 2048;
 pub const MAX_ID: usize = 4096;
 /// A longer text is no token of ours.
 const MAX_TOKEN: usize = 12 * 1024;
+/// How what is sealed is written: its first byte.
+const VERSION: u8 = 2;
+/// Characters of a token that tell its key.
+const KEY_CHARS: usize = 8;
 
 /// What is sealed in a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,19 @@ pub struct Session {
     pub caller: Option<String>,
     /// `params` of the `initialize` that began it; without them it cannot be brought back.
     pub params: Option<String>,
+    /// The `protocolVersion` that its server has chosen, where that was seen.
+    pub version: Option<String>,
+}
+
+/// The same as it was sealed before there was a version of the writing, for the route's host only.
+#[derive(Deserialize)]
+struct First {
+    issued: u64,
+    address: SocketAddr,
+    uid: Option<String>,
+    id: Vec<u8>,
+    caller: Option<String>,
+    params: Option<String>,
 }
 
 /// What tells one token from every other one: its authentication tag.
@@ -46,7 +63,9 @@ pub struct TokenId(pub [u8; TAG_LEN]);
 pub enum NoToken {
     /// It does not look like one: it is a server's own id.
     Foreign,
-    /// It does, and cannot be opened here.
+    /// It looks like one, and was sealed by a key that this proxy does not have: it may be another proxy's.
+    OtherKey,
+    /// It was sealed by our key, or is cut so that nobody can tell, and cannot be opened here.
     Bad(&'static str),
 }
 
@@ -59,10 +78,12 @@ pub fn looks_like_one(text: &[u8]) -> bool {
 // === impl Session ===
 
 impl Session {
-    /// The token for a route's host. `None` if nothing can be sealed.
+    /// The token for a route, by what tells that from all others: its host, a NUL, and the rest. `None` if nothing
+    /// can be sealed.
     #[must_use]
-    pub fn seal(&self, keys: &Keyring, host: &str) -> Option<(String, TokenId)> {
-        let sealed = keys.seal(host.as_bytes(), &postcard::to_stdvec(self).ok()?)?;
+    pub fn seal(&self, keys: &Keyring, route: &str) -> Option<(String, TokenId)> {
+        let text = postcard::to_extend(self, vec![VERSION]).ok()?;
+        let sealed = keys.seal(route.as_bytes(), &text)?;
         let id = TokenId::of(&sealed)?;
         let mut token = String::with_capacity(PREFIX.len() + sealed.len() * 4 / 3 + 3);
         token.push_str(PREFIX);
@@ -70,26 +91,44 @@ impl Session {
         Some((token, id))
     }
 
-    /// What a token for this host holds.
+    /// What a token for this route holds.
     ///
     /// # Errors
     /// [`NoToken`]; whatever the text is, it is never another session.
-    pub fn open(keys: &Keyring, host: &str, token: &[u8]) -> Result<(Self, TokenId), NoToken> {
-        let sealed = token.strip_prefix(PREFIX.as_bytes()).ok_or(NoToken::Foreign)?;
+    pub fn open(keys: &Keyring, route: &str, token: &[u8]) -> Result<(Self, TokenId), NoToken> {
+        const UNREADABLE: NoToken =
+            NoToken::Bad("it is cut or changed, or was issued for another route");
+        let text = token.strip_prefix(PREFIX.as_bytes()).ok_or(NoToken::Foreign)?;
+        let start = text.get(..KEY_CHARS).and_then(|start| URL_SAFE_NO_PAD.decode(start).ok());
+        if !start.is_some_and(|start| keys.have_sealed(&start)) {
+            return Err(NoToken::OtherKey);
+        }
         if token.len() > MAX_TOKEN {
             return Err(NoToken::Bad("it is longer than a token"));
         }
-        let unreadable = NoToken::Bad("it is cut or changed, or was issued for another route");
-        let mut sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| unreadable)?;
-        let id = TokenId::of(&sealed).ok_or(unreadable)?;
-        let opened = keys.open(host.as_bytes(), &mut sealed).map_err(|why| match why {
-            Unopened::UnknownKey => {
-                NoToken::Bad("it was sealed by a key that this proxy does not have")
-            }
-            Unopened::Forged => unreadable,
-        })?;
-        let session = postcard::from_bytes(opened).map_err(|_| unreadable)?;
-        Ok((session, id))
+        let mut sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| UNREADABLE)?;
+        let id = TokenId::of(&sealed).ok_or(UNREADABLE)?;
+        if let Ok(opened) = keys.open(route.as_bytes(), &mut sealed) {
+            return match opened.split_first() {
+                Some((&VERSION, session)) => {
+                    Ok((postcard::from_bytes(session).map_err(|_| UNREADABLE)?, id))
+                }
+                _ => Err(NoToken::Bad("a later release has issued it")),
+            };
+        }
+        // What could not be opened is no more what it was.
+        let mut sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| UNREADABLE)?;
+        let host = route.split('\0').next().unwrap_or_default();
+        let opened = keys.open(host.as_bytes(), &mut sealed).map_err(|_| UNREADABLE)?;
+        let first: First = postcard::from_bytes(opened).map_err(|_| UNREADABLE)?;
+        Ok((first.into(), id))
+    }
+}
+
+impl From<First> for Session {
+    fn from(first: First) -> Self {
+        let First { issued, address, uid, id, caller, params } = first;
+        Self { issued, address, uid, id, caller, params, version: None }
     }
 }
 
@@ -121,6 +160,7 @@ mod tests {
             id: vec![0x21, 0x7e, 0x5f],
             caller: Some("team-a/helper".to_owned()),
             params: Some(r#"{"protocolVersion":"2025-06-18"}"#.to_owned()),
+            version: Some("2025-06-18".to_owned()),
         }
     }
 
@@ -140,8 +180,8 @@ mod tests {
         let open = |host, token: &str| Session::open(&keys, host, token.as_bytes());
         assert_eq!(open("tools.team-a", &token), Ok((session(), id)));
         assert!(matches!(open("tools.team-b", &token), Err(NoToken::Bad(_))));
-        assert!(matches!(Session::open(&other_keys(), "tools.team-a", token.as_bytes()),
-            Err(NoToken::Bad(why)) if why.contains("key")));
+        let stranger = Session::open(&other_keys(), "tools.team-a", token.as_bytes());
+        assert_eq!(stranger, Err(NoToken::OtherKey));
         let (again, other) = session().seal(&keys, "tools.team-a").unwrap();
         assert!(token != again && id != other, "two sessions are never one");
     }
@@ -159,13 +199,37 @@ mod tests {
         let (token, _) = session().seal(&keys, "a").unwrap();
         for at in PREFIX.len()..token.len() {
             let cut = Session::open(&keys, "a", token.as_bytes().get(..at).unwrap());
-            assert!(matches!(cut, Err(NoToken::Bad(_))), "cut at {at}");
+            // Too little is left to tell whose it is.
+            let whose = at < PREFIX.len() + KEY_CHARS;
+            assert!(
+                if whose {
+                    cut == Err(NoToken::OtherKey)
+                } else {
+                    matches!(cut, Err(NoToken::Bad(_)))
+                },
+                "cut at {at}: {cut:?}"
+            );
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
             assert!(Session::open(&keys, "a", &changed).is_err(), "changed at {at}");
         }
-        let long = format!("{PREFIX}{}", "A".repeat(MAX_TOKEN));
+        let long = format!("{token}{}", "A".repeat(MAX_TOKEN));
         assert!(matches!(Session::open(&keys, "a", long.as_bytes()), Err(NoToken::Bad(_))));
+    }
+
+    #[test]
+    fn a_token_of_before_is_read_and_one_of_later_is_not() {
+        let keys = keys();
+        let Session { issued, address, uid, id, caller, params, .. } = session();
+        let first = postcard::to_stdvec(&(issued, address, uid, id, caller, params)).unwrap();
+        let token = |purpose: &[u8], text: &[u8]| {
+            format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(keys.seal(purpose, text).unwrap()))
+        };
+        let opened = Session::open(&keys, "a\0/x", token(b"a", &first).as_bytes());
+        assert_eq!(opened.unwrap().0, Session { version: None, ..session() });
+        let later = Session::open(&keys, "a\0/x", token(b"a\0/x", &[VERSION + 1, 7]).as_bytes());
+        assert!(matches!(later, Err(NoToken::Bad(why)) if why.contains("later")), "{later:?}");
+        assert!(Session::open(&keys, "b\0/x", token(b"a", &first).as_bytes()).is_err());
     }
 
     proptest::proptest! {

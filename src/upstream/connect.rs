@@ -117,6 +117,16 @@ impl ConnectError {
         Self::Io(address, Arc::new(error))
     }
 
+    /// Whether it is for want of something of our own, a descriptor, a port or memory: that says nothing of the
+    /// backend.
+    #[must_use]
+    pub fn is_our_own(&self) -> bool {
+        const OURS: [i32; 5] =
+            [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM];
+        let Self::Io(_, error) = self else { return false };
+        error.raw_os_error().is_some_and(|code| OURS.contains(&code))
+    }
+
     fn handshake(address: SocketAddr, error: hyper::Error) -> Self {
         Self::Handshake(address, Arc::new(error))
     }
@@ -266,5 +276,23 @@ where
         // It accepted and closed: as good as refused.
         Ok(Err(error)) => Err(ConnectError::io(address, io::Error::other(error))),
         Err(_) => Err(ConnectError::io(address, io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_lack_ourselves_is_not_the_backends_fault() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let fails = |code| ConnectError::io(address, io::Error::from_raw_os_error(code));
+        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL] {
+            assert!(fails(ours).is_our_own(), "{ours}");
+        }
+        for theirs in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ECONNRESET] {
+            assert!(!fails(theirs).is_our_own(), "{theirs}");
+        }
+        assert!(!ConnectError::Timeout(address, Duration::from_secs(1)).is_our_own());
     }
 }

@@ -296,6 +296,12 @@ impl Leased {
         self.returned = bytes;
     }
 
+    /// What was read of it and put back.
+    #[must_use]
+    pub fn read(&self) -> &[u8] {
+        &self.returned
+    }
+
     /// The request that was kept will not be needed any more.
     pub fn forget_request(&mut self) {
         drop(self.lease.take_head());

@@ -46,6 +46,7 @@ mod reuse;
 mod runtimes;
 mod secrets;
 mod sessions;
+mod sessions_core;
 mod sessions_legacy;
 mod sessions_replicas;
 mod stalled;

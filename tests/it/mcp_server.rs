@@ -42,6 +42,10 @@ pub(crate) struct Seen {
     pub(crate) credentials: Vec<String>,
     /// GET requests of sessions that it knows.
     pub(crate) gets: usize,
+    /// Messages that waited.
+    pub(crate) late: usize,
+    /// Notifications that it took, by session.
+    pub(crate) noted: Vec<String>,
     /// Sessions that were deleted.
     pub(crate) deleted: Vec<String>,
 }
@@ -73,6 +77,10 @@ pub(crate) struct Manner {
     pub(crate) http2: bool,
     /// Its sessions have no id.
     pub(crate) stateless: bool,
+    /// Messages named `late` wait until it is so no more.
+    pub(crate) late: bool,
+    /// It sends what comes to `/mcp` on to `/mcp/`.
+    pub(crate) redirects: bool,
 }
 
 /// A running server.
@@ -160,6 +168,7 @@ impl McpServer {
 
     pub(crate) fn behave(&self, manner: Manner) {
         *self.state.manner.lock().unwrap() = manner;
+        self.state.changed.send_replace(());
     }
 
     pub(crate) fn seen<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
@@ -190,6 +199,14 @@ impl State {
         let id = format!("server-session-{minted}");
         self.sessions.lock().unwrap().insert(id.clone(), 0);
         id
+    }
+
+    async fn until_not_late(&self) {
+        let mut changed = self.changed.subscribe();
+        self.note(|seen| seen.late += 1);
+        while self.manner.lock().unwrap().late {
+            changed.changed().await.unwrap();
+        }
     }
 
     /// Counts a call in a session.
@@ -245,9 +262,18 @@ async fn answer(
     let (id, credentials) = (header("mcp-session-id"), header("authorization"));
     let coding = header("accept-encoding");
     let method = request.method().clone();
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     state.note(|seen| seen.ids.push(id.clone()));
+    if manner.redirects && path == "/mcp" {
+        let mut response = whole(307, "");
+        response.headers_mut().insert("location", "/mcp/".parse().unwrap());
+        return Ok(response);
+    }
+    if body["params"]["name"] == "late" {
+        state.until_not_late().await;
+    }
     if body["method"] == "initialize" {
         return Ok(initialize(&state, &manner, &body, (credentials, coding)));
     }
@@ -271,23 +297,28 @@ async fn answer(
             state.note(|seen| seen.calls.push("list".to_owned()));
             return Err(std::io::ErrorKind::Other.into());
         }
-        (_, Some("tools/list")) => {
-            if body["params"]["hang"] == true {
-                state.note(|seen| seen.calls.push("list".to_owned()));
-                std::future::pending::<()>().await;
-            }
-            if body["params"]["silent"] == true && !manner.speaks {
-                return Ok(open_stream(": wait\n\n"));
-            }
-            message(&manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}}))
+        (_, Some("tools/list")) if body["params"]["silent"] == true && !manner.speaks => {
+            return Ok(open_stream(": wait\n\n"));
         }
-        _ => whole(202, ""),
+        (_, Some("tools/list")) => list(&state, &manner, &body).await,
+        _ => {
+            state.note(|seen| seen.noted.push(id.clone()));
+            whole(202, "")
+        }
     };
     // As the SDKs do, on every response.
     if !manner.stateless {
         response.headers_mut().insert("mcp-session-id", id.parse().unwrap());
     }
     Ok(response)
+}
+
+async fn list(state: &State, manner: &Manner, body: &Value) -> Response<Body> {
+    if body["params"]["hang"] == true {
+        state.note(|seen| seen.calls.push("list".to_owned()));
+        std::future::pending::<()>().await;
+    }
+    message(manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}}))
 }
 
 /// What a GET is answered with.

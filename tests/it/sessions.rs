@@ -10,19 +10,19 @@ use crate::support::{Backend, TestProxy, config, route};
 
 pub(crate) const HOST: &str = "tools.team-a";
 
-fn to(servers: &[&McpServer]) -> Config {
+pub(crate) fn to(servers: &[&McpServer]) -> Config {
     let ports: Vec<u16> = servers.iter().map(|server| server.address.port()).collect();
     config(vec![route(HOST, "/", Scheme::Http, &ports)])
 }
 
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    head: String,
-    body: String,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
@@ -33,13 +33,13 @@ impl Answer {
         Self { status, head: head.to_owned(), body }
     }
 
-    fn session(&self) -> Option<String> {
+    pub(crate) fn session(&self) -> Option<String> {
         let line =
             self.head.lines().find(|line| line.to_lowercase().starts_with("mcp-session-id:"));
         line.map(|line| line.split_once(':').unwrap().1.trim().to_owned())
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let data = self.body.lines().find_map(|line| line.strip_prefix("data: "));
         let text = data.unwrap_or(&self.body);
         serde_json::from_str(text).unwrap_or_else(|_| panic!("{} {:?}", self.status, self.body))
@@ -61,7 +61,7 @@ fn dechunked(body: &str) -> String {
     all
 }
 
-fn request(method: &str, session: Option<&str>, body: &str) -> String {
+pub(crate) fn request(method: &str, session: Option<&str>, body: &str) -> String {
     let session =
         session.map(|id| format!("mcp-session-id: {id}\r\nmcp-protocol-version: 2025-06-18\r\n"));
     let session = session.unwrap_or_default();
@@ -75,7 +75,12 @@ fn request(method: &str, session: Option<&str>, body: &str) -> String {
     )
 }
 
-async fn send(proxy: &TestProxy, method: &str, session: Option<&str>, body: &str) -> Answer {
+pub(crate) async fn send(
+    proxy: &TestProxy,
+    method: &str,
+    session: Option<&str>,
+    body: &str,
+) -> Answer {
     Answer::of(&proxy.ask(&request(method, session, body)).await)
 }
 
@@ -87,7 +92,7 @@ pub(crate) fn call(tool: &str, argument: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": {"a": argument}}})
 }
 
-fn params() -> Value {
+pub(crate) fn params() -> Value {
     json!({"protocolVersion": "2025-06-18", "capabilities": {"roots": {}}, "clientInfo": {"name": "test", "version": "1"}})
 }
 

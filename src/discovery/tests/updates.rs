@@ -231,6 +231,30 @@ fn pods_that_end_and_still_serve_stay_behind_the_ready_ones() {
 }
 
 #[test]
+fn a_pod_that_is_not_ready_keeps_its_sessions_and_gets_nothing_else() {
+    let mut world = World::of(&helper(&["10.0.0.1", "10.0.0.2"]));
+    let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
+    let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
+    let home = Arc::clone(&route.cluster.endpoints()[0]);
+    let pinned = || route.cluster.pick(Want::Pinned(&home.id()), &[]);
+    let mut flaps = helper(&["10.0.0.1", "10.0.0.2"]);
+    for ready in [false, true, false] {
+        let conditions = json!({ "ready": ready, "serving": ready, "terminating": false });
+        flaps[2].1["endpoints"][0]["conditions"] = conditions;
+        world.apply(&flaps);
+        assert!(pinned().is_some_and(|endpoint| Arc::ptr_eq(&endpoint, &home)), "{ready}");
+        let open = world.endpoints("helper.a", "/");
+        assert_eq!(open.contains(&"10.0.0.1:8080".to_owned()), ready);
+    }
+    for _ in 0..50 {
+        let any = route.cluster.pick(Want::Any, &[]).unwrap();
+        assert_eq!(any.address.to_string(), "10.0.0.2:8080");
+    }
+    world.apply(&helper(&["!10.0.0.1", "10.0.0.2"]));
+    assert!(pinned().is_none(), "it ends");
+}
+
+#[test]
 fn two_services_of_one_agent_share_an_address_until_both_are_gone() {
     let mut world = World::of(&helper(&["10.0.0.1"]));
     let caller = |world: &World| {

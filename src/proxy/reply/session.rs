@@ -7,8 +7,8 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::Upload;
 use crate::config::SessionMode;
-use crate::headers::MCP_SESSION_ID;
-use crate::protocol::mcp::initialize_params;
+use crate::headers::{MCP_SESSION_ID, is_event_stream};
+use crate::protocol::mcp::{Initialized, chosen_version, initialize_params};
 use crate::proxy::instead::Care;
 use crate::proxy::record::Recorder;
 use crate::proxy::request::facts::Facts;
@@ -39,11 +39,12 @@ pub fn name(
         None if !is_success(response.status()) => None,
         None => {
             let birth = Birth {
-                host: &way.route.config.host,
+                route: &way.route.identity,
                 endpoint: response.body().endpoint().id(),
                 id,
                 caller: way.caller.as_ref().map(ToString::to_string),
                 params: params(record.upload()),
+                version: version(response),
             };
             let Some((token, short)) = sessions.begin(birth) else { return };
             record.in_session(short.short());
@@ -66,17 +67,27 @@ pub fn pin(response: &Response<Leased>, way: &Way, sessions: &Sessions) -> Optio
         return None;
     }
     let birth = Birth {
-        host: &way.route.config.host,
+        route: &way.route.identity,
         endpoint: response.body().endpoint().id(),
         id: &HeaderValue::from_static(""),
         caller: way.caller.as_ref().map(ToString::to_string),
         params: None,
+        version: None,
     };
     sessions.begin(birth).map(|(token, _)| token)
 }
 
 fn is_success(status: StatusCode) -> bool {
     status.is_success()
+}
+
+/// What the server has chosen, where so much of its answer has been read.
+fn version(response: &Response<Leased>) -> Option<String> {
+    let events = is_event_stream(response.headers());
+    match chosen_version(response.body().read(), events)? {
+        Initialized::Version(version) => Some(version),
+        Initialized::Refused => None,
+    }
 }
 
 fn params(upload: &Upload) -> Option<String> {

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use http::header::CONTENT_ENCODING;
 use http::{Method, Request, Response, request};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -14,9 +16,10 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
+use crate::config::SessionMode;
 use crate::headers;
 use crate::protocol::jsonrpc::Message;
-use crate::protocol::mcp::may_repeat;
+use crate::protocol::mcp::{INITIALIZE, chosen_version, may_repeat};
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
@@ -25,8 +28,9 @@ use crate::telemetry::metrics::Counted;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
-/// How long a response that begins a session waits for the first bytes of its body.
+/// How long a response that begins a session waits for the answer in its body, and in how many bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
+const MAX_BEGINNING: usize = 64 * 1024;
 /// How long the rest of a message is waited for when its backend has left.
 const READ_ON: Duration = Duration::from_millis(500);
 
@@ -98,7 +102,11 @@ pub async fn attempt(
             dropped(way, &lease);
             announced(&response, &lease);
             let begins = facts.session.is_none() && !facts.is_get;
-            if begins && response.headers().contains_key(headers::MCP_SESSION_ID) {
+            if begins
+                && response.headers().contains_key(headers::MCP_SESSION_ID)
+                && to.sessions != SessionMode::Pass
+                && is_initialize(&upload)
+            {
                 // Boxed: sessions begin rarely.
                 return Box::pin(begun(way, response, lease, &upload)).await;
             }
@@ -115,8 +123,9 @@ pub async fn attempt(
     }
 }
 
-/// The response by which a session begins, once the first of its body is here: servers begin an event stream before
-/// they know what it will say, and a client that has read a head cannot be given another session.
+/// The response by which a session begins, once its answer is here: servers begin an event stream before they know
+/// what it will say, and a client that has read a head cannot be given another session. What is read stands in its body,
+/// where the protocol's version is looked for.
 async fn begun(
     way: &Way,
     response: Response<Option<Incoming>>,
@@ -125,24 +134,32 @@ async fn begun(
 ) -> Result<Response<Leased>, Failure> {
     let address = lease.endpoint().address;
     let mut response = response.map(|incoming| Leased::new(incoming, lease));
-    let first = tokio::time::timeout(FIRST_BYTES, response.body_mut().frame()).await;
-    match first.unwrap_or(None) {
-        // Or it is late: then the client has the head before.
-        None => {
-            response.body_mut().forget_request();
-            Ok(response)
-        }
-        Some(Ok(frame)) => {
-            if let Ok(data) = frame.into_data() {
-                response.body_mut().put_back(data);
+    let events = headers::is_event_stream(response.headers());
+    let coded = response.headers().contains_key(CONTENT_ENCODING);
+    let mut said = BytesMut::new();
+    let read = async {
+        while said.len() < MAX_BEGINNING
+            && let Some(frame) = response.body_mut().frame().await
+        {
+            said.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
+            // In a coding nothing can be seen.
+            if coded || chosen_version(&said, events).is_some() {
+                break;
             }
+        }
+        Ok(())
+    };
+    // Or it is late: then the client has the head before.
+    match tokio::time::timeout(FIRST_BYTES, read).await.unwrap_or(Ok(())) {
+        Ok(()) => {
+            response.body_mut().put_back(said.freeze());
             response.body_mut().forget_request();
             Ok(response)
         }
-        Some(Err(error)) => {
+        Err(error) => {
             let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
             let request = response.into_body().into_request(upload);
-            match request.zip(harmless(upload)) {
+            match request.zip(harmless(way, upload)) {
                 Some((request, body)) => Err(Failure::Broken(Box::new(Broken {
                     request: Box::new(request.map(|_| body)),
                     error,
@@ -253,7 +270,7 @@ async fn broken(
         None => None,
     };
     let repeatable = repeatable && !answered && lease.closed_silently();
-    let harmless = if written && !answered { harmless(upload) } else { None };
+    let harmless = if written && !answered { harmless(way, upload) } else { None };
     let again = match (request, lease.take_head()) {
         (Some(request), _) if !written => Some((request, false)),
         (Some(request), _) if repeatable => Some((request, true)),
@@ -309,12 +326,20 @@ fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestB
     }
 }
 
-/// The body once more of an MCP request that changes nothing, if it was remembered whole.
-fn harmless(upload: &Arc<Upload>) -> Option<RequestBody> {
+/// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or the one by
+/// which a session begins (D45). Others are not sent again (D11).
+fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
-    let may = message.id.is_some() && message.method.is_some_and(|method| may_repeat(&method));
+    let method = message.method.filter(|_| message.id.is_some())?;
+    let may = if way.session.is_some() { may_repeat(&method) } else { method == INITIALIZE };
     may.then(|| RequestBody::own(whole, Arc::clone(upload)))
+}
+
+/// Whether the client's message asks for a session.
+fn is_initialize(upload: &Upload) -> bool {
+    let start = upload.tap.start().unwrap_or_default();
+    Message::read(&start).method.is_some_and(|method| method == INITIALIZE)
 }
 
 fn with(head: request::Parts, body: RequestBody) -> Box<Request<RequestBody>> {

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-use super::retry::Retry;
+use super::retry::{PAUSES, Retry};
 use super::trip::Cause;
 use crate::route::Route;
 use crate::telemetry::metrics::Counted;
@@ -46,7 +46,28 @@ pub async fn lease(
 }
 
 /// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
-/// `fresh`, or one that is dialled; never HTTP/2 if `http1`.
+/// `fresh`, or one that is dialled; never HTTP/2 if `http1`. What we lack ourselves for a dial is waited for.
+///
+/// # Errors
+/// Why the session has no home there.
+pub async fn pinned(
+    route: &Route,
+    id: &EndpointId,
+    (fresh, http1): (bool, bool),
+) -> Result<Lease, Cause> {
+    let until = Instant::now() + route.config.to.hold.session;
+    let mut pauses = PAUSES;
+    loop {
+        let leased = to(route, id, fresh, http1).await;
+        let next = Instant::now() + pauses.take();
+        if !matches!(leased, Err(Cause::OurOwn)) || next >= until {
+            return leased;
+        }
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+/// The same, without waiting.
 ///
 /// # Errors
 /// The endpoint is gone, or cannot be dialled.
@@ -68,6 +89,9 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
         }
         Err(error) => {
             tracing::debug!(%error, "dial failed");
+            if error.is_our_own() {
+                return Err(Cause::OurOwn);
+            }
             dial_failed(route, &endpoint);
             Err(Cause::Unreachable)
         }

@@ -32,7 +32,7 @@ impl SessionDelivery {
     pub(super) fn again(self: &Arc<Self>, trip: &Trip, upload: &Arc<Upload>) -> Option<Again> {
         let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
         let homes = &self.reviver.sessions.homes;
-        let home = is_own_stream(&trip.facts).then(|| homes.slot(trip.ticket.id));
+        let home = is_own_stream(&trip.facts).then(|| homes.follow(trip.ticket.id));
         let open = Arc::new(move |leased: Leased, pause, broken| {
             let request = leased.into_request(&upload);
             let body = RequestBody::again(&upload);

@@ -26,6 +26,7 @@ use super::trip::{Cause, Trip};
 use crate::body::RequestBody;
 use crate::headers;
 use crate::protocol::mcp::{self, Initialized};
+use crate::proxy::call::Kind;
 use crate::proxy::routes::Routes;
 use crate::proxy::way::{InSession, Way};
 use crate::session::homes::Home;
@@ -65,10 +66,21 @@ const OF_THE_REQUEST: [HeaderName; 11] = [
 pub enum NotRevived {
     /// The server does not take the client's credentials: its response is the client's.
     Refused(Box<Response<Leased>>),
+    /// The server wants the client to ask elsewhere: its response is the client's.
+    SentOn(Box<Response<Leased>>),
     /// The server does not take the session.
     NoSession,
     /// There was no server in time.
     Unavailable,
+}
+
+/// How a session has its new home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It was begun there just now.
+    Begun,
+    /// Somebody has begun it there before; it may be forgotten by now.
+    Learned,
 }
 
 /// What one try came to.
@@ -129,29 +141,35 @@ impl Reviver {
         trip: &mut Trip,
         head: &HeaderMap,
         cause: Cause,
-    ) -> Result<(), NotRevived> {
+    ) -> Result<Found, NotRevived> {
         let until = Instant::now() + trip.way.route.config.to.hold.session;
-        let Some(_held) = self.holds.enter_in_session(trip.conn.peer.ip()) else {
+        // A stream has its response while it waits, and costs no more than any that is silent.
+        let streams = trip.facts.is_get && trip.facts.kind == Kind::Stream;
+        let held = if streams { None } else { self.holds.enter_in_session(trip.ticket.id) };
+        if held.is_none() && !streams {
             return Err(NotRevived::Unavailable);
-        };
+        }
         let slot = self.sessions.homes.slot(trip.ticket.id);
         let Ok(_turn) = tokio::time::timeout_at(until, slot.turn.lock()).await else {
             return Err(NotRevived::Unavailable);
         };
-        let _claim = loop {
+        let claim = loop {
             if let Some(home) = slot.home()
                 && home.since > trip.ticket.home.since
             {
                 trip.ticket.home = home;
-                return Ok(());
+                return Ok(Found::Learned);
             }
-            match self.sessions.settle(trip.ticket.id, &trip.ticket.home).await {
+            let settling = self.sessions.settle(trip.ticket.id, &trip.ticket.home);
+            let settled = tokio::time::timeout_at(until, settling).await;
+            match settled.unwrap_or(Settled::Busy) {
                 Settled::Ours(claim) => break claim,
                 Settled::Home(home) => {
                     slot.moved(home.clone());
                     trip.ticket.home = home;
-                    return Ok(());
+                    return Ok(Found::Learned);
                 }
+                Settled::Ended => return Err(NotRevived::NoSession),
                 Settled::Busy if Instant::now() + ASK_AGAIN < until => {
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -159,27 +177,12 @@ impl Reviver {
             }
         };
         let begun = self.begin_anew(trip, head, until).await;
-        let metrics = &trip.way.route.metrics;
-        let host = &trip.way.route.config.host;
-        let session = format!("{:08x}", trip.ticket.id.short());
-        match &begun {
-            Ok(home) => {
-                metrics.session(SessionEvent::Revived(cause.word()));
-                let to = home.endpoint.address;
-                tracing::info!(host, session, cause = cause.word(), %to, "a session was revived");
-                self.sessions.moved(trip.ticket.id, home).await;
-                trip.ticket.home = home.clone();
-            }
-            Err(why) => {
-                let why = match why {
-                    NotRevived::Refused(_) => "its credentials are refused",
-                    NotRevived::NoSession => "the server does not take it",
-                    NotRevived::Unavailable => "no server was there in time",
-                };
-                tracing::warn!(host, session, cause = cause.word(), why, "a session is lost");
-            }
-        }
-        begun.map(drop)
+        log(trip, cause, begun.as_ref());
+        let home = begun?;
+        trip.way.route.metrics.session(SessionEvent::Revived(cause.word()));
+        claim.moved(&home).await;
+        trip.ticket.home = home;
+        Ok(Found::Begun)
     }
 
     async fn begin_anew(
@@ -237,36 +240,43 @@ impl Reviver {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 return Tried::Not(NotRevived::Refused(Box::new(response)));
             }
+            // Nothing has run, and the client asks again where it is sent: Starlette does so for `/mcp` of `/mcp/`.
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
+                return Tried::Not(NotRevived::SentOn(Box::new(response)));
+            }
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
                 return Tried::Again;
             }
             _ => return Tried::Not(NotRevived::NoSession),
         }
         let answer = answer(&mut response, &id).await;
-        let server_id = response.headers().get(headers::MCP_SESSION_ID).cloned();
         let version = match answer {
             Some(Initialized::Version(version)) => version,
             Some(Initialized::Refused) => return Tried::Not(NotRevived::NoSession),
             None => return Tried::Again,
         };
-        if !agrees(&version, head.get(headers::MCP_PROTOCOL_VERSION), params) {
+        let began = trip.ticket.session.version.as_deref();
+        if !agrees(&version, began, head.get(headers::MCP_PROTOCOL_VERSION), params) {
             return Tried::Not(NotRevived::NoSession);
         }
+        let server_id = response.headers().get(headers::MCP_SESSION_ID).cloned();
+        // Newer than the one that it replaces, whatever the clock of that replica said.
+        let since = milliseconds().max(trip.ticket.home.since.saturating_add(1));
+        let Some(home) = (Home { endpoint, id: server_id, since }).copied() else {
+            return Tried::Not(NotRevived::NoSession);
+        };
         drain(response).await;
-        way.session =
-            Some(Box::new(InSession { token: None, server_id: server_id.clone(), again: None }));
+        let server_id = home.id.clone();
+        way.session = Some(Box::new(InSession { token: None, server_id, again: None }));
         let mut ready = message(head, mcp::INITIALIZED.to_owned());
         if let Ok(version) = HeaderValue::try_from(version) {
             ready.headers_mut().insert(headers::MCP_PROTOCOL_VERSION, version);
         }
-        let Some(lease) = to_same(&way, &endpoint).await else { return Tried::Again };
+        let Some(lease) = to_same(&way, &home.endpoint).await else { return Tried::Again };
         match attempt(&way, &trip.facts, lease, Duration::ZERO, ready).await {
             Ok(response) if response.status().is_success() => {
                 drain(response).await;
-                let now = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
-                // Newer than the one that it replaces, whatever the clock of that replica said.
-                let since = now.max(trip.ticket.home.since.saturating_add(1));
-                Tried::Begun(Home { endpoint, id: server_id, since })
+                Tried::Begun(home)
             }
             Ok(response) if response.status().is_client_error() => {
                 Tried::Not(NotRevived::NoSession)
@@ -274,6 +284,25 @@ impl Reviver {
             _ => Tried::Again,
         }
     }
+}
+
+/// A session that its operator may look for.
+fn log(trip: &Trip, cause: Cause, begun: Result<&Home, &NotRevived>) {
+    let host = &trip.way.route.config.host;
+    let session = format!("{:08x}", trip.ticket.id.short());
+    let cause = cause.word();
+    let why = match begun {
+        Ok(home) => {
+            let to = home.endpoint.address;
+            tracing::info!(host, session, cause, %to, "a session was revived");
+            return;
+        }
+        Err(NotRevived::Refused(_)) => "its credentials are refused",
+        Err(NotRevived::SentOn(_)) => "the server sends its client on",
+        Err(NotRevived::NoSession) => "the server does not take it",
+        Err(NotRevived::Unavailable) => "no server was there in time",
+    };
+    tracing::warn!(host, session, cause, why, "a session is not revived");
 }
 
 /// A message of our own in the client's name.
@@ -335,11 +364,19 @@ async fn drain(response: Response<Leased>) {
     }
 }
 
-/// Whether a server that takes `version` is one that the client can go on with: the version it has been speaking
-/// (`MCP-Protocol-Version`, sent from 2025-06-18 on), or one from before that header.
-fn agrees(version: &str, spoken: Option<&HeaderValue>, params: &str) -> bool {
-    match spoken {
-        Some(spoken) => spoken == version,
-        None => version <= "2025-03-26" || mcp::asked_version(params).as_deref() == Some(version),
+fn milliseconds() -> u64 {
+    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a server that takes `version` is one that the client can go on with: the one with which the session `began`;
+/// where that is not known, the one it has been speaking (`MCP-Protocol-Version`, sent from 2025-06-18 on), or one from
+/// before that header.
+fn agrees(version: &str, began: Option<&str>, spoken: Option<&HeaderValue>, params: &str) -> bool {
+    match (began, spoken) {
+        (Some(began), _) => began == version,
+        (None, Some(spoken)) => spoken == version,
+        (None, None) => {
+            version <= "2025-03-26" || mcp::asked_version(params).as_deref() == Some(version)
+        }
     }
 }

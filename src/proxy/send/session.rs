@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
 use super::dial;
-use super::lost::lost;
-use super::revive::{NotRevived, Reviver};
+use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
 use crate::backoff::Pauses;
@@ -60,6 +59,8 @@ pub(super) enum End {
     Gone(Boxed),
     /// It did not run, and no session can take its place.
     NoSession,
+    /// It did not run, and cannot be sent again; the session may go on.
+    TooLarge,
     /// It did not run; there was no server in time.
     Unavailable,
     /// The client itself broke off.
@@ -76,6 +77,31 @@ enum Tried {
     Denied(Box<Response<Leased>>),
     /// The request is gone.
     Over(End),
+}
+
+/// Why a request gets no other home.
+enum Homeless {
+    /// This is the client's.
+    Answered(Box<Response<Leased>>),
+    /// Its trip ends.
+    End(End),
+}
+
+/// What has happened to a request so far.
+#[derive(Default)]
+struct Course {
+    /// How often it was sent on a new connection.
+    fresh: u32,
+    /// How often its session has moved.
+    moves: u32,
+    /// The session was begun for it just now.
+    begun: bool,
+}
+
+impl From<End> for Homeless {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
 }
 
 // === impl SessionDelivery ===
@@ -98,14 +124,22 @@ impl SessionDelivery {
         }
         let config = &way.route.config;
         let caller = way.caller.as_ref().map(|caller| (&*caller.namespace, &*caller.name));
-        match self.reviver.sessions.admit(token, &config.host, caller) {
+        match self.reviver.sessions.admit(token, &way.route.identity, caller) {
             Admission::Foreign => Ok(None),
-            // It may be another proxy's behind us.
-            Admission::Refused(_) if config.to.sessions == SessionMode::Pass => Ok(None),
-            Admission::Refused(why) => {
-                tracing::debug!(host = config.host, why, "a session's token does not count");
-                way.route.metrics.session(SessionEvent::Lost("bad_token"));
-                Err(Instead::NoSession { bad_request: false })
+            // It may be another proxy's behind us; ours reaches no server.
+            Admission::Refused(no) if no.other_key && config.to.sessions == SessionMode::Pass => {
+                Ok(None)
+            }
+            Admission::Refused(no) => {
+                tracing::debug!(
+                    host = config.host,
+                    why = no.why,
+                    "a session's token does not count"
+                );
+                let cause = if no.ended { "ended" } else { "bad_token" };
+                way.route.metrics.session(SessionEvent::Lost(cause));
+                let params = no.session.as_ref().and_then(|session| session.params.as_deref());
+                Err(Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) })
             }
             Admission::Admitted(ticket) => Ok(Some(ticket)),
         }
@@ -180,19 +214,21 @@ impl SessionDelivery {
         revive: bool,
     ) -> Result<Response<Leased>, End> {
         let upload = Arc::clone(request.body().upload());
-        let (mut fresh, mut moves) = (0, 0);
+        let mut course = Course::default();
         loop {
             let cause;
-            (request, cause) = match self.try_home(trip, request, fresh).await {
+            (request, cause) = match self.try_home(trip, request, course.fresh).await {
                 Ok(response) => {
                     self.note_end(trip, &response);
                     return Ok(response);
                 }
                 // A session that has just begun is known: that is what the server answers to this request.
-                Err(Tried::Denied(response)) if moves > 0 => return Ok(*response),
+                Err(Tried::Denied(response)) if course.begun || course.moves == MAX_MOVES => {
+                    return Ok(*response);
+                }
                 Err(Tried::Denied(response)) => match response.into_body().into_request(&upload) {
                     Some(request) => (request, Cause::Forgotten),
-                    None => return Err(End::NoSession),
+                    None => return Err(End::TooLarge),
                 },
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
@@ -201,45 +237,80 @@ impl SessionDelivery {
                     if trip.care == Care::None {
                         trip.care = Care::Replayed;
                     }
-                    if fresh > 0 {
-                        tokio::time::sleep(CLOSED_PAUSES.after(fresh - 1)).await;
+                    if course.fresh > 0 {
+                        tokio::time::sleep(CLOSED_PAUSES.after(course.fresh - 1)).await;
                     }
-                    (request, fresh) = (again, fresh + 1);
+                    (request, course.fresh) = (again, course.fresh + 1);
                     continue;
                 }
                 Err(Tried::Lost(request, cause)) => (request, cause),
                 Err(Tried::Over(end)) => return Err(end),
             };
-            if trip.facts.is_delete {
-                return Err(End::Gone(request));
-            }
-            let Some(whole) = gathered(request, &upload).await else { return Err(End::NoSession) };
-            request = whole;
-            let one_way = is_post(&request) && Message::read(&upload.tap.all()).is_one_way();
-            if !revive || one_way || moves == MAX_MOVES {
-                return Err(End::Gone(request));
-            }
-            if !is_revivable(trip) {
-                return Err(End::NoSession);
-            }
-            if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.stream_lost {
-                // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
-                // that was there has broken off, it begins when a call has brought the session back.
-                let slot = self.reviver.sessions.homes.slot(trip.ticket.id);
-                slot.leaves(trip.ticket.home.since).await;
-                continue;
-            }
-            match self.moved(trip, request.headers(), cause).await {
-                Ok(()) => {
-                    // Ids of events were those of the server that is gone.
-                    request.headers_mut().remove(headers::LAST_EVENT_ID);
-                    (fresh, moves) = (0, moves + 1);
-                }
-                Err(NotRevived::Refused(response)) => return Ok(*response),
-                Err(NotRevived::NoSession) => return Err(End::NoSession),
-                Err(NotRevived::Unavailable) => return Err(End::Unavailable),
-            }
+            request = match self.find_home(trip, (request, cause), revive, &mut course).await {
+                Ok(request) => request,
+                Err(Homeless::Answered(response)) => return Ok(*response),
+                Err(Homeless::End(end)) => return Err(end),
+            };
         }
+    }
+
+    /// Finds the session of a request that did not run another home, or begins it anew if `revive`; the request to be
+    /// sent there.
+    async fn find_home(
+        &self,
+        trip: &mut Trip,
+        (request, cause): (Boxed, Cause),
+        revive: bool,
+        course: &mut Course,
+    ) -> Result<Boxed, Homeless> {
+        if cause == Cause::OurOwn {
+            return Err(End::Unavailable.into());
+        }
+        let upload = Arc::clone(request.body().upload());
+        let Some(mut request) = gathered(request, &upload).await else {
+            return Err(End::TooLarge.into());
+        };
+        if !revive || course.moves == MAX_MOVES {
+            return Err(End::Gone(request).into());
+        }
+        let sessions = &self.reviver.sessions;
+        let one_way = is_post(&request) && Message::read(&upload.tap.all()).is_one_way();
+        if trip.facts.is_delete || one_way {
+            // Nothing begins anew for it, and yet it is meant for a session that may live.
+            match sessions.find(trip.ticket.id, &trip.ticket.home).await {
+                Some(home) => trip.ticket.home = home,
+                None => return Err(End::Gone(request).into()),
+            }
+            (course.fresh, course.moves) = (0, course.moves + 1);
+            return Ok(request);
+        }
+        if !is_revivable(trip) {
+            return Err(End::NoSession.into());
+        }
+        if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.stream_lost {
+            // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
+            // that was there has broken off, it begins when a call has brought the session back.
+            let slot = sessions.homes.follow(trip.ticket.id);
+            slot.leaves(trip.ticket.home.since).await;
+            let ended = sessions.homes.is_ended(trip.ticket.id);
+            return if ended { Err(End::NoSession.into()) } else { Ok(request) };
+        }
+        let found = self.reviver.revive(trip, request.headers(), cause).await;
+        course.begun = match found {
+            Ok(found) => found == Found::Begun,
+            Err(NotRevived::Refused(response)) => {
+                trip.way.route.metrics.session(SessionEvent::Lost("refused"));
+                return Err(Homeless::Answered(response));
+            }
+            Err(NotRevived::SentOn(response)) => return Err(Homeless::Answered(response)),
+            Err(NotRevived::NoSession) => return Err(End::NoSession.into()),
+            Err(NotRevived::Unavailable) => return Err(End::Unavailable.into()),
+        };
+        trip.care = Care::Revived;
+        // Ids of events were those of the server that is gone.
+        request.headers_mut().remove(headers::LAST_EVENT_ID);
+        (course.fresh, course.moves) = (0, course.moves + 1);
+        Ok(request)
     }
 
     /// One try, where the session lives as far as is known; on a new connection behind one that has closed, and this is
@@ -302,19 +373,7 @@ impl SessionDelivery {
             again: None,
         }));
         let http1 = trip.facts.kind == Kind::Upgrade;
-        dial::to(&trip.way.route, &trip.ticket.home.endpoint, fresh, http1).await
-    }
-
-    /// Begins the session anew, or learns where somebody else has.
-    async fn moved(
-        &self,
-        trip: &mut Trip,
-        head: &http::HeaderMap,
-        cause: Cause,
-    ) -> Result<(), NotRevived> {
-        self.reviver.revive(trip, head, cause).await?;
-        trip.care = Care::Revived;
-        Ok(())
+        dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, (fresh, http1)).await
     }
 
     /// A session that its client has ended is forgotten.
@@ -325,55 +384,9 @@ impl SessionDelivery {
     }
 
     /// Its client wants the session no more.
-    fn close(&self, trip: &Trip) {
-        self.reviver.sessions.homes.forget(trip.ticket.id);
+    pub(super) fn close(&self, trip: &Trip) {
+        self.reviver.sessions.end(trip.ticket.id);
         trip.way.route.metrics.session(SessionEvent::Closed);
-    }
-
-    /// What the client is told when its session's server tells it nothing.
-    pub(super) fn stand_in(
-        &self,
-        end: End,
-        trip: &Trip,
-        upload: &Arc<Upload>,
-    ) -> Result<Delivered, Refused> {
-        let metrics = &trip.way.route.metrics;
-        let instead = |instead| Ok(Delivered::Instead(instead));
-        let host = &trip.way.route.config.host;
-        if trip.facts.is_delete && !matches!(end, End::Client(_)) {
-            self.close(trip);
-            return instead(Instead::Ended);
-        }
-        let no_session = || {
-            metrics.session(SessionEvent::Lost("not_revived"));
-            let params = trip.ticket.session.params.as_deref();
-            Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) }
-        };
-        let whole = upload.tap.all();
-        let message = Message::read(&whole);
-        match end {
-            End::Client(error) => Err(Refused::sent(error)),
-            End::Gone(..) if trip.facts.pin.is_some() => instead(no_session()),
-            End::NoSession => instead(no_session()),
-            End::Unknown(_) | End::Unavailable | End::Gone(..) if message.is_one_way() => {
-                instead(Instead::Taken)
-            }
-            End::Unknown(error) if trip.facts.pin.is_some() => Err(Refused::sent(error)),
-            End::Unknown(error) => match lost(&error, &message, host, true) {
-                Some(answer) => {
-                    metrics.session(SessionEvent::AnsweredLost);
-                    instead(answer)
-                }
-                None => Err(Refused::sent(error)),
-            },
-            End::Gone(..) | End::Unavailable => match (&message.id, &message.method) {
-                (Some(id), Some(method)) if method == mcp::TOOLS_CALL => {
-                    instead(Instead::Answer(mcp::call_not_run(id, host)))
-                }
-                (Some(id), Some(_)) => instead(Instead::Answer(mcp::unanswered(id, host))),
-                _ => instead(no_session()),
-            },
-        }
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Cause {
     Unreachable,
     /// It does not know the session.
     Forgotten,
+    /// We have no descriptor or port to dial it with: the session lives.
+    OurOwn,
 }
 
 /// One request of a session on its way.
@@ -54,6 +56,7 @@ impl Cause {
             Self::PodGone => "pod_gone",
             Self::Unreachable => "unreachable",
             Self::Forgotten => "forgotten",
+            Self::OurOwn => "our_own",
         }
     }
 }

@@ -1,0 +1,344 @@
+//! Sessions when much happens at once: many of them, several replicas, and homes that were told by somebody else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kagent_proxy::config::{Config, Scheme, SessionMode};
+use serde_json::{Value, json};
+
+use crate::mcp_server::{Manner, McpServer};
+use crate::sessions::{Answer, HOST, begin, call, params, post, request, send, to};
+use crate::support::{BOUND, TestProxy, config, route};
+
+/// A file with the key of sessions.
+fn key_file(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("kagent-proxy-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let key = folder.join("session-key");
+    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    key
+}
+
+/// Replicas that know each other.
+async fn replicas<const N: usize>(name: &str, config: &Config) -> [TestProxy; N] {
+    let key = key_file(name);
+    // Their admin listeners have to know each other before they are bound.
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admins = [(); N].map(|()| free());
+    let start = admins.map(|admin| {
+        let mut config = config.clone();
+        config.admin.address = admin;
+        config.sessions.key_files = vec![key.clone()];
+        config.sessions.peers = admins.iter().map(ToString::to_string).collect();
+        TestProxy::start(config)
+    });
+    let replicas: [TestProxy; N] =
+        join_all(start).await.try_into().unwrap_or_else(|_| panic!("as many as asked for"));
+    let others = format!("kagent_proxy_session_peers {}", N - 1);
+    for replica in &replicas {
+        let knows = async {
+            while !replica.admin("/metrics").await.contains(&others) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, knows).await.expect("replicas find each other");
+    }
+    replicas
+}
+
+fn list() -> Value {
+    json!({"jsonrpc": "2.0", "id": "l", "method": "tools/list"})
+}
+
+fn python_1() -> Value {
+    let mut python = params();
+    python["clientInfo"] = json!({"name": "mcp", "version": "0.1.0"});
+    json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": python})
+}
+
+/// Whatever the number of sessions: each has one new session at the server, not one for each replica.
+#[tokio::test]
+async fn a_mass_of_sessions_begins_anew_once_each() {
+    const SESSIONS: usize = 200;
+    let mut server = McpServer::start().await;
+    let replicas: [TestProxy; 2] = replicas("mass", &to(&[&server])).await;
+    let [one, two] = &replicas;
+    let tokens = join_all((0..SESSIONS).map(|_| begin(one))).await;
+    let mut streams = Vec::new();
+    for token in &tokens {
+        let mut stream = one.connect().await;
+        stream.send(&request("GET", Some(token), "")).await;
+        stream.until(": open\n\n").await;
+        streams.push(stream);
+    }
+    server.kill().await;
+    server.restart().await;
+    let message = call("count", "x");
+    let answers = join_all(tokens.iter().map(|token| post(two, Some(token), &message))).await;
+    assert!(answers.iter().all(|answer| answer.count() == 1));
+    join_all(streams.iter_mut().map(|stream| stream.until(": open\n\n"))).await;
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 2 * SESSIONS, "one more each"));
+    drop(streams);
+    for replica in replicas {
+        replica.stop().await;
+    }
+}
+
+/// How many requests wait is no matter of a session's life.
+#[tokio::test]
+async fn sessions_that_wait_for_their_server_are_not_ended_for_being_many() {
+    let mut server = McpServer::start().await;
+    let mut config = to(&[&server]);
+    config.hold.max = 1;
+    let proxy = TestProxy::start(config).await;
+    let tokens = [begin(&proxy).await, begin(&proxy).await];
+    server.kill().await;
+    let mut streams = Vec::new();
+    for token in &tokens {
+        let mut stream = proxy.connect().await;
+        stream.send(&request("GET", Some(token), "")).await;
+        let held = stream.until(": keep-alive\n\n").await;
+        assert!(held.starts_with("HTTP/1.1 200"), "{held}");
+        streams.push(stream);
+    }
+    let (asks, message) = (list(), call("count", "x"));
+    let waiting = async {
+        tokio::join!(
+            post(&proxy, Some(&tokens[0]), &asks),
+            post(&proxy, Some(&tokens[0]), &message),
+            post(&proxy, Some(&tokens[0]), &asks)
+        )
+    };
+    let waits = "kagent_proxy_held_requests 3\n";
+    let restarted = async {
+        while !proxy.admin("/metrics").await.contains(waits) {
+            tokio::task::yield_now().await;
+        }
+        server.restart().await;
+    };
+    let ((first, called, second), ()) = tokio::join!(waiting, restarted);
+    for answer in [first, second] {
+        assert!(answer.json()["result"]["tools"].is_array(), "{}", answer.body);
+    }
+    assert_eq!(called.count(), 1);
+    for stream in &mut streams {
+        stream.until(": open\n\n").await;
+    }
+    drop(streams);
+    proxy.stop().await;
+}
+
+/// A home that somebody else has found may be forgotten as well.
+#[tokio::test]
+async fn a_session_begins_anew_where_what_was_learned_of_it_is_forgotten_too() {
+    let server = McpServer::start_as(Manner { late: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let late = call("late", "x");
+    let late = post(&proxy, Some(&token), &late);
+    let moved = async {
+        server.until("the first call has come", |seen| seen.late == 1).await;
+        server.forget();
+        assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+        server.forget();
+        server.behave(Manner::default());
+    };
+    let (answer, ()) = tokio::join!(late, moved);
+    assert_eq!((answer.status, answer.count()), (200, 1), "{}", answer.body);
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 3));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_reaches_a_session_that_has_moved_meanwhile() {
+    let server = McpServer::start_as(Manner { late: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    let note =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"name": "late"}});
+    let moved = async {
+        server.until("the note has come", |seen| seen.late == 1).await;
+        server.forget();
+        assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+        server.behave(Manner::default());
+    };
+    let (answer, ()) = tokio::join!(post(&proxy, Some(&token), &note), moved);
+    assert_eq!(answer.status, 202);
+    server.seen(|seen| {
+        assert_eq!(seen.noted, ["server-session-2"]);
+        assert_eq!(seen.initialized.len(), 2, "nothing was begun for it");
+    });
+    proxy.stop().await;
+}
+
+/// The end of a session is one everywhere (MCP 2025-11-25, "Session Management").
+#[tokio::test]
+async fn a_session_that_its_client_has_ended_does_not_begin_anew() {
+    let mut server = McpServer::start().await;
+    let replicas: [TestProxy; 2] = replicas("ended", &to(&[&server])).await;
+    let [one, two] = &replicas;
+    let (gone, dead) = (begin(one).await, begin(one).await);
+    assert_eq!(send(one, "DELETE", Some(&gone), "").await.status, 200);
+    server.kill().await;
+    assert_eq!(send(one, "DELETE", Some(&dead), "").await.status, 204);
+    server.restart().await;
+    for (replica, token) in [(two, &gone), (one, &gone), (two, &dead), (one, &dead)] {
+        let answer = post(replica, Some(token), &call("count", "x")).await;
+        assert_eq!((answer.status, answer.body.as_str()), (404, ""));
+        assert_eq!(send(replica, "GET", Some(token), "").await.status, 404);
+    }
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 2, "nothing was begun anew"));
+    for replica in replicas {
+        replica.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_one_route_of_its_host() {
+    let (a, b) = (McpServer::start().await, McpServer::start().await);
+    let routes = [("/a", &a), ("/b", &b)]
+        .map(|(prefix, server)| route(HOST, prefix, Scheme::Http, &[server.address.port()]));
+    let proxy = TestProxy::start(config(routes.to_vec())).await;
+    let ask = |path: &str, token: Option<&str>, body: &Value| {
+        let text = request("POST", token, &body.to_string()).replace("/mcp", path);
+        let proxy = &proxy;
+        async move { Answer::of(&proxy.ask(&text).await) }
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()});
+    let token = ask("/a/mcp", None, &hello).await.session().unwrap();
+    let elsewhere = ask("/b/mcp", Some(&token), &call("count", "x")).await;
+    assert_eq!((elsewhere.status, elsewhere.body.as_str()), (404, ""));
+    b.seen(|seen| assert!(seen.ids.is_empty(), "nothing is dialled: {seen:?}"));
+    assert_eq!(ask("/a/mcp", Some(&token), &call("count", "x")).await.count(), 1);
+    proxy.stop().await;
+}
+
+/// Where sessions pass, another proxy's token may be the server's own affair; ours never is.
+#[tokio::test]
+async fn a_token_of_ours_never_reaches_a_server() {
+    let server = McpServer::start().await;
+    let mut config = to(&[&server]);
+    config.sessions.key_files = vec![key_file("ours")];
+    let proxy = TestProxy::start(config.clone()).await;
+    config.routes[0].to.sessions = SessionMode::Pass;
+    let passing = TestProxy::start(config).await;
+    let stranger = TestProxy::start(to(&[&server])).await;
+    let (token, foreign) = (begin(&proxy).await, begin(&stranger).await);
+    let (cut, changed) = (&token[..token.len() - 3], token.replace(&token[30..34], "AAAA"));
+    for ours in [cut, &changed, &token[..14]] {
+        assert_eq!(post(&passing, Some(ours), &call("count", "x")).await.status, 404);
+        server.seen(|seen| assert!(!seen.ids.iter().any(|id| id == ours), "{seen:?}"));
+    }
+    assert_eq!(post(&passing, Some(&foreign), &call("count", "x")).await.status, 404);
+    server.seen(|seen| assert!(seen.ids.contains(&foreign), "another key's"));
+    for proxy in [proxy, passing, stranger] {
+        proxy.stop().await;
+    }
+}
+
+/// Also where the client does not say what it speaks, as before 2025-06-18.
+#[tokio::test]
+async fn another_protocol_version_ends_the_revival() {
+    for events in [false, true] {
+        let speaking = |version| Manner { version: Some(version), events, ..Manner::default() };
+        let server = McpServer::start_as(speaking("2025-03-26")).await;
+        let proxy = TestProxy::start(to(&[&server])).await;
+        let token = begin(&proxy).await;
+        let silent = request("POST", Some(&token), &call("count", "x").to_string())
+            .replace("mcp-protocol-version: 2025-06-18\r\n", "");
+        server.forget();
+        assert_eq!(Answer::of(&proxy.ask(&silent).await).count(), 1, "the same one");
+        server.behave(speaking("2024-11-05"));
+        server.forget();
+        assert_eq!(Answer::of(&proxy.ask(&silent).await).status, 404, "{events}");
+        proxy.stop().await;
+    }
+}
+
+/// As Starlette does for what is mounted at `/mcp/`.
+#[tokio::test]
+async fn a_server_that_redirects_keeps_its_sessions() {
+    let manner = Manner { redirects: true, ..Manner::default() };
+    let (mut one, mut two) =
+        (McpServer::start_as(manner.clone()).await, McpServer::start_as(manner).await);
+    let proxy = TestProxy::start(to(&[&one, &two])).await;
+    let ask = |path: &str, token: Option<&str>, body: &Value| {
+        let text = request("POST", token, &body.to_string()).replace("/mcp", path);
+        let proxy = &proxy;
+        async move { Answer::of(&proxy.ask(&text).await) }
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()});
+    let token = ask("/mcp/", None, &hello).await.session().unwrap();
+    let home = if one.seen(|seen| seen.initialized.is_empty()) { &mut two } else { &mut one };
+    home.kill().await;
+    let sent_on = ask("/mcp", Some(&token), &call("count", "x")).await;
+    assert_eq!(sent_on.status, 307, "{}", sent_on.head);
+    assert!(sent_on.head.to_lowercase().contains("location: /mcp/"), "{}", sent_on.head);
+    assert_eq!(ask("/mcp/", Some(&token), &call("count", "x")).await.count(), 1);
+    proxy.stop().await;
+}
+
+/// It loses all its calls by a 404 of one.
+#[tokio::test]
+async fn python_1_is_told_by_400_also_where_its_token_does_not_count() {
+    let server = McpServer::start().await;
+    let mut config = to(&[&server]);
+    config.sessions.max_age = Duration::ZERO;
+    let proxy = TestProxy::start(config).await;
+    for (hello, status) in [
+        (python_1(), 400),
+        (json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()}), 404),
+    ] {
+        let token = post(&proxy, None, &hello).await.session().unwrap();
+        let old = async {
+            loop {
+                let answer = post(&proxy, Some(&token), &call("count", "x")).await;
+                if answer.status != 200 {
+                    return answer;
+                }
+            }
+        };
+        // A token's time is counted in seconds.
+        let answer = tokio::time::timeout(BOUND, old).await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (status, ""));
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_call_that_cannot_be_repeated_is_answered_as_not_run() {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin(&proxy).await;
+    server.forget();
+    let large = format!(
+        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"count","arguments":{{"a":"{}"}}}}}}"#,
+        "x".repeat(1200 * 1024)
+    );
+    let answer = send(&proxy, "POST", Some(&token), &large).await;
+    assert_eq!(answer.status, 200);
+    let text = answer.json()["result"]["content"][0]["text"].as_str().unwrap().to_owned();
+    assert!(text.contains("not run"), "{text}");
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1, "it goes on");
+    proxy.stop().await;
+}
+
+/// D11 says what is sent again; a list is so in sessions only.
+#[tokio::test]
+async fn a_list_without_a_session_is_sent_once() {
+    let mut server = McpServer::start_as(Manner { stateless: true, ..Manner::default() }).await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let hang =
+        json!({"jsonrpc": "2.0", "id": "l", "method": "tools/list", "params": {"hang": true}});
+    let asked = post(&proxy, None, &hang);
+    let restarted = async {
+        server.until("the list is asked for", |seen| seen.calls == ["list"]).await;
+        server.kill().await;
+        server.restart().await;
+    };
+    let (answer, ()) = tokio::join!(asked, restarted);
+    assert_eq!(answer.status, 502, "{}", answer.body);
+    server.seen(|seen| assert_eq!(seen.calls, ["list"]));
+    proxy.stop().await;
+}
