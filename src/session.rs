@@ -10,6 +10,7 @@ mod opened;
 pub mod peers;
 pub mod replicas;
 pub mod token;
+pub mod unanswered;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
+use unanswered::Unanswered;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,8 @@ pub struct Sessions {
     opened: Opened,
     /// Where revived ones live.
     pub homes: Homes,
+    /// Their calls that clients may ask for again.
+    pub unanswered: Unanswered,
     max_age: Duration,
     /// What this replica calls itself among the others.
     own: u64,
@@ -127,6 +131,7 @@ impl Sessions {
             keys: ArcSwap::from_pointee(read_keys(config)?),
             opened: Opened::default(),
             homes: Homes::default(),
+            unanswered: Unanswered::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),

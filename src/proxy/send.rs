@@ -12,6 +12,7 @@ pub mod lost;
 pub mod refusal;
 pub mod reopen;
 pub mod resolve;
+pub mod resume;
 pub mod retry;
 pub mod revive;
 pub mod session;

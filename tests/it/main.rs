@@ -45,6 +45,8 @@ mod responses;
 mod retry;
 mod reuse;
 mod runtimes;
+mod session_log;
+mod session_streams;
 mod sessions;
 mod stalled;
 mod tls;

@@ -234,8 +234,14 @@ impl Reviver {
             return Tried::Not(NotRevived::NoSession);
         }
         drain(response).await;
-        way.session =
-            Some(Box::new(InSession { token: None, server_id: server_id.clone(), again: None }));
+        way.session = Some(Box::new(InSession {
+            token: None,
+            server_id: server_id.clone(),
+            id: trip.ticket.id,
+            since: trip.ticket.home.since,
+            again: None,
+            resumes: None,
+        }));
         let mut ready = message(head, mcp::INITIALIZED.to_owned());
         if let Ok(version) = HeaderValue::try_from(version) {
             ready.headers_mut().insert(headers::MCP_PROTOCOL_VERSION, version);

@@ -130,7 +130,8 @@ impl SessionDelivery {
             ticket,
             started: record.started(),
             care: Care::None,
-            stream_lost: false,
+            was_open: false,
+            behind: None,
             is_new: true,
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
@@ -139,6 +140,9 @@ impl SessionDelivery {
             trip.way.route.cluster.budget.sent();
         }
         let reopened = is_own_stream(facts);
+        if let Some(call) = self.resumed(&trip, &request) {
+            return self.resume(trip, request, call, record).await;
+        }
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
             Err(End::Gone(request)) if reopened => {
@@ -150,7 +154,7 @@ impl SessionDelivery {
         self.stand_in(ended, &trip, &upload)
     }
 
-    fn arrived(
+    pub(super) fn arrived(
         self: &Arc<Self>,
         mut response: Response<Leased>,
         mut trip: Trip,
@@ -223,9 +227,9 @@ impl SessionDelivery {
             if !is_revivable(trip) {
                 return Err(End::NoSession);
             }
-            if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.stream_lost {
+            if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.was_open {
                 // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
-                // that was there has broken off, it begins when a call has brought the session back.
+                // was there before, it begins when a call has brought the session back.
                 let slot = self.reviver.sessions.homes.slot(trip.ticket.id);
                 slot.leaves(trip.ticket.home.since).await;
                 continue;
@@ -248,7 +252,7 @@ impl SessionDelivery {
     async fn try_home(
         &self,
         trip: &mut Trip,
-        request: Boxed,
+        mut request: Boxed,
         fresh: u32,
     ) -> Result<Response<Leased>, Tried> {
         let upload = Arc::clone(request.body().upload());
@@ -256,6 +260,10 @@ impl SessionDelivery {
             Ok(lease) => lease,
             Err(cause) => return Err(Tried::Lost(request, cause)),
         };
+        if trip.behind.is_some_and(|since| since != trip.ticket.home.since) {
+            // The event is another server's.
+            request.headers_mut().remove(headers::LAST_EVENT_ID);
+        }
         let Trip { way, facts, started, .. } = &*trip;
         let age = Instant::now().saturating_duration_since(*started);
         let failure = match attempt(way, facts, lease, age, request).await {
@@ -297,7 +305,10 @@ impl SessionDelivery {
         trip.way.session = Some(Box::new(InSession {
             token: trip.facts.session.clone(),
             server_id: trip.ticket.home.id.clone(),
+            id: trip.ticket.id,
+            since: trip.ticket.home.since,
             again: None,
+            resumes: None,
         }));
         let http1 = trip.facts.kind == Kind::Upgrade;
         dial::pinned(&trip.way.route, &trip.ticket, (fresh, http1)).await
