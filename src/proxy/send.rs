@@ -18,6 +18,7 @@ pub mod revive;
 pub mod session;
 pub mod trip;
 pub mod unknown;
+pub mod whole;
 
 use std::sync::Arc;
 

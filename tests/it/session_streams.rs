@@ -196,6 +196,11 @@ fn last_event(stream: &str) -> Value {
     serde_json::from_str(&data[6..]).unwrap()
 }
 
+fn body(response: &str) -> Value {
+    let body = response.split_once("\r\n\r\n").unwrap().1;
+    serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {response}"))
+}
+
 fn assert_lost(answer: &Value) {
     assert_eq!(
         (&answer["id"], &answer["result"]["isError"]),
@@ -303,6 +308,54 @@ async fn a_stream_that_broke_at_a_living_server_is_left_to_its_client() {
     assert!(all.ends_with(END), "{all}");
     assert_lost(&last_event(&all));
     scene.proxy.stop().await;
+}
+
+const CUT: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\nconnection: close\r\n";
+
+#[tokio::test]
+async fn a_json_answer_that_is_cut_off_is_no_abort() {
+    let scene = Scene::begin().await;
+    for cut in [
+        "content-length: 90\r\n\r\n{\"jsonrpc\"",
+        "transfer-encoding: chunked\r\n\r\na\r\n{\"jsonrpc\"\r\n",
+    ] {
+        let mut client = scene.open("POST", None, &call()).await;
+        scene.asked().await.answer(&format!("{CUT}{cut}")).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_lost(&body(&answer));
+        let mut client = scene.open("POST", None, &message("resources/subscribe")).await;
+        scene.asked().await.answer(&format!("{CUT}{cut}")).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(body(&answer)["error"]["code"], -32603, "{answer}");
+        let mut client = scene.open("POST", None, &message("tools/list")).await;
+        scene.asked().await.answer(&format!("{CUT}{cut}")).await;
+        let whole = r#"{"jsonrpc":"2.0","id":7,"result":{"tools":[]}}"#;
+        scene.asked().await.answer(&json_answer(whole)).await;
+        assert!(client.rest().await.ends_with(whole));
+    }
+    scene.stop().await;
+}
+
+/// Whatever is longer than what is held passes as it comes.
+#[tokio::test]
+async fn a_long_json_answer_is_not_held() {
+    let scene = Scene::begin().await;
+    let mut client = scene.open("POST", None, &call()).await;
+    let mut slow = scene.asked().await;
+    slow.say(&format!("{CUT}content-length: 70000\r\n\r\n{{\"a\":\"begun")).await;
+    client.until("begun").await;
+    drop((client, slow));
+    let mut client = scene.open("POST", None, &call()).await;
+    let mut slow = scene.asked().await;
+    slow.say(&format!("{CUT}transfer-encoding: chunked\r\n\r\n")).await;
+    slow.say(&chunk(&"x".repeat(65 * 1024))).await;
+    slow.say(&chunk("more")).await;
+    client.until("more").await;
+    drop((client, slow));
+    scene.stop().await;
 }
 
 #[tokio::test]

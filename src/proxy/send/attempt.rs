@@ -286,7 +286,7 @@ async fn read_on(request: Box<Request<RequestBody>>) -> Box<Request<RequestBody>
 }
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole.
-fn harmless(upload: &Arc<Upload>) -> Option<RequestBody> {
+pub(super) fn harmless(upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
     let may = message.id.is_some() && message.method.is_some_and(|method| may_repeat(&method));

@@ -17,6 +17,7 @@ use super::lost::lost;
 use super::revive::{NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
+use super::whole::whole;
 use crate::backoff::Pauses;
 use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
@@ -269,7 +270,10 @@ impl SessionDelivery {
         let failure = match attempt(way, facts, lease, age, request).await {
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
-                return Ok(response);
+                match whole(response, &upload, &way.route.config.host).await {
+                    Ok(response) => return Ok(response),
+                    Err(failure) => failure,
+                }
             }
             Ok(mut response) => {
                 let denied = is_unknown(&mut response, &upload).await;
