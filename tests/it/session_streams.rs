@@ -374,3 +374,22 @@ async fn a_stream_that_was_there_and_is_no_more_brings_its_session_back() {
     drop((stream, there));
     scene.stop().await;
 }
+
+/// Words of a tool are not those of a server.
+#[tokio::test]
+async fn what_a_tool_says_of_a_session_of_its_own_is_no_lost_session() {
+    let scene = Scene::begin().await;
+    for said in ["the tool has run: tmux: session not found", "session not found: tmux"] {
+        let length = said.len();
+        let mut client = scene.open("POST", None, &call()).await;
+        scene.asked().await.answer(&format!("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{said}")).await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with(said), "{answer}");
+    }
+    let mut client = scene.open("POST", None, &call()).await;
+    scene.asked().await.answer("HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 18\r\n\r\nSession not found\n").await;
+    scene.revived().await;
+    scene.asked().await.answer(&json_answer(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#)).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 200"));
+    scene.stop().await;
+}
