@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
+use super::jsonrpc::{self, Message};
+
 /// Requests that change nothing, so that sending one twice does no harm (MCP 2025-11-25, "Server Features"). An
 /// `initialize` whose answer nobody has read makes a session that nobody uses.
 const REPEATABLE: [&str; 11] = [
@@ -72,6 +74,12 @@ const STOP_WORDS: [&str; 9] = [
 
 /// The method whose effects nobody but its server knows.
 pub const TOOLS_CALL: &str = "tools/call";
+
+/// Whether it is such a call.
+#[must_use]
+pub fn is_call(message: &Message<'_>) -> bool {
+    message.id.is_some() && message.method.as_deref() == Some(TOOLS_CALL)
+}
 
 /// Whether a request of this method may be sent again although it may have run.
 #[must_use]
@@ -207,6 +215,27 @@ pub fn unanswered(id: &str, server: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
+/// What the request of this body is answered with in its server's place: a call by `call`, any other by an error. A
+/// batch gets an array with an answer for each request in it. `None` if nobody waits for an answer.
+#[must_use]
+pub fn in_servers_place(
+    body: &[u8],
+    server: &str,
+    call: fn(&str, &str) -> String,
+) -> Option<String> {
+    let answer = |message: &Message<'_>| {
+        let (id, _) = (message.id?, message.method.as_ref()?);
+        Some(if is_call(message) { call(id, server) } else { unanswered(id, server) })
+    };
+    match jsonrpc::batch(body) {
+        None => answer(&Message::read(body)),
+        Some(batch) => {
+            let answers: Vec<String> = batch.iter().filter_map(answer).collect();
+            (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
+        }
+    }
+}
+
 fn tool_error(id: &str, text: &str) -> String {
     let result = json!({ "isError": true, "content": [{ "type": "text", "text": text }] });
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
@@ -274,6 +303,26 @@ mod tests {
             "Bad Request: Unsupported protocol version",
         ] {
             assert!(!is_session_unknown(said.as_bytes()), "{said}");
+        }
+    }
+
+    #[test]
+    fn each_request_of_a_batch_gets_an_answer() {
+        let batch = r#"[{"id":1,"method":"tools/call"},{"method":"a"},{"id":"b","method":"ping"},{"id":3,"result":{}}]"#;
+        let answers = in_servers_place(batch.as_bytes(), "a.b", call_not_run).unwrap();
+        let answers: Value = serde_json::from_str(&answers).unwrap();
+        assert_eq!(answers[0]["result"]["isError"], true);
+        assert_eq!(
+            (&answers[1]["id"], &answers[1]["error"]["code"]),
+            (&json!("b"), &json!(-32603))
+        );
+        assert_eq!(answers.as_array().map(Vec::len), Some(2));
+        let one = in_servers_place(br#"{"id":1,"method":"tools/call"}"#, "a.b", lost_call).unwrap();
+        assert_eq!(one, lost_call("1", "a.b"));
+        for silent in
+            [r#"[{"method":"a"}]"#, r#"{"method":"a"}"#, r#"{"id":1,"result":{}}"#, "[]", ""]
+        {
+            assert_eq!(in_servers_place(silent.as_bytes(), "a.b", lost_call), None, "{silent}");
         }
     }
 

@@ -43,7 +43,6 @@ use super::routes::Routes;
 use super::way::Way;
 use crate::body::{RequestBody, Upload};
 use crate::config::HoldTimes;
-use crate::protocol::jsonrpc::Message;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
 use crate::telemetry::family::SessionEvent;
@@ -246,8 +245,7 @@ impl Delivery {
 
 /// The end of a request that was sent and not answered: an error, but for a call that must not be made again.
 fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered, Refused> {
-    let start = upload.tap.all();
-    match lost::lost(&error, &Message::read(&start), &way.route.config.host, false) {
+    match lost::lost(&error, &upload.tap.all(), &way.route.config.host, false) {
         Some(instead) => {
             way.route.metrics.session(SessionEvent::AnsweredLost);
             Ok(Delivered::Instead(instead))

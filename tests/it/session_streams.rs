@@ -375,6 +375,30 @@ async fn a_stream_that_was_there_and_is_no_more_brings_its_session_back() {
     scene.stop().await;
 }
 
+#[tokio::test]
+async fn each_request_of_a_lost_batch_is_answered() {
+    let scene = Scene::begin().await;
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "t"}},
+        {"jsonrpc": "2.0", "method": "notifications/progress"},
+        {"jsonrpc": "2.0", "id": "b", "method": "resources/subscribe"},
+    ]);
+    let mut client = scene.open("POST", None, &batch.to_string()).await;
+    drop(scene.asked().await);
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let answers = body(&answer);
+    assert_lost(&answers[0]);
+    assert_eq!((&answers[1]["id"], &answers[1]["error"]["code"]), (&json!("b"), &json!(-32603)));
+    assert_eq!(answers.as_array().map(Vec::len), Some(2));
+    // Nobody waits for an answer to these.
+    let silent = json!([{"jsonrpc": "2.0", "method": "notifications/progress"}, {"jsonrpc": "2.0", "id": 1, "result": {}}]);
+    let mut client = scene.open("POST", None, &silent.to_string()).await;
+    drop(scene.asked().await);
+    assert!(client.rest().await.starts_with("HTTP/1.1 202"));
+    scene.stop().await;
+}
+
 /// Words of a tool are not those of a server.
 #[tokio::test]
 async fn what_a_tool_says_of_a_session_of_its_own_is_no_lost_session() {

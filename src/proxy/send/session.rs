@@ -23,7 +23,7 @@ use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
 use crate::headers;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::{Message, is_one_way};
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
 use crate::proxy::error::{ProxyError, Refused};
@@ -221,7 +221,7 @@ impl SessionDelivery {
             }
             let Some(whole) = gathered(request, &upload).await else { return Err(End::NoSession) };
             request = whole;
-            let one_way = is_post(&request) && Message::read(&upload.tap.all()).is_one_way();
+            let one_way = is_post(&request) && is_one_way(&upload.tap.all());
             if !revive || one_way || moves == MAX_MOVES {
                 return Err(End::Gone(request));
             }
@@ -362,30 +362,28 @@ impl SessionDelivery {
             let params = trip.ticket.session.params.as_deref();
             Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) }
         };
-        let whole = upload.tap.all();
-        let message = Message::read(&whole);
+        let asked = upload.tap.all();
         match end {
             End::Client(error) => Err(Refused::sent(error)),
             End::Gone(..) if trip.facts.pin.is_some() => instead(no_session()),
             End::NoSession => instead(no_session()),
-            End::Unknown(_) | End::Unavailable | End::Gone(..) if message.is_one_way() => {
+            End::Unknown(_) | End::Unavailable | End::Gone(..) if is_one_way(&asked) => {
                 instead(Instead::Taken)
             }
             End::Unknown(error) if trip.facts.pin.is_some() => Err(Refused::sent(error)),
-            End::Unknown(error) => match lost(&error, &message, host, true) {
+            End::Unknown(error) => match lost(&error, &asked, host, true) {
                 Some(answer) => {
                     metrics.session(SessionEvent::AnsweredLost);
                     instead(answer)
                 }
                 None => Err(Refused::sent(error)),
             },
-            End::Gone(..) | End::Unavailable => match (&message.id, &message.method) {
-                (Some(id), Some(method)) if method == mcp::TOOLS_CALL => {
-                    instead(Instead::Answer(mcp::call_not_run(id, host)))
+            End::Gone(..) | End::Unavailable => {
+                match mcp::in_servers_place(&asked, host, mcp::call_not_run) {
+                    Some(answer) => instead(Instead::Answer(answer)),
+                    None => instead(no_session()),
                 }
-                (Some(id), Some(_)) => instead(Instead::Answer(mcp::unanswered(id, host))),
-                _ => instead(no_session()),
-            },
+            }
         }
     }
 }
