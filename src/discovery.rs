@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::readiness::Readiness;
+use crate::socket;
 use crate::telemetry::metrics::{KindMetrics, Metrics};
 use crate::upstream::pool::SWEEP_EVERY;
 use index::Index;
@@ -38,6 +39,9 @@ use watch::{Watch, WatchEvent};
 const BATCH: usize = 512;
 /// How often Secrets are read again: they are not watched.
 const SECRETS_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the connections of a Pod that is gone are left alone: its last bytes may be on their way.
+const LAST_BYTES: Duration = Duration::from_millis(300);
 
 /// So many Secrets are read at once.
 const SECRETS_AT_ONCE: usize = 8;
@@ -166,6 +170,14 @@ impl Discovery {
                         self.take(told);
                     }
                     self.take_over();
+                    let ended = self.index.take_ended();
+                    if !ended.is_empty() {
+                        // A node that died says nothing, and who waits for its pods would wait for long.
+                        tasks.spawn(async move {
+                            tokio::time::sleep(LAST_BYTES).await;
+                            socket::close_of(&ended);
+                        });
+                    }
                 }
                 _ = sweep.tick() => {
                     self.publisher.sweep(Instant::now());

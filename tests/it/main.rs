@@ -46,6 +46,8 @@ mod retry;
 mod reuse;
 mod runtimes;
 mod session_log;
+#[cfg(feature = "kube")]
+mod session_pods;
 mod session_streams;
 mod sessions;
 mod stalled;
