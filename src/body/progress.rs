@@ -90,8 +90,8 @@ impl Progress {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    /// Nothing more will pass.
-    pub(super) fn ended(&self) {
+    /// Nothing more will pass: it has been written to its end, or given up.
+    pub fn ended(&self) {
         self.over.store(true, Ordering::Release);
         self.ended.notify_waiters();
     }

@@ -84,7 +84,8 @@ pub fn is_call(message: &Message<'_>) -> bool {
 /// Whether a request of this method may be sent again although it may have run.
 #[must_use]
 pub fn may_repeat(method: &str) -> bool {
-    REPEATABLE.contains(&method)
+    let mutant = cfg!(feature = "mutant-repeats") && method == TOOLS_CALL;
+    mutant || REPEATABLE.contains(&method)
 }
 
 /// Whether a response with 400 and this whole body says that the server does not know the session. An error is one

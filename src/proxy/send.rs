@@ -46,6 +46,7 @@ use crate::config::HoldTimes;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
 use crate::telemetry::family::SessionEvent;
+use crate::telemetry::metrics::Counted;
 
 /// Delivers requests.
 #[derive(Debug)]
@@ -158,7 +159,7 @@ impl Delivery {
                 if !retry.may_repeat(&way.route, &broken).await {
                     return Err(unanswered(broken.error, &way, upload));
                 }
-                way.route.metrics.retries.increment(1);
+                way.route.metrics.add(Counted::Retries, 1);
                 broken.request
             }
             Failure::Unreachable(request, error) => {

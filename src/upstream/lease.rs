@@ -162,7 +162,9 @@ impl Lease {
     /// cancel reaches the backend.
     pub fn recycle(mut self) {
         match self.sender.take() {
-            Some(Sender::Http1(connection)) if connection.is_reusable() => {
+            Some(Sender::Http1(mut connection)) if connection.is_reusable() => {
+                // Where nobody has asked for it, an idle connection would keep it.
+                connection.forget_request();
                 self.endpoint.pool.put(connection, self.epoch, Instant::now());
             }
             Some(Sender::Http1(mut connection)) if !connection.is_sent() => {

@@ -50,6 +50,8 @@ mod session_log;
 mod session_pods;
 mod session_streams;
 mod sessions;
+mod sessions_legacy;
+mod sessions_replicas;
 mod stalled;
 mod tls;
 mod unread;

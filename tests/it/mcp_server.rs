@@ -26,6 +26,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// What the server has seen; it survives a restart.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
+    /// Requests whose head has come.
+    pub(crate) heads: usize,
     /// Every call of a tool that has begun: `argument`.
     pub(crate) calls: Vec<String>,
     /// `initialize` requests, with their `params`.
@@ -239,6 +241,7 @@ async fn answer(
     state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, std::io::Error> {
+    state.note(|seen| seen.heads += 1);
     let manner = state.manner.lock().unwrap().clone();
     let header = |name: &str| {
         let value = request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());

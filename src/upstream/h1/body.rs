@@ -8,7 +8,8 @@ use http::HeaderMap;
 use super::Fault;
 use super::head::fields;
 
-/// Bytes of chunk extensions in one body, and of its trailer section, at most.
+/// Bytes behind the size of one chunk, which are not passed on, and of the trailer section, at most. Of each chunk,
+/// for a stream that lasts has no end of them.
 const MAX_EXTRA: usize = 16 * 1024;
 /// Digits of a chunk's size that fit 64 bits.
 const MAX_DIGITS: u8 = 16;
@@ -39,7 +40,7 @@ pub struct Decoded {
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
-    /// Extensions and other bytes that are not passed on.
+    /// Bytes behind this chunk's size, or in the trailer section.
     extra: usize,
     /// The trailer section as it came, with its last line end.
     trailers: Vec<u8>,
@@ -212,11 +213,18 @@ impl Chunked {
             (State::SizeLf(size), b'\n') => State::Data(size),
             (State::SizeLf(_), _) => return Err(Fault::Chunk("a chunk's line ends in a bare CR")),
             (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size(0, 0),
+            (State::DataLf, b'\n') => {
+                self.extra = 0;
+                State::Size(0, 0)
+            }
             (State::DataCr | State::DataLf, _) => {
                 return Err(Fault::Chunk("a chunk's data is longer than its size"));
             }
             (State::Line, b'\r') => State::LastLf,
+            // Others read on behind it, so that the body would end elsewhere for them.
+            (State::Line | State::Field, b'\n') if self.trailers.last() != Some(&b'\r') => {
+                return Err(Fault::Chunk("a trailer ends in a bare LF"));
+            }
             (State::Line | State::Field, byte) => {
                 self.count(1)?;
                 self.trailers.push(byte);
@@ -249,7 +257,9 @@ impl Chunked {
     fn count(&mut self, bytes: usize) -> Result<(), Fault> {
         self.extra += bytes;
         if self.extra > MAX_EXTRA {
-            return Err(Fault::Chunk("chunk extensions or trailers are larger than 16 KiB"));
+            return Err(Fault::Chunk(
+                "a chunk's extensions, or the trailers, are larger than 16 KiB",
+            ));
         }
         Ok(())
     }
@@ -336,6 +346,9 @@ mod tests {
             ";\r\n",
             "0\r\n\rx",
             "1\r\na\r\n\r\n",
+            "0\r\n\n",
+            "0\r\nx: 1\n\r\n",
+            "0\r\nx: 1\r\n\n",
         ] {
             let refused = at_every_split(input.as_bytes()).unwrap_err();
             assert!(matches!(refused, Fault::Chunk(_)), "{input:?}: {refused:?}");
@@ -361,8 +374,14 @@ mod tests {
         }
         let long = format!("0\r\nx: {}\r\n\r\n", "y".repeat(MAX_EXTRA));
         assert!(matches!(decoded(Decoder::chunked(), &[long.as_bytes()]), Err(Fault::Chunk(_))));
-        let many = format!("1;{}\r\na\r\n", "x".repeat(1000)).repeat(17);
-        assert!(matches!(decoded(Decoder::chunked(), &[many.as_bytes()]), Err(Fault::Chunk(_))));
+        let long = format!("1;{}\r\na\r\n", "x".repeat(MAX_EXTRA));
+        assert!(matches!(decoded(Decoder::chunked(), &[long.as_bytes()]), Err(Fault::Chunk(_))));
+        // An event stream that lasts for days has one chunk for each event.
+        for each in ["1  \r\na\r\n", "1;a=b\r\na\r\n"] {
+            let many = each.repeat(MAX_EXTRA) + "0\r\n\r\n";
+            let (data, ..) = decoded(Decoder::chunked(), &[many.as_bytes()]).unwrap();
+            assert_eq!(data.len(), MAX_EXTRA, "{each:?}");
+        }
     }
 
     #[test]

@@ -169,16 +169,14 @@ impl Download {
         let mut used = 0;
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
-            let Some(mut head) = head::read(rest, self.limits, to_head, fields)? else {
+            let Some(head) = head::read(rest, self.limits, to_head, fields)? else {
                 return Ok((None, used));
             };
             used += head.length;
-            let status = head.response.status();
-            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+            if !head::is_interim(head.response.status()) {
                 return Ok((Some(head), used));
             }
             self.interim = self.interim.saturating_add(1);
-            *fields = std::mem::take(head.response.headers_mut());
         }
     }
 

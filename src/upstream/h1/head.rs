@@ -36,7 +36,8 @@ pub struct Head {
     pub behind: Option<Bytes>,
 }
 
-/// Reads a head at the start of `input`; `map` becomes its fields. `None` is that it is not whole yet.
+/// Reads a head at the start of `input`; `map` becomes its fields. `None` is that it is not whole yet. Of an interim
+/// response, which nobody gets, the fields are not read, and `map` stays as it is.
 ///
 /// # Errors
 /// It is no HTTP, beyond the limits, or ambiguous.
@@ -79,6 +80,12 @@ fn read_into<'b>(
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    if is_interim(status) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        let (body, reusable) = (Decoder::Ended, true);
+        return Ok(Some(Head { response, body, reusable, length, behind: None }));
+    }
     // One piece, of which the values are slices, and a small body too.
     let small = input.len() - length <= SMALL_BODY;
     let end = if small { input.len() } else { length };
@@ -97,6 +104,12 @@ fn read_into<'b>(
     *response.headers_mut() = std::mem::take(map);
     let behind = (small && end > length).then(|| whole.slice(length..));
     Ok(Some(Head { response, body, reusable, length, behind }))
+}
+
+/// Whether another response follows this one (RFC 9110 section 15.2): 101 is the last one that is HTTP.
+#[must_use]
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The fields of a trailer section, which ends in a line end.
@@ -153,10 +166,6 @@ fn framed(
     names: Names,
     map: &mut HeaderMap,
 ) -> Result<(Decoder, bool), Fault> {
-    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        // Whatever it says of a body, it has none.
-        return Ok((Decoder::Ended, true));
-    }
     let settled = framing::settle(to_head, version, status, names, map);
     let settled = settled.map_err(|why| Fault::Bad(BadResponse::Ambiguous(why)))?;
     let reusable = settled.reusable && is_kept(version, names, map);

@@ -2,6 +2,7 @@
 //! same head, body, trailers and end, or a refusal on both sides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -11,6 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
 
 use super::Connection;
 use super::io::Io;
@@ -97,13 +99,8 @@ async fn by_hyper(method: &Method, pieces: Vec<Vec<u8>>) -> Option<Seen> {
     seen
 }
 
-/// The response, and whether the connection may be used again.
-async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
-    let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let backend = tokio::spawn(backend(theirs, pieces));
-    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
-    let body = RequestBody::empty(Arc::new(Upload::default()));
-    let origin = Origin {
+fn origin() -> Origin {
+    Origin {
         named: Vec::new(),
         joins_cookies: false,
         trusted: false,
@@ -111,16 +108,37 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
         proto: "http",
         host: None,
         via: HeaderValue::from_static("1.1 us"),
-    };
-    let onward = Onward {
-        origin: &origin,
+    }
+}
+
+fn onward(origin: &Origin, keep: Keep) -> Onward<'_> {
+    Onward {
+        origin,
         path: PathAndQuery::from_static("/"),
         authority: None,
         ask: Ask::Nothing,
         whole: false,
         session: None,
-        keep: Keep::No,
-    };
+        keep,
+    }
+}
+
+/// A POST with bytes of our own, and what is known of their way.
+fn own(bytes: &'static [u8]) -> (Box<Request<RequestBody>>, Arc<Upload>) {
+    let upload = Arc::new(Upload::default());
+    let body = RequestBody::own(Bytes::from_static(bytes), Arc::clone(&upload));
+    let request = Request::post("/").header("host", "h").header("content-type", "a/b");
+    (Box::new(request.body(body).unwrap()), upload)
+}
+
+/// The response, and whether the connection may be used again.
+async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let backend = tokio::spawn(backend(theirs, pieces));
+    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+    let body = RequestBody::empty(Arc::new(Upload::default()));
+    let origin = origin();
+    let onward = onward(&origin, Keep::No);
     let seen = match connection.send(Box::new(get(method).map(|()| body)), &onward).await {
         Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
         Err(_) => None,
@@ -286,6 +304,78 @@ fn however_many_are_looked_at_in_one_poll_none_that_has_closed_is_found_open() {
         let open = (0..1000).filter(|_| closed().is_open()).count();
         assert_eq!(open, 0);
     });
+}
+
+#[test]
+fn a_request_whose_backend_closes_behind_an_interim_response_is_what_it_was() {
+    alone(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        let interim = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".to_vec();
+        let (backend, origin) = (backend(theirs, vec![interim]), origin());
+        let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+        let (request, _upload) = own(b"{}");
+        let onward = onward(&origin, Keep::No);
+        let (failed, ()) = tokio::join!(connection.send(request, &onward), backend);
+        let failed = failed.unwrap_err();
+        assert!(failed.written && connection.interim() == 1);
+        let fields = listed(failed.request.unwrap().headers());
+        let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["host", "content-type"]);
+    });
+}
+
+#[test]
+fn a_request_is_let_go_of_when_it_has_been_sent_behind_its_response() {
+    alone(async {
+        // The pipe has no room for the request.
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+        let (request, upload) = own(&[b'x'; 100]);
+        let (origin, mut seen) = (origin(), vec![0; 16]);
+        theirs.write_all(b"HTTP/1.1 200 OK\r").await.unwrap();
+        let rest = async {
+            theirs.write_all(b"\ncontent-length: 2\r\n\r\n").await.unwrap();
+            theirs.read_exact(&mut seen).await.unwrap();
+        };
+        let onward = onward(&origin, Keep::No);
+        let (response, ()) = tokio::join!(connection.send(request, &onward), rest);
+        assert_eq!(response.unwrap().status(), 200);
+        assert!(!connection.is_sent() && Arc::strong_count(&upload) == 2, "it is still needed");
+        let drained = async {
+            while !seen.ends_with(b"xxxxx")
+                || seen.iter().filter(|byte| **byte == b'x').count() < 100
+            {
+                seen.push(theirs.read_u8().await.unwrap());
+            }
+            theirs.write_all(b"ok").await.unwrap();
+        };
+        let (seen, ()) = tokio::join!(Rest(&mut connection).collect(), drained);
+        assert_eq!(seen.unwrap().to_bytes(), "ok");
+        assert!(connection.is_reusable() && Arc::strong_count(&upload) == 1, "nobody has it");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_s_time_for_an_answer_begins_with_the_last_byte_that_it_took() {
+    let (ours, mut theirs) = tokio::io::duplex(16);
+    let mut connection = Connection::new(Io::Memory(ours), LIMITS);
+    let (request, upload) = own(&[b'x'; 100]);
+    let (origin, limit, began) = (origin(), Duration::from_secs(9), Instant::now());
+    let pause = Duration::from_secs(5);
+    let backend = async {
+        tokio::time::sleep(pause).await;
+        upload.progress.add(100);
+        while theirs.read_u8().await.is_ok() {}
+    };
+    let onward = onward(&origin, Keep::No);
+    tokio::select! {
+        _ = connection.send(request, &onward) => panic!("nobody answers"),
+        () = backend => panic!("nobody closes"),
+        () = upload.progress.overdue(limit) => {
+            let age = Instant::now().saturating_duration_since(began);
+            assert_eq!(age, pause + limit);
+        },
+    }
 }
 
 fn field() -> impl Strategy<Value = String> {

@@ -31,6 +31,8 @@ pub struct Upload {
     unflushed: bool,
     /// A byte of it has been taken by the socket.
     written: bool,
+    /// Its response has begun.
+    answered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +61,7 @@ impl Upload {
     /// Its head will not be needed any more.
     pub fn forget(&mut self) {
         self.kept = Keep::No;
-        self.answered();
+        self.let_go();
     }
 
     /// Whether the request has been written to its end.
@@ -96,7 +98,12 @@ impl Upload {
         let written = self.written;
         let request = self.request.as_mut().filter(|_| written)?;
         if let Keep::If(needed) = self.kept {
-            let needed = request.body().upload().tap.peek(needed);
+            let upload = request.body().upload();
+            if upload.progress.bytes() == 0 && !request.body().is_end_stream() {
+                // The head went alone: what the request says is still to come.
+                return None;
+            }
+            let needed = upload.tap.peek(needed);
             self.kept = if needed { Keep::Yes } else { Keep::No };
         }
         matches!(self.kept, Keep::No).then(|| request.headers_mut())
@@ -104,7 +111,18 @@ impl Upload {
 
     /// The response has begun, so the request is not needed any more than for its body.
     pub fn answered(&mut self) {
-        if self.is_done() && matches!(self.kept, Keep::No) {
+        self.answered = true;
+        // Who answers before the first byte of a body has not looked at it.
+        if matches!(self.kept, Keep::If(_)) {
+            self.kept = Keep::No;
+        }
+        self.let_go();
+    }
+
+    /// Lets go of a request that nobody needs any more. It counts as open at its client's connection, and holds
+    /// what is remembered of its body.
+    fn let_go(&mut self) {
+        if self.answered && self.is_done() && matches!(self.kept, Keep::No) {
             self.request = None;
         }
     }
@@ -162,6 +180,8 @@ impl Upload {
             if self.outgoing.is_empty() {
                 scratch::written(std::mem::take(&mut self.outgoing.front));
                 self.state = State::Done;
+                request.body().upload().progress.ended();
+                self.let_go();
                 return Ok(false);
             }
             return Ok(true);
