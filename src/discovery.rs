@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::backoff::Pauses;
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::readiness::Readiness;
+use crate::socket;
 use crate::telemetry::metrics::{KindMetrics, Metrics};
 use crate::upstream::pool::SWEEP_EVERY;
 use index::Index;
@@ -42,6 +43,8 @@ const SECRETS_EVERY: Duration = Duration::from_secs(60);
 
 /// Between two tries to make a client.
 const CLIENT_PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(10));
+/// How long the connections of a Pod that is gone are left alone: its last bytes may be on their way.
+const LAST_BYTES: Duration = Duration::from_millis(300);
 
 /// So many Secrets are read at once.
 const SECRETS_AT_ONCE: usize = 8;
@@ -168,6 +171,14 @@ impl Discovery {
                         self.take(told);
                     }
                     self.take_over();
+                    let ended = self.index.take_ended();
+                    if !ended.is_empty() {
+                        // A node that died says nothing, and who waits for its pods would wait for long.
+                        tasks.spawn(async move {
+                            tokio::time::sleep(LAST_BYTES).await;
+                            socket::close_of(&ended);
+                        });
+                    }
                 }
                 _ = sweep.tick() => {
                     self.publisher.sweep(Instant::now());

@@ -11,6 +11,7 @@ pub mod peers;
 pub mod replicas;
 mod slot;
 pub mod token;
+pub mod unanswered;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
+use unanswered::Unanswered;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,8 @@ pub struct Sessions {
     opened: Opened,
     /// Where revived ones live.
     pub homes: Homes,
+    /// Their calls that clients may ask for again.
+    pub unanswered: Unanswered,
     max_age: Duration,
     /// What this replica calls itself among the others.
     own: u64,
@@ -150,6 +154,7 @@ impl Sessions {
             keys: ArcSwap::from_pointee(read_keys(config)?),
             opened: Opened::default(),
             homes: Homes::default(),
+            unanswered: Unanswered::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),

@@ -11,7 +11,7 @@ mod open;
 pub mod reserve;
 
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -122,6 +122,19 @@ pub async fn watch() {
     }
 }
 
+/// Shuts down every [`Tcp`] of the process whose peer has one of these addresses: what lived there is gone, and says
+/// so to nobody. What has come of it can still be read.
+pub fn close_of(addresses: &[IpAddr]) {
+    open::each(|socket| {
+        let socket = SockRef::from(&socket);
+        let peer = socket.peer_addr().ok().and_then(|peer| peer.as_socket());
+        if peer.is_some_and(|peer| addresses.contains(&peer.ip().to_canonical())) {
+            tracing::debug!(?peer, "its pod is gone");
+            let _gone_meanwhile = socket.shutdown(Shutdown::Both);
+        }
+    });
+}
+
 fn close_if_dead(socket: BorrowedFd<'_>) {
     // What cannot be asked is closed already, or no kernel that tells.
     let Ok(info) = open::info(socket) else { return };
@@ -179,6 +192,36 @@ mod tests {
         ] {
             assert_eq!(info.is_dead(), dead, "{why}: {info:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_open_to_an_address_is_closed_and_what_has_come_is_read() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        // Nothing else of these tests has such addresses.
+        let addresses: [IpAddr; 2] = [[127, 7, 7, 1].into(), [127, 7, 7, 2].into()];
+        let mut open = Vec::new();
+        for address in addresses {
+            let server = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+            let to = server.local_addr().unwrap();
+            let (stream, accepted) = tokio::join!(TcpStream::connect(to), server.accept());
+            open.push((Tcp::new(stream.unwrap()).unwrap(), accepted.unwrap().0));
+        }
+        for (socket, peer) in &mut open {
+            peer.write_all(b"last").await.unwrap();
+            let mut first = [0];
+            socket.read_exact(&mut first).await.unwrap();
+        }
+        close_of(&addresses[..1]);
+        let (socket, _peer) = &mut open[0];
+        let mut rest = String::new();
+        socket.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "ast");
+        let (socket, peer) = &mut open[1];
+        peer.write_all(b"!").await.unwrap();
+        let mut more = [0; 4];
+        socket.read_exact(&mut more).await.unwrap();
+        assert_eq!(&more, b"ast!", "it goes on");
     }
 
     #[tokio::test]

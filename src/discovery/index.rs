@@ -51,6 +51,8 @@ pub struct Index {
     plan_dirty: Ids,
     /// With other endpoints than before.
     endpoints_dirty: Ids,
+    /// Of Pods that are gone for good.
+    ended: Vec<IpAddr>,
 }
 
 // === impl ClusterHost ===
@@ -145,6 +147,14 @@ impl Index {
         (std::mem::take(&mut self.plan_dirty), std::mem::take(&mut self.endpoints_dirty))
     }
 
+    /// Addresses of Pods that are gone, and which no other Pod has; they are forgotten here. A Pod that is not seen
+    /// any more, or only out of its slices, is not gone.
+    pub fn take_ended(&mut self) -> Vec<IpAddr> {
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.retain(|address| self.addresses.pods_at(*address).is_empty());
+        ended
+    }
+
     /// Decide this Service anew.
     pub fn touch(&mut self, service: &ObjectId) {
         self.plan_dirty.insert(service.clone());
@@ -191,6 +201,14 @@ impl Index {
 
     fn set_pod(&mut self, id: &ObjectId, new: Option<Pod>) {
         let own = self.own_pod().is_some_and(|(own, _)| own == id);
+        let uid = new.as_ref().map(|pod| &pod.uid);
+        if let Some(old) = self.addresses.pod(id)
+            && uid != Some(&old.uid)
+            && !old.host_network
+            && self.sees_pods(&id.namespace)
+        {
+            self.ended.extend(&old.addresses);
+        }
         let touched = self.addresses.set_pod(id, new);
         self.endpoints_dirty.extend(touched);
         if own || self.own_pod().is_some_and(|(own, _)| own == id) {

@@ -1,8 +1,11 @@
 //! Follows the event stream that answers one JSON-RPC request (MCP 2025-11-25, "Streamable HTTP"): whether the
-//! response has come, and whether the client could resume the stream.
+//! response has come, and by which id the client could ask for the rest.
 //!
-//! Keeps a few bytes of state and none of the stream's, at any split. Looks only at the members of each message,
-//! never into what they hold.
+//! Keeps the id of the last event and nothing else of the stream's, at any split. Looks only at the members of each
+//! message, never into what they hold.
+
+/// A longer id of an event is not remembered.
+const MAX_EVENT_ID: usize = 1024;
 
 /// What has been seen of one stream.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +15,24 @@ pub struct AnswerScanner {
     cr: bool,
     json: Json,
     answered: bool,
-    resumable: bool,
+    /// The value of the `id` that is being read, or was read last.
+    text: Vec<u8>,
+    /// That value counts from the end of its event on.
+    named: bool,
+    last: Vec<u8>,
+    /// An event with an `id` has ended.
+    has_last: bool,
+}
+
+/// The id of the last event that has ended (WHATWG HTML, section 9.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastId<'s> {
+    /// None had one.
+    None,
+    /// This; empty if the stream has taken it back.
+    Is(&'s [u8]),
+    /// It is too long to be remembered.
+    TooLong,
 }
 
 /// Where in a line.
@@ -22,6 +42,8 @@ enum Line {
     Name([u8; 5], usize),
     /// Behind `data:`.
     Data,
+    /// Behind `id:`; whether a space may follow that is no part of the value.
+    Id(bool),
     /// Behind any other name.
     Other,
 }
@@ -76,10 +98,14 @@ impl AnswerScanner {
         self.answered
     }
 
-    /// Whether an event had an id, by which the client would ask for the rest.
+    /// The id by which the client would ask for the rest.
     #[must_use]
-    pub fn is_resumable(&self) -> bool {
-        self.resumable
+    pub fn last_id(&self) -> LastId<'_> {
+        match self.has_last {
+            false => LastId::None,
+            true if self.last.len() > MAX_EVENT_ID => LastId::TooLong,
+            true => LastId::Is(&self.last),
+        }
     }
 
     /// Bytes of one line.
@@ -90,8 +116,15 @@ impl AnswerScanner {
             bytes = rest;
             if byte == b':' {
                 let name = name.get(..*length).unwrap_or_default();
-                self.resumable |= name == b"id";
-                self.line = if name == b"data" { Line::Data } else { Line::Other };
+                let next = match name {
+                    b"data" => Line::Data,
+                    b"id" => Line::Id(true),
+                    _ => Line::Other,
+                };
+                if next == Line::Id(true) {
+                    self.text.clear();
+                }
+                self.line = next;
             } else if let Some(slot) = name.get_mut(*length) {
                 *slot = byte;
                 *length += 1;
@@ -99,15 +132,35 @@ impl AnswerScanner {
                 self.line = Line::Other;
             }
         }
-        if self.line == Line::Data {
-            self.json.feed(bytes);
+        match &mut self.line {
+            Line::Data => self.json.feed(bytes),
+            Line::Id(first) if !bytes.is_empty() => {
+                let value = bytes.strip_prefix(b" ").filter(|_| *first).unwrap_or(bytes);
+                *first = false;
+                let room = (MAX_EVENT_ID + 1).saturating_sub(self.text.len());
+                self.text.extend_from_slice(value.get(..room).unwrap_or(value));
+            }
+            _ => {}
         }
     }
 
     fn end_line(&mut self) {
-        if self.line == Line::default() {
-            self.answered |= self.json.response;
-            self.json = Json::default();
+        match self.line {
+            Line::Name(_, 0) => {
+                self.answered |= self.json.response;
+                self.json = Json::default();
+                if std::mem::take(&mut self.named) {
+                    std::mem::swap(&mut self.last, &mut self.text);
+                    self.has_last = true;
+                }
+            }
+            // A value with a NUL is none.
+            Line::Id(_) if !self.text.contains(&0) => self.named = true,
+            Line::Name([b'i', b'd', ..], 2) => {
+                self.text.clear();
+                self.named = true;
+            }
+            _ => {}
         }
         self.line = Line::default();
     }
@@ -179,38 +232,60 @@ impl Json {
 mod tests {
     use super::*;
 
-    /// Stream, whether it has the answer, whether it can be resumed.
-    const STREAMS: &[(&str, bool, bool)] = &[
-        ("", false, false),
-        ("data: {\"id\":1,\"result\":{}}\n\n", true, false),
-        ("data: {\"id\":1,\"result\":{}}\r\n\r\n", true, false),
-        ("data: {\"id\":1,\"result\":{}}\r\r", true, false),
-        ("event: message\ndata:{\"error\":{},\"id\":1}\n\n", true, false),
-        ("data: {\"id\":1,\"result\":{}}\n", false, false),
-        ("data: {\"method\":\"a\",\"params\":{\"result\":1}}\n\n", false, false),
-        ("data: {\"method\":\"result\",\"params\":[\"error\",{\"error\":1}]}\n\n", false, false),
-        ("data: {\"a\\\"result\":1,\"resultx\":2,\"resul\":3,\"x\":\"result\"}\n\n", false, false),
-        ("data: {\"method\":\"a\"}\n\ndata: {\ndata: \"result\": 1}\n\n", true, false),
-        ("id: 7\ndata: {\"method\":\"a\"}\n\n", false, true),
-        ("id\ndata: {}\n\nidx: 1\n\n: id: 1\n\n", false, false),
-        ("data: [{\"result\":1}]\n\n", false, false),
-        ("data: {\"a\":{\"b\":[1,2]},\"result\":null}\n\n", true, false),
+    /// Stream, whether it has the answer, the id of its last event.
+    const STREAMS: &[(&str, bool, Option<&str>)] = &[
+        ("", false, None),
+        ("data: {\"id\":1,\"result\":{}}\n\n", true, None),
+        ("data: {\"id\":1,\"result\":{}}\r\n\r\n", true, None),
+        ("data: {\"id\":1,\"result\":{}}\r\r", true, None),
+        ("event: message\ndata:{\"error\":{},\"id\":1}\n\n", true, None),
+        ("data: {\"id\":1,\"result\":{}}\n", false, None),
+        ("data: {\"method\":\"a\",\"params\":{\"result\":1}}\n\n", false, None),
+        ("data: {\"method\":\"result\",\"params\":[\"error\",{\"error\":1}]}\n\n", false, None),
+        ("data: {\"a\\\"result\":1,\"resultx\":2,\"resul\":3,\"x\":\"result\"}\n\n", false, None),
+        ("data: {\"method\":\"a\"}\n\ndata: {\ndata: \"result\": 1}\n\n", true, None),
+        ("id: 7\ndata: {\"method\":\"a\"}\n\n", false, Some("7")),
+        ("id: 7\ndata: {\"method\":\"a\"}\n", false, None),
+        ("id:7\r\ndata: {}\r\n\r\nid:  8 \r\n\r\n", false, Some(" 8 ")),
+        ("id: 7\n\nid: 8\ndata: {}", false, Some("7")),
+        ("id: 7\n\ndata: {}\n\n", false, Some("7")),
+        ("id: 7\n\nid: 8\nid: 9\n\n", false, Some("9")),
+        ("id: 7\n\nid: a\0b\n\n", false, Some("7")),
+        ("id: 7\n\nid\n\n", false, Some("")),
+        ("idx: 1\n\n: id: 1\n\nevent: id\n\n", false, None),
+        ("data: [{\"result\":1}]\n\n", false, None),
+        ("data: {\"a\":{\"b\":[1,2]},\"result\":null}\n\n", true, None),
     ];
 
     #[test]
-    fn answers_are_found_at_every_split() {
-        for &(stream, answered, resumable) in STREAMS {
+    fn answers_and_ids_are_found_at_every_split() {
+        for &(stream, answered, last) in STREAMS {
             for at in 0..=stream.len() {
                 for to in at..=stream.len() {
                     let mut scanner = AnswerScanner::default();
                     for part in [&stream[..at], &stream[at..to], &stream[to..]] {
                         scanner.feed(part.as_bytes());
                     }
-                    let found = (scanner.is_answered(), scanner.is_resumable());
-                    assert_eq!(found, (answered, resumable), "{stream:?} split at {at}, {to}");
+                    let last = last.map_or(LastId::None, |last| LastId::Is(last.as_bytes()));
+                    let found = (scanner.is_answered(), scanner.last_id());
+                    assert_eq!(found, (answered, last), "{stream:?} split at {at}, {to}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_is_not_taken_for_another() {
+        let mut scanner = AnswerScanner::default();
+        let (most, more) = ("x".repeat(MAX_EVENT_ID), "y".repeat(MAX_EVENT_ID + 1));
+        scanner.feed(format!("id: {most}\n\n").as_bytes());
+        assert_eq!(scanner.last_id(), LastId::Is(most.as_bytes()));
+        for byte in format!("id: {more}zz\n\n").bytes() {
+            scanner.feed(&[byte]);
+        }
+        assert_eq!(scanner.last_id(), LastId::TooLong);
+        scanner.feed(b"id: 1\n\n");
+        assert_eq!(scanner.last_id(), LastId::Is(b"1"));
     }
 
     proptest::proptest! {

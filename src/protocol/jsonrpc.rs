@@ -1,7 +1,7 @@
 //! Finds what tells one JSON-RPC 2.0 message from another in the first bytes of it (JSON-RPC 2.0 section 4):
 //! `id`, `method` and the name in `params`.
 //!
-//! The body may be cut anywhere: what stands whole in front of the cut is found. Nothing is judged; a body
+//! A body may hold a batch of them (section 6). It may be cut anywhere: what stands whole in front of the cut is found. Nothing is judged; a body
 //! that is no JSON has none of them.
 
 use std::borrow::Cow;
@@ -49,6 +49,33 @@ impl<'b> Message<'b> {
     pub fn is_one_way(&self) -> bool {
         self.whole && (self.id.is_none() || self.method.is_none())
     }
+}
+
+/// The message of a body, or all of a batch that is whole.
+#[must_use]
+pub fn messages(body: &[u8]) -> Vec<Message<'_>> {
+    batch(body).unwrap_or_else(|| vec![Message::read(body)])
+}
+
+/// The messages of a batch; `None` if the body is none, or is cut.
+#[must_use]
+pub fn batch(body: &[u8]) -> Option<Vec<Message<'_>>> {
+    let mut scan = Scan { body, at: 0 };
+    scan.expect(b'[')?;
+    let mut all = Vec::new();
+    loop {
+        all.push(Message::read(scan.value()?));
+        if scan.expect(b']').is_some() {
+            return Some(all);
+        }
+        scan.expect(b',')?;
+    }
+}
+
+/// Whether nobody waits for an answer to any of a body's messages.
+#[must_use]
+pub fn is_one_way(body: &[u8]) -> bool {
+    messages(body).iter().all(Message::is_one_way)
 }
 
 /// Shows every member of an object; none behind a cut, where there is no end either.
@@ -248,6 +275,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_batch_is_read_message_by_message_when_it_is_whole() {
+        let body = r#" [ {"id":1,"method":"a","params":{"x":[1,"]"]}} , {"method":"b"},{"id":2,"result":[]} ] "#;
+        let all = batch(body.as_bytes()).unwrap();
+        let found: Vec<_> = all.iter().map(|one| (one.id, one.method.as_deref())).collect();
+        assert_eq!(found, [(Some("1"), Some("a")), (None, Some("b")), (Some("2"), None)]);
+        assert!(!is_one_way(body.as_bytes()));
+        for cut in 0..body.trim_end().len() {
+            assert_eq!(batch(&body.as_bytes()[..cut]), None, "cut at {cut}");
+        }
+        assert!(is_one_way(br#"[{"method":"b"},{"id":2,"result":[]}]"#));
+        for other in ["", "[]", "[", "{}", "[1", "[{},]", "[{}{}]", "null"] {
+            assert_eq!(batch(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(messages(br#"{"id":1}"#).len(), 1);
+    }
+
     /// A cut never makes an id of another value: it is the whole id or none.
     #[test]
     fn every_cut_gives_the_whole_id_or_none() {
@@ -273,7 +317,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _any_result = (request_id(&body), Message::read(&body));
+            let _any_result = (request_id(&body), Message::read(&body), batch(&body));
         }
 
         #[test]

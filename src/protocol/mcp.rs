@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
+use super::jsonrpc::{self, Message};
+
 /// Requests that change nothing, so that sending one twice does no harm (MCP 2025-11-25, "Server Features"). An
 /// `initialize` whose answer nobody has read makes a session that nobody uses.
 const REPEATABLE: [&str; 11] = [
@@ -24,14 +26,36 @@ const REPEATABLE: [&str; 11] = [
     "server/discover",
 ];
 
-/// What servers say with 400 to the id of a session that they do not know, in lower case, and which do.
-/// With 404 they need not say anything (MCP 2025-11-25, "Session Management").
-const UNKNOWN_SESSION: [(&str, &str); 5] = [
-    ("no valid session id", "Python mcp up to 1.12, and the examples of the TypeScript SDK"),
-    ("server not initialized", "TypeScript SDK, one transport for all, restarted"),
-    ("session not found", "TypeScript SDK, Go SDK, rmcp and agentgateway behind older routers"),
-    ("invalid or expired session", "Python mcp from 1.13"),
-    ("unknown session", "FastMCP behind kmcp's adapter"),
+/// How servers say that they do not know a session: the code of their JSON-RPC error, or none for plain text; all of
+/// the message; where it was read. With 404 they need not say anything (MCP 2025-11-25, "Session Management"). With
+/// 400, which older servers use, and routers that make one of a 404, it counts only if it is one of these.
+const DENIALS: [(Option<i64>, &str, &str); 10] = [
+    (
+        Some(-32000),
+        "Bad Request: Server not initialized",
+        "TypeScript SDK 1.32, one transport for all, restarted: 400",
+    ),
+    (
+        Some(-32000),
+        "Bad Request: No valid session ID provided",
+        "examples of the TypeScript SDK 1.x: 400",
+    ),
+    (Some(-32000), "Invalid or missing session ID", "servers after those examples: 400"),
+    (Some(-32001), "Session not found", "TypeScript SDK 1.32: 404"),
+    (Some(-32600), "Session not found", "Python mcp 1.28 and 2.3: 404"),
+    (
+        Some(-32600),
+        "Not Found: Invalid or expired session ID",
+        "Python mcp 1.28 and 2.3, one transport: 404",
+    ),
+    (None, "Bad Request: No valid session ID provided", "Python mcp up to 1.12: 400"),
+    (
+        None,
+        "Invalid or missing session ID",
+        "examples of the TypeScript SDK 1.x, GET and DELETE: 400",
+    ),
+    (None, "session not found", "Go SDK 1.6 and 1.8, agentgateway 0.9 (kmcp's adapter): 404"),
+    (None, "Not Found: Session not found", "rmcp 3.11: 404"),
 ];
 
 /// Words that make kagent's older Python wrapper tell its model not to try again
@@ -54,6 +78,12 @@ pub const INITIALIZE: &str = "initialize";
 /// The method whose effects nobody but its server knows.
 pub const TOOLS_CALL: &str = "tools/call";
 
+/// Whether it is such a call.
+#[must_use]
+pub fn is_call(message: &Message<'_>) -> bool {
+    message.id.is_some() && message.method.as_deref() == Some(TOOLS_CALL)
+}
+
 /// Whether a request of this method may be sent again although it may have run.
 #[must_use]
 pub fn may_repeat(method: &str) -> bool {
@@ -61,11 +91,22 @@ pub fn may_repeat(method: &str) -> bool {
     mutant || REPEATABLE.contains(&method)
 }
 
-/// Whether a response with 400 says that the server does not know the session.
+/// Whether a response with 400 and this whole body says that the server does not know the session. An error is one
+/// by its code and its message, whatever its id; other text only if there is nothing else.
 #[must_use]
 pub fn is_session_unknown(body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body).to_lowercase();
-    UNKNOWN_SESSION.iter().any(|(said, _)| text.contains(said))
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let (code, text) = match &json {
+        Some(json) => {
+            let Some(code) = json.pointer("/error/code").and_then(Value::as_i64) else {
+                return false;
+            };
+            (Some(code), json.pointer("/error/message").and_then(Value::as_str))
+        }
+        None => (None, std::str::from_utf8(body).ok()),
+    };
+    let text = text.unwrap_or_default().trim();
+    DENIALS.iter().any(|known| known.0 == code && known.1.eq_ignore_ascii_case(text))
 }
 
 /// The `params` of an `initialize` request, compact; `None` for every other message.
@@ -189,6 +230,27 @@ pub fn unanswered(id: &str, server: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
+/// What the request of this body is answered with in its server's place: a call by `call`, any other by an error. A
+/// batch gets an array with an answer for each request in it. `None` if nobody waits for an answer.
+#[must_use]
+pub fn in_servers_place(
+    body: &[u8],
+    server: &str,
+    call: fn(&str, &str) -> String,
+) -> Option<String> {
+    let answer = |message: &Message<'_>| {
+        let (id, _) = (message.id?, message.method.as_ref()?);
+        Some(if is_call(message) { call(id, server) } else { unanswered(id, server) })
+    };
+    match jsonrpc::batch(body) {
+        None => answer(&Message::read(body)),
+        Some(batch) => {
+            let answers: Vec<String> = batch.iter().filter_map(answer).collect();
+            (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
+        }
+    }
+}
+
 fn tool_error(id: &str, text: &str) -> String {
     let result = json!({ "isError": true, "content": [{ "type": "text", "text": text }] });
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
@@ -230,21 +292,52 @@ mod tests {
 
     #[test]
     fn servers_that_forgot_a_session_are_understood_and_others_are_not() {
-        for said in [
-            r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"},"id":null}"#,
-            r#"{"error":{"code":-32000,"message":"Bad Request: Server not initialized"}}"#,
-            "session not found\n",
-            "Not Found: Invalid or expired session ID",
-        ] {
+        for (code, text, seen_at) in DENIALS {
+            assert!(seen_at.ends_with("400") || seen_at.ends_with("404"), "{seen_at}");
+            let said = match code {
+                Some(code) => json!({"jsonrpc": "2.0", "id": "server-error", "error": {"code": code, "message": text}}).to_string(),
+                None => format!("{text}\n"),
+            };
             assert!(is_session_unknown(said.as_bytes()), "{said}");
+            for more in [format!("{said} more"), format!("more {said}"), said.replace(text, "")] {
+                assert!(!is_session_unknown(more.as_bytes()), "{more}");
+            }
         }
         for said in [
             "",
+            "{}",
+            "the tool ran, and its session not found",
+            "Error: session not found",
             r#"{"error":{"code":-32600,"message":"Bad Request: Missing session ID"}}"#,
             r#"{"error":{"code":-32700,"message":"Parse error"}}"#,
+            r#"{"error":{"code":-32603,"message":"Session not found"}}"#,
+            r#"{"error":{"code":-32001,"message":"Session not found: tmux-3"}}"#,
+            r#"{"error":{"message":"Session not found"}}"#,
+            r#"{"error":"Session not found"}"#,
+            r#""session not found""#,
             "Bad Request: Unsupported protocol version",
         ] {
             assert!(!is_session_unknown(said.as_bytes()), "{said}");
+        }
+    }
+
+    #[test]
+    fn each_request_of_a_batch_gets_an_answer() {
+        let batch = r#"[{"id":1,"method":"tools/call"},{"method":"a"},{"id":"b","method":"ping"},{"id":3,"result":{}}]"#;
+        let answers = in_servers_place(batch.as_bytes(), "a.b", call_not_run).unwrap();
+        let answers: Value = serde_json::from_str(&answers).unwrap();
+        assert_eq!(answers[0]["result"]["isError"], true);
+        assert_eq!(
+            (&answers[1]["id"], &answers[1]["error"]["code"]),
+            (&json!("b"), &json!(-32603))
+        );
+        assert_eq!(answers.as_array().map(Vec::len), Some(2));
+        let one = in_servers_place(br#"{"id":1,"method":"tools/call"}"#, "a.b", lost_call).unwrap();
+        assert_eq!(one, lost_call("1", "a.b"));
+        for silent in
+            [r#"[{"method":"a"}]"#, r#"{"method":"a"}"#, r#"{"id":1,"result":{}}"#, "[]", ""]
+        {
+            assert_eq!(in_servers_place(silent.as_bytes(), "a.b", lost_call), None, "{silent}");
         }
     }
 

@@ -6,6 +6,12 @@
 /// The byte order mark that may stand in front of a stream, and is no part of its first line.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// An event that carries this message, which has no line break (MCP 2025-11-25, "Streamable HTTP").
+#[must_use]
+pub fn message_event(json: &str) -> String {
+    format!("event: message\ndata: {json}\n\n")
+}
+
 /// What has been seen of one stream.
 #[derive(Clone, Debug)]
 pub struct SseScanner {

@@ -5,6 +5,7 @@
 pub mod body;
 pub mod card;
 mod events;
+mod gone;
 pub mod guard;
 pub mod head;
 pub mod instead;
@@ -95,7 +96,7 @@ impl Reply {
         }
         let from = (&response, names);
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
-        plan.await_answer(&way, record.upload());
+        plan.await_answer(&way, record.upload(), &egress.sessions);
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);
         }

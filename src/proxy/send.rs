@@ -13,12 +13,14 @@ pub mod lost;
 pub mod refusal;
 pub mod reopen;
 pub mod resolve;
+pub mod resume;
 pub mod retry;
 pub mod revive;
 pub mod session;
 pub mod stand_in;
 pub mod trip;
 pub mod unknown;
+pub mod whole;
 
 use std::sync::Arc;
 
@@ -43,7 +45,6 @@ use super::routes::Routes;
 use super::way::Way;
 use crate::body::{RequestBody, Upload};
 use crate::config::HoldTimes;
-use crate::protocol::jsonrpc::Message;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
 use crate::telemetry::family::SessionEvent;
@@ -246,8 +247,7 @@ impl Delivery {
 
 /// The end of a request that was sent and not answered: an error, but for a call that must not be made again.
 fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered, Refused> {
-    let start = upload.tap.all();
-    match lost::lost(&error, &Message::read(&start), &way.route.config.host, false) {
+    match lost::lost(&error, &upload.tap.all(), &way.route.config.host, false) {
         Some(instead) => {
             way.route.metrics.session(SessionEvent::AnsweredLost);
             Ok(Delivered::Instead(instead))

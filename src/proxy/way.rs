@@ -10,6 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::route::{ObjectId, Route, RouteTable};
 use crate::session::homes::Slot;
+use crate::session::token::TokenId;
+use crate::session::unanswered::Call;
 use crate::upstream::Leased;
 use crate::workers::near::Near;
 
@@ -35,20 +37,52 @@ pub struct InSession {
     pub token: Option<HeaderValue>,
     /// By its server; `None` if that has no name for it.
     pub server_id: Option<HeaderValue>,
+    /// By the proxy.
+    pub id: TokenId,
+    /// When it moved to where the request was sent (milliseconds since 1970; 0 if it was born there).
+    pub since: u64,
     /// How the stream that answers the request is opened again, if it may be.
     pub again: Option<Again>,
+    /// The call whose stream the request asks for the rest of.
+    pub resumes: Option<Call>,
 }
 
 /// An event stream that is being opened again; `None` if it cannot be.
-pub type Reopening = AbortOnDropHandle<Option<(Response<Leased>, Way)>>;
+pub type Reopening = AbortOnDropHandle<Option<Reopened>>;
+
+/// An event stream that was opened again.
+#[derive(Debug)]
+pub struct Reopened {
+    /// With its backend's stream.
+    pub response: Response<Leased>,
+    /// The way that its request was sent.
+    pub way: Way,
+    /// Its session was begun anew for it.
+    pub revived: bool,
+}
+
+/// An event stream whose backend has left it.
+#[derive(Debug)]
+pub struct Left {
+    /// What is left of its response.
+    pub leased: Leased,
+    /// How long it takes no notice of that.
+    pub pause: Duration,
+    /// Where its session lived, as in [`InSession::since`]: ids of events are known only there.
+    pub since: u64,
+    /// The id of its last event, empty if that has none any more; `None` if no event had one.
+    pub last_event: Option<HeaderValue>,
+}
 
 /// How an event stream is opened again whose backend has left it.
 #[derive(Clone)]
 pub struct Again {
-    /// With the body of its response, after a pause, and with whether it has broken off.
-    pub open: Arc<dyn Fn(Leased, Duration, bool) -> Reopening + Send + Sync>,
+    /// Opens it.
+    pub open: Arc<dyn Fn(Left) -> Reopening + Send + Sync>,
     /// Of a session's own stream: where the session lives, which the stream follows.
     pub home: Option<Arc<Slot>>,
+    /// Where its session lived when it was opened last, as in [`InSession::since`].
+    pub since: u64,
 }
 
 impl std::fmt::Debug for Again {

@@ -45,6 +45,10 @@ mod retry;
 mod reuse;
 mod runtimes;
 mod secrets;
+mod session_log;
+#[cfg(feature = "kube")]
+mod session_pods;
+mod session_streams;
 mod sessions;
 mod sessions_core;
 mod sessions_legacy;

@@ -243,8 +243,13 @@ fn open_stream(first: &'static str) -> Response<Body> {
         receiver.poll_recv(cx).map(|never| never.map(|never| match never {}))
     });
     let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from(first)))]);
-    let body = StreamBody::new(futures_util::StreamExt::chain(first, rest));
-    let mut response = Response::new(BodyExt::boxed_unsync(body));
+    events(futures_util::StreamExt::chain(first, rest))
+}
+
+fn events(
+    frames: impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
+) -> Response<Body> {
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     response.headers_mut().insert("content-type", "text/event-stream".parse().unwrap());
     response
 }
@@ -326,7 +331,10 @@ fn own_stream(state: &State, manner: &Manner) -> Response<Body> {
     state.note(|seen| seen.gets += 1);
     match manner.get {
         Some(status) => whole(status, ""),
-        None if manner.brief => message(&Manner { events: true, ..manner.clone() }, &json!("")),
+        None if manner.brief => {
+            let all = Frame::data(Bytes::from_static(b"event: message\ndata: \"\"\n\n"));
+            events(futures_util::stream::iter([Ok(all)]))
+        }
         None => open_stream(": open\n\n"),
     }
 }

@@ -48,6 +48,10 @@ impl Addresses {
         self.pods.len()
     }
 
+    pub(super) fn pod(&self, id: &ObjectId) -> Option<&Pod> {
+        self.pods.get(id)
+    }
+
     /// A Pod as it is now, `None` if it does not run; the Services that this touches.
     pub(super) fn set_pod(&mut self, id: &ObjectId, new: Option<Pod>) -> Ids {
         if self.pods.get(id) == new.as_ref() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Scheme;
+use crate::discovery::pod::PodObject;
 use crate::route::Route;
 use crate::route::discovered::State;
 use crate::upstream::Want;
@@ -27,6 +28,41 @@ fn pods_leave_when_they_end_and_no_host_is_decided_anew_for_it() {
     world.index.apply(kind, id, Some(Object::read(kind, &namespace, &json)));
     assert_eq!(world.publish(), 0, "only endpoints changed");
     assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.2:8080", "10.0.0.3:8080"]);
+}
+
+#[test]
+fn only_pods_that_are_gone_for_good_have_ended() {
+    let pod = |uid: &str, address: &str, host_network: bool| {
+        let json = json!({
+            "metadata": {"namespace": "a", "name": "p", "uid": uid},
+            "spec": {"hostNetwork": host_network},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+        });
+        Some(Object::Pod(serde_json::from_value::<PodObject>(json).unwrap().pod))
+    };
+    let ended = |sees: bool, told: Vec<Option<Object>>| {
+        let mut index = Index::new("cluster.local", &[]);
+        index.set_sees_pods(None, sees);
+        told.into_iter().for_each(|told| index.apply(Kind::Pod, ObjectId::new("a", "p"), told));
+        let ended: Vec<String> = index.take_ended().iter().map(ToString::to_string).collect();
+        assert!(index.take_ended().is_empty(), "told once");
+        ended
+    };
+    assert_eq!(ended(true, vec![pod("1", "10.0.0.1", false), None]), ["10.0.0.1"]);
+    let replaced = vec![pod("1", "10.0.0.1", false), pod("2", "10.0.0.2", false)];
+    assert_eq!(ended(true, replaced), ["10.0.0.1"]);
+    for (sees, told) in [
+        (true, vec![pod("1", "10.0.0.1", false), pod("1", "10.0.0.1", false)]),
+        // What has its address now is another's.
+        (true, vec![pod("1", "10.0.0.1", false), pod("2", "10.0.0.1", false)]),
+        // Its node has more than this Pod.
+        (true, vec![pod("1", "10.0.0.1", true), None]),
+        // We may not see it any more.
+        (false, vec![pod("1", "10.0.0.1", false), None]),
+        (true, vec![None]),
+    ] {
+        assert!(ended(sees, told).is_empty());
+    }
 }
 
 #[test]

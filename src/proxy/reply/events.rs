@@ -9,17 +9,19 @@ use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::sleep;
 
 use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
-use crate::protocol::answered::AnswerScanner;
-use crate::protocol::sse::SseScanner;
+use crate::protocol::answered::{AnswerScanner, LastId};
+use crate::protocol::sse::{SseScanner, message_event};
 use crate::rewrite::endpoint::{EndpointEvent, Held};
 use crate::rewrite::origin::path_absolute;
 use crate::rewrite::pin;
 use crate::session::homes::Slot;
+use crate::session::unanswered::Call;
 use crate::telemetry::family::SessionEvent;
 
 /// How long a stream that is to end is listened to yet: what the backend has sent before may be in the kernel, of which
@@ -30,8 +32,12 @@ const LISTEN_ON: Duration = Duration::from_millis(50);
 pub(super) struct Events {
     pub(super) scanner: SseScanner,
     first: Option<FirstEvent>,
+    /// Looks at what the stream says, as long as somebody wants to know.
+    answers: Option<AnswerScanner>,
     /// The call that the stream is to answer, until it has.
-    awaited: Option<(AnswerScanner, Awaited)>,
+    awaited: Option<Awaited>,
+    /// It begins behind an event: it may be the rest of a call's.
+    resumes: bool,
     /// A comment in front of a legacy stream's first event would be an event in front of it.
     after_first: bool,
     standalone: Option<Standalone>,
@@ -70,11 +76,13 @@ impl Events {
         let after_first = plan.legacy.is_some();
         let first =
             plan.legacy.map(|legacy| FirstEvent { event: EndpointEvent::default(), legacy });
-        let awaited = plan.awaited.map(|awaited| (AnswerScanner::default(), awaited));
+        let asks = plan.awaited.is_some() || standalone.is_some();
         Self {
             scanner: SseScanner::default(),
             first,
-            awaited,
+            answers: asks.then(AnswerScanner::default),
+            awaited: plan.awaited,
+            resumes: plan.resumes,
             after_first,
             standalone,
             moves: None,
@@ -98,19 +106,18 @@ impl Events {
             }
         };
         self.scanner.feed(&out);
-        if let Some((answers, _)) = &mut self.awaited {
+        if let Some(answers) = &mut self.answers {
             answers.feed(&out);
-            if answers.is_answered() {
-                self.awaited = None;
+            if answers.is_answered() && self.awaited.take().is_some() {
+                self.answers = None;
             }
         }
         Some(out)
     }
 
-    /// The stream comes from where the session lives now.
-    pub(super) fn follow(&mut self, home: &Arc<Slot>) {
+    /// The stream comes from where the session has lived since this time.
+    pub(super) fn follow(&mut self, home: &Arc<Slot>, since: u64) {
         let home = Arc::clone(home);
-        let since = home.home().map_or(0, |home| home.since);
         self.moves = Some(Box::pin(async move {
             home.leaves(since).await;
             sleep(LISTEN_ON).await;
@@ -142,21 +149,64 @@ impl Events {
     /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
     /// client asks for the rest by the id of an event: but in a session whose server is `gone`, nobody could give it.
     pub(super) fn stand_in(&mut self, gone: bool) -> Option<Bytes> {
-        let (answers, awaited) = self.awaited.take()?;
-        let resumes = answers.is_resumable() && !(gone && awaited.in_session);
-        if resumes || !self.scanner.is_between() {
+        let in_session = self.awaited.as_ref()?.session.is_some();
+        if !self.scanner.is_between() || self.is_resumable() && !(gone && in_session) {
             return None;
         }
+        let awaited = self.awaited.take()?;
         awaited.route.metrics.session(SessionEvent::AnsweredLost);
-        Some(Bytes::from(format!("event: message\ndata: {}\n\n", awaited.stand_in)))
+        Some(Bytes::from(message_event(&awaited.stand_in)))
+    }
+
+    /// Whether a broken end has to tell a client that would ask for the rest from a server that is gone.
+    pub(super) fn asks_for_server(&self) -> bool {
+        let in_session = self.awaited.as_ref().is_some_and(|awaited| awaited.session.is_some());
+        in_session && self.scanner.is_between() && self.is_resumable()
+    }
+
+    /// The client may ask for the rest of a session's call.
+    pub(super) fn keep_unanswered(&mut self) {
+        let last = self.last_event();
+        if let (Some(awaited), Some(last)) = (self.awaited.take(), last)
+            && !last.is_empty()
+            && let Some((sessions, id, since)) = awaited.session
+        {
+            let event = last.as_bytes().into();
+            sessions.unanswered.keep(id, Call { answer: awaited.stand_in, since, event });
+        }
+    }
+
+    /// Whether the client can ask for the rest.
+    fn is_resumable(&self) -> bool {
+        self.last_event().is_some_and(|last| !last.is_empty()) || self.is_too_long()
+    }
+
+    /// The id of the last event; `None` if there was none.
+    pub(super) fn last_event(&self) -> Option<HeaderValue> {
+        match self.answers.as_ref()?.last_id() {
+            LastId::None => self.awaited.as_ref()?.behind.clone(),
+            LastId::Is(id) => HeaderValue::from_bytes(id).ok(),
+            LastId::TooLong => None,
+        }
+    }
+
+    /// Whether the stream has an id that cannot be asked by.
+    fn is_too_long(&self) -> bool {
+        self.answers.as_ref().is_some_and(|answers| match answers.last_id() {
+            LastId::None => false,
+            LastId::Is(id) => HeaderValue::from_bytes(id).is_err(),
+            LastId::TooLong => true,
+        })
     }
 
     /// Whether another stream may go on in this one's place: a session's own between two events, or that of a call
-    /// which has said nothing yet.
+    /// which has said nothing yet. What has brought an answer behind an event was a call's.
     pub(super) fn may_begin_again(&self) -> bool {
+        let is_calls =
+            || self.resumes && self.answers.as_ref().is_some_and(AnswerScanner::is_answered);
         let serves = matches!(self.standalone, Some(Standalone::Serving(_)));
-        let unheard = self.awaited.is_some() && self.scanner.events() == 0;
-        (serves || unheard) && self.scanner.is_between()
+        let unheard = self.awaited.is_some() && !self.resumes && self.scanner.events() == 0;
+        (serves && !is_calls() && !self.is_too_long() || unheard) && self.scanner.is_between()
     }
 
     /// Whether it is to answer a call, and has not.
@@ -226,7 +276,7 @@ mod tests {
     use crate::upstream::EndpointId;
 
     fn events(standalone: Option<drain::Watch>) -> Events {
-        Events::new(EventPlan { standalone, awaited: None, legacy: None })
+        Events::new(EventPlan { standalone, awaited: None, resumes: false, legacy: None })
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,7 +284,7 @@ mod tests {
         let (trigger, watch) = drain::channel();
         let mut events = events(Some(watch));
         let home = Arc::<Slot>::default();
-        events.follow(&home);
+        events.follow(&home, 0);
         trigger.advance(Phase::Closing);
         let endpoint = EndpointId { address: ([127, 0, 0, 1], 1).into(), uid: None };
         home.moved(Home { endpoint, id: None, since: 1 });

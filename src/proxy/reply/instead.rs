@@ -10,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 use super::body::ReplyBody;
 use super::plan::RelayPlan;
 use crate::drain::Watch;
+use crate::protocol::sse::message_event;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Instead;
 use crate::proxy::record::Recorder;
@@ -18,6 +19,7 @@ use crate::telemetry::record::Outcome;
 /// The response. A session that is unknown is told of without a body: some clients take a JSON-RPC error for that
 /// of one call, and keep the dead session.
 pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Response<ReplyBody> {
+    let mut kind = "application/json";
     let (status, body) = match instead {
         Instead::NoSession { bad_request: false } => (StatusCode::NOT_FOUND, None),
         Instead::NoSession { bad_request: true } => (StatusCode::BAD_REQUEST, None),
@@ -25,6 +27,10 @@ pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Respon
         Instead::Taken => (StatusCode::ACCEPTED, None),
         Instead::NoStream => (StatusCode::METHOD_NOT_ALLOWED, None),
         Instead::Answer(json) => (StatusCode::OK, Some(json)),
+        Instead::Event(json) => {
+            kind = "text/event-stream";
+            (StatusCode::OK, Some(message_event(&json)))
+        }
         Instead::Held(reopening, way) => {
             record.on_head(StatusCode::OK, Kind::Stream);
             let plan = RelayPlan::held(&way, watch, record.started());
@@ -37,13 +43,13 @@ pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Respon
     };
     record.on_head(status, Kind::Unary);
     record.ended(Outcome::StoodIn);
-    let json = body.is_some();
+    let has_body = body.is_some();
     let bytes = body.map_or_else(Bytes::new, Bytes::from);
     let mut response = Response::new(ReplyBody::local(bytes, record));
     *response.status_mut() = status;
     let map = response.headers_mut();
-    if json {
-        map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if has_body {
+        map.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         map.insert(ALLOW, HeaderValue::from_static("POST, DELETE"));

@@ -19,6 +19,8 @@ use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::{Again, Way};
 use crate::route::Route;
+use crate::session::Sessions;
+use crate::session::token::TokenId;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct EventPlan {
     pub standalone: Option<Watch>,
     /// The call that the stream answers, as far as it is one that can be answered in its server's place.
     pub awaited: Option<Awaited>,
+    /// It begins behind an event that the client has named.
+    pub resumes: bool,
     /// The stream may begin with a legacy `endpoint` event.
     pub legacy: Option<Legacy>,
 }
@@ -60,8 +64,10 @@ pub struct Legacy {
 pub struct Awaited {
     /// What goes out as the answer if the stream ends without one.
     pub stand_in: String,
-    /// It is one of a session that the proxy looks after.
-    pub in_session: bool,
+    /// The session that it belongs to, if the proxy looks after that, and since when it has lived there.
+    pub session: Option<(Arc<Sessions>, TokenId, u64)>,
+    /// The event that the stream begins behind.
+    pub behind: Option<HeaderValue>,
     /// Counts it.
     pub route: Arc<Route>,
 }
@@ -94,6 +100,7 @@ impl RelayPlan {
         let event_plan = EventPlan {
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
             awaited: None,
+            resumes: facts.has_last_event_id,
             legacy: (get && facts.session.is_none() && !facts.has_last_event_id)
                 .then(|| Legacy { way: way.clone(), pin: None }),
         };
@@ -123,6 +130,7 @@ impl RelayPlan {
             events: Some(EventPlan {
                 standalone: Some(watch.clone()),
                 awaited: None,
+                resumes: false,
                 legacy: None,
             }),
         }
@@ -130,21 +138,27 @@ impl RelayPlan {
 
     /// The request's body has done its duty: what has to be known of it, if it is a call that the stream is to
     /// answer, is kept, and the rest forgotten.
-    pub fn await_answer(&mut self, way: &Way, upload: &Upload) {
+    pub fn await_answer(&mut self, way: &Way, upload: &Upload, sessions: &Arc<Sessions>) {
         if self.open
             && let Some(events) = self.events.as_mut().filter(|events| events.legacy.is_none())
-            && events.standalone.is_none()
         {
-            let start = upload.tap.all();
-            let message = Message::read(&start);
-            if let (Some(id), Some(method)) = (message.id, &message.method) {
-                let host = &way.route.config.host;
-                let is_call = method == mcp::TOOLS_CALL;
-                let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
-                if is_call || way.session.is_some() {
-                    let stand_in = stand_in(id, host);
-                    let (in_session, route) = (way.session.is_some(), Arc::clone(&way.route));
-                    events.awaited = Some(Awaited { stand_in, in_session, route });
+            let session = way.session.as_ref();
+            let resumed = session.and_then(|session| session.resumes.as_ref());
+            if let Some(call) = resumed {
+                // Not the session's own.
+                events.standalone = None;
+                let behind = HeaderValue::from_bytes(&call.event).ok();
+                events.awaited = Some(awaited(call.answer.clone(), behind, way, sessions));
+            } else if events.standalone.is_none() {
+                let start = upload.tap.all();
+                let message = Message::read(&start);
+                if let (Some(id), Some(method)) = (message.id, &message.method) {
+                    let host = &way.route.config.host;
+                    let is_call = method == mcp::TOOLS_CALL;
+                    let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
+                    if is_call || session.is_some() {
+                        events.awaited = Some(awaited(stand_in(id, host), None, way, sessions));
+                    }
                 }
             }
         }
@@ -152,4 +166,15 @@ impl RelayPlan {
             upload.tap.forget();
         }
     }
+}
+
+fn awaited(
+    stand_in: String,
+    behind: Option<HeaderValue>,
+    way: &Way,
+    sessions: &Arc<Sessions>,
+) -> Awaited {
+    let session = way.session.as_ref();
+    let session = session.map(|session| (Arc::clone(sessions), session.id, session.since));
+    Awaited { stand_in, session, behind, route: Arc::clone(&way.route) }
 }

@@ -5,7 +5,7 @@
 //! the legacy `endpoint` event. Never decides where a request goes.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +13,10 @@ use http::StatusCode;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::events::Events;
+use super::gone;
 use super::plan::RelayPlan;
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
@@ -23,7 +25,7 @@ use crate::headers;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::record::Recorder;
-use crate::proxy::way::{Again, Reopening};
+use crate::proxy::way::{Again, Left, Reopened, Reopening};
 use crate::telemetry::record::Outcome;
 use crate::upstream::{Leased, SendError};
 
@@ -63,6 +65,8 @@ pub struct Relay {
     again: Option<Again>,
     /// The backend's stream is being opened.
     reopening: Option<Reopening>,
+    /// The stream broke off in this way, and its server is asked after.
+    asking: Option<(AbortOnDropHandle<bool>, SendError)>,
     /// When the one that is there was, the events by then, and how often it was opened again.
     opened: Instant,
     heard: u64,
@@ -101,6 +105,7 @@ impl Relay {
             leased: Some(leased),
             again: plan.again,
             reopening: None,
+            asking: None,
             opened: record.started(),
             heard: 0,
             tries: 0,
@@ -125,6 +130,7 @@ impl Relay {
             leased: None,
             again: plan.again,
             reopening: Some(reopening),
+            asking: None,
             opened: record.started(),
             heard: 0,
             tries: 0,
@@ -176,6 +182,12 @@ impl Relay {
             self.record.on_data(start.len());
             return Poll::Ready(Some(Ok(Frame::data(start))));
         }
+        if let Some((asking, _)) = &mut self.asking {
+            let gone = ready!(Pin::new(asking).poll(cx)).unwrap_or(false);
+            if let Some((_, error)) = self.asking.take() {
+                return self.broke(error, gone, cx);
+            }
+        }
         loop {
             let Some(leased) = &mut self.leased else {
                 match self.poll_reopening(cx) {
@@ -193,12 +205,12 @@ impl Relay {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    if !self.open_again(Duration::ZERO, true) {
-                        return self.broke(error, cx);
+                    if !self.open_again(Duration::ZERO) {
+                        return self.broken(error, cx);
                     }
                 }
                 Poll::Ready(None) => {
-                    if !self.open_again(AGAIN_AFTER, false) {
+                    if !self.open_again(AGAIN_AFTER) {
                         return self.ended();
                     }
                 }
@@ -252,7 +264,7 @@ impl Relay {
             return Poll::Ready(None);
         }
         if self.events.as_mut().is_some_and(|e| e.may_begin_again() && e.has_moved(cx))
-            && self.open_again(Duration::ZERO, false)
+            && self.open_again(Duration::ZERO)
         {
             // What was opened has to know whom to wake.
             cx.waker().wake_by_ref();
@@ -282,7 +294,12 @@ impl Relay {
         let reopening = self.reopening.as_mut()?;
         let Poll::Ready(opened) = Pin::new(reopening).poll(cx) else { return Some(Poll::Pending) };
         self.reopening = None;
-        let Ok(Some((response, way))) = opened else { return Some(Poll::Ready(false)) };
+        let Ok(Some(Reopened { response, way, revived })) = opened else {
+            return Some(Poll::Ready(false));
+        };
+        if revived {
+            self.record.cared(Care::Revived);
+        }
         let streams = response.status() == StatusCode::OK
             && headers::is_event_stream(response.headers())
             && !response.headers().contains_key(CONTENT_ENCODING);
@@ -290,6 +307,9 @@ impl Relay {
             self.record.enter(&way.route, Kind::Stream);
             self.leased = Some(response.into_body());
             self.opened = Instant::now();
+            if let (Some(again), Some(session)) = (&mut self.again, &way.session) {
+                again.since = session.since;
+            }
             self.follow();
         }
         Some(Poll::Ready(streams))
@@ -297,14 +317,15 @@ impl Relay {
 
     /// From here on the stream goes where its session goes.
     fn follow(&mut self) {
-        let home = self.again.as_ref().and_then(|again| again.home.as_ref());
-        if let (Some(home), Some(events)) = (home, &mut self.events) {
-            events.follow(home);
+        if let (Some(again), Some(events)) = (&self.again, &mut self.events)
+            && let Some(home) = &again.home
+        {
+            events.follow(home, again.since);
         }
     }
 
     /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
-    fn open_again(&mut self, pause: Duration, broken: bool) -> bool {
+    fn open_again(&mut self, pause: Duration) -> bool {
         let (Some(again), Some(events)) = (&self.again, &self.events) else { return false };
         if !events.may_begin_again() {
             return false;
@@ -322,8 +343,11 @@ impl Relay {
             return false;
         }
         let Some(leased) = self.leased.take() else { return false };
-        self.reopening = Some((again.open)(leased, pause.max(wait), broken));
-        self.record.cared(Care::Revived);
+        let (pause, since, last_event) = (pause.max(wait), again.since, events.last_event());
+        self.reopening = Some((again.open)(Left { leased, pause, since, last_event }));
+        if events.is_awaited() {
+            self.record.cared(Care::Replayed);
+        }
         true
     }
 
@@ -332,17 +356,31 @@ impl Relay {
         Poll::Ready(self.stand_in(true).map(|answer| Ok(Frame::data(answer))))
     }
 
+    /// The backend broke off. Whether its client could have the rest from it may have to be asked.
+    fn broken(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
+        if let (Some(leased), Some(route)) = (&self.leased, self.record.route())
+            && self.events.as_ref().is_some_and(|events| events.asks_for_server())
+        {
+            self.asking = Some((gone::ask(route, leased.endpoint()), error));
+            self.leased = None;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.broke(error, true, cx)
+    }
+
     /// A broken backend is an abort, but for a session's own stream between two events: clients count
     /// aborts of those and give up (D14).
-    fn broke(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
+    fn broke(&mut self, error: SendError, gone: bool, cx: &Context<'_>) -> Polled {
         self.finish(Outcome::UpstreamBroke);
-        if let Some(answer) = self.stand_in(true) {
+        if let Some(answer) = self.stand_in(gone) {
             return Poll::Ready(Some(Ok(Frame::data(answer))));
         }
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
             return Poll::Ready(None);
         }
         self.ending = Some(Ending::Broken(error.into()));
+        self.keep_unanswered();
         if let Some(held) = self.events.as_mut().and_then(|events| events.release()) {
             return Poll::Ready(Some(Ok(Frame::data(held))));
         }
@@ -356,8 +394,16 @@ impl Relay {
         if let Some(answer) = self.stand_in(false) {
             return Poll::Ready(Some(Ok(Frame::data(answer))));
         }
+        self.keep_unanswered();
         let held = self.events.as_mut().and_then(|events| events.release());
         Poll::Ready(held.map(|held| Ok(Frame::data(held))))
+    }
+
+    /// The client may ask for the rest of the stream.
+    fn keep_unanswered(&mut self) {
+        if let Some(events) = &mut self.events {
+            events.keep_unanswered();
+        }
     }
 
     /// The answer that a stream's end has left out, where one can still be put into it: clients would wait for it
@@ -373,6 +419,7 @@ impl Relay {
         self.record.ended(outcome);
         self.ending = Some(Ending::Clean);
         self.reopening = None;
+        self.asking = None;
         self.timer = None;
         self.watchdog = None;
         if let Some(leased) = self.leased.take()
@@ -385,6 +432,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        self.keep_unanswered();
         match self.watchdog.as_ref().and_then(Watchdog::due) {
             Some(Expired::Total) => self.record.ended(Outcome::TotalTimeout),
             Some(Expired::Idle | Expired::Comment) => self.record.ended(Outcome::IdleTimeout),

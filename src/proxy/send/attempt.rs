@@ -328,7 +328,7 @@ fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestB
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or the one by
 /// which a session begins (D45). Others are not sent again (D11).
-fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
+pub(super) fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
     let method = message.method.filter(|_| message.id.is_some())?;

@@ -12,13 +12,13 @@ use super::delivered::Delivered;
 use super::session::{End, SessionDelivery, is_own_stream, is_revivable};
 use super::trip::Trip;
 use crate::body::{RequestBody, Upload};
+use crate::headers::LAST_EVENT_ID;
 use crate::proxy::call::Kind;
 use crate::proxy::error::Refused;
 use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
-use crate::proxy::way::{Again, Reopening, Way};
+use crate::proxy::way::{Again, Left, Reopened, Reopening, Way};
 use crate::telemetry::family::SessionEvent;
-use crate::upstream::Leased;
 
 /// How long a client waits for its event stream to be opened before it gets one of ours.
 const REOPEN_WAIT: Duration = Duration::from_secs(1);
@@ -33,14 +33,23 @@ impl SessionDelivery {
         let (delivery, trip, upload) = (Arc::clone(self), trip.clone(), Arc::clone(upload));
         let homes = &self.reviver.sessions.homes;
         let home = is_own_stream(&trip.facts).then(|| homes.follow(trip.ticket.id));
-        let open = Arc::new(move |leased: Leased, pause, broken| {
-            let request = leased.into_request(&upload);
+        let since = trip.ticket.home.since;
+        let open = Arc::new(move |left: Left| {
+            let request = left.leased.into_request(&upload);
             let body = RequestBody::again(&upload);
-            let request = request.zip(body).map(|(request, body)| request.map(|_| body));
-            let trip = Trip { stream_lost: broken, ..trip.clone() };
-            delivery.carry_aside(trip, request.map(Box::new), pause)
+            let mut request = request.zip(body).map(|(request, body)| request.map(|_| body));
+            if let (Some(request), Some(last)) = (&mut request, left.last_event) {
+                // One that is empty is none (WHATWG HTML, section 9.2.3).
+                match last.is_empty() {
+                    true => drop(request.headers_mut().remove(LAST_EVENT_ID)),
+                    false => drop(request.headers_mut().insert(LAST_EVENT_ID, last)),
+                }
+            }
+            let behind = Some(left.since);
+            let trip = Trip { was_open: true, behind, care: Care::None, ..trip.clone() };
+            delivery.carry_aside(trip, request.map(Box::new), left.pause)
         });
-        Some(Again { open, home })
+        Some(Again { open, home, since })
     }
 
     /// Carries the request of an event stream in a task of its own, after a pause.
@@ -54,7 +63,7 @@ impl SessionDelivery {
         AbortOnDropHandle::new(tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             let response = delivery.carry(&mut trip, request?, true).await.ok()?;
-            Some((response, trip.way))
+            Some(Reopened { response, way: trip.way, revived: trip.care == Care::Revived })
         }))
     }
 
@@ -71,18 +80,18 @@ impl SessionDelivery {
             record.cared(Care::Lost);
             return self.stand_in(End::NoSession, &trip, &upload);
         }
-        record.cared(Care::Revived);
         let again = self.again(&trip, &upload);
         let with_again = |mut way: Way| {
             if let Some(session) = &mut way.session {
-                session.again = again;
+                session.again = again.map(|again| Again { since: session.since, ..again });
             }
             way
         };
         let held = trip.way.clone();
         let mut reopening = self.carry_aside(trip, Some(request), Duration::ZERO);
         match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
-            Ok(Ok(Some((response, way)))) => {
+            Ok(Ok(Some(Reopened { response, way, revived }))) => {
+                record.cared(if revived { Care::Revived } else { Care::None });
                 record.enter(&way.route, Kind::Stream);
                 record.on_connection(response.body().since());
                 Ok(Delivered::Response(response, with_again(way)))

@@ -266,8 +266,14 @@ impl Reviver {
             return Tried::Not(NotRevived::NoSession);
         };
         drain(response).await;
-        let server_id = home.id.clone();
-        way.session = Some(Box::new(InSession { token: None, server_id, again: None }));
+        way.session = Some(Box::new(InSession {
+            token: None,
+            server_id: home.id.clone(),
+            id: trip.ticket.id,
+            since: home.since,
+            again: None,
+            resumes: None,
+        }));
         let mut ready = message(head, mcp::INITIALIZED.to_owned());
         if let Ok(version) = HeaderValue::try_from(version) {
             ready.headers_mut().insert(headers::MCP_PROTOCOL_VERSION, version);

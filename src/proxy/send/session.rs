@@ -16,12 +16,13 @@ use super::dial;
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
+use super::whole::whole;
 use crate::backoff::Pauses;
 use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
 use crate::headers;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::{Message, is_one_way};
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
 use crate::proxy::error::{ProxyError, Refused};
@@ -165,13 +166,17 @@ impl SessionDelivery {
             ticket,
             started: record.started(),
             care: Care::None,
-            stream_lost: false,
+            was_open: false,
+            behind: None,
             is_new: true,
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
         record.in_session(trip.ticket.id.short());
         record.enter(&trip.way.route, facts.kind);
         let reopened = is_own_stream(facts);
+        if let Some(call) = self.resumed(&trip, &request) {
+            return self.resume(trip, request, call, record).await;
+        }
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
             Err(End::Gone(request)) if reopened => {
@@ -183,7 +188,7 @@ impl SessionDelivery {
         self.stand_in(ended, &trip, &upload)
     }
 
-    fn arrived(
+    pub(super) fn arrived(
         self: &Arc<Self>,
         mut response: Response<Leased>,
         mut trip: Trip,
@@ -274,7 +279,7 @@ impl SessionDelivery {
             return Err(End::Gone(request).into());
         }
         let sessions = &self.reviver.sessions;
-        let one_way = is_post(&request) && Message::read(&upload.tap.all()).is_one_way();
+        let one_way = is_post(&request) && is_one_way(&upload.tap.all());
         if trip.facts.is_delete || one_way {
             // Nothing begins anew for it, and yet it is meant for a session that may live.
             match sessions.find(trip.ticket.id, &trip.ticket.home).await {
@@ -287,9 +292,9 @@ impl SessionDelivery {
         if !is_revivable(trip) {
             return Err(End::NoSession.into());
         }
-        if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.stream_lost {
+        if is_own_stream(&trip.facts) && cause == Cause::Forgotten && !trip.was_open {
             // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
-            // that was there has broken off, it begins when a call has brought the session back.
+            // was there before, it begins when a call has brought the session back.
             let slot = sessions.homes.follow(trip.ticket.id);
             slot.leaves(trip.ticket.home.since).await;
             let ended = sessions.homes.is_ended(trip.ticket.id);
@@ -318,7 +323,7 @@ impl SessionDelivery {
     async fn try_home(
         &self,
         trip: &mut Trip,
-        request: Boxed,
+        mut request: Boxed,
         fresh: u32,
     ) -> Result<Response<Leased>, Tried> {
         let upload = Arc::clone(request.body().upload());
@@ -326,12 +331,19 @@ impl SessionDelivery {
             Ok(lease) => lease,
             Err(cause) => return Err(Tried::Lost(request, cause)),
         };
+        if trip.behind.is_some_and(|since| since != trip.ticket.home.since) {
+            // The event is another server's.
+            request.headers_mut().remove(headers::LAST_EVENT_ID);
+        }
         let Trip { way, facts, started, .. } = &*trip;
         let age = Instant::now().saturating_duration_since(*started);
         let failure = match attempt(way, facts, lease, age, request).await {
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
-                return Ok(response);
+                match whole(response, &upload, way).await {
+                    Ok(response) => return Ok(response),
+                    Err(failure) => failure,
+                }
             }
             Ok(mut response) => {
                 let denied = is_unknown(&mut response, &upload).await;
@@ -370,7 +382,10 @@ impl SessionDelivery {
         trip.way.session = Some(Box::new(InSession {
             token: trip.facts.session.clone(),
             server_id: trip.ticket.home.id.clone(),
+            id: trip.ticket.id,
+            since: trip.ticket.home.since,
             again: None,
+            resumes: None,
         }));
         let http1 = trip.facts.kind == Kind::Upgrade;
         dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, (fresh, http1)).await

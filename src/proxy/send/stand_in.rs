@@ -9,7 +9,7 @@ use super::lost::lost;
 use super::session::{End, SessionDelivery, is_own_stream};
 use super::trip::Trip;
 use crate::body::Upload;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::is_one_way;
 use crate::protocol::mcp;
 use crate::proxy::error::{ProxyError, Refused};
 use crate::proxy::instead::Instead;
@@ -37,14 +37,13 @@ impl SessionDelivery {
             let params = trip.ticket.session.params.as_deref();
             Instead::NoSession { bad_request: params.is_some_and(mcp::is_python_1) }
         };
-        let whole = upload.tap.all();
-        let message = Message::read(&whole);
+        let asked = upload.tap.all();
         match end {
             End::Client(error) => Err(Refused::sent(error)),
             End::Gone(..) | End::TooLarge if trip.facts.pin.is_some() => instead(no_session()),
             End::NoSession => instead(no_session()),
             End::Unknown(_) | End::Unavailable | End::TooLarge | End::Gone(..)
-                if message.is_one_way() =>
+                if is_one_way(&asked) =>
             {
                 instead(Instead::Taken)
             }
@@ -55,7 +54,7 @@ impl SessionDelivery {
                 Err(Refused::sent(ProxyError::NoReadyEndpoint(host.clone(), why)))
             }
             End::Unknown(error) if trip.facts.pin.is_some() => Err(Refused::sent(error)),
-            End::Unknown(error) => match lost(&error, &message, host, true) {
+            End::Unknown(error) => match lost(&error, &asked, host, true) {
                 Some(answer) => {
                     metrics.session(SessionEvent::AnsweredLost);
                     instead(answer)
@@ -63,12 +62,8 @@ impl SessionDelivery {
                 None => Err(Refused::sent(error)),
             },
             End::Gone(..) | End::Unavailable | End::TooLarge => {
-                let answer = match (&message.id, &message.method) {
-                    (Some(id), Some(method)) if method == mcp::TOOLS_CALL => {
-                        mcp::call_not_run(id, host)
-                    }
-                    (Some(id), Some(_)) => mcp::unanswered(id, host),
-                    _ => return instead(no_session()),
+                let Some(answer) = mcp::in_servers_place(&asked, host, mcp::call_not_run) else {
+                    return instead(no_session());
                 };
                 metrics.session(SessionEvent::Lost("no_server"));
                 instead(Instead::Answer(answer))

@@ -42,8 +42,10 @@ pub struct Trip {
     pub care: Care,
     /// Its ticket has just been made.
     pub is_new: bool,
-    /// It opens a stream anew that was there and has broken off.
-    pub stream_lost: bool,
+    /// It opens a stream anew that was there before.
+    pub was_open: bool,
+    /// Its `Last-Event-ID` is known only where the session has lived since then; `None` is wherever it lives.
+    pub behind: Option<u64>,
 }
 
 // === impl Cause ===

@@ -32,19 +32,24 @@ pub async fn is_unknown(response: &mut Response<Leased>, upload: &Upload) -> boo
     let leased = response.body_mut();
     let mut said = BytesMut::new();
     let read = async {
-        while said.len() < MAX_REFUSAL
-            && let Some(Ok(frame)) = leased.frame().await
-        {
-            said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        while said.len() < MAX_REFUSAL {
+            match leased.frame().await {
+                Some(Ok(frame)) => {
+                    said.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                }
+                Some(Err(_)) => return false,
+                None => return true,
+            }
         }
+        false
     };
-    // What comes later is not looked at.
-    let _in_time = tokio::time::timeout(REFUSAL_WAIT, read).await;
+    // Only what says nothing else counts; what comes later is not looked at.
+    let is_whole = tokio::time::timeout(REFUSAL_WAIT, read).await.unwrap_or(false);
     let said = said.freeze();
     let asked = upload.tap.all();
     let (asked, answered) = (Message::read(&asked).id, Message::read(&said).id);
     let about_it = answered.is_some_and(|id| id != "null") && answered == asked;
-    let unknown = !about_it && mcp::is_session_unknown(&said);
+    let unknown = is_whole && !about_it && mcp::is_session_unknown(&said);
     response.body_mut().put_back(said);
     unknown
 }
