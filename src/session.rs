@@ -9,6 +9,7 @@ pub mod letter;
 mod opened;
 pub mod peers;
 pub mod replicas;
+pub mod tasks;
 pub mod token;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use homes::{Home, Homes};
 use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
+use tasks::Tasks;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
 
 /// Why the keys cannot be used.
@@ -52,6 +54,8 @@ pub struct Sessions {
     opened: Opened,
     /// Where revived ones live.
     pub homes: Homes,
+    /// Which endpoint has which task.
+    pub tasks: Tasks,
     max_age: Duration,
     /// What this replica calls itself among the others.
     own: u64,
@@ -127,6 +131,7 @@ impl Sessions {
             keys: ArcSwap::from_pointee(read_keys(config)?),
             opened: Opened::default(),
             homes: Homes::default(),
+            tasks: Tasks::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::homes::Home;
 use super::keys::Keyring;
+use super::tasks::TaskKey;
 use super::token::TokenId;
 use crate::upstream::EndpointId;
 
@@ -36,6 +37,8 @@ pub enum Ask {
     Know(Vec<(TokenId, WireHome)>),
     /// I have not begun it.
     Release(TokenId),
+    /// Do you know which endpoint has this task?
+    Task(TaskKey),
 }
 
 /// What it is told.

@@ -145,6 +145,7 @@ impl Sessions {
                 self.homes.slot(token).release(letter.from);
                 Say::Noted
             }
+            Ask::Task(task) => self.say_task(task),
         };
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }
@@ -218,20 +219,26 @@ impl Sessions {
     }
 
     async fn ask(&self, address: SocketAddr, what: Ask) -> Option<Say> {
-        let keys = self.keys.load_full();
-        let number = fastrand::u64(..);
-        let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
-        let answer = self.peers.ask(address, &sealed).await;
-        let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
-        let letter = letter.filter(|letter| letter.number == number);
+        let letter = self.exchange(address, what).await;
         match self.peers.heard(address, letter.as_ref().map(|letter| letter.from)) {
             // It may only have been slow.
             News::Silent => self.new_peers.notify_one(),
             News::Came => self.untold.lock().unwrap_or_else(PoisonError::into_inner).push(address),
             News::None => {}
         }
-        self.counts.asked(letter.is_some());
         Some(letter?.text)
+    }
+
+    /// One question and its answer, of which nothing follows for the one that is asked.
+    pub(super) async fn exchange(&self, address: SocketAddr, what: Ask) -> Option<Letter<Say>> {
+        let keys = self.keys.load_full();
+        let number = fastrand::u64(..);
+        let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
+        let answer = self.peers.ask(address, &sealed).await;
+        let letter = answer.and_then(|mut answer| Letter::<Say>::open(&keys, now(), &mut answer));
+        let letter = letter.filter(|letter| letter.number == number);
+        self.counts.asked(letter.is_some());
+        letter
     }
 }
 

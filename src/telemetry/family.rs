@@ -24,6 +24,8 @@ pub enum SessionEvent {
     AnsweredLost,
     /// One was ended by its client.
     Closed,
+    /// A request was sent where the task is that it names.
+    Task,
 }
 
 // === impl Family ===
@@ -63,6 +65,7 @@ impl SessionEvent {
             Self::Lost(cause) => ("lost", cause),
             Self::AnsweredLost => ("answered_lost", ""),
             Self::Closed => ("closed", ""),
+            Self::Task => ("task", ""),
         }
     }
 }
