@@ -94,6 +94,8 @@ pub struct Cluster {
     /// For the `https` ones among them.
     tls: Option<Arc<Tls>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// There is more than one.
+    several: AtomicBool,
     discarded: Counter,
     /// A request waits for an endpoint.
     wanted: Arc<Notify>,
@@ -122,6 +124,7 @@ impl Cluster {
             config,
             tls,
             endpoints: ArcSwap::default(),
+            several: AtomicBool::new(false),
             discarded,
             wanted: Arc::default(),
             changed: Notify::new(),
@@ -182,6 +185,7 @@ impl Cluster {
     }
 
     fn swap(&self, next: Vec<Arc<Endpoint>>, new: bool) {
+        self.several.store(next.len() > 1, Ordering::Relaxed);
         self.endpoints.store(Arc::new(next));
         if new {
             self.changed.notify_waiters();
@@ -319,6 +323,12 @@ impl Cluster {
             () = changed => {}
             () = tokio::time::sleep_until(until) => {}
         }
+    }
+
+    /// Whether there is more than one endpoint, so that it matters to which a request goes.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        self.several.load(Ordering::Relaxed)
     }
 
     /// All endpoints of this moment.

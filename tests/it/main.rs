@@ -47,6 +47,7 @@ mod reuse;
 mod runtimes;
 mod sessions;
 mod stalled;
+mod tasks;
 mod tls;
 mod unread;
 mod upgrades;

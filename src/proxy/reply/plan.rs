@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::task::TaskWatch;
 use super::timeouts::BodyTimeouts;
 use crate::body::Upload;
 use crate::drain::Watch;
@@ -33,6 +34,8 @@ pub struct RelayPlan {
     pub again: Option<Again>,
     /// For a `text/event-stream` that is not encoded.
     pub events: Option<EventPlan>,
+    /// For a response that may begin a task.
+    pub task: Option<Box<TaskWatch>>,
 }
 
 /// What is to be done with an event stream.
@@ -106,6 +109,7 @@ impl RelayPlan {
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
             events: (events && !encoded).then_some(event_plan),
+            task: None,
         }
     }
 
@@ -125,6 +129,7 @@ impl RelayPlan {
                 awaited: None,
                 legacy: None,
             }),
+            task: None,
         }
     }
 
