@@ -11,8 +11,12 @@ ARG BASE=gcr.io/distroless/cc-debian12:nonroot
 FROM ${RUST} AS build
 WORKDIR /src
 COPY . .
-# The demo stays out of production. The target folder may be a cache; the program is copied out of it.
-RUN cargo build --release --locked --no-default-features --features kube,jemalloc \
+# Builders set it: amd64 or arm64.
+ARG TARGETARCH
+# The demo stays out of production. The target folder may be a cache; the program is copied out of it. Kernels of arm64
+# have pages of 4, 16 or 64 KiB, and jemalloc aborts where they are larger than those that it was built for.
+RUN if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
+    && cargo build --release --locked --no-default-features --features kube,jemalloc \
     && cp target/release/kagent-proxy /kagent-proxy
 
 FROM ${BASE}

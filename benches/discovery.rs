@@ -27,7 +27,7 @@ struct Cluster {
 
 impl Cluster {
     fn new(size: usize) -> Self {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         let publisher =
             Publisher::new(DiscoveryConfig::default(), UpstreamConfig::default(), metrics);
         let index = Index::new("cluster.local", &[]);

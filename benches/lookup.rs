@@ -19,7 +19,7 @@ fn table(routes: usize) -> RouteTable {
         RouteConfig { host: format!("agent-{number}.team-a"), prefix: "/".to_owned(), to }
     };
     let config = Config { routes: (0..routes).map(route).collect(), ..Config::sidecar() };
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new();
     static_routes::build(&config, &metrics, None).unwrap().table
 }
 

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let to = RouteTarget::new(parse_targets("http://127.0.0.1:8081")?);
     let route = RouteConfig { host: "helper.team-a".to_owned(), prefix: "/".to_owned(), to };
     let config = Config { routes: vec![route], ..Config::sidecar() };
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::new();
     let built = static_routes::build(&config, &metrics, None)?;
     for cluster in &built.fresh {
         cluster.refresh().await;

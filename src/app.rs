@@ -29,7 +29,6 @@ use crate::session::{KeyFault, Sessions};
 use crate::socket;
 use crate::static_routes::{self, RouteFault};
 use crate::supervise::keep_running;
-use crate::telemetry;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -109,7 +108,7 @@ impl App {
     ) -> Result<Bound, BuildError> {
         tls::install_provider();
         let view = Arc::new(ArcSwap::from_pointee(config::view(&config, sources)));
-        let metrics = Metrics::new().map_err(|e| BuildError::Setup(e.to_string()))?;
+        let metrics = Metrics::new();
         let built = static_routes::build(&config, &metrics, None)?;
         let mut addresses = Vec::new();
         let mut listeners = Vec::new();
@@ -256,9 +255,6 @@ impl Bound {
             let names = move || Cluster::keep_current(Weak::clone(&cluster));
             tasks.spawn(keep_running("names", metrics.clone(), names));
         }
-        let of_series = metrics.clone();
-        let upkeep = move || telemetry::upkeep(of_series.clone());
-        tasks.spawn(keep_running("metrics", metrics.clone(), upkeep));
         tasks.spawn(keep_running("dead_peers", metrics.clone(), socket::watch));
         if let Some(reload) = self.reload.take() {
             let follow = move || {

@@ -27,7 +27,7 @@ mod view;
 
 pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
-pub use overlay::{Loaded, load};
+pub use overlay::{Loaded, load, load_text};
 pub use schema::schema;
 pub use sessions::{mode_of, mode_word};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};

@@ -1,11 +1,12 @@
 //! `kagent-proxy doctor`: looks at a cluster and says what would go wrong, each with a remedy.
 //!
-//! `gather.rs` reads, by `ask.rs`; the rest judges what was read and does no I/O. Whether a Service is
+//! `gather.rs` and `deployed.rs` read, by `ask.rs`; the rest judges what was read and does no I/O. Whether a Service is
 //! routable is discovery's own decision, never one of its own. Changes nothing in the cluster.
 
 mod agents;
 mod ask;
 mod cards;
+mod deployed;
 mod entry;
 mod gather;
 mod hosts;
@@ -20,8 +21,11 @@ use serde_json::{Value, json};
 use crate::cli::{ConfigArgs, DoctorArgs, Output};
 use crate::config::{self, Cards, Config, ServiceName};
 use crate::discovery::object::Kind;
+use crate::discovery::watch;
 use crate::route::ObjectId;
-use gather::Seen;
+use deployed::Deployed;
+use gather::{Configured, Proxy, Seen};
+use rights::Account;
 
 /// Nothing is wrong; warnings and notes do not count.
 pub const HEALTHY: u8 = 0;
@@ -72,16 +76,10 @@ pub async fn doctor(
     args: &DoctorArgs,
     env: &BTreeMap<String, String>,
 ) -> Result<(String, u8), String> {
-    let (config, in_file) = load(args, env)?;
-    let ours = service(&args.proxy_service, &config.discovery.controller.namespace);
-    let gathering = Box::pin(gather::gather(args, &config, ours));
-    let seen = match tokio::time::timeout(PATIENCE, gathering).await {
-        Ok(seen) => {
-            let session_keys = in_file.then_some(!config.sessions.key_files.is_empty());
-            Seen { session_keys, ..seen? }
-        }
-        Err(_) => return Err(format!("the cluster was not read within {PATIENCE:?}")),
-    };
+    let looking = Box::pin(look(args, env));
+    let seen = tokio::time::timeout(PATIENCE, looking)
+        .await
+        .map_err(|_| format!("the cluster was not read within {PATIENCE:?}"))??;
     let report = judge(&seen);
     let text = match args.output {
         Output::Text => report.to_text(),
@@ -90,17 +88,36 @@ pub async fn doctor(
     Ok((text, report.code()))
 }
 
-/// The proxy's configuration: whose word counts and which namespaces are watched are part of the judgement.
-/// Returns whether it stands in a file, too.
-fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<(Config, bool), String> {
+/// Reads the cluster as the proxy does, so by its configuration: the file that is named, in the proxy's pod by
+/// its variables, else what its Deployment says.
+async fn look(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<Seen, String> {
     let flags = ConfigArgs {
         config: args.config.clone(),
         kubeconfig: args.kubeconfig.clone(),
         discovery: true,
         ..ConfigArgs::default()
     };
-    let loaded = config::load(&flags, env).map_err(|faults| faults.to_string())?;
-    let mut config = loaded.config;
+    let here = config::load(&flags, env).map_err(|faults| faults.to_string())?;
+    let kubeconfig = here.config.discovery.kubeconfig.clone();
+    let client = watch::connect(kubeconfig.as_deref(), args.context.as_deref()).await?;
+    // Whether anybody is there, before anything else.
+    ask::get(&client, "/version").await?;
+    let in_pod = env.contains_key("KUBERNETES_SERVICE_HOST")
+        && kubeconfig.is_none()
+        && args.context.is_none();
+    let kagent = &here.config.discovery.controller.namespace;
+    let home = if in_pod { client.default_namespace() } else { kagent };
+    let home = args.namespace.as_deref().filter(|_| !in_pod).unwrap_or(home);
+    let mut proxy = Proxy::new(service(&args.proxy_service, home));
+    let mut config = if here.file.is_some() {
+        proxy.configured = Configured::Known;
+        here.config
+    } else {
+        let found = Box::pin(deployed::read(&client, &proxy.service)).await?;
+        installed(found, &mut proxy).unwrap_or(here.config)
+    };
+    // The way of this program to the cluster, not that of the pod.
+    config.discovery.kubeconfig = kubeconfig;
     let controller = &mut config.discovery.controller;
     if let Some(namespace) = &args.namespace {
         controller.namespace.clone_from(namespace);
@@ -110,7 +127,43 @@ fn load(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<(Config, bo
         *controller =
             ServiceName { name: id.name.to_string(), namespace: id.namespace.to_string() };
     }
-    Ok((config, loaded.file.is_some()))
+    proxy.account = account(args, &proxy, in_pod)?;
+    Box::pin(gather::gather(&client, &config, proxy)).await
+}
+
+/// The configuration that the Deployment says, if it can be known.
+fn installed(found: Result<Deployed, String>, proxy: &mut Proxy) -> Option<Config> {
+    let deployed = match found {
+        Ok(deployed) => deployed,
+        Err(why) => {
+            proxy.configured = Configured::Unknown(why);
+            return None;
+        }
+    };
+    proxy.account = Account::Of(proxy.service.namespace.to_string(), deployed.account);
+    match config::load_text(&deployed.args, &deployed.env, deployed.text.as_deref()) {
+        Ok(loaded) => {
+            proxy.configured = Configured::Known;
+            Some(loaded.config)
+        }
+        Err(faults) => {
+            proxy.configured = Configured::Faulty(deployed.name, faults.to_string());
+            None
+        }
+    }
+}
+
+/// Whose rights are looked at.
+fn account(args: &DoctorArgs, proxy: &Proxy, in_pod: bool) -> Result<Account, String> {
+    match args.service_account.as_deref() {
+        Some("self") => Ok(Account::Own),
+        Some(text) => match text.split_once('/') {
+            Some((namespace, name)) => Ok(Account::Of(namespace.to_owned(), name.to_owned())),
+            None => Err(format!("{text:?} is not a ServiceAccount; write NAMESPACE/NAME, or self")),
+        },
+        None if in_pod => Ok(Account::Own),
+        None => Ok(proxy.account.clone()),
+    }
 }
 
 /// `name` or `name.namespace`.
@@ -126,6 +179,7 @@ fn judge(seen: &Seen) -> Report {
     findings.extend(agents::judge(seen));
     findings.extend(cards::judge(seen));
     findings.extend(entry::keys(seen));
+    findings.extend(entry::configuration(seen));
     findings.extend(seen.unread.iter().map(|(what, why)| {
         Finding::warning(
             what,

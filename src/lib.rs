@@ -10,6 +10,9 @@
 //!
 //! Modules in reading order; each may use only those below it in this list, or on its own line.
 
+#[cfg(all(feature = "mutant-repeats", not(debug_assertions)))]
+compile_error!("mutant-repeats sends calls twice; it is for tests/chaos and must not be shipped");
+
 pub mod app;
 
 pub mod reload;

@@ -48,7 +48,7 @@ impl Drop for LastLines {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let _written_at_the_end = LastLines;
     let cli = Cli::parse();
     let env: BTreeMap<String, String> = std::env::vars_os()

@@ -1,26 +1,22 @@
-//! What operators see: logging, metrics and their upkeep.
+//! What operators see: logging and metrics.
 //!
 //! Knows the log configuration and the recorders; nothing of requests.
 
 pub mod access_log;
 pub mod family;
+mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod names;
+mod of_route;
 pub mod panics;
 pub mod peers;
 pub mod record;
 mod series;
-
-use std::time::Duration;
+mod text;
 
 use self::log::Log;
-use self::metrics::Metrics;
 use crate::config::{LogConfig, LogFormat};
-
-/// How often samples are folded into histograms: without it the recorder keeps every raw sample until
-/// someone scrapes.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Lets every event and every panic go to `log`. A second start (tests) changes nothing.
 ///
@@ -41,12 +37,3 @@ pub fn start_logging(config: &LogConfig, log: Log) -> Result<(), String> {
 
 /// kube warns at every attempt of a watch that fails; discovery says it once. Later directives win.
 const QUIET: &str = "kube_runtime=error,kube_client=error";
-
-/// Folds samples until the task is dropped.
-pub async fn upkeep(metrics: Metrics) {
-    let mut tick = tokio::time::interval(UPKEEP_EVERY);
-    loop {
-        tick.tick().await;
-        metrics.upkeep();
-    }
-}

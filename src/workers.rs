@@ -3,8 +3,12 @@
 //! One thread takes the plain scheduler: what several need, to take work from each other, costs each request on
 //! its way. Knows no task.
 
+pub mod per_worker;
+pub mod place;
+
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, available_parallelism};
 use std::time::Duration;
 
@@ -36,11 +40,16 @@ impl Workers {
             Some(count) => count,
             None => available_parallelism()?,
         };
+        place::expect(count.get());
         if count.get() == 1 {
             return Self::one();
         }
+        let started = AtomicUsize::new(0);
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(count.get()).thread_name("traffic");
+        builder.worker_threads(count.get()).thread_name("traffic").on_thread_start(move || {
+            // Whatever blocks has threads of its own, which come later, and for which there is no place.
+            place::take(started.fetch_add(1, Ordering::Relaxed), true);
+        });
         let runtime = builder.enable_all().build()?;
         Ok(Self { handle: runtime.handle().clone(), runs: Runs::Several(runtime) })
     }
@@ -50,6 +59,7 @@ impl Workers {
         let handle = runtime.handle().clone();
         let (end, ends) = oneshot::channel();
         let run = move || {
+            place::take(0, false);
             let within = runtime.block_on(ends).unwrap_or_default();
             runtime.shutdown_timeout(within);
         };
@@ -98,10 +108,14 @@ mod tests {
                 let _dropped = Dropped(dropping);
                 // The clock runs there too.
                 tokio::time::sleep(Duration::from_millis(1)).await;
-                tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
+                let name = std::thread::current().name().map(str::to_owned);
+                tell.send((name, place::here(), place::steals())).unwrap();
                 std::future::pending::<()>().await;
             });
-            assert_eq!(told.recv().unwrap().as_deref(), Some("traffic"), "{count}");
+            let (name, here, steals) = told.recv().unwrap();
+            assert_eq!(name.as_deref(), Some("traffic"), "{count}");
+            assert!(here < count, "{here} of {count}");
+            assert_eq!(steals, count > 1, "{count}");
             workers.end(Duration::from_secs(5));
             assert_eq!(dropped.try_recv(), Ok(()), "{count}: nothing is left");
         }

@@ -180,7 +180,8 @@ def configuration(deployed: Deployed, binary: str) -> None:
     (volume,) = [v for v in deployed.pod["volumes"] if v["name"] == "config"]
     assert volume["configMap"]["name"] == deployed.one("ConfigMap")["metadata"]["name"]
     (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config"]
-    assert container["args"] == ["run", "--config", f"{mount}/config.yaml"]
+    assert container["args"] == ["run"]
+    assert {"name": "KAGENT_PROXY_CONFIG", "value": f"{mount}/config.yaml"} in container["env"]
     listening = [listener["address"].rpartition(":")[2] for listener in config["listeners"]]
     assert listening == [str(port) for name, port in ports.items() if name != "admin"]
     assert config["admin"]["address"].endswith(f":{ports['admin']}")

@@ -53,7 +53,19 @@ pub struct Loaded {
 /// # Errors
 /// Every fault of file, environment and flags at once.
 pub fn load(args: &ConfigArgs, env: &BTreeMap<String, String>) -> Result<Loaded, ConfigFaults> {
-    let given = Given { args, env };
+    load_text(args, env, None)
+}
+
+/// As [`load`], with the text of the file, which is not on this machine.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(
+    args: &ConfigArgs,
+    env: &BTreeMap<String, String>,
+    text: Option<&str>,
+) -> Result<Loaded, ConfigFaults> {
+    let given = Given { args, env, text };
     let alone =
         given.file().is_none() && !(given.routes().is_empty() && given.default_route().is_none());
     load_over(&given, if alone { Config::sidecar() } else { Config::default() })
@@ -63,7 +75,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
     let file = given.file();
     let mut build = Build { config, sources: Sources::default(), faults: ConfigFaults::default() };
     if let Some((_, path)) = &file {
-        read_file(path, &mut build.config, &mut build.sources, &mut build.faults);
+        read_file(path, given.text, &mut build.config, &mut build.sources, &mut build.faults);
     }
     build.listen(&given.listen());
     build.admin(given.one(given.args.admin.as_deref(), "--admin", "KAGENT_PROXY_ADMIN"));
@@ -101,6 +113,8 @@ type Text<'a> = (Source, &'a str);
 struct Given<'a> {
     args: &'a ConfigArgs,
     env: &'a BTreeMap<String, String>,
+    /// Of the file, if it is not to be read.
+    text: Option<&'a str>,
 }
 
 /// The configuration while values are laid over it.

@@ -22,14 +22,16 @@ use super::{
     RouteTarget, Secret, ServerTls, Target,
 };
 
-/// Lays the file over the configuration.
+/// Lays the file over the configuration; its text is read unless it is given.
 pub(super) fn read_file(
     path: &Path,
+    text: Option<&str>,
     config: &mut Config,
     sources: &mut Sources,
     faults: &mut ConfigFaults,
 ) {
-    let text = match std::fs::read_to_string(path) {
+    let read = || std::fs::read_to_string(path);
+    let text = match text.map_or_else(read, |text| Ok(text.to_owned())) {
         Ok(text) => text,
         Err(error) => {
             let whole = Source::File(path.to_owned(), 0);

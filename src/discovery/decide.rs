@@ -343,7 +343,7 @@ fn query(object: &ObjectId, remote: &RemoteServer, notes: &mut Vec<Considered>) 
     let candidate = format!("the query of RemoteMCPServer {object}");
     notes.push(Considered::new(
         candidate,
-        "left out: it has characters that no URL may have; encode them",
+        "not sent: it has characters that no URL may have; encode them",
     ));
     None
 }

@@ -24,7 +24,7 @@ struct World {
 
 impl World {
     fn new(config: DiscoveryConfig) -> Self {
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new();
         Self {
             index: Index::new("cluster.local", &config.pod_ips),
             publisher: Publisher::new(config, UpstreamConfig::default(), metrics),

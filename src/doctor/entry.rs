@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::Finding;
-use super::gather::{ProxyUrl, Seen};
+use super::gather::{Configured, ProxyUrl, Seen};
 use crate::discovery::object::{Kind, Object, RemoteServer};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
@@ -182,7 +182,7 @@ fn reached(
 pub(super) fn keys(seen: &Seen) -> Option<Finding> {
     let ours = &seen.ours;
     let replicas = seen.index.replicas_of(ours);
-    if replicas < 2 || seen.session_keys != Some(false) {
+    if replicas < 2 || seen.session_keys || seen.configured != Configured::Known {
         return None;
     }
     let what = format!(
@@ -192,6 +192,27 @@ pub(super) fn keys(seen: &Seen) -> Option<Finding> {
     let remedy =
         "mount one Secret into all replicas and name it by sessions.keyFiles; see docs/sessions.md";
     Some(Finding::warning(&format!("Service {ours}"), what, remedy.to_owned()))
+}
+
+/// Whether what was judged by is the proxy's own configuration.
+pub(super) fn configuration(seen: &Seen) -> Option<Finding> {
+    let subject = "configuration of the proxy";
+    match &seen.configured {
+        Configured::Known => None,
+        Configured::Unknown(why) => {
+            let what = format!("was not found, so the defaults were taken in its place: {why}");
+            let remedy = "name its file with --config, or its Service with --proxy-service";
+            Some(Finding::warning(&subject, what, remedy.to_owned()))
+        }
+        Configured::Faulty(deployment, faults) => {
+            let what = format!(
+                "(Deployment {deployment}) is not valid, so new pods do not start, and the defaults were taken in its \
+                 place: {faults}"
+            );
+            let remedy = "correct it; kagent-proxy check finds the same";
+            Some(Finding::error(&subject, what, remedy.to_owned()))
+        }
+    }
 }
 
 /// The port of our Service that carries traffic.

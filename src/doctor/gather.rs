@@ -14,7 +14,6 @@ use super::ask::{self, Answer};
 use super::cards;
 use super::entry::{self, Origin};
 use super::rights::{self, Account, Right};
-use crate::cli::DoctorArgs;
 use crate::config::{Config, DiscoveryConfig};
 use crate::discovery::index::Index;
 use crate::discovery::object::{Kind, Object};
@@ -39,12 +38,33 @@ pub(super) enum ProxyUrl {
     Forbidden(String),
 }
 
+/// Whether the proxy's configuration is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Configured {
+    /// It was found and is valid.
+    Known,
+    /// It was not found, and why; the defaults stand in.
+    Unknown(String),
+    /// The one of this Deployment is invalid, and its faults; the defaults stand in.
+    Faulty(String, String),
+}
+
+/// This proxy, as it is installed.
+#[derive(Clone, Debug)]
+pub(super) struct Proxy {
+    pub(super) service: ObjectId,
+    /// Whose rights are looked at.
+    pub(super) account: Account,
+    pub(super) configured: Configured,
+}
+
 /// What was read.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) discovery: DiscoveryConfig,
     /// The Service of this proxy.
     pub(super) ours: ObjectId,
+    pub(super) configured: Configured,
     pub(super) objects: Vec<(Kind, ObjectId, Object)>,
     /// The same, as discovery decides by it.
     pub(super) index: Index,
@@ -58,12 +78,22 @@ pub(super) struct Seen {
     pub(super) hidden: Vec<Kind>,
     /// Where agent cards are passed unchanged.
     pub(super) passing: Vec<String>,
-    /// Whether the configuration names keys of sessions; `None` if none was given.
-    pub(super) session_keys: Option<bool>,
+    /// Whether the configuration names keys of sessions.
+    pub(super) session_keys: bool,
     /// `publicUrl` of the configuration.
     pub(super) public_url: Option<String>,
     /// Agents whose cards were not asked for, because there are so many.
     pub(super) cards_left: usize,
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// With an account of the Service's name.
+    pub(super) fn new(service: ObjectId) -> Self {
+        let account = Account::Of(service.namespace.to_string(), service.name.to_string());
+        Self { service, account, configured: Configured::Unknown(String::new()) }
+    }
 }
 
 // === impl Seen ===
@@ -72,15 +102,16 @@ impl Seen {
     /// From objects, with nothing said about the rest.
     pub(super) fn new(
         config: &Config,
-        ours: ObjectId,
+        proxy: Proxy,
         objects: Vec<(Kind, ObjectId, Object)>,
     ) -> Self {
+        let Proxy { service: ours, account, configured } = proxy;
         let index = index(&config.cluster_domain, &ours, &objects);
-        let account = Account::Of(ours.namespace.to_string(), ours.name.to_string());
         Self {
-            session_keys: None,
+            session_keys: !config.sessions.key_files.is_empty(),
             discovery: (*config.discovery).clone(),
             ours,
+            configured,
             objects,
             index,
             proxy_url: ProxyUrl::Is(String::new()),
@@ -123,20 +154,12 @@ fn index(domain: &str, ours: &ObjectId, objects: &[(Kind, ObjectId, Object)]) ->
 /// Reads the cluster.
 ///
 /// # Errors
-/// There is no way to the API server, or it does not answer.
-pub(super) async fn gather(
-    args: &DoctorArgs,
-    config: &Config,
-    ours: ObjectId,
-) -> Result<Seen, String> {
-    let discovery = &config.discovery;
-    let client = watch::connect(discovery.kubeconfig.as_deref(), args.context.as_deref()).await?;
-    // Whether anybody is there, before anything else.
-    ask::get(&client, "/version").await?;
-    let watches = Watch::all(discovery);
+/// The API server does not answer, or this user may see nothing.
+pub(super) async fn gather(client: &Client, config: &Config, proxy: Proxy) -> Result<Seen, String> {
+    let watches = Watch::all(&config.discovery);
     let (mut objects, mut unread, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
     for watch in &watches {
-        match ask::list(&client, &place(watch), "").await? {
+        match ask::list(client, &place(watch), "").await? {
             Answer::Found(items) => {
                 objects.extend(items.iter().map(|item| read(watch.kind, item)));
             }
@@ -147,32 +170,18 @@ pub(super) async fn gather(
             }
         }
     }
-    let mut seen = Seen::new(config, ours, objects);
-    seen.account = account(args, &seen)?;
+    let mut seen = Seen::new(config, proxy, objects);
     (seen.unread, seen.hidden) = (unread, hidden);
-    seen.proxy_url = Box::pin(proxy_url(&client, &seen)).await?;
-    seen.rights = Box::pin(asked(&client, &seen.account, rights::needed(&watches))).await?;
-    Box::pin(agents(&client, &mut seen)).await?;
-    Box::pin(agent_cards(&client, &mut seen)).await;
+    seen.proxy_url = Box::pin(proxy_url(client, &seen)).await?;
+    seen.rights = Box::pin(asked(client, &seen.account, rights::needed(&watches))).await?;
+    Box::pin(agents(client, &mut seen)).await?;
+    Box::pin(agent_cards(client, &mut seen)).await;
     let unknown = seen.rights.iter().all(|right| right.allowed.is_none());
     if unknown && !seen.has_services() {
         let why = seen.unread.first().map(|(_, why)| why.as_str()).unwrap_or_default();
         return Err(format!("this user may see nothing of the cluster: {why}"));
     }
     Ok(seen)
-}
-
-fn account(args: &DoctorArgs, seen: &Seen) -> Result<Account, String> {
-    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    match args.service_account.as_deref() {
-        Some("self") => Ok(Account::Own),
-        Some(text) => match text.split_once('/') {
-            Some((namespace, name)) => Ok(Account::Of(namespace.to_owned(), name.to_owned())),
-            None => Err(format!("{text:?} is not a ServiceAccount; write NAMESPACE/NAME, or self")),
-        },
-        None if in_pod && seen.discovery.kubeconfig.is_none() => Ok(Account::Own),
-        None => Ok(seen.account.clone()),
-    }
 }
 
 /// The path of what a watch lists.

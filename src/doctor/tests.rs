@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::agents::AgentSeen;
-use super::entry::{Origin, origin};
-use super::gather::{ProxyUrl, Seen};
-use super::rights::{Account, needed};
+use super::deployed::{Origin, said};
+use super::entry::{self, origin};
+use super::gather::ProxyUrl;
+use super::rights::needed;
 use super::*;
-use crate::config::Config;
 use crate::discovery::object::Object;
 use crate::discovery::watch::Watch;
 
@@ -36,6 +36,11 @@ fn namespace(name: &str) -> (Kind, ObjectId, Object) {
     object(Kind::Namespace, "", name, &json!({}))
 }
 
+fn ours() -> Proxy {
+    let proxy = Proxy::new(ObjectId::new("kagent", "kagent-proxy"));
+    Proxy { configured: Configured::Known, ..proxy }
+}
+
 /// A cluster in which nothing is wrong, and these objects.
 fn cluster(more: Vec<(Kind, ObjectId, Object)>) -> Seen {
     let slice = json!({
@@ -51,7 +56,7 @@ fn cluster(more: Vec<(Kind, ObjectId, Object)>) -> Seen {
         namespace("team-a"),
     ];
     objects.extend(more);
-    let mut seen = Seen::new(&Config::default(), ObjectId::new("kagent", "kagent-proxy"), objects);
+    let mut seen = Seen::new(&Config::default(), ours(), objects);
     seen.proxy_url = ProxyUrl::Is(URL.to_owned());
     seen
 }
@@ -93,7 +98,7 @@ fn proxy_url_must_lead_here() {
         assert_eq!(judge(&seen).code(), HEALTHY, "{url}");
     }
     let objects = vec![namespace("kagent")];
-    let mut seen = Seen::new(&Config::default(), ObjectId::new("kagent", "kagent-proxy"), objects);
+    let mut seen = Seen::new(&Config::default(), ours(), objects);
     seen.proxy_url = ProxyUrl::Is(URL.to_owned());
     has(&seen, "error", &["which does not exist", "install the proxy"]);
 }
@@ -102,16 +107,19 @@ fn proxy_url_must_lead_here() {
 fn the_controller_says_where_its_proxy_url_stands() {
     let container =
         |json: Value| json!({ "spec": { "template": { "spec": { "containers": [json] } } } });
-    let here = |url: &str| Origin::Here(url.to_owned());
+    let here = |url: &str| entry::Origin::Here(url.to_owned());
     for (json, expected) in [
         (json!({ "args": ["--proxy-url=http://a"] }), here("http://a")),
         (json!({ "args": ["-proxy-url", "http://a"] }), here("http://a")),
         (json!({ "env": [{ "name": "PROXY_URL", "value": "http://a" }] }), here("http://a")),
         (
             json!({ "envFrom": [{ "configMapRef": { "name": "one" } }, { "configMapRef": { "name": "two" } }] }),
-            Origin::ConfigMaps(vec!["two".to_owned(), "one".to_owned()], "PROXY_URL".to_owned()),
+            entry::Origin::ConfigMaps(
+                vec!["two".to_owned(), "one".to_owned()],
+                "PROXY_URL".to_owned(),
+            ),
         ),
-        (json!({}), Origin::Nowhere),
+        (json!({}), entry::Origin::Nowhere),
     ] {
         assert_eq!(origin(&container(json)), expected);
     }
@@ -305,16 +313,92 @@ fn replicas_without_a_common_key_are_told_where_the_configuration_is_known() {
         "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": ["10.1.0.2"] }],
     });
     let mut seen = cluster(vec![object(Kind::EndpointSlice, "kagent", "kagent-proxy-2", &two)]);
-    for (keys, told) in [(None, false), (Some(true), false), (Some(false), true)] {
-        seen.session_keys = keys;
+    let unknown = Configured::Unknown(String::new());
+    for (keys, configured, told) in [
+        (false, unknown, false),
+        (true, Configured::Known, false),
+        (false, Configured::Known, true),
+    ] {
+        (seen.session_keys, seen.configured) = (keys, configured);
         let text = judge(&seen).to_text();
-        assert_eq!(
-            text.contains("2 replicas and no key for MCP sessions"),
-            told,
-            "{keys:?}: {text}"
-        );
+        assert_eq!(text.contains("2 replicas and no key for MCP sessions"), told, "{keys}: {text}");
     }
     let mut alone = cluster(Vec::new());
-    alone.session_keys = Some(false);
+    alone.session_keys = false;
     assert!(!judge(&alone).to_text().contains("no key"), "one replica needs none");
+}
+
+/// A Deployment of the proxy with this container and these volumes.
+fn deployed_with(container: Value, volumes: Value) -> Value {
+    let spec = json!({ "containers": [{ "name": "mesh" }, container], "volumes": volumes });
+    json!({
+        "metadata": { "namespace": "kagent", "name": "kagent-proxy" },
+        "spec": { "template": { "spec": spec } },
+    })
+}
+
+#[test]
+fn a_deployment_says_where_its_configuration_comes_from() {
+    let by_flag = json!({ "args": ["run", "--config", "/etc/proxy/config.yaml"] });
+    let by_variable =
+        json!({ "env": [{ "name": "KAGENT_PROXY_CONFIG", "value": "/etc/proxy/config.yaml" }] });
+    let by_command = json!({ "command": ["/kagent-proxy", "--config=/etc/proxy/config.yaml"] });
+    let folder =
+        json!([{ "name": "etc", "mountPath": "/etc" }, { "name": "c", "mountPath": "/etc/proxy" }]);
+    let file =
+        json!([{ "name": "c", "mountPath": "/etc/proxy/config.yaml", "subPath": "config.yaml" }]);
+    let plain = json!({ "name": "c", "configMap": { "name": "map" } });
+    let items = json!([{ "key": "other", "path": "config.yaml" }]);
+    let renamed = json!({ "name": "c", "configMap": { "name": "map", "items": items } });
+    let projected =
+        json!({ "name": "c", "projected": { "sources": [{ "configMap": { "name": "map" } }] } });
+    for (words, mounts, volume, key) in [
+        (&by_flag, &folder, &plain, "config.yaml"),
+        (&by_variable, &folder, &renamed, "other"),
+        (&by_command, &file, &plain, "config.yaml"),
+        (&by_flag, &folder, &projected, "config.yaml"),
+    ] {
+        let mut container = words.clone();
+        container["name"] = json!("kagent-proxy");
+        container["volumeMounts"] = mounts.clone();
+        let etc = json!({ "name": "etc", "configMap": { "name": "wrong" } });
+        let (_, origin) = said(&deployed_with(container, json!([etc, volume]))).unwrap();
+        let expected = Origin { map: "map".to_owned(), key: key.to_owned() };
+        assert_eq!(origin, Some(expected), "{words} {mounts} {volume}");
+    }
+    let with = |words: Value| {
+        let mut container = words;
+        container["name"] = json!("kagent-proxy");
+        said(&deployed_with(container, json!([{ "name": "c", "secret": { "secretName": "s" } }])))
+    };
+    let (deployed, origin) = with(json!({ "args": ["--session-key-file", "/key"] })).unwrap();
+    assert_eq!((deployed.args.session_key_file.len(), origin), (1, None));
+    let why = with(json!({ "args": ["run", "--from-the-future"] })).unwrap_err();
+    assert!(why.contains("not those of kagent-proxy run"), "{why}");
+    let mounts = json!([{ "name": "c", "mountPath": "/etc/proxy" }]);
+    let secret = json!({ "args": ["--config", "/etc/proxy/c.yaml"], "volumeMounts": mounts });
+    let why = with(secret).unwrap_err();
+    assert!(why.contains("/etc/proxy/c.yaml") && why.contains("no ConfigMap"), "{why}");
+}
+
+#[test]
+fn a_configuration_that_is_not_known_or_not_valid_is_told() {
+    let mut seen = cluster(vec![]);
+    seen.configured = Configured::Unknown("no Deployment has the pods".to_owned());
+    has(&seen, "warning", &["configuration of the proxy", "no Deployment", "--config"]);
+    assert_eq!(judge(&seen).code(), HEALTHY);
+    let mut proxy = ours();
+    let deployed = Deployed {
+        name: "kagent/kagent-proxy".to_owned(),
+        args: ConfigArgs { config: Some("/etc/proxy/config.yaml".into()), ..Default::default() },
+        text: Some("drain: {lga: 5s}".to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(installed(Ok(deployed.clone()), &mut proxy), None);
+    seen.configured = proxy.configured;
+    has(&seen, "error", &["Deployment kagent/kagent-proxy", "/etc/proxy/config.yaml:1", "lga"]);
+    let text = Some("discovery: {namespaces: [kagent]}\nsessions: {keyFiles: [/key]}".to_owned());
+    let config = installed(Ok(Deployed { text, ..deployed }), &mut ours()).unwrap();
+    assert_eq!(config.discovery.namespaces, ["kagent"]);
+    assert_eq!(config.sessions.key_files.len(), 1);
 }

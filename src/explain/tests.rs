@@ -117,7 +117,7 @@ fn questions_survive_the_query() {
 fn a_route_that_the_view_does_not_have_is_shown_without_values() {
     let args = ConfigArgs { route: vec!["a.ns=b:1".to_owned()], ..ConfigArgs::default() };
     let mut loaded = config::load(&args, &BTreeMap::new()).unwrap();
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new();
     let built = static_routes::build(&loaded.config, &metrics, None).unwrap();
     "other.ns".clone_into(&mut loaded.config.routes[0].host);
     let view = config::view(&loaded.config, &loaded.sources);

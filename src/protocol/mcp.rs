@@ -54,7 +54,8 @@ pub const TOOLS_CALL: &str = "tools/call";
 /// Whether a request of this method may be sent again although it may have run.
 #[must_use]
 pub fn may_repeat(method: &str) -> bool {
-    REPEATABLE.contains(&method)
+    let mutant = cfg!(feature = "mutant-repeats") && method == TOOLS_CALL;
+    mutant || REPEATABLE.contains(&method)
 }
 
 /// Whether a response with 400 says that the server does not know the session.

@@ -27,12 +27,12 @@ pub enum ProxyError {
     /// The table has no route for it.
     #[error("{}", .0.detail)]
     Misrouted(Box<Misrouted>),
-    /// A head that software may read in two ways.
-    #[error("the request's head is ambiguous: {0}")]
+    /// Headers that software may read in two ways.
+    #[error("the request's headers are ambiguous: {0}")]
     BadRequest(&'static str),
-    /// A head that the parser cannot read.
+    /// A request line or headers that the parser cannot read.
     #[error(
-        "the request's head cannot be read: its method, target, version, a field or a length is malformed"
+        "the request cannot be read: its method, target, version, a header or a length is malformed"
     )]
     Unreadable,
     /// A body that breaks off, or whose chunks cannot be read.
@@ -41,8 +41,8 @@ pub enum ProxyError {
     /// CONNECT.
     #[error("CONNECT is not served: this is a reverse proxy")]
     Connect,
-    /// The request's head is beyond the limits.
-    #[error("the request's head is larger than {0} bytes or {1} fields")]
+    /// The request's headers are beyond the limits.
+    #[error("the request's headers have more than {0} bytes or {1} fields")]
     HeadTooLarge(usize, usize),
     /// The request came around.
     #[error("forwarding loop: {0}")]
@@ -59,11 +59,11 @@ pub enum ProxyError {
     /// The dial failed in a way that waiting does not mend.
     #[error("{0}")]
     ConnectFailed(Box<ConnectError>),
-    /// The connection ended before an answer.
-    #[error("{0} closed the connection before it answered: {1}")]
+    /// The connection ended before a response.
+    #[error("{0} closed the connection before it responded: {1}")]
     UpstreamReset(String, Box<SendError>),
-    /// The answer is not HTTP.
-    #[error("{0} answered with something that is not HTTP: {1}")]
+    /// The response is not HTTP.
+    #[error("{0} responded with something that is not HTTP: {1}")]
     UpstreamProtocol(String, Box<SendError>),
     /// The response is HTTP and cannot be passed on.
     #[error("the response of {0} cannot be passed on: {1}")]
@@ -74,8 +74,8 @@ pub enum ProxyError {
     /// A fault of the proxy itself; the log has its place.
     #[error("the proxy has failed; its log says where")]
     Internal,
-    /// The head did not come in time.
-    #[error("{0} sent no response head within {1:?}")]
+    /// The response's headers did not come in time.
+    #[error("{0} sent no response headers within {1:?}")]
     HeadTimeout(String, std::time::Duration),
 }
 

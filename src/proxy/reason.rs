@@ -141,7 +141,7 @@ impl Reason {
             }
             Self::ConnectFailed => "check the target's scheme, port and certificate",
             Self::UpstreamReset => {
-                "see why the backend closed the connection before it answered; the call may have run"
+                "see why the backend closed the connection before it responded; the call may have run"
             }
             Self::UpstreamProtocol => {
                 "see what the error says of the response; if it is not HTTP, check the target's port and scheme"

@@ -19,6 +19,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::request::fields::Fields;
 use crate::route::Route;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
 
 /// Takes the notes.
@@ -105,9 +106,9 @@ impl Recorder {
             return false;
         }
         self.kind = kind;
-        route.metrics.open.increment(1.0);
+        route.metrics.enter();
         if let Some(left) = self.route.replace(Arc::clone(route)) {
-            left.metrics.open.decrement(1.0);
+            left.metrics.leave();
         }
         true
     }
@@ -155,7 +156,7 @@ impl Recorder {
             && let Some(route) = &self.route
         {
             self.is_stream = true;
-            route.metrics.open_streams.increment(1.0);
+            route.metrics.begin_stream();
         }
     }
 
@@ -203,7 +204,7 @@ impl Recorder {
     /// A comment of our own went out.
     pub fn on_comment(&self) {
         if let Some(route) = &self.route {
-            route.metrics.comments.increment(1);
+            route.metrics.add(Counted::Comments, 1);
         }
     }
 
@@ -273,10 +274,6 @@ impl Drop for Recorder {
         self.open.fetch_sub(1, Ordering::Relaxed);
         let record = self.record();
         if let Some(route) = &self.route {
-            route.metrics.open.decrement(1.0);
-            if self.is_stream {
-                route.metrics.open_streams.decrement(1.0);
-            }
             route.metrics.finish(&record);
         }
         self.log.finish(&record);

@@ -47,6 +47,7 @@ use crate::protocol::jsonrpc::Message;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
 use crate::telemetry::family::SessionEvent;
+use crate::telemetry::metrics::Counted;
 
 /// Delivers requests.
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl Delivery {
                 if !retry.may_repeat(&way.route, &broken).await {
                     return Err(unanswered(broken.error, &way, upload));
                 }
-                way.route.metrics.retries.increment(1);
+                way.route.metrics.add(Counted::Retries, 1);
                 broken.request
             }
             Failure::Unreachable(request, error) => {

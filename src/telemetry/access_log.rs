@@ -261,6 +261,8 @@ fn fraction(out: &mut Vec<u8>, mut micros: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::telemetry::record::Outcome;
 
@@ -317,6 +319,32 @@ mod tests {
             "whole_ms": 2000.0,
         });
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn the_documented_fields_are_those_of_a_full_line() {
+        let page = include_str!("../../docs/metrics-and-logs.md");
+        let section = page.split("## Access log").nth(1).unwrap().split("##").next().unwrap();
+        let rows = section.lines().filter(|line| line.starts_with("| `"));
+        let column = rows.filter_map(|row| row.split('|').nth(1));
+        let documented: BTreeSet<&str> =
+            column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        let some = Some(Duration::ZERO);
+        let full =
+            Record { session: Some(1), care: "opened", connect: some, first: some, ..line() };
+        let mut out = Vec::new();
+        full.json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
+        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let written: BTreeSet<&str> =
+            read.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(documented, written);
+        out.clear();
+        full.text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let first = ["timestamp", "level", "target"];
+        let rest = written.iter().filter(|name| !first.contains(name));
+        let missing: Vec<_> = rest.filter(|name| !text.contains(&format!(" {name}="))).collect();
+        assert!(missing.is_empty(), "{missing:?} in {text}");
     }
 
     #[test]

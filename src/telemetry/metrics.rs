@@ -1,26 +1,30 @@
-//! The recorders of every metric, and the handles that requests touch.
+//! Every metric, and the handles that requests touch.
 //!
 //! Labels come from closed sets (route, class, outcome, status, reason), so that no client can make
-//! series. Handles are resolved when a route is built; a request only adds to them. What a route
-//! counts is shown as long as somebody holds its handles.
+//! series. What every request counts, each worker counts for itself (`telemetry/of_route.rs`); what is rare
+//! goes to a recorder. What a route counts is shown as long as somebody holds its handles.
 
 use std::sync::{Arc, OnceLock};
 
-use metrics::{Counter, CounterFn, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{BuildError, PrometheusRecorder};
+use metrics::{Counter, CounterFn, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-use super::family::{Family, SessionEvent};
+use super::family::SessionEvent;
 use super::names::*;
+use super::of_route::OfRoute;
 use super::peers::PeerMetrics;
-use super::record::{Outcome, Record};
-use super::series::{Families, Series, builder};
+use super::record::Record;
+use super::series::Series;
+use super::text::Families;
 use super::{log, panics};
 
-/// The recorders: cheap to clone, one for each running proxy.
-#[derive(Clone)]
-pub struct Metrics(Arc<Recorders>);
+pub use super::of_route::Counted;
 
-struct Recorders {
+/// All that is counted: cheap to clone, one for each running proxy.
+#[derive(Clone)]
+pub struct Metrics(Arc<All>);
+
+struct All {
     /// Of the program.
     own: PrometheusRecorder,
     /// Of its routes.
@@ -43,72 +47,16 @@ pub struct KindMetrics {
     pub errors: Counter,
 }
 
-/// A counter of a route, registered at the first increment: most discovered routes never need it.
+/// A counter of a route, shown from the first increment on: most discovered routes never need it.
 struct Later {
     metrics: Metrics,
     route: String,
-    counter: OnceLock<(Arc<PrometheusRecorder>, Counter)>,
+    series: OnceLock<Arc<OfRoute>>,
 }
 
 /// The handles of one route. Several of one label share their series.
 #[derive(Debug)]
-pub struct RouteMetrics {
-    /// Held, for its series are shown as long.
-    recorder: Arc<PrometheusRecorder>,
-    /// One counter for each (class, status, outcome) seen.
-    requests: Family<RequestLabels>,
-    /// One for each event and cause seen.
-    sessions: Family<SessionEvent>,
-    /// To the response's headers.
-    pub response_headers: Histogram,
-    /// To the end.
-    pub whole: Histogram,
-    /// Under way.
-    pub open: Gauge,
-    /// To the first event's end.
-    pub first_event: Histogram,
-    /// Streams and tunnels under way.
-    pub open_streams: Gauge,
-    /// Events passed.
-    pub events: Counter,
-    /// Comments written.
-    pub comments: Counter,
-    /// The client left first.
-    pub aborts_client: Counter,
-    /// The backend broke off.
-    pub aborts_upstream: Counter,
-    /// Informational answers dropped.
-    pub informational: Counter,
-    /// Of requests.
-    pub request_bytes: Counter,
-    /// Cards whose URLs are ours now.
-    pub cards_rewritten: Counter,
-    /// Cards that could not be read.
-    pub cards_passed: Counter,
-    /// Cards that lost a signature.
-    pub signatures_removed: Counter,
-    /// Of answers.
-    pub bytes: Counter,
-    /// Connections opened.
-    pub opened: Counter,
-    /// Connections reused.
-    pub reused: Counter,
-    /// Endpoints left out.
-    pub ejections: Counter,
-    /// Requests sent again.
-    pub retries: Counter,
-}
-
-/// What tells one request counter of a route from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct RequestLabels {
-    /// Kind of call.
-    class: &'static str,
-    /// Status of the response; 0 when there was none.
-    status: u16,
-    /// How it ended.
-    outcome: &'static str,
-}
+pub struct RouteMetrics(Arc<OfRoute>);
 
 static METADATA: Metadata<'static> = Metadata::new("kagent_proxy", Level::INFO, None);
 
@@ -120,40 +68,38 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    /// Recorders with nothing counted.
-    ///
-    /// # Errors
-    /// When the list of buckets is empty, which a test excludes.
-    pub fn new() -> Result<Self, BuildError> {
-        let own = builder()?.build_recorder();
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let own = PrometheusBuilder::new().build_recorder();
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         own.register_gauge(&key(BUILD, version), &METADATA).set(1.0);
         let dropped = |cause: &str| counter(&own, LOG_DROPPED, vec![("cause", cause.to_owned())]);
         let (queue_full, write_failed) = (dropped("queue_full"), dropped("write_failed"));
         let panics = counter(&own, PANICS, Vec::new());
         let routes = Series::default();
-        Ok(Self(Arc::new(Recorders { own, routes, queue_full, write_failed, panics })))
+        Self(Arc::new(All { own, routes, queue_full, write_failed, panics }))
     }
 
     /// Everything, in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
-        let Recorders { own, routes, queue_full, write_failed, panics } = &*self.0;
+        let All { own, routes, queue_full, write_failed, panics } = &*self.0;
         let dropped = log::dropped();
         queue_full.absolute(dropped.queue_full);
         write_failed.absolute(dropped.write_failed);
         panics.absolute(panics::count());
         let mut families = Families::default();
         families.add(&own.handle().render());
-        routes.live().iter().for_each(|route| families.add(&route.handle().render()));
+        routes.live().iter().for_each(|route| route.add_to(&mut families));
         families.text(HELP)
-    }
-
-    /// Folds samples into histograms: recorders keep every raw sample until then.
-    pub fn upkeep(&self) {
-        self.0.own.handle().run_upkeep();
-        self.0.routes.live().iter().for_each(|route| route.handle().run_upkeep());
     }
 
     /// Counts an answer of our own.
@@ -164,7 +110,7 @@ impl Metrics {
     /// Counts upstream connections of a route that were closed unused, or found closed.
     pub fn discarded(&self, route: &str) -> Counter {
         let later = self.later(route);
-        later.counter();
+        later.series();
         Counter::from_arc(Arc::new(later))
     }
 
@@ -174,7 +120,7 @@ impl Metrics {
     }
 
     fn later(&self, route: &str) -> Later {
-        Later { metrics: self.clone(), route: route.to_owned(), counter: OnceLock::new() }
+        Later { metrics: self.clone(), route: route.to_owned(), series: OnceLock::new() }
     }
 
     /// The handles of a kind of discovered object.
@@ -228,37 +174,9 @@ impl Metrics {
     /// The handles of a route; `route` is its host and prefix as written.
     #[must_use]
     pub fn route(&self, route: &str) -> RouteMetrics {
-        let recorder = self.0.routes.of(route);
-        let by = |name: &'static str, label: &'static str, value: &str| {
-            counter(&recorder, name, vec![(label, value.to_owned())])
-        };
-        let plain = |name| counter(&recorder, name, Vec::new());
-        let gauge = |name| recorder.register_gauge(&key(name, Vec::new()), &METADATA);
-        let histogram = |name| recorder.register_histogram(&key(name, Vec::new()), &METADATA);
-        RouteMetrics {
-            requests: Family::default(),
-            sessions: Family::default(),
-            response_headers: histogram(RESPONSE_HEADERS_SECONDS),
-            whole: histogram(WHOLE_SECONDS),
-            open: gauge(OPEN),
-            first_event: histogram(FIRST_EVENT_SECONDS),
-            open_streams: gauge(OPEN_STREAMS),
-            events: plain(EVENTS),
-            comments: plain(COMMENTS),
-            aborts_client: by(ABORTS, "side", "client"),
-            aborts_upstream: by(ABORTS, "side", "upstream"),
-            informational: plain(INFORMATIONAL),
-            request_bytes: plain(REQUEST_BYTES),
-            cards_rewritten: by(CARDS, "result", "rewritten"),
-            cards_passed: by(CARDS, "result", "passed"),
-            signatures_removed: by(CARDS, "result", "signature_removed"),
-            bytes: plain(BYTES),
-            opened: by(POOL, "event", "opened"),
-            reused: by(POOL, "event", "reused"),
-            ejections: plain(EJECTIONS),
-            retries: plain(RETRIES),
-            recorder,
-        }
+        let series = self.0.routes.of(route);
+        series.show();
+        RouteMetrics(series)
     }
 
     fn counter(&self, name: &'static str, labels: Vec<(&'static str, String)>) -> Counter {
@@ -284,72 +202,54 @@ fn key(name: &'static str, labels: Vec<(&'static str, String)>) -> Key {
 // === impl Later ===
 
 impl Later {
-    fn counter(&self) -> &Counter {
-        let registered = self.counter.get_or_init(|| {
-            let recorder = self.metrics.0.routes.of(&self.route);
-            let counter = counter(&recorder, POOL, vec![("event", "discarded".to_owned())]);
-            (recorder, counter)
-        });
-        &registered.1
+    fn series(&self) -> &OfRoute {
+        self.series.get_or_init(|| {
+            let series = self.metrics.0.routes.of(&self.route);
+            series.show_discards();
+            series
+        })
     }
 }
 
 impl CounterFn for Later {
     fn increment(&self, value: u64) {
-        self.counter().increment(value);
+        self.series().own().add(Counted::Discarded, value);
     }
 
-    fn absolute(&self, value: u64) {
-        self.counter().absolute(value);
-    }
+    /// Nobody else counts what this counts: it is never read back.
+    fn absolute(&self, _value: u64) {}
 }
 
 // === impl RouteMetrics ===
 
 impl RouteMetrics {
-    /// Counts a finished request.
+    /// So many more.
+    pub fn add(&self, what: Counted, more: u64) {
+        self.0.own().add(what, more);
+    }
+
+    /// A request is under way by this route, until it is finished or has left.
+    pub fn enter(&self) {
+        self.0.own().open(1);
+    }
+
+    /// A request goes on by another route.
+    pub fn leave(&self) {
+        self.0.own().open(-1);
+    }
+
+    /// A request that is under way has become a stream or a tunnel.
+    pub fn begin_stream(&self) {
+        self.0.own().open_streams(1);
+    }
+
+    /// Counts a finished request, which is under way no more.
     pub fn finish(&self, record: &Record<'_>) {
-        self.bytes.increment(record.bytes);
-        self.request_bytes.increment(record.request_bytes);
-        if record.is_stream {
-            self.events.increment(record.events);
-        }
-        match record.outcome {
-            Outcome::ClientGone => self.aborts_client.increment(1),
-            Outcome::UpstreamBroke => self.aborts_upstream.increment(1),
-            _ => {}
-        }
-        if let Some(first) = record.first.filter(|_| record.events > 0) {
-            self.first_event.record(first.as_secs_f64());
-        }
-        self.whole.record(record.whole.as_secs_f64());
-        if let Some(headers) = record.response_headers {
-            self.response_headers.record(headers.as_secs_f64());
-        }
-        self.count(RequestLabels {
-            class: record.class,
-            status: record.status,
-            outcome: record.outcome.word(),
-        });
+        self.0.own().finish(record);
     }
 
     /// Counts what happens to a session.
     pub fn session(&self, event: SessionEvent) {
-        self.sessions.count(event, || {
-            let (event, cause) = event.words();
-            let labels = vec![("event", event.to_owned()), ("cause", cause.to_owned())];
-            counter(&self.recorder, SESSIONS, labels)
-        });
-    }
-
-    fn count(&self, labels: RequestLabels) {
-        self.requests.count(labels, || {
-            let labels = vec![
-                ("class", labels.class.to_owned()),
-                ("status", labels.status.to_string()),
-                ("outcome", labels.outcome.to_owned()),
-            ];
-            counter(&self.recorder, REQUESTS, labels)
-        });
+        self.0.own().session(event);
     }
 }

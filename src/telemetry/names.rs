@@ -2,10 +2,25 @@
 //!
 //! Plain data, which a test compares with the docs.
 
-/// Bucket bounds of every duration, in seconds: from loopback calls to agents that think for minutes.
-pub const SECONDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 1800.0,
+/// Bucket bounds of every duration, in microseconds: from loopback calls to agents that think for minutes.
+pub const BOUNDS: [u64; 17] = [
+    1_000,
+    2_500,
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    1_800_000_000,
 ];
 
 /// Finished requests, by route, class, status and outcome.

@@ -1,4 +1,4 @@
-//! Passive ejection: an endpoint that fails is left out for a while, longer each time.
+//! Passive ejection: an endpoint that fails is not dialled for a while, longer each time.
 //!
 //! The clock and the jitter are passed in. Knows nothing of connections or choices.
 
@@ -37,7 +37,7 @@ pub struct Health {
 /// What is known of the failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
-    /// Milliseconds after the epoch until which it is left out; 0 is healthy.
+    /// Milliseconds after the epoch until which it is ejected; 0 is healthy.
     until: u64,
     /// Ejections in a row.
     failures: u8,
@@ -74,7 +74,7 @@ impl Health {
         Self { epoch: now, proven, resets, state }
     }
 
-    /// Whether it should be left out, be it that another request is trying it.
+    /// Whether it is ejected, be it that another request is trying it.
     #[must_use]
     pub fn is_ejected(&self, now: Instant) -> bool {
         self.state().is_ejected(self.millis(now))

@@ -85,6 +85,7 @@ class Client:
         self.rotations = lambda: 0  # how often the session key was rotated
         self.rotation = 0  # when its session opened
         self.breaks = 0  # of its GET stream, since then
+        self.pace = 0.4  # seconds between two steps, at most
         self.random = random.Random(seed)
         self.lock = asyncio.Lock()
         self.epoch, self.number = 0, 0
@@ -235,7 +236,7 @@ class Client:
             async with self.lock:
                 await self.step()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.random.uniform(0.02, 0.4)):  # its pace
+                async with asyncio.timeout(self.random.uniform(self.pace / 20, self.pace)):
                     await ends.wait()
 
     async def listens(self) -> bool:

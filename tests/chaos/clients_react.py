@@ -28,7 +28,7 @@ class Server:
 
     def __init__(self, row: str) -> None:
         self.row = row
-        self.calls, self.gets = 0, 0
+        self.opens, self.calls, self.gets = 0, 0, 0
         self.without_id = 0  # requests after initialize that did not carry the session's id
 
     async def start(self) -> int:
@@ -51,6 +51,7 @@ class Server:
     async def _answer(self, method: str, fields: dict, body: bytes, writer: asyncio.StreamWriter) -> None:
         message = json.loads(body) if body else {}
         opens = message.get("method") == "initialize"
+        self.opens += opens
         self.without_id += not opens and fields.get("mcp-session-id") != SESSION
         if method == "GET":
             return await self._stream(writer)
@@ -77,6 +78,8 @@ class Server:
         lost = {"content": [{"type": "text", "text": "lost"}], "isError": True}
         if self.row == "404 empty":
             self._send(writer, "404 Not Found")
+        elif self.row == "400 empty":
+            self._send(writer, "400 Bad Request")
         elif self.row == "isError in SSE":
             message = json.dumps({"jsonrpc": "2.0", "id": number, "result": lost})
             self._send(writer, "200 OK", f"data: {message}\n\n", "text/event-stream")
@@ -98,6 +101,8 @@ class Server:
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         """The standalone stream; comments until a call came, then a notification; or an end at once."""
         self.gets += 1
+        if self.row == "GET refused later" and self.gets > 1:
+            return self._send(writer, "404 Not Found")
         named = "" if self.row == "no id later" else f"mcp-session-id: {SESSION}\r\n"
         kind = "content-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n"
         writer.write(f"HTTP/1.1 200 OK\r\n{kind}{named}\r\n".encode())
@@ -105,7 +110,7 @@ class Server:
         def chunk(text: str) -> None:
             writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
 
-        if self.row == "GET ends clean" and self.gets < 3:
+        if (self.row, self.gets) in (("GET ends clean", 1), ("GET ends clean", 2), ("GET refused later", 1)):
             writer.write(b"0\r\n\r\n")
             return
         while self.calls < 2:
@@ -121,16 +126,28 @@ class Server:
             await asyncio.sleep(0.1)  # the pace of the comments
 
 
-# What the first call, and one after it, end in. Go ends the session on a 404.
+# What the first call, and one after it, end in.
 ROWS = {
     "404 empty": ("error", "result"),
+    "400 empty": ("error", "result"),
     "isError in SSE": ("told", "result"),
     "isError in JSON": ("told", "result"),
     "no id later": ("result", "result"),
     "GET held": ("result", "result"),
     "GET ends clean": ("result", "result"),
+    "GET refused later": ("result", "result"),
 }
-GO_404 = ("error", "error")
+# Whose session is over then. Python 1.x is torn down by a 400, so its owner learns of it.
+OVER = {
+    "404 empty": ("go_161", "go_180"),
+    "400 empty": ("go_161", "go_180", "python_1"),
+    "GET refused later": ("go_161", "go_180"),
+}
+# Who begins a session anew behind a 404, and sends the call again by itself: it runs twice if it had run.
+AGAIN = ("rmcp",)
+# A refused GET stream is asked for this often once more, and then no more.
+TRIES = 2
+SILENT_SECONDS = 3
 
 
 async def react(kind: str, row: str) -> str:
@@ -142,12 +159,27 @@ async def react(kind: str, row: str) -> str:
         agents = Agents(stage, kind, kinds.agent(kind, f"http://127.0.0.1:{port}/mcp", "tools.chaos"))
         try:
             await agents.start()
-            client = Client(agents, f"{kind}-0", Ledger(), row)
+            ledger = Ledger()
+            client = Client(agents, f"{kind}-0", ledger, row)
             client.broken = False
-            seen = await client.connect(), *[(await client.call()).outcome for _ in range(2)]
-            must = True, *(GO_404 if row == "404 empty" and kind.startswith("go") else ROWS[row])
+            opened, over = await client.connect(), kind in OVER.get(row, ())
+            if row == "GET refused later":
+                tries = 1 if over else TRIES
+                await until(lambda: server.gets == 1 + tries, 15, f"the stream is asked for {tries} times more")
+                if over:
+                    await until(lambda: ledger.torn, 15, "the session ends")
+            seen = opened, *[(await client.call()).outcome for _ in range(2)]
+            again = row == "404 empty" and kind in AGAIN
+            must = True, *(("error", "error") if over else ("result", "result") if again else ROWS[row])
             if seen != must:
                 return f"opened and calls {seen}, must be {must}"
+            if (server.opens, server.calls) != ((2, 3) if again else (1, 2)) and not over:
+                return f"{server.opens} sessions and {server.calls} calls at the server"
+            if over:
+                await until(lambda: ledger.torn, 15, "who has the session is told that it is over")
+            if row == "GET refused later":
+                await asyncio.sleep(SILENT_SECONDS)  # to see that nothing comes
+                return "" if server.gets == 1 + tries else f"the stream was asked for {server.gets - 1} times more"
             if row.startswith("GET"):
                 await until(lambda: "stream scripted" in client.heard, 15, "the notification is heard")
             return f"{server.without_id} requests without the session's id" if server.without_id else ""

@@ -14,11 +14,13 @@ import time
 import kinds
 from clients import LIMIT_SECONDS, Call, Client
 from processes import until, within
-from ways import KEYS, Kagent
+from ways import KEYS, Kagent, Replica
 from world import Pod, World
 
 # Kubernetes ends what does not end. Longer than the drain of the proxies.
 PROXY_GRACE_SECONDS = 12
+# How long a proxy waits for a pod that it does not know yet; later its sessions begin anew elsewhere.
+LEARNING_SECONDS = 1
 
 
 @dataclasses.dataclass
@@ -94,11 +96,12 @@ class Faults:
         await asyncio.gather(*(client.whole() for client in clients))
         return clients
 
-    async def _burst(self, fault: Fault, clients: list[Client]) -> None:
-        """Several calls of each client at once."""
+    async def _burst(self, fault: Fault, clients: list[Client], many: bool = False) -> None:
+        """Calls of each client at once: so `many` that it opens connections for them."""
         calls = []
+        several = ["count", "count", "count"]
         for client in clients:
-            for kind in self.random.choice([["count"], ["count", "count", "count"], ["list", "count"], ["list"]]):
+            for kind in several if many else self.random.choice([["count"], several, ["list", "count"], ["list"]]):
                 calls.append(client.call(kind))
         fault.after += await asyncio.gather(*calls)
 
@@ -175,6 +178,38 @@ class Faults:
             await self.world.endpoints(joined=pod)
             await self._burst(fault, clients)
 
+    async def behind(self, fault: Fault, seconds: str) -> None:
+        """One replica knows a new pod so much later than the other, and is asked for its sessions meanwhile."""
+        first, second = self.random.sample(self.world.way.replicas, 2)
+        way, new = self.world.way, await self.world.fresh_pod()
+        # The others keep connections that their sessions share, so one that began by `first` may go on by `second`.
+        own = [client for client in self.world.clients if not client.base.startswith(kinds.SHARES)]
+        async with self._taken(self.world.clients):
+            way.service.remove(second.port)
+            if float(seconds) > LEARNING_SECONDS:
+                new.away.append([time.time(), float("inf")])
+            await self.world.joins(new, first)
+            for _ in range(20):  # who has the new pod is left to chance
+                await self._anew(own)
+                if not own or self.world.at(new):
+                    break
+            way.service.admit(second.port)
+            way.service.remove(first.port)
+            clients = await self._here(new, own)
+            self._now(fault)
+            knows = asyncio.create_task(self._knows_after(float(seconds), new, second))
+            await self._burst(fault, clients, many=True)
+            await knows
+            way.service.admit(first.port)
+            await self._burst(fault, clients)
+        await self._leave(fault, self._victim(), "told")
+
+    async def _knows_after(self, seconds: float, new: Pod, replica: Replica) -> None:
+        await asyncio.sleep(seconds)  # the fault itself
+        await self.world.joins(new, replica)
+        if new.away:
+            new.away[-1][1] = time.time()
+
     async def roll(self, fault: Fault, order: str) -> None:
         """A pod is replaced: a new one, then SIGTERM while its calls are under way."""
         old, new = self._victim(), await self.world.fresh_pod()
@@ -226,11 +261,12 @@ class Faults:
         pod = self._victim()
         async with self._taken(around := self.world.at(pod)):
             clients = await self._here(pod, around)
-            before = self.world.stage.marks.forgot(pod.name)
+            marks = self.world.stage.marks
+            before = len(marks.forgot(pod.name))
             self._now(fault)
-            self.world.forgot.append((pod.name, fault.at))
             pod.process.send(signal.SIGUSR1)
-            await until(lambda: self.world.stage.marks.forgot(pod.name) > before, 10, f"{pod.name} forgets")
+            await until(lambda: len(marks.forgot(pod.name)) > before, 10, f"{pod.name} forgets")
+            self.world.forgot.append((pod.name, fault.at, marks.forgot(pod.name)[-1]))
             await self._burst(fault, clients)
 
     async def outage(self, fault: Fault) -> None:
@@ -263,19 +299,36 @@ class Faults:
         await self.world.way.service.gone(port)
         await asyncio.gather(*(client.awake() for client in self.world.clients))
 
-    async def proxy(self, fault: Fault) -> None:
-        """A replica of the proxy dies while clients are idle but for their GET streams."""
+    async def proxy(self, fault: Fault, when: str) -> None:
+        """A replica of the proxy dies: GET streams are open in it, and calls are under way in the other one or none."""
         replica = self.random.choice(self.world.way.replicas)
         async with self._taken(self.world.clients):
             await self._may_break()
             clients = [client for client in self.world.clients if not client.broken]
+            held = await self._hold_beside(replica, clients) if when == "mid-call" else []
             self._now(fault)
             await replica.kill()
             await self._seen(replica.port)
             self.world.replica_losses.append((fault.at, time.time()))
             back = asyncio.create_task(replica.start())
             await self._burst(fault, clients)
+            for one in held:
+                one.release()
+                fault.under_way += [(call, time.time()) for call, _ in one.begun]
+                await one.answered()
             await back
+
+    async def _hold_beside(self, replica: Replica, clients: list[Client]) -> list[Held]:
+        """Calls that are under way, none of them in this replica."""
+        beside = []
+        for client in clients:
+            held = await self._hold([client])
+            if await self.world.way.service.last() == replica.port:
+                held.release()
+                await held.answered()
+            else:
+                beside.append(held)
+        return beside
 
     async def proxies(self, fault: Fault) -> None:
         """Both replicas are replaced, one after the other, under load and with calls under way."""
@@ -337,6 +390,6 @@ class Faults:
 ANYWHERE = ["kill idle same", "kill mid-call same", "restart", "forget", "outage"]
 SEVERAL = [
     "kill idle moved", "kill mid-call moved", "lag idle", "lag mid-call", "early", "roll told", "roll lagging",
-    "scale out", "scale in", "flap", "proxy", "proxies",
+    "scale out", "scale in", "flap", "behind 0.5", "behind 3", "proxy idle", "proxy mid-call", "proxies",
 ]  # fmt: skip
 OURS = ["key", "peer"]

@@ -1,7 +1,8 @@
 """What a round lost: counted at the servers by their marks, at the clients by what they saw, and put side by side.
 
 A call is executed twice if it has two marks. A session may only move if the one before was lost, by its pod, by its
-server, or by the proxy that remembered it; and it never comes back to one that it left.
+server, or by the proxy that remembered it; and it never comes back to one that it left. It moves by what its server
+opens for it, whether or not a call comes there: of two that are opened for one loss, the second is without need.
 """
 
 import collections
@@ -94,10 +95,12 @@ def _answer(world: World, call: Call, verdict: Verdict) -> None:
 
 
 def _may_be_lost(world: World, call: Call) -> bool:
-    """Whether a pod that may have had the call went away while it was under way."""
+    """Whether a pod that may have had the call went away while it was under way, or forgot its session."""
     marks = world.stage.marks.of(call.client, call.number)
-    pods = [world.every_pod[mark["pod"]] for mark in marks] or list(world.every_pod.values())
-    return any(pod.leaves <= call.answered and pod.ended >= call.began for pod in pods)
+    names = {mark["pod"] for mark in marks} or set(world.every_pod)
+    ends = [(pod.leaves, pod.ended) for name, pod in world.every_pod.items() if name in names]
+    ends += [(begin, end) for name, begin, end in world.forgot if name in names]
+    return any(begin <= call.answered and end >= call.began for begin, end in ends)
 
 
 def _under_way(faults: list[Fault], verdict: Verdict) -> None:
@@ -118,23 +121,26 @@ def _under_way(faults: list[Fault], verdict: Verdict) -> None:
 
 
 def _sessions(world: World, verdict: Verdict) -> None:
-    """Every client's way through the servers' sessions, and every session's counter."""
+    """Every client's way through the sessions that servers opened for it, and every session's counter."""
+    began = {(call.client, call.number): call.began for call in world.ledger.calls}
     last: dict[tuple[str, str], float] = {}  # the time of a session's last mark
     paths: dict[str, list[dict]] = collections.defaultdict(list)  # the first mark in each session
     owners: dict[tuple[str, str], str] = {}
     counters: dict[tuple[str, str], int] = collections.Counter()
     for mark in world.stage.marks.all:
-        if mark["step"] != "began":
-            continue
+        if mark["step"] not in ("opened", "began") or mark["client"] is None:
+            continue  # a client that does not say its name when it opens a session
         client, place = mark["client"], (mark["pod"], mark["session"])
-        counters[place] += 1
-        if counters[place] != mark["counter"]:
+        counters[place] += mark["step"] == "began"
+        if mark["step"] == "began" and counters[place] != mark["counter"]:
             verdict.fault("wrong counter", mark["at"], f"{mark}, the session has had {counters[place]} calls")
         if owners.setdefault(place, client) != client:
             verdict.fault("wrong answer", mark["at"], f"{client} is in the session of {owners[place]}")
         path = paths[client]
         if not path or (path[-1]["pod"], path[-1]["session"]) != place:
             if any((old["pod"], old["session"]) == place for old in path):
+                if began.get((client, mark.get("number")), mark["at"]) <= path[-1]["at"]:
+                    continue  # it was on its way when the session moved
                 verdict.fault("moved without need", mark["at"], f"{client} is back in {place}")
             path.append(mark)
         last[place] = mark["at"]
@@ -150,9 +156,11 @@ def _sessions(world: World, verdict: Verdict) -> None:
 
 
 def _was_lost(world: World, old: dict, new: dict, revived: bool, spent: set[float]) -> bool:
-    if world.every_pod[old["pod"]].leaves <= new["at"]:
+    pod = world.every_pod[old["pod"]]
+    if pod.leaves <= new["at"]:
         return True
-    if any(pod == old["pod"] and old["at"] <= at <= new["at"] for pod, at in world.forgot):
+    lost = pod.away + [(begin, end) for name, begin, end in world.forgot if name == old["pod"]]
+    if any(begin <= new["at"] and old["at"] <= end for begin, end in lost):
         return True
     # A revived session is known to proxies only, and may be lost once with each that goes.
     for begin, end in world.replica_losses:

@@ -30,7 +30,9 @@ def losses(
     calls: list[tuple[Call, dict | None]],
     twice: bool = False,
     gone: tuple[str, float] = ("", FAR),
-    forgot: list[tuple[str, float]] = (),
+    forgot: list[tuple[str, float, float]] = (),
+    away: list[list[float]] = (),
+    opened: list[dict] = (),
     replicas: list[tuple[float, float]] = (),
     faults: list[Fault] = (),
     **seen,
@@ -39,13 +41,12 @@ def losses(
     with tempfile.TemporaryDirectory() as folder:
         marks = Marks(pathlib.Path(folder) / "marks")
         lines = [mark for _, mark in calls if mark is not None]
-        marks.path.write_text("".join(json.dumps(mark) + "\n" for mark in lines + lines[-1:] * twice))
-        pods = {
-            name: types.SimpleNamespace(leaves=gone[1], ended=gone[1])
-            if name == gone[0]
-            else types.SimpleNamespace(leaves=FAR, ended=FAR)
-            for name in ("p1", "p2")
-        }
+        lines = sorted([*lines, *lines[-1:] * twice, *opened], key=lambda mark: mark["at"])
+        marks.path.write_text("".join(json.dumps(mark) + "\n" for mark in lines))
+        pods = {name: types.SimpleNamespace(leaves=FAR, ended=FAR, away=[]) for name in ("p1", "p2")}
+        pods["p1"].away = list(away)
+        if gone[0]:
+            pods[gone[0]].leaves = pods[gone[0]].ended = gone[1]
         world = types.SimpleNamespace(
             kind="python_1",
             stage=types.SimpleNamespace(marks=marks),
@@ -70,6 +71,12 @@ def rounds() -> list[tuple[str, dict, dict]]:
     again = [*moved, call(3, began=6, answered=6.1, counter=2)]
     third = [*moved, call(3, began=6, answered=6.1, counter=1, pod="p2", session="s3")]
     told = call(1, "told", answered=2.0)
+
+    def opened(at: float, **where: str) -> dict:
+        return {"step": "opened", "client": "c-0.1", "at": at, "pod": "p1", "session": "s1", **where}
+
+    unused = [opened(-1), opened(3, **there), opened(3.1, pod="p2", session="s3")]
+    calls = [call(1), call(2, began=5, answered=5.1, counter=1, pod="p2", session="s3")]
     return [
         ("nothing", {}, losses([call(1), call(2)])),
         ("an error", {"session errors": 1}, losses([call(1, "error")])),
@@ -86,14 +93,24 @@ def rounds() -> list[tuple[str, dict, dict]]:
         ("told", {}, losses([told], gone=("p1", 1.0))),
         ("told without need", {"told without need": 1}, losses([told])),
         ("told after another pod's end", {"told without need": 1}, losses([told], gone=("p2", 1.0))),
+        ("told while its session is forgotten", {}, losses([told], forgot=[("p1", 1.0, 1.1)])),
+        ("told before", {"told without need": 1}, losses([told], forgot=[("p1", 3.0, 3.1)])),
+        ("told although its pod is only no endpoint", {"told without need": 1}, losses([told], away=[[1.0, FAR]])),
         ("revived", {}, losses(moved, gone=("p1", 2.0))),
-        ("revived after it was forgotten", {}, losses(moved, forgot=[("p1", 2.0)])),
+        ("revived while its pod is no endpoint", {}, losses(moved, away=[[2.0, 3.0]])),
+        ("moved when its pod is one again", {"moved without need": 1}, losses(moved, away=[[-2.0, -1.0]])),
+        ("revived by what is opened", {}, losses(moved, gone=("p1", 2.0), opened=[unused[0], unused[1]])),
+        ("opened twice for one loss", {"moved without need": 1}, losses(calls, gone=("p1", 2.0), opened=unused)),
+        ("and the other one used", {"moved without need": 3}, losses(moved, gone=("p1", 2.0), opened=unused)),
+        ("opened for none", {"moved without need": 1}, losses([call(1)], opened=[unused[0], unused[1]])),
+        ("revived after it was forgotten", {}, losses(moved, forgot=[("p1", 2.0, 2.1)])),
         ("moved", {"moved without need": 1}, losses(moved)),
         ("moved before the end", {"moved without need": 1}, losses(moved, gone=("p1", 7.0))),
         ("a proxy's death moves none", {"moved without need": 1}, losses(moved, replicas=[(2.0, 2.1)])),
         ("moved again", {"moved without need": 1}, losses(third, gone=("p1", 2.0))),
         ("moved again by a proxy's death", {}, losses(third, gone=("p1", 2.0), replicas=[(5.5, 5.6)])),
-        ("back", {"moved without need": 2}, losses(again, gone=("p1", 2.0), forgot=[])),
+        ("back", {"moved without need": 2}, losses(again, gone=("p1", 2.0))),
+        ("late at the old one", {}, losses([*moved, call(3, began=4.9, answered=6, at=5.5, counter=2)], gone=("p1", 2.0))),
         ("counter", {"wrong counter": 1}, losses([call(1), call(2, counter=5)])),
     ]
 

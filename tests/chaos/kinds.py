@@ -16,8 +16,10 @@ IDLE_SECONDS = {"rmcp": 4.0}
 # Clients that give their GET stream up for good at its second broken end, whatever came between but a clean one.
 # Only the death of the proxy itself breaks it so.
 FRAGILE = ("python_1", "python_2")
+# Clients of one process share their connections.
+SHARES = ("ts_1", "ts_2")
 SERVERS = ["python_1", "python_2", "ts", "go_161", "go_180", "rmcp", "kmcp"]
-AGENTS = ["python_1", "python_2", "ts_1", "ts_2", "go_161", "go_180"]
+AGENTS = ["python_1", "python_2", "ts_1", "ts_2", "go_161", "go_180", "rmcp"]
 
 
 def server(kind: str, port: int, pod: str, marks: pathlib.Path, unknown: str) -> list:
@@ -43,6 +45,8 @@ def agent(kind: str, url: str, host: str) -> list:
         return [harness.python(PYTHON[kind]), HERE / "agents" / f"{kind}.py", url, host]
     if kind in GO:
         return [harness.go(HERE / "go", GO[kind]), "clients", url, host]
+    if kind == "rmcp":
+        return [harness.rust("rust"), "clients", url, host]
     if kind in ("ts_1", "ts_2"):
         return ["node", harness.node(HERE / "node") / "clients.mjs", kind[-1], url, host]
     raise ValueError(f"there is no client {kind}; clients: {', '.join(AGENTS)}")

@@ -150,14 +150,15 @@ class Marks:
         self.read()
         return self.by_call.get((client, number), [])
 
-    def forgot(self, pod: str) -> int:
+    def forgot(self, pod: str) -> list[float]:
+        """When a pod had forgotten its sessions."""
         self.read()
-        return sum(mark["step"] == "forgot" and mark["pod"] == pod for mark in self.all)
+        return [mark["at"] for mark in self.all if mark["step"] == "forgot" and mark["pod"] == pod]
 
     def pod(self, client: str) -> str | None:
         """Where a client's last call was executed."""
         self.read()
-        return next((m["pod"] for m in reversed(self.all) if m.get("client") == client), None)
+        return next((m["pod"] for m in reversed(self.all) if m.get("client") == client and m["step"] == "began"), None)
 
 
 async def within(seconds: float, work: Awaitable, what: str) -> object:

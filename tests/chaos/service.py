@@ -1,6 +1,6 @@
 """A Kubernetes Service in small: one address in front of replicas, a replica for each connection.
 
-It knows TCP only, as kube-proxy does. A replica that is taken out gets no new connections; its open ones stay until
+It knows TCP only, as kube-proxy does. A replica is a port of loopback, or `ADDRESS:PORT`. A replica that is taken out gets no new connections; its open ones stay until
 they end, or until [`Service.cut`]. It runs in a process of its own, `service.py`, that does nothing else: the
 connection that a replica closes must be closed for the client in the same moment, or requests are lost in between
 that a cluster would not lose.
@@ -24,8 +24,9 @@ class Service:
         command = [sys.executable, pathlib.Path(__file__).resolve()]
         self.process, self._tell = Process(stage, "service", command), tell
         self.port = 0
-        self.ready: list[int] = []
-        self._gone: dict[int, asyncio.Future] = {}
+        self.ready: list[int | str] = []
+        self._gone: dict[str, asyncio.Future] = {}
+        self._last: asyncio.Future | None = None
 
     async def start(self) -> None:
         pipe = asyncio.subprocess.PIPE
@@ -38,8 +39,15 @@ class Service:
             event = json.loads(line)
             if "gone" in event:
                 self._gone.pop(event["gone"]).set_result(None)
+            elif "last" in event:
+                self._last.set_result(event["last"])
             else:
                 self._tell(event["text"], event["at"])
+
+    def become(self, replicas: list[str]) -> None:
+        """These are ready, and no others."""
+        self.ready = replicas
+        self._order("ready", *self.ready)
 
     def admit(self, port: int) -> None:
         if port not in self.ready:
@@ -57,9 +65,15 @@ class Service:
 
     async def gone(self, port: int) -> None:
         """Waits until no connection leads to a replica any more."""
-        self._gone[port] = asyncio.get_running_loop().create_future()
+        self._gone[str(port)] = asyncio.get_running_loop().create_future()
         self._order("gone", port)
-        await self._gone[port]
+        await self._gone[str(port)]
+
+    async def last(self) -> int:
+        """The replica that a client has sent something to last."""
+        self._last = asyncio.get_running_loop().create_future()
+        self._order("last")
+        return int(await self._last)
 
     def _order(self, *words: object) -> None:
         self.process.process.stdin.write(" ".join(map(str, words)).encode() + b"\n")
@@ -73,9 +87,9 @@ class Balancer:
     """The side of the connections."""
 
     def __init__(self) -> None:
-        self.ready: list[int] = []
-        self._turn = 0
-        self._pairs: dict[int, set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = {}
+        self.ready: list[str] = []
+        self._turn, self._last = 0, ""
+        self._pairs: dict[str, set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = {}
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -87,15 +101,17 @@ class Balancer:
         while line := await orders.readline():
             word, *ports = line.decode().split()
             if word == "ready":
-                self.ready = [int(port) for port in ports]
+                self.ready = ports
+            elif word == "last":
+                print(json.dumps({"last": self._last}), flush=True)
             elif word == "gone":
-                waits.add(asyncio.create_task(self._say_gone(int(ports[0]))))
+                waits.add(asyncio.create_task(self._say_gone(ports[0])))
             else:
-                for pair in list(self._pairs.get(int(ports[0]), ())):
+                for pair in list(self._pairs.get(ports[0], ())):
                     for writer in pair:
                         writer.close()
 
-    async def _say_gone(self, port: int) -> None:
+    async def _say_gone(self, port: str) -> None:
         while self._pairs.get(port):
             await asyncio.sleep(0.002)  # between two looks
         print(json.dumps({"gone": port}), flush=True)
@@ -105,7 +121,8 @@ class Balancer:
             self._turn += 1
             port = self.ready[self._turn % len(self.ready)]
             with contextlib.suppress(OSError):
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+                address, _, number = port.rpartition(":")
+                far_reader, far_writer = await asyncio.open_connection(address or "127.0.0.1", int(number))
                 break
         else:
             writer.close()
@@ -114,7 +131,7 @@ class Balancer:
         self._pairs.setdefault(port, set()).add(pair)
         seen = {"client": 0.0, "replica": 0.0}
         await asyncio.gather(
-            self._pipe(reader, far_writer, seen, "client"), self._pipe(far_reader, writer, seen, "replica")
+            self._pipe(reader, far_writer, seen, "client", port), self._pipe(far_reader, writer, seen, "replica", port)
         )
         self._pairs[port].discard(pair)
         if seen["ended"] == "replica" and seen["client"] > seen["replica"]:
@@ -123,11 +140,13 @@ class Balancer:
             print(json.dumps({"text": text, "at": time.time()}), flush=True)
 
     async def _pipe(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: dict, whose: str
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: dict, whose: str, port: str
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 seen[whose] = time.time()
+                if whose == "client":
+                    self._last = port
                 writer.write(data)
                 await writer.drain()
         seen.setdefault("ended", whose)

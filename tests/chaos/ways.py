@@ -147,12 +147,13 @@ class Proxies:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.service.port}/mcp"
 
-    async def endpoints(self, ports: list[int]) -> None:
-        """Tells every replica which endpoints there are, and waits until each has followed."""
+    async def endpoints(self, ports: list[int], only: Replica | None = None) -> None:
+        """Tells every replica which endpoints there are, or `only` one, and waits until each has followed."""
         self.ports = list(ports)
-        for replica in self.replicas:
+        told = [only] if only else self.replicas
+        for replica in told:
             await self.tell(replica)
-        for replica in self.replicas:
+        for replica in told:
             while replica.process.runs and not await self.follows(replica):
                 await asyncio.sleep(0.02)  # between two looks
 

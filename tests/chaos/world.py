@@ -12,6 +12,8 @@ from ways import HOST, Direct, new_port
 # What a pod gets between SIGTERM and SIGKILL. A kubelet gives 30 s; a run has many pods.
 GRACE_SECONDS = 3
 FAR = float("inf")
+# As many clients as this call as often as they like; more of them call less often each.
+FEW = 24
 
 
 class Pod:
@@ -22,8 +24,10 @@ class Pod:
         self.world, self.port, self.name = world, port, f"p{world.pod_count}"
         command = kinds.server(world.kind, port, self.name, world.stage.marks.path, world.unknown)
         self.process = Process(world.stage, self.name, command)
-        self.leaves: float = FAR  # from when on its sessions may be lost
+        self.leaves: float = FAR  # from when on its calls may be lost, and its sessions
         self.ended: float = FAR
+        # Times in which some proxy did not have it among its endpoints: its sessions may go elsewhere, its calls go on.
+        self.away: list[list[float]] = []
 
     def tell(self, text: str) -> None:
         self.world.stage.story.tell(f"pod {self.name} at {self.port} {text}")
@@ -54,7 +58,7 @@ class World:
         self.rotation = 0  # of the session key
         self.pods: list[Pod] = []  # in the order in which they came
         self.every_pod: dict[str, Pod] = {}
-        self.forgot: list[tuple[str, float]] = []  # pod, from when on
+        self.forgot: list[tuple[str, float, float]] = []  # pod, from, to
         self.replica_losses: list[tuple[float, float]] = []  # from, to
         self.ledger = Ledger()
         self.agents: list[Agents] = []
@@ -75,6 +79,8 @@ class World:
                 client = Client(process, base, self.ledger, f"{seed} {base}")
                 client.rotations = lambda: self.rotation
                 self.clients.append(client)
+        for client in self.clients:
+            client.pace *= max(1, len(self.clients) / FEW)
         await asyncio.gather(*(client.open() for client in self.clients))
 
     async def close(self) -> None:
@@ -114,9 +120,18 @@ class World:
     async def endpoints(self, *left: Pod, joined: Pod | None = None) -> None:
         """Takes pods out of the endpoints, or puts one in, and waits until the proxies have followed."""
         for pod in left:
-            pod.leaves = min(pod.leaves, time.time())
+            pod.away.append([time.time(), FAR])
         self.pods = [pod for pod in self.pods if pod not in left] + ([joined] if joined else [])
         await self.tell_endpoints()
+        if joined and joined.away:
+            joined.away[-1][1] = time.time()
+
+    async def joins(self, pod: Pod, replica: object) -> None:
+        """Puts a pod in, for this replica alone, and waits until it has followed."""
+        if pod not in self.pods:
+            self.pods = [*self.pods, pod]
+        self.stage.story.tell(f"endpoints of replica {replica.number} become {', '.join(p.name for p in self.pods)}")
+        await self.way.endpoints([pod.port for pod in self.pods], replica)
 
     async def tell_endpoints(self) -> None:
         names = ", ".join(pod.name for pod in self.pods)

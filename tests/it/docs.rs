@@ -1,7 +1,7 @@
 //! What the documents say of the program, where a program can compare it: links, decision numbers, flags,
 //! fields and endpoints.
 //!
-//! The tables of errors and metrics are compared beside the code that they repeat.
+//! The tables of errors, metrics and the access log's fields are compared beside the code that they repeat.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,32 @@ fn every_link_between_pages_leads_somewhere() {
     }
     assert!(seen > 30, "only {seen} links found: the search is broken");
     assert_eq!(dead, Vec::<String>::new());
+}
+
+/// As .editorconfig says. A table's row, code and a link cannot be broken.
+#[test]
+fn no_line_of_prose_is_longer_than_120_columns() {
+    let mut seen = 0;
+    let mut long = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let mut is_code = false;
+        for (at, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("```") {
+                is_code = !is_code;
+            }
+            if is_code || line.starts_with('|') {
+                continue;
+            }
+            seen += 1;
+            let breaks = line.trim_start_matches(['-', ' ']).contains(' ');
+            if line.chars().count() > 120 && breaks {
+                long.push(format!("{}:{}", page.display(), at + 1));
+            }
+        }
+    }
+    assert!(seen > 1000, "only {seen} lines found: the search is broken");
+    assert_eq!(long, Vec::<String>::new());
 }
 
 /// Words such as D11: a letter and one or two digits, alone.
@@ -176,6 +202,22 @@ fn the_architecture_names_every_module() {
     let missing: Vec<_> =
         modules.iter().filter(|module| !table.contains(&format!("`{module}`"))).collect();
     assert_eq!(missing, Vec::<&&str>::new());
+}
+
+/// What RELEASING.md says of arm64, which no machine of ours can build for.
+#[test]
+fn no_file_of_the_source_asks_for_the_processor() {
+    let mut all = Vec::new();
+    files(&Path::new(ROOT).join("src"), &mut all);
+    let words = ["target_arch", "target_pointer", "target_endian", "::arch::", "_ne_bytes"];
+    let mut wrong = Vec::new();
+    for file in &all {
+        let text = std::fs::read_to_string(file).unwrap();
+        let found = words.iter().filter(|word| text.contains(**word));
+        wrong.extend(found.map(|word| format!("{}: {word}", file.display())));
+    }
+    assert!(all.len() > 100, "only {} files found: the search is broken", all.len());
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 fn is_word(text: &str) -> bool {

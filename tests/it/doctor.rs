@@ -36,12 +36,32 @@ fn controller(url: &str) -> Value {
     named("kagent-controller", json!({ "spec": spec }))
 }
 
+/// The proxy's own Deployment.
+fn proxy() -> Value {
+    let mounts = json!([{ "name": "config", "mountPath": "/etc/kagent-proxy" }]);
+    let file = json!({ "name": "KAGENT_PROXY_CONFIG", "value": "/etc/kagent-proxy/config.yaml" });
+    let container = json!({ "args": ["run"], "env": [file], "volumeMounts": mounts });
+    let volume = json!({ "name": "config", "configMap": { "name": "kagent-proxy" } });
+    let pod = json!({
+        "serviceAccountName": "edge", "containers": [container], "volumes": [volume],
+    });
+    let template = json!({ "metadata": { "labels": { "app": "proxy", "a": "b" } }, "spec": pod });
+    named("kagent-proxy", json!({ "spec": { "template": template } }))
+}
+
+fn configuration(text: &str) -> Value {
+    named("kagent-proxy", json!({ "data": { "config.yaml": text } }))
+}
+
 /// A cluster in which nothing is wrong.
 async fn healthy() -> Api {
     let api = Api::start().await;
     api.put("deployments", controller("http://kagent-proxy.kagent:8080"));
+    api.put("deployments", proxy());
+    api.put("configmaps", configuration("discovery: {enabled: true}"));
     let ports = json!([{ "name": "http", "port": 8080 }]);
-    api.put("services", named("kagent-proxy", json!({ "spec": { "ports": ports } })));
+    let spec = json!({ "ports": ports, "selector": { "app": "proxy" } });
+    api.put("services", named("kagent-proxy", json!({ "spec": spec })));
     let labels = json!({ "kubernetes.io/service-name": "kagent-proxy" });
     let endpoints = json!([{ "addresses": ["10.1.0.1"] }]);
     let slice = json!({ "metadata": { "labels": labels }, "endpoints": endpoints });
@@ -99,6 +119,53 @@ async fn a_proxy_url_that_this_user_may_not_see_is_no_fault_of_the_cluster() {
     let said = doctor(&api, &[]).await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     assert!(said.out.starts_with("warning  proxy.url of Deployment"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn the_cluster_is_judged_by_the_configuration_that_the_proxy_runs_with() {
+    let api = healthy().await;
+    api.fail("rights", 403);
+    let said = doctor(&api, &[]).await;
+    assert!(said.out.contains("ServiceAccount kagent/edge: may not"), "{}", said.out);
+    assert!(said.out.contains("list, watch services in the cluster;"), "{}", said.out);
+    let text = "discovery: {enabled: true, namespaces: [kagent, team-a]}";
+    api.put("configmaps", configuration(text));
+    let said = doctor(&api, &[]).await;
+    for namespace in ["kagent", "team-a"] {
+        let what = format!("list, watch services in namespace {namespace};");
+        assert!(said.out.contains(&what), "{}", said.out);
+    }
+    assert!(!said.out.contains("in the cluster;"), "{}", said.out);
+    api.fail("rights", 0);
+    api.put("configmaps", configuration("discovery: {enbaled: true}"));
+    let said = doctor(&api, &[]).await;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    let start =
+        "error    configuration of the proxy: (Deployment kagent/kagent-proxy) is not valid";
+    assert!(said.out.starts_with(start) && said.out.contains("enbaled"), "{}", said.out);
+    api.lose("configmaps", "kagent", "kagent-proxy");
+    let said = doctor(&api, &[]).await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    let start = "warning  configuration of the proxy: was not found";
+    assert!(said.out.starts_with(start) && said.out.contains("no ConfigMap"), "{}", said.out);
+    api.fail("deployments", 403);
+    let said = doctor(&api, &[]).await;
+    assert!(said.out.contains(start) && said.out.contains("scripted"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn replicas_without_a_key_for_sessions_are_told_without_a_file() {
+    let api = healthy().await;
+    let labels = json!({ "kubernetes.io/service-name": "kagent-proxy" });
+    let endpoints = json!([{ "addresses": ["10.1.0.1"] }, { "addresses": ["10.1.0.2"] }]);
+    let slice = json!({ "metadata": { "labels": labels }, "endpoints": endpoints });
+    api.put("endpointslices", named("kagent-proxy-1", slice));
+    let said = doctor(&api, &[]).await;
+    let what = "has 2 replicas and no key for MCP sessions in its configuration";
+    assert!(said.out.contains(what), "{}", said.out);
+    api.put("configmaps", configuration("sessions: {keyFiles: [/key]}"));
+    let said = doctor(&api, &[]).await;
+    assert_eq!((said.code, said.out.contains(what)), (Some(0), false), "{}", said.out);
 }
 
 #[tokio::test]

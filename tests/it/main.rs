@@ -46,6 +46,8 @@ mod retry;
 mod reuse;
 mod runtimes;
 mod sessions;
+mod sessions_legacy;
+mod sessions_replicas;
 mod stalled;
 mod tasks;
 mod tls;

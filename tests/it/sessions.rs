@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::mcp_server::{Manner, McpServer, NEVER};
 use crate::support::{Backend, TestProxy, config, route};
 
-const HOST: &str = "tools.team-a";
+pub(crate) const HOST: &str = "tools.team-a";
 
 fn to(servers: &[&McpServer]) -> Config {
     let ports: Vec<u16> = servers.iter().map(|server| server.address.port()).collect();
     config(vec![route(HOST, "/", Scheme::Http, &ports)])
 }
 
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
     body: String,
 }
@@ -45,7 +45,7 @@ impl Answer {
         serde_json::from_str(text).unwrap_or_else(|_| panic!("{} {:?}", self.status, self.body))
     }
 
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.json()["result"]["count"].as_u64().unwrap_or_else(|| panic!("{:?}", self.body))
     }
 }
@@ -79,11 +79,11 @@ async fn send(proxy: &TestProxy, method: &str, session: Option<&str>, body: &str
     Answer::of(&proxy.ask(&request(method, session, body)).await)
 }
 
-async fn post(proxy: &TestProxy, session: Option<&str>, body: &Value) -> Answer {
+pub(crate) async fn post(proxy: &TestProxy, session: Option<&str>, body: &Value) -> Answer {
     send(proxy, "POST", session, &body.to_string()).await
 }
 
-fn call(tool: &str, argument: &str) -> Value {
+pub(crate) fn call(tool: &str, argument: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": {"a": argument}}})
 }
 
@@ -92,7 +92,7 @@ fn params() -> Value {
 }
 
 /// A session as a client begins it.
-async fn begin(proxy: &TestProxy) -> String {
+pub(crate) async fn begin(proxy: &TestProxy) -> String {
     let answer = post(
         proxy,
         None,

@@ -18,8 +18,10 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "clients")]
+sys.path.append(str(ROOT / "tests" / "chaos"))  # last: some files there have names of ours
 
 import harness  # noqa: E402
+import kinds  # noqa: E402  servers and clients of every SDK
 from deploy_tools import HELM  # noqa: E402  one version for both
 
 KUBERNETES = "v1.36.3"
@@ -111,6 +113,23 @@ def python(name: str) -> str:
         return harness.python(name)
     except RuntimeError as error:
         raise Missing(f"The Python environment {name} cannot be made: {error}") from error
+
+
+def sdks() -> None:
+    """What the servers and clients of `tests/chaos` stand on; made where there is a network."""
+    try:
+        harness.python("adk")
+        for kind in kinds.SERVERS:
+            chaos_server(kind, "0", "none", "none")
+        for kind in kinds.AGENTS:
+            kinds.agent(kind, "none", "none")
+    except (OSError, RuntimeError) as error:
+        raise Missing(f"The SDKs of tests/chaos cannot be made: {error}") from error
+
+
+def chaos_server(kind: str, port: str, pod: str, marks: str) -> list[str]:
+    """The command of a server of `tests/chaos` in a pod."""
+    return [str(part) for part in kinds.server(kind, int(port), pod, pathlib.Path(marks), "404")]
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@
 Usage: mcp_server.py PORT. Tools: `count` says in which pod it runs and how often this session has called it; `tell`
 sends a notification on the session's own stream; `hang` never answers. Every request is written to the file that
 the variable MARKS names before it is looked at, one line of JSON each: what ran is counted there, however the pod
-ends. Knows nothing of Kubernetes but its host name.
+ends. Told to end, it serves on for as many seconds as the variable LINGER says. Knows nothing of Kubernetes but its
+host name.
 """
 
 import asyncio
 import json
 import os
 import sys
+import threading
 import weakref
 
 import uvicorn
@@ -18,6 +20,7 @@ from mcp.server.fastmcp import Context, FastMCP
 
 NAME = os.environ.get("HOSTNAME", "server")
 MARKS = os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+LINGER = float(os.environ.get("LINGER", "0"))
 server = FastMCP("tools", host="0.0.0.0")
 counters: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -88,5 +91,13 @@ def mark(**what) -> None:
     os.write(MARKS, (json.dumps({"pod": NAME} | what) + "\n").encode())
 
 
+class Lingering(uvicorn.Server):
+    """Ends some time after it is told to."""
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        threading.Timer(LINGER, super().handle_exit, (sig, frame)).start()
+
+
 app = Marked(server.streamable_http_app())
-uvicorn.run(app, host="0.0.0.0", port=int(sys.argv[1]), log_level="warning")
+config = uvicorn.Config(app, host="0.0.0.0", port=int(sys.argv[1]), log_level="warning")
+(Lingering if LINGER else uvicorn.Server)(config).run()

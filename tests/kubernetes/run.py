@@ -85,6 +85,8 @@ def main(program: str, wanted: list[str]) -> int:
         build.programs(*build.PLANE, "helm")
         for environment in build.ENVIRONMENTS:
             build.python(environment)
+        if not wanted or any(word.startswith("k_sdks") for word in wanted):
+            build.sdks()
         ground.with_yaml()
         ground.enter()
         passed, failed = run(program, wanted)

@@ -93,7 +93,7 @@ class World:
 def images(program: str):
     """The programs that images stand for; `backend:8080-9090` listens on these ports."""
 
-    def command(image: str, _pod: dict, container: dict) -> list[str]:
+    def command(image: str, pod: dict, container: dict) -> list[str]:
         name, _, tag = image.partition(":")
         if name == "backend":
             args = container.get("args", [])
@@ -103,6 +103,9 @@ def images(program: str):
             return [program, *container.get("args", [])]
         if name == "mcp-server":
             return [build.python("mcp-1"), "-I", str(HERE / "mcp_server.py"), tag]
+        if name.startswith("chaos-"):
+            env = {entry["name"]: entry["value"] for entry in container["env"]}
+            return build.chaos_server(name.removeprefix("chaos-"), tag, pod["metadata"]["name"], env["MARKS"])
         # kmcp has its adapter copied by an init container.
         if name.endswith("/agentgateway"):
             return ["true"]

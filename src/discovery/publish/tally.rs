@@ -1,4 +1,4 @@
-//! How many endpoints are left out at this moment, by reason, and the log lines about it.
+//! How many endpoints of EndpointSlices are not dialled at this moment, by reason, and the log lines about it.
 //!
 //! Whoever may write slices must not fill the log: a line at most every second, the gauges tell the rest.
 
@@ -25,14 +25,14 @@ pub(super) struct Tally {
 // === impl Tally ===
 
 impl Tally {
-    /// Nothing is left out.
+    /// Every endpoint may be dialled.
     pub(super) fn new(metrics: &Metrics) -> Self {
         let gauges = LeftOut::WORDS.map(|word| (word, metrics.left_out(word)));
         gauges.iter().for_each(|(_, gauge)| gauge.set(0.0));
         Self { gauges: gauges.into(), logged: None }
     }
 
-    /// Other endpoints of a Service are left out than before.
+    /// Other endpoints of a Service are not dialled than before.
     pub(super) fn change(
         &mut self,
         service: &ObjectId,
@@ -49,7 +49,7 @@ impl Tally {
             let (service, why, more) = (service.to_string(), why.to_string(), odd.count());
             tracing::warn!(
                 service, %address, why, more,
-                "an EndpointSlice claims an address that its Service may not have; it is left out"
+                "an EndpointSlice claims an address that its Service may not have; it is not dialled"
             );
         }
     }

@@ -364,7 +364,7 @@ fn the_services_own_address_is_dialled_only_if_every_endpoint_counts() {
 
 #[test]
 fn what_is_left_out_is_counted_until_it_goes() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new();
     let mut world = seeing(DiscoveryConfig::default(), &[]);
     world.publisher =
         Publisher::new(DiscoveryConfig::default(), UpstreamConfig::default(), metrics.clone());

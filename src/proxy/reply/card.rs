@@ -23,6 +23,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::rewrite::card::{MAX_CARD, rewrite_card};
 use crate::rewrite::decode::decode;
+use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::Outcome;
 use crate::upstream::Leased;
 
@@ -79,7 +80,7 @@ impl Card {
         let card = rewrite_card(&decoded, &self.origin, &backend)
             .map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
         if card.signatures_removed {
-            self.way.route.metrics.signatures_removed.increment(1);
+            self.way.route.metrics.add(Counted::SignaturesRemoved, 1);
         }
         Ok(card.body)
     }
@@ -88,7 +89,7 @@ impl Card {
     fn replace(&self, head: &mut response::Parts, body: Bytes) -> Bytes {
         match self.rewrite(&head.headers, &body) {
             Ok(card) => {
-                self.way.route.metrics.cards_rewritten.increment(1);
+                self.way.route.metrics.add(Counted::CardsRewritten, 1);
                 forget_body(&mut head.headers);
                 Bytes::from(card)
             }
@@ -101,7 +102,7 @@ impl Card {
 
     /// Counts a card that passes as it is, and says why now and then.
     fn passed(&self, why: &str) {
-        self.way.route.metrics.cards_passed.increment(1);
+        self.way.route.metrics.add(Counted::CardsPassed, 1);
         static LOGGED: Limiter = Limiter::new();
         if LOGGED.is_first(LOG_EVERY) {
             let host = &self.way.route.config.host;

@@ -51,7 +51,7 @@ pub enum StreamError {
     #[error("the proxy has failed; its log says where")]
     Internal,
     /// The route's total limit.
-    #[error("the answer has not ended within the route's total limit")]
+    #[error("the response has not ended within the route's total limit")]
     Total,
 }
 

@@ -21,6 +21,7 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
+use crate::telemetry::metrics::Counted;
 use crate::upstream::reuse::keep_alive_timeout;
 use crate::upstream::{ConnectError, Lease, Leased, Unsent};
 
@@ -159,7 +160,7 @@ async fn begun(
 fn dropped(way: &Way, lease: &Lease) {
     let interim = lease.interim();
     if interim > 0 {
-        way.route.metrics.informational.increment(u64::from(interim));
+        way.route.metrics.add(Counted::Informational, u64::from(interim));
     }
 }
 
@@ -227,7 +228,7 @@ async fn broken(
         endpoint.health.answered();
     } else if !lease.reused && endpoint.health.was_reset(Instant::now(), fastrand::u64(..)) {
         // A reused connection that closes says nothing of the endpoint: its idle time was over.
-        way.route.metrics.ejections.increment(1);
+        way.route.metrics.add(Counted::Ejections, 1);
     }
     let (malformed, unprocessed) = (error.is_malformed(), error.is_unprocessed());
     let error = match bad {

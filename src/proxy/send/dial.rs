@@ -13,14 +13,11 @@ use tokio::time::Instant;
 use super::retry::Retry;
 use super::trip::Cause;
 use crate::route::Route;
-use crate::session::Ticket;
+use crate::telemetry::metrics::Counted;
 use crate::upstream::{ConnectError, Endpoint, EndpointId, Lease, Want};
 
 /// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
-
-/// How long a session waits for an endpoint that is not known here yet.
-const LEARNING: Duration = Duration::from_secs(1);
 
 /// A lease from one of the endpoints: a warm connection, or the first of the dials that succeeds;
 /// never HTTP/2 if `http1`.
@@ -39,7 +36,7 @@ pub async fn lease(
     if tried.is_empty()
         && let Some(lease) = first.idle_connection(http1)
     {
-        route.metrics.reused.increment(1);
+        route.metrics.add(Counted::Reused, 1);
         return Ok(lease);
     }
     let limit = route.config.to.timeouts.connect;
@@ -49,30 +46,7 @@ pub async fn lease(
 }
 
 /// A lease from the endpoint where a session lives, and from no other: a warm connection unless it has to be
-/// `fresh`, or one that is dialled; never HTTP/2 if `http1`. An endpoint that another replica has just learned of is
-/// waited for.
-///
-/// # Errors
-/// Why the session has no home there.
-pub async fn pinned(
-    route: &Route,
-    ticket: &Ticket,
-    (fresh, http1): (bool, bool),
-) -> Result<Lease, Cause> {
-    let id = &ticket.home.endpoint;
-    if route.cluster.pick(Want::Pinned(id), &[]).is_none() && ticket.is_young() {
-        let until = Instant::now() + LEARNING;
-        while Instant::now() < until && !route.cluster.is_retired() {
-            route.cluster.wait(until).await;
-            if route.cluster.pick(Want::Pinned(id), &[]).is_some() {
-                break;
-            }
-        }
-    }
-    to(route, id, fresh, http1).await
-}
-
-/// The same, without waiting.
+/// `fresh`, or one that is dialled; never HTTP/2 if `http1`.
 ///
 /// # Errors
 /// The endpoint is gone, or cannot be dialled.
@@ -81,7 +55,7 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
         return Err(Cause::PodGone);
     };
     if !fresh && let Some(lease) = endpoint.idle_connection(http1) {
-        route.metrics.reused.increment(1);
+        route.metrics.add(Counted::Reused, 1);
         return Ok(lease);
     }
     let deadline = route.config.to.timeouts.connect;
@@ -89,7 +63,7 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
     match Box::pin(Arc::clone(&endpoint).dial(http1, deadline)).await {
         Ok(lease) => {
             let shares = lease.reused;
-            if shares { &route.metrics.reused } else { &route.metrics.opened }.increment(1);
+            route.metrics.add(if shares { Counted::Reused } else { Counted::Opened }, 1);
             Ok(lease)
         }
         Err(error) => {
@@ -132,9 +106,8 @@ async fn dial(
         };
         match ended {
             Some((endpoint, Ok(lease))) => {
-                let metrics = &route.metrics;
                 let shares = lease.reused;
-                if shares { &metrics.reused } else { &metrics.opened }.increment(1);
+                route.metrics.add(if shares { Counted::Reused } else { Counted::Opened }, 1);
                 // What was overtaken is slow or dead, and would be waited for again by the next one.
                 let overtaken = open.iter().take_while(|other| !Arc::ptr_eq(other, &endpoint));
                 overtaken.for_each(|other| dial_failed(route, other));
@@ -152,7 +125,7 @@ async fn dial(
             && let Some(next) = route.cluster.pick(Want::Any, &tried)
         {
             if let Some(lease) = next.idle_connection(http1) {
-                route.metrics.reused.increment(1);
+                route.metrics.add(Counted::Reused, 1);
                 return Ok(lease);
             }
             tried.push(next.address);
@@ -163,6 +136,6 @@ async fn dial(
 
 fn dial_failed(route: &Route, endpoint: &Endpoint) {
     if endpoint.health.dial_failed(Instant::now(), fastrand::u64(..)) {
-        route.metrics.ejections.increment(1);
+        route.metrics.add(Counted::Ejections, 1);
     }
 }

@@ -4,6 +4,7 @@
 //! One at a time for each session; the others wait for it. Its answers never reach a client, but for the refusal
 //! of its credentials. Carries no request of a client.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
@@ -30,10 +32,12 @@ use crate::session::homes::Home;
 use crate::session::replicas::Settled;
 use crate::session::{Sessions, now};
 use crate::telemetry::family::SessionEvent;
-use crate::upstream::{EndpointId, Lease, Leased};
+use crate::upstream::{EndpointId, Lease, Leased, Want};
 
 /// How soon a replica is asked again that another one has been before at.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a session waits for an endpoint that is not known here yet.
+const LEARNING: Duration = Duration::from_secs(1);
 /// What one try has, however long the request may wait.
 const ONE_TRY: Duration = Duration::from_secs(10);
 /// Bytes that are read of an answer to `initialize`.
@@ -96,6 +100,22 @@ impl Reviver {
         {
             let session = trip.way.session.take();
             trip.way = Way { session, ..way };
+        }
+    }
+
+    /// Waits briefly for the endpoint of a session that another replica has just begun there: other endpoints may
+    /// bring it, or another table.
+    pub async fn learn(&self, trip: &mut Trip) {
+        let until = Instant::now() + LEARNING;
+        loop {
+            let changed = std::pin::pin!(self.routes.changed());
+            self.follow(trip);
+            let cluster = &trip.way.route.cluster;
+            let home = Want::Pinned(&trip.ticket.home.endpoint);
+            if Instant::now() >= until || cluster.pick(home, &[]).is_some() {
+                return;
+            }
+            self.pause(&trip.way, until, changed).await;
         }
     }
 
@@ -181,14 +201,13 @@ impl Reviver {
             if next >= until {
                 return Err(NotRevived::Unavailable);
             }
-            self.pause(&trip.way, next).await;
+            self.pause(&trip.way, next, std::pin::pin!(self.routes.changed())).await;
             self.follow(trip);
         }
     }
 
     /// Waits until `next`, or for other endpoints or another table, whichever comes first.
-    async fn pause(&self, way: &Way, next: Instant) {
-        let changed = std::pin::pin!(self.routes.changed());
+    async fn pause(&self, way: &Way, next: Instant, changed: Pin<&mut Notified<'_>>) {
         if way.route.cluster.is_retired() {
             // Its endpoints do not come back; the table has to change.
             let _changed_or_not = tokio::time::timeout_at(next, changed).await;

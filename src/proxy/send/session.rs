@@ -33,6 +33,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::way::{InSession, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
+use crate::telemetry::metrics::Counted;
 use crate::upstream::{Lease, Leased};
 
 /// A session is begun anew at most this often for one request.
@@ -198,7 +199,7 @@ impl SessionDelivery {
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
                     // be the last of a server that is about to end, which shows a moment later.
-                    trip.way.route.metrics.retries.increment(1);
+                    trip.way.route.metrics.add(Counted::Retries, 1);
                     if trip.care == Care::None {
                         trip.care = Care::Replayed;
                     }
@@ -294,13 +295,16 @@ impl SessionDelivery {
         {
             trip.ticket.home = home;
         }
+        if trip.ticket.is_young() {
+            self.reviver.learn(trip).await;
+        }
         trip.way.session = Some(Box::new(InSession {
             token: trip.facts.session.clone(),
             server_id: trip.ticket.home.id.clone(),
             again: None,
         }));
         let http1 = trip.facts.kind == Kind::Upgrade;
-        dial::pinned(&trip.way.route, &trip.ticket, (fresh, http1)).await
+        dial::to(&trip.way.route, &trip.ticket.home.endpoint, fresh, http1).await
     }
 
     /// Begins the session anew, or learns where somebody else has.

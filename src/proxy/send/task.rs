@@ -48,7 +48,6 @@ impl TaskHome {
         let task = TaskKey::new(&route.config.host, &named(request).await?);
         let is_there = |id: &EndpointId| route.cluster.pick(Want::Pinned(id), &[]).is_some();
         let endpoint = sessions.endpoint_of(task, is_there).await?;
-        route.metrics.session(SessionEvent::Task);
         Some(Box::new(Self { endpoint, tried: false }))
     }
 
@@ -67,6 +66,7 @@ impl TaskHome {
             && let Ok(lease) = dial::to(route, &pinned.endpoint, pinned.tried, http1).await
         {
             if !pinned.tried {
+                route.metrics.session(SessionEvent::Task);
                 pinned.tried = true;
                 *home = Some(pinned);
             }

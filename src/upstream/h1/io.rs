@@ -18,8 +18,8 @@ pub enum Io {
     Plain(Tcp),
     /// Encrypted; boxed, as its state is large.
     Tls(Box<TlsStream<Tcp>>),
-    /// In memory.
-    #[cfg(test)]
+    /// In memory, for tests and fuzz targets.
+    #[cfg(any(test, fuzzing))]
     Memory(tokio::io::DuplexStream),
 }
 
@@ -32,7 +32,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
@@ -47,7 +47,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
@@ -57,7 +57,7 @@ impl AsyncWrite for Io {
             // What TCP has taken is on its way.
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_flush(cx),
         }
     }
@@ -66,7 +66,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
@@ -79,7 +79,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-            #[cfg(test)]
+            #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }
     }

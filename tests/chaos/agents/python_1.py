@@ -25,7 +25,9 @@ async def connect(client: Client) -> AsyncIterator[ClientSession]:
 
     headers = {"x-kagent-host": HOST}
     async with streamablehttp_client(URL, headers=headers, timeout=timedelta(seconds=30)) as streams:
-        async with ClientSession(*streams[:2], message_handler=heard) as session:
+        # Its own name and version; the title is for the servers' marks.
+        info = types.Implementation(name="mcp", version="0.1.0", title=client.name)
+        async with ClientSession(*streams[:2], message_handler=heard, client_info=info) as session:
             await session.initialize()
             yield session
 

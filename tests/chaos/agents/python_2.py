@@ -25,7 +25,8 @@ async def connect(client: Client) -> AsyncIterator[SdkClient]:
     timeout = httpx2.Timeout(30, read=300)
     async with httpx2.AsyncClient(headers={"x-kagent-host": HOST}, timeout=timeout) as http:
         transport = streamable_http_client(URL, http_client=http)
-        async with SdkClient(transport, mode="legacy", message_handler=heard) as session:
+        info = types.Implementation(name="mcp", version="0.1.0", title=client.name)
+        async with SdkClient(transport, mode="legacy", message_handler=heard, client_info=info) as session:
             yield session
 
 

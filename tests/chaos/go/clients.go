@@ -76,7 +76,7 @@ func (client *client) live(url, host string) {
 	transport := &mcp.StreamableClientTransport{
 		Endpoint: url, HTTPClient: &http.Client{Transport: hostHeader{host, pool}},
 	}
-	sdk := mcp.NewClient(&mcp.Implementation{Name: "go-client", Version: "1"},
+	sdk := mcp.NewClient(&mcp.Implementation{Name: "go-client", Version: "1", Title: client.name},
 		&mcp.ClientOptions{
 			ProgressNotificationHandler: func(_ context.Context, request *mcp.ProgressNotificationClientRequest) {
 				heard(request.Params.ProgressToken)

@@ -44,6 +44,17 @@ func tools(pod, path, name string) (*mcp.Server, func(object)) {
 		}
 	}
 	server := mcp.NewServer(&mcp.Implementation{Name: "chaos", Version: "1"}, nil)
+	server.AddReceivingMiddleware(func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, request mcp.Request) (mcp.Result, error) {
+			result, err := next(ctx, method, request)
+			// Behind kmcp's adapter, that one says so.
+			if params, opens := request.GetParams().(*mcp.InitializeParams); opens && err == nil && name == "" {
+				session := request.GetSession().ID()
+				mark(object{"step": "opened", "client": params.ClientInfo.Title, "session": session})
+			}
+			return result, err
+		}
+	})
 	kept := &counters{values: map[*mcp.ServerSession]int{}}
 	mcp.AddTool(server, &mcp.Tool{Name: "count", Description: "Counts the calls of the session."},
 		func(_ context.Context, request *mcp.CallToolRequest, in order) (*mcp.CallToolResult, any, error) {
@@ -96,7 +107,11 @@ func serve(port, pod, path string) {
 		handler.Store(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil))
 	}
 	renew()
-	web := &http.Server{Addr: "127.0.0.1:" + port}
+	address := os.Getenv("CHAOS_ADDRESS") // pods of a cluster are not on loopback
+	if address == "" {
+		address = "127.0.0.1"
+	}
+	web := &http.Server{Addr: address + ":" + port}
 	web.Handler = http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		handler.Load().ServeHTTP(writer, request)
 	})

@@ -26,7 +26,7 @@ class One {
 
   async open() {
     this.transport = new Transport(new URL(url), { requestInit: { headers: { 'x-kagent-host': host } } });
-    this.client = new Client({ name: 'typescript', version: '1' });
+    this.client = new Client({ name: 'typescript', version: '1', title: this.name });
     try {
       await this.client.connect(this.transport);
     } catch (error) {

@@ -51,7 +51,10 @@ app.all('/mcp', async (request, response) => {
   if (!transport) {
     transport = new StreamableHTTPServerTransport({
       sessionIdGenerator: randomUUID,
-      onsessioninitialized: (name) => sessions.set(name, transport),
+      onsessioninitialized: (name) => {
+        sessions.set(name, transport);
+        mark('opened', { client: request.body.params.clientInfo.title, session: name });
+      },
       onsessionclosed: (name) => sessions.delete(name),
     });
     await build().connect(transport);
@@ -65,4 +68,4 @@ process.on('SIGUSR1', async () => {
   await Promise.all(old.map((transport) => transport.close()));
   mark('forgot');
 });
-app.listen(Number(port), '127.0.0.1');
+app.listen(Number(port), process.env.CHAOS_ADDRESS ?? '127.0.0.1'); // pods of a cluster are not on loopback

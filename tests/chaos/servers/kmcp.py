@@ -21,8 +21,16 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 PORT, POD, MARKS, SERVER = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+# Pods of a cluster are not on loopback.
+ADDRESS = os.environ.get("CHAOS_ADDRESS", "127.0.0.1")
 # Longer than any message of these runs.
 LINE_BYTES = 1 << 20
+marks = os.open(MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+
+def mark(step: str, **what: object) -> None:
+    os.write(marks, json.dumps({"pod": POD, "step": step, "at": time.time(), **what}).encode() + b"\n")
+    os.fsync(marks)
 
 
 class Session:
@@ -81,6 +89,7 @@ async def post(request: Request) -> Response:
         session = Session()
         await session.start()
         sessions[session.name] = session
+        mark("opened", client=message["params"]["clientInfo"].get("title"), session=session.name)
     elif (session := sessions.get(name)) is None:
         return PlainTextResponse("Session not found", 404)
     if "id" not in message or "method" not in message:
@@ -113,9 +122,7 @@ async def delete(request: Request) -> Response:
 async def forget() -> None:
     """Every session goes, with its process."""
     await asyncio.gather(*(session.end() for session in list(sessions.values())))
-    marks = os.open(MARKS, os.O_WRONLY | os.O_APPEND)
-    os.write(marks, json.dumps({"pod": POD, "step": "forgot", "at": time.time()}).encode() + b"\n")
-    os.close(marks)
+    mark("forgot")
 
 
 async def main() -> None:
@@ -125,7 +132,7 @@ async def main() -> None:
     )
     routes = [Route("/mcp", handler, methods=[method]) for method, handler in METHODS.items()]
     config = uvicorn.Config(
-        Starlette(routes=routes), host="127.0.0.1", port=PORT, log_level="warning", timeout_graceful_shutdown=1
+        Starlette(routes=routes), host=ADDRESS, port=PORT, log_level="warning", timeout_graceful_shutdown=1
     )
     await uvicorn.Server(config).serve()
     await asyncio.gather(*(session.end() for session in list(sessions.values())))

@@ -9,29 +9,24 @@ import json
 import os
 import signal
 import sys
-import time
 import weakref
 
 import anyio
 import uvicorn
 from mcp.server.fastmcp import Context, FastMCP
 from mcp.server.transport_security import TransportSecuritySettings
+from python_common import ADDRESS, IS_LOCAL, POD, PORT, mark, opening
 from starlette.responses import PlainTextResponse
 
-PORT, POD, MARKS, UNKNOWN = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+UNKNOWN = sys.argv[4]
 server = FastMCP(
     "chaos",
     transport_security=TransportSecuritySettings(
-        enable_dns_rebinding_protection=True, allowed_hosts=["127.0.0.1:*"], allowed_origins=[]
+        enable_dns_rebinding_protection=IS_LOCAL, allowed_hosts=["127.0.0.1:*"], allowed_origins=[]
     ),
 )
-marks = os.open(MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 counters: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
 
-
-def mark(step: str, **what: object) -> None:
-    os.write(marks, json.dumps({"pod": POD, "step": step, "at": time.time(), **what}).encode() + b"\n")
-    os.fsync(marks)
 
 
 @server.tool()
@@ -77,7 +72,7 @@ async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR1, lambda: tasks.add(asyncio.ensure_future(forget()))
     )
-    config = uvicorn.Config(application(), host="127.0.0.1", port=PORT, log_level="warning")
+    config = uvicorn.Config(opening(application()), host=ADDRESS, port=PORT, log_level="warning")
     await uvicorn.Server(config).serve()
 
 

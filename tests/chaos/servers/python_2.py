@@ -7,23 +7,16 @@ import asyncio
 import json
 import os
 import signal
-import sys
-import time
 
 import anyio
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from python_common import ADDRESS, IS_LOCAL, POD, PORT, mark, opening
 
-PORT, POD, MARKS = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 server = MCPServer("chaos", log_level="WARNING")
-marks = os.open(MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 counters: dict[str, int] = {}
 
-
-def mark(step: str, **what: object) -> None:
-    os.write(marks, json.dumps({"pod": POD, "step": step, "at": time.time(), **what}).encode() + b"\n")
-    os.fsync(marks)
 
 
 @server.tool()
@@ -56,10 +49,10 @@ async def main() -> None:
         signal.SIGUSR1, lambda: tasks.add(asyncio.ensure_future(forget()))
     )
     security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=True, allowed_hosts=["127.0.0.1:*"], allowed_origins=[]
+        enable_dns_rebinding_protection=IS_LOCAL, allowed_hosts=["127.0.0.1:*"], allowed_origins=[]
     )
-    app = server.streamable_http_app(transport_security=security)
-    await uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=PORT, log_level="warning")).serve()
+    app = opening(server.streamable_http_app(transport_security=security))
+    await uvicorn.Server(uvicorn.Config(app, host=ADDRESS, port=PORT, log_level="warning")).serve()
 
 
 asyncio.run(main())

@@ -5,14 +5,9 @@ with a proxy, every URL is the proxy's and `x-kagent-host` says whose. The model
 script, as is the controller's session and task store.
 """
 
-import json
-import urllib.request
-
+from adk import agent, over_http, turn
 from harness import HERE, Results, Stage, free_port, python, run_suite
 
-ENV = {
-    "KAGENT_NAMESPACE": "ml", "OPENAI_API_KEY": "none", "NO_PROXY": "*", "no_proxy": "*", "LOG_LEVEL": "warning"
-}
 # Route, what is behind it, and what the access log must show of it: method and path.
 CALLS = {
     "short.tools": [("POST", "/mcp")],
@@ -21,51 +16,24 @@ CALLS = {
 }
 
 
-def agent(stage: Stage, interpreter: str, name: str, stub: int, tools: dict, card_url: str, port: int) -> None:
-    """Starts `kagent-adk static` with a configuration as the controller would have mounted it."""
-    folder = stage.folder / name
-    folder.mkdir()
-    model = {"type": "openai", "model": "stub", "base_url": f"http://127.0.0.1:{stub}/v1"}
-    config = {"model": model, "description": name, "instruction": "Follow the script.", **tools}
-    card = {
-        "name": name, "description": name, "version": "1", "url": card_url, "protocolVersion": "0.3",
-        "preferredTransport": "JSONRPC", "capabilities": {"streaming": True}, "skills": [],
-        "defaultInputModes": ["text"], "defaultOutputModes": ["text"],
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "agent-card.json").write_text(json.dumps(card))
-    program = str(interpreter).replace("/bin/python", "/bin/kagent-adk")
-    command = [program, "static", "--host", "127.0.0.1", "--port", port, "--filepath", folder]
-    env = {**ENV, "KAGENT_NAME": name, "KAGENT_URL": f"http://127.0.0.1:{stub}"}
-    stage.start(name, command, port, env)
-
-
 def tools(urls: dict[str, str], headers: bool) -> dict:
     """The tool and remote-agent lists of a configuration."""
     sent = {host: {"x-kagent-host": host} if headers else {} for host in CALLS}
-    http = {"url": urls["short.tools"] + "/mcp", "headers": sent["short.tools"], "timeout": 30}
+    host = "short.tools" if headers else None
     sse = {"url": urls["legacy.tools"] + "/sse", "headers": sent["legacy.tools"], "timeout": 30}
     remote = {"name": "ml__NS__helper", "url": urls["helper.ml"], "description": "h"}
     return {
-        "http_tools": [{"params": http, "tools": ["add"]}],
+        "http_tools": [over_http(urls["short.tools"] + "/mcp", host, "add")],
         "sse_tools": [{"params": sse, "tools": ["size"]}],
         "remote_agents": [{**remote, "headers": sent["helper.ml"]} if headers else remote],
     }
 
 
 def ask(port: int) -> dict:
-    """One message to an agent; the state of its task and what it said."""
-    message = {"messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "go"}]}
-    body = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": message}}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        result = json.load(answer)["result"]
-    parts = [part for artifact in result.get("artifacts", []) for part in artifact["parts"]]
-    said = " ".join(part["text"] for part in parts if part["kind"] == "text")
+    """One message to an agent, and which tools it has heard of."""
+    state, said = turn(port, "go")
     return {
-        "state": result["status"]["state"],
+        "state": state,
         "said": said,
         "mcp result": "5" in said.split("|")[0],
         "sse result": "over legacy sse" in said,

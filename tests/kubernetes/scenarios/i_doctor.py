@@ -4,6 +4,7 @@ Every scenario stages the healthy cluster anew, spoils one thing, and asserts le
 """
 
 import base64
+import contextlib
 import json
 import subprocess
 
@@ -18,21 +19,21 @@ ACCOUNT = "ServiceAccount kagent/kagent-proxy"
 HASH = "kagent.dev/config-hash"
 
 
-def stage(world: World) -> None:
+def stage(world: World, space: str = "doctor", **options) -> None:
     """kagent's controller with `proxy.url`, the proxy, and one Agent as the controller makes it; no other objects."""
     remove(world)
     world.definitions()
-    for space in ("kagent", "doctor"):
-        world.namespace(space)
+    for name in ("kagent", space):
+        world.namespace(name)
     controller = deployment("kagent", "kagent-controller", "backend:8080", 0)
     [container] = controller["spec"]["template"]["spec"]["containers"]
     container["envFrom"] = [{"configMapRef": {"name": "kagent-controller"}}]
     world.apply(controller)
     proxy_url(world, URL)
-    target = {"url": URL, "headers": {"x-kagent-host": "helper.doctor"}}
-    agent(world, "helper", {"remote_agents": [target]})
-    world.proxy()
-    world.wait_ready("doctor", "helper")
+    target = {"url": URL, "headers": {"x-kagent-host": f"helper.{space}"}}
+    agent(world, "helper", {"remote_agents": [target]}, space=space)
+    world.proxy(**options)
+    world.wait_ready(space, "helper")
 
 
 def proxy_url(world: World, url: str | None) -> None:
@@ -41,9 +42,9 @@ def proxy_url(world: World, url: str | None) -> None:
     world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
 
 
-def made(name: str, args: tuple = (), generation: str = "1") -> dict:
+def made(name: str, args: tuple = (), generation: str = "1", space: str = "doctor") -> dict:
     """The Deployment of an Agent as kagent's controller labels it."""
-    thing = deployment("doctor", name, "backend:8080")
+    thing = deployment(space, name, "backend:8080")
     template = thing["spec"]["template"]
     labels = {"app": "kagent", "kagent": name}
     thing["metadata"]["labels"] = thing["spec"]["selector"]["matchLabels"] = labels
@@ -52,12 +53,12 @@ def made(name: str, args: tuple = (), generation: str = "1") -> dict:
     return thing
 
 
-def agent(world: World, name: str, config: dict, args: tuple = ()) -> None:
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "doctor"}}
+def agent(world: World, name: str, config: dict, args: tuple = (), space: str = "doctor") -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": space}}
     secret["data"] = {"config.json": base64.b64encode(json.dumps(config).encode()).decode()}
     world.apply(
-        kagent("Agent", "doctor", name, BYO), secret, made(name, args),
-        service("doctor", name, 8080, selector={"app": "kagent", "kagent": name}),
+        kagent("Agent", space, name, BYO), secret, made(name, args, space=space),
+        service(space, name, 8080, selector={"app": "kagent", "kagent": name}),
     )  # fmt: skip
 
 
@@ -71,8 +72,17 @@ def doctor(world: World, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def report(world: World) -> dict:
-    done = doctor(world, "--output", "json")
+def doctor_in_pod(world: World, *more: str) -> subprocess.CompletedProcess:
+    """As `kubectl exec` runs it: in the proxy's network and mounts, as its user, with its variables."""
+    [container] = world.kubelet.pod("kagent-proxy").containers
+    user = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    enter = ["nsenter", "--target", str(container.process.pid), "--mount", "--net", "--root", "--"]
+    command = [*enter, *user, world.program, "doctor", *more]
+    return subprocess.run(command, env=container.env, capture_output=True, text=True, timeout=120)
+
+
+def report(world: World, run=doctor) -> dict:
+    done = run(world, "--output", "json")
     assert done.returncode in (0, 1), done
     said = json.loads(done.stdout)
     levels = [finding["level"] for finding in said["findings"]]
@@ -82,12 +92,12 @@ def report(world: World) -> dict:
     return said
 
 
-def finds(world: World, level: str, subject: str, what: str, remedy: str) -> None:
+def finds(world: World, level: str, subject: str, what: str, remedy: str, run=doctor) -> None:
     """One finding has all this, soon: endpoints and rights take a moment."""
     last: list = []
 
     def there() -> bool:
-        last[:] = report(world)["findings"]
+        last[:] = report(world, run)["findings"]
         return any(
             f["level"] == level and subject in f["subject"] and what in f["what"] and remedy in f["remedy"]
             for f in last
@@ -214,3 +224,69 @@ def agents_must_have_rolled(world: World) -> None:
 
 def agent_gone(world: World, name: str) -> None:
     world.api.delete(kagent("Agent", "doctor", name, BYO))
+
+
+@scenario
+def only_namespaces_are_judged(world: World) -> None:
+    """kubernetes: doctor finds nothing in an install of chosen namespaces, and a right that its Role lacks in one"""
+    stage(world, "team-a", folder="kubernetes-namespaced")
+    healthy(world)
+    remedy = 'add to its Role: {apiGroups: ["kagent.dev"], resources: [agents], verbs: [get, list, watch]}'
+    with without_agents(world, "team-a"):
+        finds(world, "error", ACCOUNT, "agents in namespace team-a; the proxy works as if there were none", remedy)
+    healthy(world)
+
+
+@scenario
+def the_pod_judges_itself(world: World) -> None:
+    """kubernetes: doctor in the proxy's pod goes by its configuration and its own rights, and says what it may not see"""
+    stage(world, "team-a", folder="kubernetes-namespaced")
+
+    def no_error() -> bool:
+        last[:] = report(world, doctor_in_pod)["findings"]
+        return {f["level"] for f in last} == {"warning"}
+
+    last: list = []
+    until(no_error, 60, lambda: last)
+    subjects = {f["subject"] for f in last}
+    assert subjects == {f"proxy.url of {CONTROLLER}", "deployments", "Secret team-a/helper"}, last
+    remedy = 'add to its Role: {apiGroups: ["kagent.dev"], resources: [agents], verbs: [get, list, watch]}'
+    with without_agents(world, "team-a"):
+        finds(world, "error", "this ServiceAccount", "agents in namespace team-a;", remedy, doctor_in_pod)
+
+
+@contextlib.contextmanager
+def without_agents(world: World, space: str):
+    """The proxy's Role in this namespace lacks agents, until the block ends."""
+    roles = [thing for thing in world.proxy(folder="kubernetes-namespaced").objects if thing["kind"] == "Role"]
+    [role] = [role for role in roles if role["metadata"]["namespace"] == space]
+    rules = [rule | {"resources": [r for r in rule["resources"] if r != "agents"]} for rule in role["rules"]]
+    world.apply(role | {"rules": rules})
+    try:
+        yield
+    finally:
+        world.apply(role)
+
+
+@scenario
+def replicas_need_a_key(world: World) -> None:
+    """kubernetes: doctor finds two replicas without a key for MCP sessions, by kubeconfig and in the pod"""
+    stage(world, replicas=2, sessions={"keyFiles": []})
+    what = "has 2 replicas and no key for MCP sessions in its configuration"
+    for run in (doctor, doctor_in_pod):
+        finds(world, "warning", "Service kagent/kagent-proxy", what, "sessions.keyFiles", run)
+    stage(world, replicas=2)
+    healthy(world)
+
+
+@scenario
+def the_configuration_is_read(world: World) -> None:
+    """kubernetes: doctor says that the proxy's own configuration is invalid, or that it cannot be found"""
+    stage(world)
+    [held] = [thing for thing in world.proxy().objects if thing["kind"] == "ConfigMap"]
+    world.apply(held | {"data": {"config.yaml": "discovery: {enbaled: true}"}})
+    finds(world, "error", "configuration of the proxy", "enbaled", "kagent-proxy check")
+    world.api.delete(held)
+    finds(world, "warning", "configuration of the proxy", "no ConfigMap kagent/kagent-proxy", "--config")
+    world.apply(held)
+    healthy(world)

@@ -70,10 +70,10 @@ def servers(world: World) -> set[str]:
     return {endpoint["targetRef"]["name"] for endpoint in world.ready_endpoints(SPACE, "tools")}
 
 
-def known(world: World, pod) -> set[str]:
+def known(world: World, pod, host: str = HOST) -> set[str]:
     """The ready servers in a replica's table."""
     routes = json.loads(told(pod, "/routes"))["routes"]
-    ready = [e for r in routes if r["host"].startswith(HOST) for e in r["endpoints"] if e["state"] == "ready"]
+    ready = [e for r in routes if r["host"].startswith(host) for e in r["endpoints"] if e["state"] == "ready"]
     by_address = {f"{p.address}:8080": p.pod_name for p in list(world.kubelet.pods.values()) if p.place}
     return {by_address.get(endpoint["address"], "") for endpoint in ready}
 
@@ -169,6 +169,43 @@ def a_pod_dies_with_a_call(world: World) -> None:
 
 
 @scenario
+def a_pod_serves_on_while_it_ends(world: World) -> None:
+    """sessions: a pod that is told to end and serves on keeps its sessions, and no new ones, until it refuses"""
+    _, marks = stage(world)
+    name, host = "lingers", f"lingers.{SPACE}"
+    made = deployment(SPACE, name, "mcp-server:8080", 2, terminationGracePeriodSeconds=20)
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": "MARKS", "value": str(marks.path)}, {"name": "LINGER", "value": "6"}]
+    world.apply(made, service(SPACE, name, 8080, metadata={"labels": {"kagent.dev/mcp-service": "true"}}))
+    world.wait_ready(SPACE, name, 2)
+    for replica in replicas(world):
+        until(lambda r=replica: len(known(world, r, host)) == 2, 30, replica.logs)
+    one, two = addresses(world)
+    session = Session(host, name).begin(one)
+    pod, _ = session.count(two)
+    delete(world, pod)
+    until(lambda: ending(world, name) == {pod}, 30, lambda: world.endpoints(SPACE, name))
+    for replica in replicas(world):
+        until(lambda r=replica: pod not in known(world, r, host), 30, replica.logs)
+    counted = [session.count(proxy) for proxy in (one, two) * 5]
+    assert counted == [(pod, n) for n in range(2, 12)], counted
+    others = {Session(host, f"later-{n}").begin(one).count(two)[0] for n in range(4)}
+    assert pod not in others, others
+    assert ending(world, name) == {pod}, "it ended too early to show anything"
+    _, first = moved(session, [one, two], pod)
+    assert first == 1, "a new session counts from the beginning"
+    marks.once(name)
+    assert len(marks.homes(name)) == 2, marks.homes(name)
+    world.plane.kubectl("-n", SPACE, "delete", f"deployment/{name}", f"service/{name}", "--wait=false")
+
+
+def ending(world: World, name: str) -> set[str]:
+    """The pods that are told to end and still serve."""
+    found = world.endpoints(SPACE, name)
+    return {e["targetRef"]["name"] for e in found if e["conditions"]["serving"] and e["conditions"].get("terminating")}
+
+
+@scenario
 def servers_are_rolled(world: World) -> None:
     """sessions: a rollout of the servers ends no session and runs no call twice"""
     _, marks = stage(world)
@@ -185,8 +222,8 @@ def servers_are_rolled(world: World) -> None:
     settled(world)
 
 
-def judged(world: World, marks: Marks, callers: list[Caller]) -> None:
-    """Stops them: every call had an answer, ran at most once, and no session was in two places."""
+def judged(world: World, marks: Marks, callers: list[Caller]) -> int:
+    """Stops them: every call had an answer, ran at most once, and no session was in two places. How many were lost."""
     for caller in callers:
         caller.more(10)
         caller.stop()
@@ -200,6 +237,7 @@ def judged(world: World, marks: Marks, callers: list[Caller]) -> None:
     longest = f"{max(caller.longest for caller in callers):.2f} s"
     said = f"{lost} of them as lost, for {longest} at a stretch" if lost else "none of them as lost"
     world.notes.append(f"  {calls} calls answered, {said}; sessions at the servers {homes}")
+    return lost
 
 
 @scenario
@@ -220,7 +258,7 @@ def proxies_are_rolled(world: World) -> None:
     world.plane.kubectl("-n", HOME, "rollout", "restart", f"deployment/{NAME}")
     world.plane.kubectl("-n", HOME, "rollout", "status", f"deployment/{NAME}", "--timeout=120s")
     until(lambda: not running(world) & old, 90, lambda: (world.kubelet.faults, proxy.log()))
-    judged(world, marks, callers)
+    assert judged(world, marks, callers) == 0, "no server went away"
     assert len(marks.homes("settler")) == 1, "nothing had happened to its server"
     assert len(marks.homes("wanderer")) <= before + 1, marks.homes("wanderer")
     settled(world)

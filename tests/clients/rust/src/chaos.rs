@@ -8,7 +8,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Method;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, JsonObject,
     ListToolsResult, NumberOrString, PaginatedRequestParams, ProgressNotificationParam,
@@ -103,6 +108,23 @@ impl ServerHandler for Counting {
     }
 }
 
+/// Marks each session that begins, before its client knows of it.
+async fn opened(marks: Arc<Marks>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST || request.headers().contains_key("mcp-session-id") {
+        return next.run(request).await;
+    }
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let response = next.run(Request::from_parts(head, Body::from(body))).await;
+    let session = response.headers().get("mcp-session-id").and_then(|id| id.to_str().ok());
+    if let Some(session) = session {
+        let client = &asked["params"]["clientInfo"]["title"];
+        let _ = marks.write(json!({"step": "opened", "client": client, "session": session}));
+    }
+    response
+}
+
 pub async fn serve(port: &str, pod: &str, path: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().append(true).create(true).open(path)?;
     let marks = Arc::new(Marks { pod: pod.to_owned(), file: Mutex::new(file) });
@@ -114,9 +136,18 @@ pub async fn serve(port: &str, pod: &str, path: &str) -> Result<(), Failure> {
         let marks = marks.clone();
         move || Ok(Counting { marks: marks.clone(), counter: Mutex::new(0) })
     };
-    let service =
-        StreamableHttpService::new(each, sessions.clone(), StreamableHttpServerConfig::default());
-    let app = axum::Router::new().nest_service("/mcp", service);
+    // Pods of a cluster are not on loopback.
+    let address = std::env::var("CHAOS_ADDRESS");
+    let mut config = StreamableHttpServerConfig::default();
+    if address.is_ok() {
+        config = config.disable_allowed_hosts();
+    }
+    let address = address.unwrap_or_else(|_| "127.0.0.1".to_owned());
+    let service = StreamableHttpService::new(each, sessions.clone(), config);
+    let opening = marks.clone();
+    let app = axum::Router::new().nest_service("/mcp", service).layer(axum::middleware::from_fn(
+        move |request, next| opened(opening.clone(), request, next),
+    ));
     let mut forget = signal(SignalKind::user_defined1())?;
     tokio::spawn(async move {
         while forget.recv().await.is_some() {
@@ -127,6 +158,6 @@ pub async fn serve(port: &str, pod: &str, path: &str) -> Result<(), Failure> {
             let _ = marks.write(json!({"step": "forgot"}));
         }
     });
-    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let listener = tokio::net::TcpListener::bind(format!("{address}:{port}")).await?;
     Ok(axum::serve(listener, app).await?)
 }

@@ -1,4 +1,5 @@
-//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`; and a server of the chaos runs.
+//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`; and a server and
+//! clients of the chaos runs.
 //!
 //! A client sends HOST as x-kagent-host and prints what it saw as one JSON object. Nothing here knows whether
 //! a proxy stands between.
@@ -21,6 +22,7 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use rmcp::{ClientHandler, ErrorData, RoleClient, RoleServer, ServerHandler, ServiceExt};
 use serde_json::{Value, json};
 
+mod agents;
 mod chaos;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -135,11 +137,12 @@ async fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["server", port] => serve(port).await,
         ["chaos", port, pod, marks] => chaos::serve(port, pod, marks).await,
+        ["clients", url, host] => agents::follow(url, host).await,
         ["client", url, host] => {
             let seen = tokio::time::timeout(Duration::from_secs(45), call(url, host)).await??;
             println!("{seen}");
             Ok(())
         }
-        _ => Err("server PORT | client URL HOST | chaos PORT POD MARKS".into()),
+        _ => Err("server PORT | client URL HOST | chaos PORT POD MARKS | clients URL HOST".into()),
     }
 }
