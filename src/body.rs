@@ -49,22 +49,25 @@ enum Source {
     /// We have them here, all in one.
     Own(Bytes),
     /// It was read and not sent, and goes out before the rest; boxed, for it is rare.
-    Returned(Box<(Bytes, Source)>),
+    Returned(Box<(Polled, Source)>),
     /// Nowhere, or there are none left.
     Empty,
 }
+
+/// What one read brings.
+type Polled = Result<Frame<Bytes>, hyper::Error>;
 
 // === impl Source ===
 
 impl Source {
     /// What we have here.
-    fn next(&mut self) -> Option<Bytes> {
+    fn next(&mut self) -> Option<Polled> {
         match std::mem::replace(self, Self::Empty) {
-            Self::Own(bytes) => Some(bytes),
+            Self::Own(bytes) => Some(Ok(Frame::data(bytes))),
             Self::Returned(returned) => {
-                let (bytes, rest) = *returned;
+                let (polled, rest) = *returned;
                 *self = rest;
-                Some(bytes)
+                Some(polled)
             }
             other => {
                 *self = other;
@@ -87,9 +90,11 @@ impl Source {
             Self::Client(incoming) => incoming.size_hint(),
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Returned(returned) => {
-                let (bytes, rest) = &**returned;
+                let (polled, rest) = &**returned;
+                let data = polled.as_ref().ok().and_then(Frame::data_ref);
+                let length = data.map_or(0, |data| data.len() as u64);
                 match rest.size_hint().exact() {
-                    Some(rest) => SizeHint::with_exact(rest.saturating_add(bytes.len() as u64)),
+                    Some(rest) => SizeHint::with_exact(rest.saturating_add(length)),
                     None => SizeHint::default(),
                 }
             }
@@ -177,9 +182,39 @@ impl RequestBody {
     /// Takes back data that was read and not sent; it is not counted a second time.
     pub fn put_back(&mut self, data: Bytes) {
         if !data.is_empty() {
-            let rest = std::mem::replace(&mut self.source, Source::Empty);
-            self.source = Source::Returned(Box::new((data, rest)));
+            self.give_back(Ok(Frame::data(data)));
         }
+    }
+
+    fn give_back(&mut self, polled: Polled) {
+        let rest = std::mem::replace(&mut self.source, Source::Empty);
+        self.source = Source::Returned(Box::new((polled, rest)));
+    }
+
+    /// Shows the first bytes as they come, until `is_enough`, [`replay::MAX_PEEK`] bytes have come or 100 ms are over;
+    /// none behind an unanswered `Expect`. Nothing is lost by it: what was read is read once more by whoever sends
+    /// the body.
+    pub async fn peek(&mut self, mut is_enough: impl FnMut(&[u8]) -> bool) {
+        if self.unasked() || self.is_end_stream() {
+            return;
+        }
+        let mut seen = Vec::new();
+        let read = async {
+            let mut length = 0;
+            while length < replay::MAX_PEEK
+                && let Some(polled) = self.frame().await
+            {
+                let data = polled.as_ref().ok().and_then(Frame::data_ref);
+                length += data.map_or(0, Bytes::len);
+                let goes_on = data.is_some_and(|data| !is_enough(data));
+                seen.push(polled);
+                if !goes_on {
+                    return;
+                }
+            }
+        };
+        let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
+        seen.into_iter().rev().for_each(|polled| self.give_back(polled));
     }
 
     /// What has become of it.
@@ -254,14 +289,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
         let Self { source, upload, .. } = &mut *self;
         let Source::Client(incoming) = source else {
-            let bytes = source.next();
-            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            return Poll::Ready(source.next());
         };
         let (mut polled, _) = echo::take(
             || (Pin::new(&mut *incoming).poll_frame(cx), incoming.is_end_stream()),
@@ -339,6 +370,9 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    use http::header::TRAILER;
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
 
     const CALL: Bytes = Bytes::from_static(b"{\"id\":7}");
@@ -387,6 +421,31 @@ mod tests {
         nothing.tap.forget();
         nothing.progress.completed();
         assert!(RequestBody::again(&nothing).unwrap().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_looked_into_is_sent_whole() {
+        for most in 1..5 {
+            let mut body = RequestBody::own(CALL.slice(3..), Arc::default());
+            body.put_back(CALL.slice(1..3));
+            body.put_back(CALL.slice(..1));
+            let mut seen = 0;
+            body.peek(|_| {
+                seen += 1;
+                seen == most
+            })
+            .await;
+            assert_eq!((seen, body.size_hint().exact()), (most.min(3), Some(CALL.len() as u64)));
+            assert_eq!(body.collect().await.unwrap().to_bytes(), CALL);
+        }
+        let mut body = RequestBody::empty(Arc::default());
+        let trailers = HeaderMap::from_iter([(TRAILER, HeaderValue::from_static("x"))]);
+        body.give_back(Ok(Frame::trailers(trailers.clone())));
+        body.put_back(CALL);
+        body.peek(|_| false).await;
+        let sent = body.collect().await.unwrap();
+        assert_eq!(sent.trailers(), Some(&trailers));
+        assert_eq!(sent.to_bytes(), CALL);
     }
 
     #[test]

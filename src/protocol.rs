@@ -7,4 +7,6 @@ pub mod answered;
 pub mod h2_heads;
 pub mod jsonrpc;
 pub mod mcp;
+pub mod places;
 pub mod sse;
+pub mod tasks;

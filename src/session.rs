@@ -10,6 +10,7 @@ mod opened;
 pub mod peers;
 pub mod replicas;
 mod slot;
+pub mod tasks;
 pub mod token;
 pub mod unanswered;
 
@@ -31,6 +32,7 @@ use homes::{Home, Homes, Known};
 use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
+use tasks::Tasks;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
 use unanswered::Unanswered;
 
@@ -56,6 +58,8 @@ pub struct Sessions {
     opened: Opened,
     /// Where revived ones live.
     pub homes: Homes,
+    /// Which endpoint has which task.
+    pub tasks: Tasks,
     /// Their calls that clients may ask for again.
     pub unanswered: Unanswered,
     max_age: Duration,
@@ -154,6 +158,7 @@ impl Sessions {
             keys: ArcSwap::from_pointee(read_keys(config)?),
             opened: Opened::default(),
             homes: Homes::default(),
+            tasks: Tasks::default(),
             unanswered: Unanswered::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),

@@ -97,6 +97,8 @@ pub struct Cluster {
     /// For the `https` ones among them.
     tls: Option<Arc<Tls>>,
     places: ArcSwap<Places>,
+    /// More than one endpoint takes new requests.
+    several: AtomicBool,
     discarded: Counter,
     /// A request waits for an endpoint.
     wanted: Arc<Notify>,
@@ -142,6 +144,7 @@ impl Cluster {
             config,
             tls,
             places: ArcSwap::default(),
+            several: AtomicBool::new(false),
             discarded,
             wanted: Arc::default(),
             changed: Notify::new(),
@@ -208,6 +211,7 @@ impl Cluster {
     }
 
     fn swap(&self, open: Vec<Arc<Endpoint>>, closed: Vec<Arc<Endpoint>>, new: bool) {
+        self.several.store(open.len() > 1, Ordering::Relaxed);
         self.places.store(Arc::new(Places { open: Arc::new(open), closed }));
         if new {
             self.changed.notify_waiters();
@@ -347,6 +351,12 @@ impl Cluster {
             () = changed => {}
             () = tokio::time::sleep_until(until) => {}
         }
+    }
+
+    /// Whether there is more than one endpoint, so that it matters to which a request goes.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        self.several.load(Ordering::Relaxed)
     }
 
     /// All endpoints of this moment that take new requests.

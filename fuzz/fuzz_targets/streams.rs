@@ -6,6 +6,7 @@
 
 use kagent_proxy::protocol::jsonrpc::request_id;
 use kagent_proxy::protocol::sse::SseScanner;
+use kagent_proxy::protocol::tasks::{TaskAnswer, TaskRequest};
 use kagent_proxy::rewrite::endpoint::{EndpointEvent, Held, Map};
 use kagent_proxy::rewrite::origin::path_absolute;
 use libfuzzer_sys::fuzz_target;
@@ -19,6 +20,16 @@ fuzz_target!(|input: &[u8]| {
     stream.chunks(piece).for_each(|bytes| pieces.feed(bytes));
     assert_eq!(whole.events(), pieces.events());
     assert_eq!(whole.is_between(), pieces.is_between());
+
+    for events in [false, true] {
+        let (mut whole, mut pieces) = (TaskAnswer::new(events), TaskAnswer::new(events));
+        whole.feed(stream);
+        stream.chunks(piece).for_each(|bytes| pieces.feed(bytes));
+        assert_eq!((whole.task(), whole.is_done()), (pieces.task(), pieces.is_done()));
+    }
+    let mut request = TaskRequest::default();
+    stream.chunks(piece).for_each(|bytes| request.feed(bytes));
+    assert_eq!(request.task(), TaskRequest::of(stream).task());
 
     // Every piece the same, and with nothing to change no byte is lost or made up.
     let keep = |_: &[u8]| None;

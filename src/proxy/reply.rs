@@ -13,6 +13,7 @@ pub mod plan;
 pub mod refuse;
 pub mod relay;
 pub mod session;
+pub mod task;
 pub mod timeouts;
 pub mod tunnel;
 pub mod unread;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 pub use self::body::ReplyBody;
 use self::card::Card;
 use self::plan::RelayPlan;
+use self::task::TaskWatch;
 use self::timeouts::BodyTimeouts;
 use super::call::Kind;
 use super::error::{ProxyError, Refused};
@@ -96,7 +98,10 @@ impl Reply {
         }
         let from = (&response, names);
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
-        plan.await_answer(&way, record.upload(), &egress.sessions);
+        let events = plan.events.is_some();
+        let upload = record.upload();
+        plan.task = TaskWatch::of(&response, events, (&way, upload), &egress.sessions);
+        plan.await_answer(&way, upload, &egress.sessions);
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);
         }

@@ -18,6 +18,7 @@ pub mod retry;
 pub mod revive;
 pub mod session;
 pub mod stand_in;
+pub mod task;
 pub mod trip;
 pub mod unknown;
 pub mod whole;
@@ -35,6 +36,7 @@ use self::resolve::{Unrouted, resolve};
 use self::retry::Retry;
 use self::revive::Reviver;
 use self::session::SessionDelivery;
+use self::task::TaskHome;
 use super::call::Kind;
 use super::error::{ProxyError, Refused};
 use super::instead::Care;
@@ -118,12 +120,22 @@ impl Delivery {
                 }
             }
         }
+        let mut home = None;
+        if TaskHome::is_wanted(&way, &request) {
+            // Boxed: most routes have one endpoint.
+            let sessions = &self.sessions.reviver.sessions;
+            home = Box::pin(TaskHome::find(sessions, &way, &mut request)).await;
+        }
         loop {
             if record.enter(&way.route, facts.kind) {
                 retry.on_route(&way.route, facts.is_card);
             }
             let http1 = facts.kind == Kind::Upgrade;
-            let failure = match dial::lease(&way.route, http1, &retry).await {
+            let leased = match home {
+                None => dial::lease(&way.route, http1, &retry).await,
+                Some(_) => Box::pin(TaskHome::lease(&mut home, &way.route, http1, &retry)).await,
+            };
+            let failure = match leased {
                 Ok(lease) => {
                     retry.release();
                     let age = record.on_connection(lease.since);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::homes::Home;
 use super::keys::Keyring;
+use super::tasks::TaskKey;
 use super::token::TokenId;
 use crate::upstream::EndpointId;
 
@@ -40,6 +41,8 @@ pub enum Ask {
     Renew(Vec<TokenId>),
     /// Its client has ended it.
     Ended(TokenId),
+    /// Do you know which endpoint has this task?
+    Task(TaskKey),
 }
 
 /// What it is told.

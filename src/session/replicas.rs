@@ -182,6 +182,7 @@ impl Sessions {
                 self.homes.slot(token).release(letter.from);
                 Say::Noted
             }
+            Ask::Task(task) => self.say_task(task),
         };
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }
@@ -320,6 +321,14 @@ impl Sessions {
         let mut answer = self.peers.ask(address, &sealed).await?;
         let letter = Letter::<Say>::open(&keys, now(), &mut answer)?;
         (letter.number == number).then_some(letter)
+    }
+
+    /// One question and its answer, of which nothing follows for the one that is asked.
+    pub(super) async fn exchange(&self, address: SocketAddr, what: Ask) -> Option<Letter<Say>> {
+        let _place = self.peers.place(address).await?;
+        let letter = self.ask_once(address, what).await;
+        self.counts.asked(letter.is_some());
+        letter
     }
 }
 

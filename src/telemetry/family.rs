@@ -32,6 +32,8 @@ pub enum SessionEvent {
     AnsweredLost,
     /// One was ended by its client.
     Closed,
+    /// A request was sent where the task is that it names.
+    Task,
 }
 
 // === impl Family ===
@@ -76,6 +78,7 @@ impl SessionEvent {
             Self::Lost(cause) => ("lost", cause),
             Self::AnsweredLost => ("answered_lost", ""),
             Self::Closed => ("closed", ""),
+            Self::Task => ("task", ""),
         }
     }
 }

@@ -116,7 +116,7 @@ pub const HELP: &[(&str, &str)] = &[
     (EJECTIONS, "Endpoints ejected for a while because they failed"),
     (
         SESSIONS,
-        "MCP sessions by event and cause: opened, carried (requests), revived, lost, answered_lost (calls), closed",
+        "MCP sessions by event and cause: opened, carried (requests), revived, lost, answered_lost (calls), closed; task (requests that went where their task is)",
     ),
     (
         SESSION_PEERS_ASKED,

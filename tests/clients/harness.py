@@ -158,7 +158,7 @@ class Stage:
             self.stop(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def proxy(self, routes: dict[str, int], default: int | None = None) -> "Proxy":
+    def proxy(self, routes: dict[str, int | list[int]], default: int | None = None) -> "Proxy":
         return Proxy(self, routes, default)
 
     def client(self, command: list, url: str, host: str, env: dict | None = None) -> dict:
@@ -172,16 +172,17 @@ class Stage:
 
 
 class Proxy:
-    """A running kagent-proxy with static routes to loopback ports."""
+    """A running kagent-proxy with static routes to loopback ports, each to one or to several."""
 
-    def __init__(self, stage: Stage, routes: dict[str, int], default: int | None) -> None:
+    def __init__(self, stage: Stage, routes: dict[str, int | list[int]], default: int | None) -> None:
         self.port, admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._admin = f"http://127.0.0.1:{admin}"
         self._log = stage.folder / f"proxy-{self.port}.log"
         command = [stage.program, "run", "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{admin}"]
-        for host, port in routes.items():
-            command += ["--route", f"{host}=127.0.0.1:{port}"]
+        for host, ports in routes.items():
+            targets = [f"127.0.0.1:{port}" for port in (ports if isinstance(ports, list) else [ports])]
+            command += ["--route", f"{host}={','.join(targets)}"]
         if default is not None:
             command += ["--default-route", f"127.0.0.1:{default}"]
         stage.start(f"proxy-{self.port}", command + ["--log-format", "json"], self.port)

@@ -54,6 +54,7 @@ mod sessions_core;
 mod sessions_legacy;
 mod sessions_replicas;
 mod stalled;
+mod tasks;
 mod tls;
 mod unread;
 mod upgrades;

@@ -8,6 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::task::TaskWatch;
 use super::timeouts::BodyTimeouts;
 use crate::body::Upload;
 use crate::drain::Watch;
@@ -35,6 +36,8 @@ pub struct RelayPlan {
     pub again: Option<Again>,
     /// For a `text/event-stream` that is not encoded.
     pub events: Option<EventPlan>,
+    /// For a response that may begin a task.
+    pub task: Option<Box<TaskWatch>>,
 }
 
 /// What is to be done with an event stream.
@@ -113,6 +116,7 @@ impl RelayPlan {
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
             events: (events && !encoded).then_some(event_plan),
+            task: None,
         }
     }
 
@@ -133,6 +137,7 @@ impl RelayPlan {
                 resumes: false,
                 legacy: None,
             }),
+            task: None,
         }
     }
 

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::events::Events;
 use super::gone;
 use super::plan::RelayPlan;
+use super::task::TaskWatch;
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
 use crate::backoff::Pauses;
@@ -77,6 +78,7 @@ pub struct Relay {
     timer: Option<BodyTimer>,
     watchdog: Option<Watchdog>,
     events: Option<Box<Events>>,
+    task: Option<Box<TaskWatch>>,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl Relay {
             timer,
             watchdog,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
+            task: plan.task,
         };
         stream.follow();
         if ended {
@@ -140,6 +143,7 @@ impl Relay {
             record,
             ending: None,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
+            task: None,
         }
     }
 
@@ -225,6 +229,11 @@ impl Relay {
         }
         if let Some(watchdog) = &self.watchdog {
             watchdog.passed();
+        }
+        if let (Some(task), Some(data)) = (&mut self.task, frame.data_ref())
+            && task.pass(data)
+        {
+            self.task = None;
         }
         // hyper does not poll again after the last byte of a sized body.
         let last = self.leased.as_ref().is_none_or(Body::is_end_stream);

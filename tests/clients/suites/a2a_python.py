@@ -1,16 +1,20 @@
 """The Python A2A SDK on both sides: 0.3.26, and 1.x with its 1.0 protocol and its 0.3 compatibility.
 
-These clients follow the URLs of the agent card, as a2a-go does: the counts show that they stay.
+These clients follow the URLs of the agent card, as a2a-go does: the counts show that they stay. With two agents behind
+one route, each with the tasks in its own memory, they see what they see with one.
 """
+
+import re
 
 from harness import HERE, Results, Stage, free_port, python, run_suite
 
 
 def run(results: Results, stage: Stage, interpreters: tuple[str, str]) -> None:
     for number, interpreter in enumerate(interpreters):
-        port = free_port()
-        server = [interpreter, HERE / "python" / f"server_a2a_{number}.py", port]
-        stage.start(f"server-{number}", server, port)
+        port, other = free_port(), free_port()
+        for at in (port, other):
+            server = [interpreter, HERE / "python" / f"server_a2a_{number}.py", at]
+            stage.start(f"server-{number}-{at}", server, at)
         for version in ([], ["1.0"], ["0.3"])[number : 2 * number + 1]:
             proxy = stage.proxy({"agent.ns": port})
             client = [interpreter, HERE / "python" / f"client_a2a_{number}.py", *version]
@@ -21,6 +25,12 @@ def run(results: Results, stage: Stage, interpreters: tuple[str, str]) -> None:
             results.compare(name, direct, proxied)
             # The card, and six calls: send, stream, a stream left, a cancellation, gets.
             results.through(name, proxy, "agent.ns", 7)
+            two = stage.proxy({"agent.ns": [port, other]})
+            # Three calls follow for a task: by luck they reach its agent once, and hardly four times.
+            seen = [stage.client(client, two.url, "agent.ns") for _ in range(4)]
+            results.check(f"{name} two agents", all(one == direct for one in seen), f"direct {direct}, {seen}")
+            tasks = re.findall(r'event="task".*? (\d+)', two.metrics())
+            results.check(f"{name} tasks were found", tasks == ["12"], tasks)
 
 
 run_suite("a2a-python", lambda: (python("a2a-0"), python("a2a-1")), run)

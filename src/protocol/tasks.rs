@@ -1,0 +1,549 @@
+//! Which task a message names, and which task an answer has begun, in the words of A2A and of MCP.
+//!
+//! | | a request names a task by | an answer names it by |
+//! |---|---|---|
+//! | A2A 0.3, JSON-RPC (`a2a.json`; a2a-python 0.3, a2a-go 0.3) | `params.id` or `params.taskId` of `tasks/…`; `params.message.taskId` of `message/send` and `message/stream` | `result.id` of a Task, `result.taskId` of updates and messages |
+//! | A2A 1.0, JSON-RPC (`a2a.proto`; a2a-python 1, a2a-go 2) | the same of `GetTask`, `CancelTask`, `SubscribeToTask`, `…TaskPushNotificationConfig(s)`; of `SendMessage`, `SendStreamingMessage` | `result.task.id`, `result.statusUpdate.taskId`, `result.artifactUpdate.taskId`, `result.message.taskId` |
+//! | MCP 2025-11-25 (SEP-1686, "Tasks") | `params.taskId` of `tasks/…` | `result.task.taskId`, to a `tools/call` with `params.task` |
+//! | MCP tasks extension (SEP-2663, `io.modelcontextprotocol/tasks`) | `params.taskId` of `tasks/…`, and `Mcp-Name` | `result.taskId`, to a `tools/call` that declares the extension |
+//!
+//! Pure: bytes in, ids out, at any split, with a few bytes of state.
+
+use super::places::{Found, Places};
+
+/// Bytes of an answer that are looked at: the Python SDK of A2A 0.3 writes a task's artifacts and history before its
+/// id.
+const MAX_ANSWER: usize = 1024 * 1024;
+/// The key by which a client of MCP says that it takes tasks.
+const EXTENSION: &[u8] = b"io.modelcontextprotocol/tasks";
+const CAPABILITIES: &[u8] = b"io.modelcontextprotocol/clientCapabilities";
+
+/// What a JSON-RPC request says of tasks, as far as its bytes have come.
+#[derive(Debug)]
+pub struct TaskRequest {
+    places: Places<Asked>,
+    said: Said,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    kind: Option<Kind>,
+    id: Option<String>,
+    task_id: Option<String>,
+    /// That of the message that is sent.
+    continued: Option<String>,
+    /// A task is taken for an answer.
+    takes_task: bool,
+}
+
+/// What a method does with tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It asks about one, or changes it.
+    Names,
+    /// It sends a message, which begins a task or continues one.
+    Sends,
+    /// It may begin one, if the client takes tasks.
+    Calls,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Request,
+    Method,
+    Params,
+    Id,
+    TaskId,
+    Message,
+    MessageTask,
+    Meta,
+    Capabilities,
+    Extensions,
+    TakesTask,
+}
+
+/// Finds the task that an answer names: a JSON-RPC response, or a stream of them.
+#[derive(Debug)]
+pub struct TaskAnswer {
+    places: Places<Told>,
+    /// Of an event stream (WHATWG HTML, section 9.2.6).
+    lines: Option<Lines>,
+    task: Option<String>,
+    left: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Response,
+    Result,
+    /// A task, by its own name.
+    Task,
+    /// What tells of a task.
+    Update,
+    Id,
+}
+
+/// Where in an event stream.
+#[derive(Debug, Default)]
+struct Lines {
+    line: Line,
+    /// The last line ended by a CR, which a LF may complete.
+    cr: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// In the field's name; so many bytes of `data:` have come.
+    Name(usize),
+    Data,
+    Other,
+}
+
+// === impl TaskRequest ===
+
+impl Default for TaskRequest {
+    fn default() -> Self {
+        Self { places: Places::new(Asked::Request, asked), said: Said::default() }
+    }
+}
+
+impl TaskRequest {
+    /// All of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut request = Self::default();
+        request.feed(bytes);
+        request
+    }
+
+    /// Takes the next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let Self { places, said } = self;
+        places.feed(bytes, &mut |place, found| said.take(place, found));
+    }
+
+    /// Whether the bytes to come cannot say of another task.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let said = &self.said;
+        self.places.is_ended()
+            || match said.kind {
+                None => false,
+                Some(Kind::Names) => said.task_id.is_some(),
+                Some(Kind::Sends) => said.continued.is_some(),
+                Some(Kind::Calls | Kind::Other) => true,
+            }
+    }
+
+    /// The task that it is about.
+    #[must_use]
+    pub fn task(self) -> Option<String> {
+        match self.said.kind? {
+            Kind::Names => self.said.task_id.or(self.said.id),
+            Kind::Sends => self.said.continued,
+            Kind::Calls | Kind::Other => None,
+        }
+    }
+
+    /// Whether its answer may name a task that begins with it.
+    #[must_use]
+    pub fn may_begin_task(&self) -> bool {
+        match self.said.kind {
+            Some(Kind::Sends) => true,
+            Some(Kind::Calls) => self.said.takes_task,
+            Some(Kind::Names | Kind::Other) | None => false,
+        }
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    fn take(&mut self, place: Asked, found: Found<'_>) {
+        match (place, found) {
+            (Asked::TakesTask, _) => self.takes_task = true,
+            (Asked::Method, Found::Text(method)) => self.kind = Some(Kind::of(&method)),
+            (Asked::Id, Found::Text(id)) => self.id = is_id(id.into_owned()),
+            (Asked::TaskId, Found::Text(id)) => self.task_id = is_id(id.into_owned()),
+            (Asked::MessageTask, Found::Text(id)) => self.continued = is_id(id.into_owned()),
+            _ => {}
+        }
+    }
+}
+
+/// An empty id is none: Protobuf writes what was not set so.
+fn is_id(id: String) -> Option<String> {
+    Some(id).filter(|id| !id.is_empty())
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn of(method: &str) -> Self {
+        match method {
+            "message/send" | "message/stream" | "SendMessage" | "SendStreamingMessage" => {
+                Self::Sends
+            }
+            "tools/call" => Self::Calls,
+            "GetTask" | "CancelTask" | "SubscribeToTask" => Self::Names,
+            _ if method.starts_with("tasks/") || method.contains("TaskPushNotificationConfig") => {
+                Self::Names
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+fn asked(place: Asked, key: &[u8]) -> Option<Asked> {
+    Some(match (place, key) {
+        (Asked::Request, b"method") => Asked::Method,
+        (Asked::Request, b"params") => Asked::Params,
+        (Asked::Params, b"id") => Asked::Id,
+        (Asked::Params, b"taskId") => Asked::TaskId,
+        (Asked::Params, b"message") => Asked::Message,
+        (Asked::Message, b"taskId") => Asked::MessageTask,
+        (Asked::Params, b"task") => Asked::TakesTask,
+        (Asked::Params, b"_meta") => Asked::Meta,
+        (Asked::Meta, CAPABILITIES) => Asked::Capabilities,
+        (Asked::Capabilities, b"extensions") => Asked::Extensions,
+        (Asked::Extensions, EXTENSION) => Asked::TakesTask,
+        _ => return None,
+    })
+}
+
+// === impl TaskAnswer ===
+
+impl TaskAnswer {
+    /// Nothing has come yet of a response, or of a stream of `events` that are responses.
+    #[must_use]
+    pub fn new(events: bool) -> Self {
+        let lines = events.then(Lines::default);
+        Self { places: Places::new(Told::Response, told), lines, task: None, left: MAX_ANSWER }
+    }
+
+    /// Takes the next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(..self.left).unwrap_or(bytes);
+        self.left -= bytes.len();
+        let Self { places, lines, task, .. } = self;
+        let mut found = |place, found: Found<'_>| {
+            if let (Told::Id, Found::Text(id), None) = (place, found, &task) {
+                *task = is_id(id.into_owned());
+            }
+        };
+        match lines {
+            None => places.feed(bytes, &mut found),
+            Some(lines) => lines.feed(bytes, |data| match data {
+                Some(data) => places.feed(data, &mut found),
+                None => places.restart(),
+            }),
+        }
+    }
+
+    /// The task, once its id has come.
+    #[must_use]
+    pub fn task(&self) -> Option<&str> {
+        self.task.as_deref()
+    }
+
+    /// Whether the bytes to come are not looked at any more.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let ended = self.lines.is_none() && self.places.is_ended();
+        self.task.is_some() || ended || self.left == 0
+    }
+}
+
+fn told(place: Told, key: &[u8]) -> Option<Told> {
+    Some(match (place, key) {
+        (Told::Response, b"result") => Told::Result,
+        (Told::Result | Told::Task, b"id" | b"taskId") | (Told::Update, b"taskId") => Told::Id,
+        (Told::Result, b"task") => Told::Task,
+        (Told::Result, b"statusUpdate" | b"artifactUpdate" | b"message") => Told::Update,
+        _ => return None,
+    })
+}
+
+// === impl Lines ===
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::Name(0)
+    }
+}
+
+impl Lines {
+    /// Shows the bytes of `data` fields, and `None` for the end of an event.
+    fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            if std::mem::take(&mut self.cr) && first == b'\n' {
+                bytes = rest;
+                continue;
+            }
+            let end = memchr::memchr2(b'\n', b'\r', bytes);
+            let (line, ending) = bytes.split_at(end.unwrap_or(bytes.len()));
+            if let Some(data) = self.data(line) {
+                show(Some(data));
+            }
+            let Some((&last, rest)) = ending.split_first() else { return };
+            if self.line == Line::default() {
+                show(None);
+            }
+            (self.line, self.cr) = (Line::default(), last == b'\r');
+            bytes = rest;
+        }
+    }
+
+    /// What of these bytes of a line is data.
+    fn data<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
+        const NAME: &[u8] = b"data:";
+        while let (Line::Name(seen), Some((byte, rest))) = (self.line, bytes.split_first()) {
+            bytes = rest;
+            self.line = match NAME.get(seen) {
+                Some(next) if next == byte && seen + 1 == NAME.len() => Line::Data,
+                Some(next) if next == byte => Line::Name(seen + 1),
+                _ => Line::Other,
+            };
+        }
+        (self.line == Line::Data && !bytes.is_empty()).then_some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request, the task that it names, and whether its answer may begin one.
+    const REQUESTS: &[(&str, Option<&str>, bool)] = &[
+        // A2A 0.3, as a2a-python and a2a-go write it.
+        (
+            r#"{"id":"1","jsonrpc":"2.0","method":"tasks/get","params":{"id":"t","historyLength":1}}"#,
+            Some("t"),
+            false,
+        ),
+        (
+            r#"{"jsonrpc":"2.0","method":"tasks/cancel","params":{"id":"t"},"id":"1"}"#,
+            Some("t"),
+            false,
+        ),
+        (r#"{"params":{"id":"t"},"method":"tasks/resubscribe"}"#, Some("t"), false),
+        (
+            r#"{"method":"tasks/pushNotificationConfig/set","params":{"pushNotificationConfig":{"id":"x"},"taskId":"t"}}"#,
+            Some("t"),
+            false,
+        ),
+        (
+            r#"{"method":"message/send","params":{"message":{"kind":"message","parts":[{"taskId":"x"}],"taskId":"t"}}}"#,
+            Some("t"),
+            true,
+        ),
+        (
+            r#"{"method":"message/stream","params":{"message":{"messageId":"m"},"id":"x"}}"#,
+            None,
+            true,
+        ),
+        // A2A 1.0.
+        (r#"{"method":"GetTask","params":{"tenant":"","id":"t"}}"#, Some("t"), false),
+        (r#"{"method":"CancelTask","params":{"id":"t"}}"#, Some("t"), false),
+        (r#"{"method":"SubscribeToTask","params":{"id":"t"}}"#, Some("t"), false),
+        (
+            r#"{"method":"GetTaskPushNotificationConfig","params":{"id":"x","taskId":"t"}}"#,
+            Some("t"),
+            false,
+        ),
+        (
+            r#"{"method":"ListTaskPushNotificationConfigs","params":{"taskId":"t"}}"#,
+            Some("t"),
+            false,
+        ),
+        (r#"{"method":"SendMessage","params":{"message":{"taskId":"t"}}}"#, Some("t"), true),
+        (r#"{"method":"SendStreamingMessage","params":{"message":{"taskId":""}}}"#, None, true),
+        // MCP.
+        (r#"{"method":"tasks/result","params":{"taskId":"t\u0031"},"id":7}"#, Some("t1"), false),
+        (
+            r#"{"method":"tools/call","params":{"name":"x","task":{"ttl":1},"taskId":"x"}}"#,
+            None,
+            true,
+        ),
+        (
+            r#"{"method":"tools/call","params":{"arguments":{"task":{}},"name":"task"}}"#,
+            None,
+            false,
+        ),
+        (
+            r#"{"method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}}}"#,
+            None,
+            true,
+        ),
+        // What is no business of ours.
+        (r#"{"method":"tasks/list","params":{}}"#, None, false),
+        (r#"{"method":"tools/list","params":{"id":"t","taskId":"t"}}"#, None, false),
+        (r#"{"id":"t","params":{"taskId":"t"}}"#, None, false),
+        (r#"{"method":"tasks/get","params":{"id":7}}"#, None, false),
+        (r#"{"method":"tasks/get","params":"t"}"#, None, false),
+        (r#"[{"method":"tasks/get","params":{"id":"t"}}]"#, None, false),
+        ("tasks/get", None, false),
+        ("", None, false),
+    ];
+
+    #[test]
+    fn a_request_names_its_task_at_every_split() {
+        for &(text, task, begins) in REQUESTS {
+            let bytes = text.as_bytes();
+            for at in 0..=bytes.len() {
+                for to in at..=bytes.len() {
+                    let mut request = TaskRequest::default();
+                    for part in [&bytes[..at], &bytes[at..to], &bytes[to..]] {
+                        request.feed(part);
+                    }
+                    assert_eq!(request.may_begin_task(), begins, "{text} split at {at}, {to}");
+                    assert_eq!(request.task().as_deref(), task, "{text} split at {at}, {to}");
+                }
+            }
+        }
+    }
+
+    /// What is settled at a cut is what the whole says.
+    #[test]
+    fn a_request_is_settled_as_soon_as_it_can_be_and_never_too_soon() {
+        for &(text, task, _) in REQUESTS {
+            for cut in 0..=text.len() {
+                let request = TaskRequest::of(&text.as_bytes()[..cut]);
+                if request.is_settled() {
+                    assert_eq!(request.task().as_deref(), task, "{text} cut at {cut}");
+                }
+            }
+        }
+        for settled in [
+            r#"{"method":"tools/call""#,
+            r#"{"method":"message/send","params":{"message":{"taskId":"t""#,
+            r#"{"params":{"taskId":"t"},"method":"tasks/get""#,
+            r#"{"method":"tasks/get","params":{"id":"t"}}"#,
+            "[",
+            "x",
+        ] {
+            assert!(TaskRequest::of(settled.as_bytes()).is_settled(), "{settled}");
+            let cut = &settled[..settled.len() - 1];
+            assert!(!TaskRequest::of(cut.as_bytes()).is_settled(), "{cut}");
+        }
+    }
+
+    const TASK_0_3: &str = r#"{"id":"1","jsonrpc":"2.0","result":{"artifacts":[{"id":"x","taskId":"x"}],"contextId":"c","history":[{"taskId":"x"}],"id":"t","kind":"task","status":{"state":"working"}}}"#;
+
+    /// An answer and the task that it names.
+    const ANSWERS: &[(&str, Option<&str>)] = &[
+        (TASK_0_3, Some("t")),
+        (
+            r#"{"jsonrpc":"2.0","id":"x","result":{"kind":"message","messageId":"x","parts":[]}}"#,
+            None,
+        ),
+        (
+            r#"{"id":"x","result":{"contextId":"c","final":false,"kind":"status-update","taskId":"t"}}"#,
+            Some("t"),
+        ),
+        (r#"{"id":"x","result":{"task":{"id":"t","contextId":"c"}}}"#, Some("t")),
+        (r#"{"id":"x","result":{"message":{"messageId":"x","id":"x"}}}"#, None),
+        (r#"{"id":"x","result":{"statusUpdate":{"id":"x","taskId":"t"}}}"#, Some("t")),
+        (
+            r#"{"id":"x","result":{"artifactUpdate":{"artifact":{"taskId":"x"},"taskId":"t"}}}"#,
+            Some("t"),
+        ),
+        (r#"{"id":"x","result":{"task":{"taskId":"t","status":"working"}}}"#, Some("t")),
+        (r#"{"id":"x","result":{"resultType":"task","taskId":"t"}}"#, Some("t")),
+        (r#"{"id":"x","result":{"content":[{"type":"text","taskId":"x"}]}}"#, None),
+        (r#"{"id":"x","result":{"taskId":"","task":{"id":"t"}}}"#, Some("t")),
+        (r#"{"id":"x","error":{"code":-32602,"data":{"taskId":"x"}}}"#, None),
+        (r#"{"method":"notifications/message","params":{"taskId":"x"}}"#, None),
+        (r#"{"id":"x","result":"#, None),
+        ("not found", None),
+        ("", None),
+    ];
+
+    fn answered(events: bool, pieces: &[&[u8]]) -> (Option<String>, bool) {
+        let mut answer = TaskAnswer::new(events);
+        pieces.iter().for_each(|piece| answer.feed(piece));
+        (answer.task().map(str::to_owned), answer.is_done())
+    }
+
+    #[test]
+    fn an_answer_names_its_task_at_every_split() {
+        for &(text, task) in ANSWERS {
+            let bytes = text.as_bytes();
+            for at in 0..=bytes.len() {
+                for to in at..=bytes.len() {
+                    let pieces = [&bytes[..at], &bytes[at..to], &bytes[to..]];
+                    let (found, done) = answered(false, &pieces);
+                    assert_eq!(found.as_deref(), task, "{text} split at {at}, {to}");
+                    assert!(done || text.is_empty() || text.ends_with(':'), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_names_its_task_at_every_split() {
+        let log = r#"{"method":"notifications/message","params":{"taskId":"x"}}"#;
+        for end in ["\n", "\r\n", "\r"] {
+            for (stream, task) in [
+                (
+                    format!(
+                        ": ping{end}{end}event: message{end}data: {log}{end}{end}id: 7{end}data:{TASK_0_3}{end}{end}"
+                    ),
+                    Some("t"),
+                ),
+                (
+                    format!("data: {{\"result\":{end}data: {{\"taskId\":\"t\"}}}}{end}{end}"),
+                    Some("t"),
+                ),
+                // No event goes on in the next one.
+                (
+                    format!("data: {{\"result\":{{{end}{end}data: \"taskId\":\"x\"}}}}{end}{end}"),
+                    None,
+                ),
+                (
+                    format!(
+                        "datax: {TASK_0_3}{end}dat: {TASK_0_3}{end}: data: {TASK_0_3}{end}data{end}{end}"
+                    ),
+                    None,
+                ),
+            ] {
+                let bytes = stream.as_bytes();
+                for at in 0..=bytes.len() {
+                    let (found, done) = answered(true, &[&bytes[..at], &bytes[at..]]);
+                    assert_eq!(
+                        (found.as_deref(), done),
+                        (task, task.is_some()),
+                        "{stream:?} at {at}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_answer_is_looked_at_up_to_a_bound() {
+        let padded =
+            |length: usize| format!(r#"{{"result":{{"x":"{}","id":"t"}}}}"#, "x".repeat(length));
+        let (near, far) = (padded(MAX_ANSWER - 100), padded(MAX_ANSWER));
+        assert_eq!(answered(false, &[near.as_bytes()]), (Some("t".to_owned()), true));
+        assert_eq!(answered(false, &[far.as_bytes()]), (None, true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_give_the_same(
+            stream in "(data: |\\{|\"result\":|\"taskId\":|\"task\":|\"id\":|\"t\"|\\}|,|\n|\r|x){0,30}",
+            size in 1usize..9, events in proptest::bool::ANY,
+        ) {
+            let bytes = stream.as_bytes();
+            let pieces: Vec<_> = bytes.chunks(size).collect();
+            proptest::prop_assert_eq!(answered(events, &pieces), answered(events, &[bytes]));
+            let mut request = TaskRequest::default();
+            pieces.iter().for_each(|piece| request.feed(piece));
+            let whole = TaskRequest::of(bytes);
+            proptest::prop_assert_eq!(request.is_settled(), whole.is_settled());
+            proptest::prop_assert_eq!(request.task(), whole.task());
+        }
+    }
+}

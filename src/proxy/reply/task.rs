@@ -1,0 +1,66 @@
+//! Which task a response begins, read while it passes, so that what comes later for the task finds its endpoint.
+//!
+//! Sees bytes and holds none back. Never knows where a request goes.
+
+use std::sync::Arc;
+
+use http::Response;
+use http::header::CONTENT_ENCODING;
+
+use crate::body::Upload;
+use crate::config::SessionMode;
+use crate::protocol::tasks::{TaskAnswer, TaskRequest};
+use crate::proxy::way::Way;
+use crate::route::Route;
+use crate::session::Sessions;
+use crate::session::tasks::TaskKey;
+use crate::upstream::{EndpointId, Leased};
+
+/// Looks for a task in a response.
+#[derive(Debug)]
+pub struct TaskWatch {
+    answer: TaskAnswer,
+    endpoint: EndpointId,
+    route: Arc<Route>,
+    sessions: Arc<Sessions>,
+}
+
+// === impl TaskWatch ===
+
+impl TaskWatch {
+    /// For a response that may begin a task of which it matters where it is: not where there is one endpoint, and not
+    /// in a session, whose requests find their endpoint anyway. It is a stream if `events`.
+    #[must_use]
+    pub fn of(
+        response: &Response<Leased>,
+        events: bool,
+        (way, upload): (&Way, &Upload),
+        sessions: &Arc<Sessions>,
+    ) -> Option<Box<Self>> {
+        let route = &way.route;
+        let wanted = route.cluster.has_several()
+            && way.session.is_none()
+            && route.config.to.sessions != SessionMode::Pass
+            && response.status().is_success()
+            && !response.headers().contains_key(CONTENT_ENCODING);
+        if !wanted || !TaskRequest::of(&upload.tap.start()?).may_begin_task() {
+            return None;
+        }
+        Some(Box::new(Self {
+            answer: TaskAnswer::new(events),
+            endpoint: response.body().endpoint().id(),
+            route: Arc::clone(route),
+            sessions: Arc::clone(sessions),
+        }))
+    }
+
+    /// The next bytes pass. Whether it is done.
+    pub fn pass(&mut self, bytes: &[u8]) -> bool {
+        self.answer.feed(bytes);
+        if let Some(task) = self.answer.task() {
+            let task = TaskKey::new(&self.route.config.host, task);
+            self.sessions.tasks.note(task, self.endpoint.clone());
+        }
+        self.answer.is_done()
+    }
+}

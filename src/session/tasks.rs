@@ -1,0 +1,145 @@
+//! Which endpoint has begun which task, so that what comes later for the task reaches it there.
+//!
+//! A help and never a condition: what is not known goes to any endpoint. Bounded: the task that was named longest
+//! ago is forgotten first. Holds hashes of ids and no ids. Knows no message.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hashlink::LruCache;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::Sessions;
+use super::homes::Home;
+use super::letter::{Ask, Say};
+use crate::upstream::EndpointId;
+
+/// Tasks that are remembered at once; one takes about 150 bytes.
+pub const MAX_TASKS: usize = 20_000;
+
+/// A task of a route: a hash of both names, the same at every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskKey([u8; 16]);
+
+/// The tasks that this replica has seen begin, or was told of.
+#[derive(Debug)]
+pub struct Tasks(Mutex<LruCache<TaskKey, EndpointId>>);
+
+// === impl TaskKey ===
+
+impl TaskKey {
+    /// The task that the servers of the route of `host` call `id`.
+    #[must_use]
+    pub fn new(host: &str, id: &str) -> Self {
+        let mut hash = Context::new(&SHA256);
+        // No host has a NUL.
+        for part in [host, "\0", id] {
+            hash.update(part.as_bytes());
+        }
+        let mut key = [0; 16];
+        key.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Self(key)
+    }
+}
+
+// === impl Tasks ===
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_TASKS)))
+    }
+}
+
+impl Tasks {
+    /// The endpoint that has it.
+    #[must_use]
+    pub fn of(&self, task: TaskKey) -> Option<EndpointId> {
+        self.lock().get(&task).cloned()
+    }
+
+    /// This endpoint has it from now on.
+    pub fn note(&self, task: TaskKey, endpoint: EndpointId) {
+        self.lock().insert(task, endpoint);
+    }
+
+    /// A poisoned lock only means that another thread panicked between two plain stores.
+    fn lock(&self) -> MutexGuard<'_, LruCache<TaskKey, EndpointId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// The endpoint that has this task, of those that are there: as it is known here, or to another replica. Waits
+    /// for [`super::peers::ANSWER`] at most.
+    pub async fn endpoint_of(
+        &self,
+        task: TaskKey,
+        is_there: impl Fn(&EndpointId) -> bool,
+    ) -> Option<EndpointId> {
+        if let Some(known) = self.tasks.of(task).filter(&is_there) {
+            return Some(known);
+        }
+        let peers = self.peers.alive(self.own);
+        let mut asked: FuturesUnordered<_> =
+            peers.iter().map(|(_, address)| self.ask_for_task(*address, task)).collect();
+        while let Some(said) = asked.next().await {
+            if let Some(found) = said.filter(&is_there) {
+                self.tasks.note(task, found.clone());
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// What a replica is told that asks for a task.
+    pub(super) fn say_task(&self, task: TaskKey) -> Say {
+        match self.tasks.of(task) {
+            Some(endpoint) => Say::Home((&Home { endpoint, id: None, since: 0 }).into()),
+            None => Say::Nothing,
+        }
+    }
+
+    /// Whoever does not answer this is not taken for dead: one of an older release does not know the question.
+    async fn ask_for_task(&self, address: SocketAddr, task: TaskKey) -> Option<EndpointId> {
+        match self.exchange(address, Ask::Task(task)).await?.text {
+            Say::Home(home) => Some(home.home()?.endpoint),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(port: u16) -> EndpointId {
+        EndpointId { address: ([10, 0, 0, 1], port).into(), uid: Some("u".into()) }
+    }
+
+    #[test]
+    fn a_task_belongs_to_its_route() {
+        let key = TaskKey::new("helper.team-a", "t");
+        assert_eq!(key, TaskKey::new("helper.team-a", "t"));
+        for (host, id) in [("helper.team-b", "t"), ("helper.team-a", "u"), ("helper.team-", "at")] {
+            assert_ne!(key, TaskKey::new(host, id));
+        }
+    }
+
+    #[test]
+    fn the_last_endpoint_counts_and_the_oldest_task_goes_first() {
+        let tasks = Tasks(Mutex::new(LruCache::new(2)));
+        let [a, b, c] = ["a", "b", "c"].map(|id| TaskKey::new("h", id));
+        tasks.note(a, endpoint(1));
+        tasks.note(b, endpoint(2));
+        tasks.note(a, endpoint(3));
+        assert_eq!(tasks.of(a), Some(endpoint(3)));
+        tasks.note(c, endpoint(4));
+        assert_eq!((tasks.of(b), tasks.of(c)), (None, Some(endpoint(4))));
+        assert_eq!(tasks.of(a), Some(endpoint(3)), "named since");
+    }
+}
