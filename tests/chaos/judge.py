@@ -37,7 +37,7 @@ class Verdict:
 
 
 # The name of a client's session in a text.
-CLIENT = re.compile(r"[a-z]+_\d+-\d+\.\d+\b")
+CLIENT = re.compile(r"[a-z]+(_\d+)?-\d+\.\d+\b")
 # In the order of the table. All must be 0 behind kagent-proxy.
 KINDS = [
     "session errors", "not opened", "executed twice", "unanswered", "late", "wrong answer",
