@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod delivered;
 pub mod dial;
+pub mod gather;
 pub mod hold;
 pub mod lost;
 pub mod refusal;

@@ -102,9 +102,34 @@ impl Relay {
             timer = BodyTimer::start(plan.limits);
             watchdog = Watchdog::start(plan.limits, record.task());
         }
-        let mut stream = Self {
+        let mut stream = Self::start(start, plan, record, (timer, watchdog));
+        stream.leased = Some(leased);
+        stream.follow();
+        if ended {
+            stream.finish(Outcome::Complete);
+        }
+        stream
+    }
+
+    /// A stream whose backend's is still to come; a comment at once tells the client that it is heard.
+    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
+        let limits = (BodyTimer::start(plan.limits), Watchdog::start(plan.limits, record.task()));
+        let mut stream = Self::start(Bytes::from_static(COMMENT), plan, record, limits);
+        stream.reopening = Some(reopening);
+        stream.task = None;
+        stream
+    }
+
+    /// Without a backend yet.
+    fn start(
+        start: Bytes,
+        plan: RelayPlan,
+        record: Recorder,
+        (timer, watchdog): (Option<BodyTimer>, Option<Watchdog>),
+    ) -> Self {
+        Self {
             start,
-            leased: Some(leased),
+            leased: None,
             again: plan.again,
             reopening: None,
             asking: None,
@@ -118,32 +143,6 @@ impl Relay {
             watchdog,
             events: plan.events.map(|plan| Box::new(Events::new(plan))),
             task: plan.task,
-        };
-        stream.follow();
-        if ended {
-            stream.finish(Outcome::Complete);
-        }
-        stream
-    }
-
-    /// A stream whose backend's is still to come; a comment at once tells the client that it is heard.
-    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
-        Self {
-            start: Bytes::from_static(COMMENT),
-            leased: None,
-            again: plan.again,
-            reopening: Some(reopening),
-            asking: None,
-            opened: record.started(),
-            heard: 0,
-            tries: 0,
-            pauses: PAUSES,
-            timer: BodyTimer::start(plan.limits),
-            watchdog: Watchdog::start(plan.limits, record.task()),
-            record,
-            ending: None,
-            events: plan.events.map(|plan| Box::new(Events::new(plan))),
-            task: None,
         }
     }
 

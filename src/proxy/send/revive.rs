@@ -226,7 +226,7 @@ impl Reviver {
         let Some(params) = &trip.ticket.session.params else {
             return Tried::Not(NotRevived::NoSession);
         };
-        let mut way = Way { session: None, ..trip.way.clone() };
+        let way = Way { session: None, ..trip.way.clone() };
         let retry = Retry::new(&self.holds, trip.conn.peer.ip(), trip.started);
         let Ok(lease) = dial::lease(&way.route, false, &retry).await else { return Tried::Again };
         let endpoint = lease.endpoint().id();
@@ -266,6 +266,17 @@ impl Reviver {
             return Tried::Not(NotRevived::NoSession);
         };
         drain(response).await;
+        self.ready(way, trip, head, (home, version)).await
+    }
+
+    /// Tells the server that the session's client is ready, as the client once did.
+    async fn ready(
+        &self,
+        mut way: Way,
+        trip: &Trip,
+        head: &HeaderMap,
+        (home, version): (Home, String),
+    ) -> Tried {
         way.session = Some(Box::new(InSession {
             token: None,
             server_id: home.id.clone(),

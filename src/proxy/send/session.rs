@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
 use tokio::time::Instant;
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
 use super::dial;
+use super::gather::gathered;
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
 use super::whole::whole;
 use crate::backoff::Pauses;
-use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
 use crate::headers;
@@ -41,8 +40,6 @@ const MAX_MOVES: u32 = 3;
 /// How often a request is sent once more on a new connection, and the pauses before all but the first.
 const MAX_CLOSED: u32 = 3;
 const CLOSED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_millis(400));
-/// How long a client may take to send what has to be sent again.
-const GATHER_WAIT: Duration = Duration::from_secs(10);
 
 type Boxed = Box<Request<RequestBody>>;
 
@@ -175,7 +172,8 @@ impl SessionDelivery {
         record.enter(&trip.way.route, facts.kind);
         let reopened = is_own_stream(facts);
         if let Some(call) = self.resumed(&trip, &request) {
-            return self.resume(trip, request, call, record).await;
+            // Boxed, for it is rare.
+            return Box::pin(self.resume(trip, request, call, record)).await;
         }
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
@@ -432,21 +430,4 @@ pub(super) fn is_revivable(trip: &Trip) -> bool {
 
 fn is_post(request: &Boxed) -> bool {
     *request.method() == Method::POST
-}
-
-/// The request with its whole body here, to be sent once or again; `None` if it is too large to be remembered, or
-/// never ends. One of which nothing has been read, and that would not be remembered, is left as it is.
-async fn gathered(request: Boxed, upload: &Upload) -> Option<Boxed> {
-    let large = request.body().size_hint().exact().is_some_and(|size| size > MAX_REPLAY as u64);
-    if upload.progress.bytes() == 0 && (large || !upload.tap.is_listening()) {
-        return Some(request);
-    }
-    let (head, body) = request.into_parts();
-    match body.gather(GATHER_WAIT).await {
-        Ok(body) => Some(Box::new(Request::from_parts(head, body))),
-        Err(rest) => {
-            rest.discard();
-            None
-        }
-    }
 }
