@@ -87,6 +87,8 @@ impl Body for Noted {
             Poll::Ready(None) => told.whole = !told.broken,
             Poll::Pending => {}
         }
+        // Nobody has to ask again.
+        told.whole |= connection.is_end_stream() && !told.broken;
         (told.reusable, told.sent) = (connection.is_reusable(), connection.is_sent());
         polled
     }
@@ -265,18 +267,18 @@ async fn play(
         }
     }
     // Both take what is still coming; then the backend leaves, and then the client.
-    let mut seen = vec![0; 4096];
+    let (mut seen, mut listens) = (vec![0; 4096], true);
     loop {
         let read = async {
             tokio::select! {
-                read = backend.read(&mut seen) => Some(read.unwrap_or(0)),
-                read = client.read_u8() => read.ok().map(|_| usize::MAX),
+                read = backend.read(&mut seen) => Ok(read.unwrap_or(0)),
+                read = client.read_u8(), if listens => Err(read.is_ok()),
             }
         };
         match tokio::time::timeout(IDLE, read).await {
-            Ok(Some(usize::MAX)) => {}
-            Ok(Some(read)) if read > 0 => got.extend_from_slice(&seen[..read]),
-            Ok(_) | Err(_) => break,
+            Ok(Ok(read)) if read > 0 => got.extend_from_slice(&seen[..read]),
+            Ok(Err(more)) => listens = more,
+            Ok(Ok(_)) | Err(_) => break,
         }
     }
     drop(backend);
