@@ -1,9 +1,11 @@
 //! HTTP/1.1 toward backends: a connection that the request's own task drives.
 //!
-//! No task and no channel of its own, and a stream that is silent holds no buffer: reads go into one that
-//! belongs to the worker. What the bytes mean is told by sans-I/O parts, each alone: `head`, `body`, `encode`.
+//! No task and no channel of its own, but for an upload that outlasts the head of its response; and a stream that is
+//! silent holds no buffer: reads go into one that belongs to the worker. What the bytes mean is told by sans-I/O parts,
+//! each alone: `head`, `body`, `encode`.
 //! Knows no routes, no retries and no clients.
 
+mod aside;
 pub mod body;
 pub mod connection;
 pub mod download;

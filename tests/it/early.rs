@@ -216,3 +216,42 @@ async fn bytes_behind_a_response_never_become_the_next_one() {
     drop(client);
     proxy.stop().await;
 }
+
+/// As a direct client sees it: neither waits for the other.
+#[tokio::test]
+async fn an_upload_goes_on_while_its_client_does_not_read_a_response_that_came_early() {
+    // More than all the buffers on the way.
+    const HUGE: usize = 64 * 1024 * 1024;
+    let (proxy, backend) = start().await;
+    let client = proxy.connect().await;
+    let (mut reads, mut writes) = client.0.into_split();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: {HUGE}\r\n\r\n"
+    );
+    let ours = async {
+        writes.write_all(head.as_bytes()).await.unwrap();
+        writes.write_all(&vec![b'u'; HUGE]).await.unwrap();
+        // It reads when it has sent everything.
+        let mut answer = vec![0; HUGE];
+        reads.read_exact(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    };
+    let theirs = async {
+        let mut call = backend.accept().await;
+        let start = call.until("\r\n\r\n").await;
+        let (_, start) = start.split_once("\r\n\r\n").unwrap();
+        let (mut reads, mut writes) = call.0.split();
+        let answer = async {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {HUGE}\r\n\r\n");
+            writes.write_all(head.as_bytes()).await.unwrap();
+            // Its client may have read enough before the end.
+            let _sent = writes.write_all(&vec![b'd'; HUGE]).await;
+        };
+        let mut rest = vec![0; HUGE - start.len()];
+        let (read, ()) = tokio::join!(reads.read_exact(&mut rest), answer);
+        read.unwrap();
+    };
+    let both = async { tokio::join!(ours, theirs) };
+    tokio::time::timeout(3 * BOUND, both).await.expect("neither waits for the other");
+    proxy.stop().await;
+}

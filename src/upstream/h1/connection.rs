@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Fault;
+use super::aside::Aside;
 use super::download::Download;
 use super::io::Io;
 use super::upload::Upload;
@@ -27,6 +28,8 @@ pub struct Connection {
     io: Io,
     upload: Upload,
     download: Download,
+    /// The upload goes on beside its response, and is not here meanwhile.
+    aside: Option<Aside>,
 }
 
 /// An exchange that brought no response.
@@ -46,7 +49,7 @@ impl Connection {
     /// An idle connection on which nothing has been said.
     #[must_use]
     pub fn new(io: Io, limits: HeadLimits) -> Self {
-        Self { io, upload: Upload::default(), download: Download::new(limits) }
+        Self { io, upload: Upload::default(), download: Download::new(limits), aside: None }
     }
 
     /// Whether an idle connection stands and nothing has come on it.
@@ -79,13 +82,13 @@ impl Connection {
     /// Whether the exchange is over and another one may begin.
     #[must_use]
     pub fn is_reusable(&self) -> bool {
-        self.upload.is_done() && self.download.is_reusable()
+        self.is_sent() && self.download.is_reusable()
     }
 
     /// Whether the request has been written to its end.
     #[must_use]
     pub const fn is_sent(&self) -> bool {
-        self.upload.is_done()
+        self.aside.is_none() && self.upload.is_done()
     }
 
     /// Sends a request as it is to go out, and returns the head of its response; the body of either may still be
@@ -128,6 +131,9 @@ impl Connection {
         Poll::Ready(match read {
             Ok(response) => {
                 self.upload.answered();
+                if self.upload.may_outlast() {
+                    self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
+                }
                 Ok(response)
             }
             // The first thing that went wrong.
@@ -143,9 +149,24 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        // The response stands, whatever becomes of the request.
-        let _stands = self.upload.poll(&mut self.io, cx);
+        self.poll_upload(cx);
         self.download.poll_frame(&mut self.io, cx)
+    }
+
+    /// Writes on at the request, behind the head of its response.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        match &mut self.aside {
+            None => {
+                // The response stands, whatever becomes of the request.
+                let _stands = self.upload.poll(&mut self.io, cx);
+            }
+            Some(aside) => {
+                if let Poll::Ready(upload) = aside.poll_end(&mut self.io, cx) {
+                    self.upload = upload;
+                    self.aside = None;
+                }
+            }
+        }
     }
 
     /// Whether the response's body has been read to its end.
@@ -170,8 +191,8 @@ impl Connection {
     /// afterwards. What the backend does not take is read away.
     pub async fn finish_upload(&mut self) -> bool {
         let alone = poll_fn(|cx| {
-            let _stands = self.upload.poll(&mut self.io, cx);
-            if self.upload.is_over() {
+            self.poll_upload(cx);
+            if self.aside.is_none() && self.upload.is_over() {
                 return Poll::Ready(true);
             }
             // Whatever comes now, or the end, is a reason not to go on.

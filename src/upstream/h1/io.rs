@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio_rustls::client::TlsStream;
 
 use crate::socket::Tcp;
@@ -18,6 +18,12 @@ pub enum Io {
     Plain(Tcp),
     /// Encrypted; boxed, as its state is large.
     Tls(Box<TlsStream<Tcp>>),
+    /// One direction of a connection whose other one belongs to another task; boxed, for it is rare.
+    Reading(ReadHalf<Box<Io>>),
+    /// The other direction.
+    Writing(WriteHalf<Box<Io>>),
+    /// None any more: it ends at once.
+    Closed,
     /// In memory, for tests and fuzz targets.
     #[cfg(any(test, fuzzing))]
     Memory(tokio::io::DuplexStream),
@@ -32,6 +38,8 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Reading(half) => Pin::new(half).poll_read(cx, buf),
+            Self::Writing(_) | Self::Closed => Poll::Ready(Ok(())),
             #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_read(cx, buf),
         }
@@ -47,6 +55,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Writing(half) => Pin::new(half).poll_write(cx, buf),
+            Self::Reading(_) | Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_write(cx, buf),
         }
@@ -57,6 +67,8 @@ impl AsyncWrite for Io {
             // What TCP has taken is on its way.
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Writing(half) => Pin::new(half).poll_flush(cx),
+            Self::Reading(_) | Self::Closed => Poll::Ready(Ok(())),
             #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_flush(cx),
         }
@@ -66,6 +78,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Writing(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Reading(_) | Self::Closed => Poll::Ready(Ok(())),
             #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_shutdown(cx),
         }
@@ -79,6 +93,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Writing(half) => Pin::new(half).poll_write_vectored(cx, bufs),
+            Self::Reading(_) | Self::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             #[cfg(any(test, fuzzing))]
             Self::Memory(io) => Pin::new(io).poll_write_vectored(cx, bufs),
         }

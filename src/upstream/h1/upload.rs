@@ -76,6 +76,12 @@ impl Upload {
         matches!(self.state, State::Done | State::Failed(_))
     }
 
+    /// Whether it goes on behind the head of its response, and nobody may ask for it any more.
+    #[must_use]
+    pub const fn may_outlast(&self) -> bool {
+        self.answered && !self.is_over() && matches!(self.kept, Keep::No)
+    }
+
     /// Whether any byte of it has been written.
     #[must_use]
     pub const fn is_written(&self) -> bool {
