@@ -2,7 +2,7 @@
 //!
 //! Reads commands from standard input, writes one JSON line for each; knows nothing of the proxies.
 //! Raw HTTP/1.1 on tokio sockets, so that the peer costs less than what it measures. `run.py` drives it:
-//! `load PORT CONNECTIONS REQUESTS`, `events PORT STREAMS EVENTS`, `hold PORT STREAMS`, `release`.
+//! `load PORT CONNECTIONS REQUESTS`, `rate PORT CONNECTIONS REQUESTS PER_SECOND`, `events PORT STREAMS EVENTS`, `hold PORT STREAMS`, `release`.
 //! Events are in lock-step: a stream's next one is sent when its client has read the last one, so that
 //! each costs the proxy a wake-up and none is merged with another.
 
@@ -46,7 +46,8 @@ fn main() {
             let number = |at: usize| words.get(at).map_or(0, |word| word.parse().unwrap());
             let port = u16::try_from(number(1)).unwrap();
             match words.first() {
-                Some(&"load") => load(port, number(2), number(3)).await,
+                Some(&"load") => load(port, number(2), number(3), None).await,
+                Some(&"rate") => load(port, number(2), number(3), Some(number(4))).await,
                 Some(&"events") => events(port, number(2), number(3), &steps).await,
                 Some(&"hold") => hold(port, number(2), &steps, &mut held).await,
                 Some(&"release") => {
@@ -168,18 +169,24 @@ async fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Requests one after the other on each connection.
-async fn load(port: u16, connections: usize, requests: usize) {
+/// Requests one after the other on each connection: at once, or so many a second on all connections together,
+/// which take turns. A turn that comes while an answer is waited for is late; its time counts from the turn.
+async fn load(port: u16, connections: usize, requests: usize, rate: Option<usize>) {
     let request: Arc<str> = post().into();
     let started = Instant::now();
     let mut running = JoinSet::new();
-    for _ in 0..connections {
+    for number in 0..connections {
         let (request, each) = (Arc::clone(&request), requests / connections);
         running.spawn(async move {
             let mut stream = connect(port).await;
             let (mut buffer, mut times) = (Vec::with_capacity(4096), Vec::with_capacity(each));
-            for _ in 0..each {
-                let sent = Instant::now();
+            for turn in 0..each {
+                let mut sent = Instant::now();
+                if let Some(rate) = rate {
+                    let at = (turn * connections + number) as f64 / rate as f64;
+                    sent = started + Duration::from_secs_f64(at);
+                    tokio::time::sleep_until(sent.into()).await;
+                }
                 stream.write_all(request.as_bytes()).await.unwrap();
                 let head = message(&mut stream, &mut buffer).await.expect("an answer");
                 assert!(head.starts_with("HTTP/1.1 200"), "{head}");

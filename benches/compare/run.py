@@ -24,6 +24,8 @@ import zipfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ENVOY = "1.40.0"
 REQUESTS, EVENTS, IDLE_STREAMS = 12_000, 12_000, 2_000
+# A steady load: so many requests a second, on so many connections in turn.
+RATE, RATE_CONNECTIONS = 4_000, 64
 # A run that takes longer has a fault, and ends itself.
 BOUND_SECONDS = 900
 
@@ -107,6 +109,11 @@ class Proxy:
         """Seconds on a processor, user and system, of each of its threads."""
         tasks = [task for pid in self.processes() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
         return {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks}
+
+    def ticks(self) -> tuple[int, int]:
+        """Ticks of the kernel's clock in user code, and in the kernel: coarse, for shares only."""
+        fields = [pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in self.processes()]
+        return sum(int(each[11]) for each in fields), sum(int(each[12]) for each in fields)
 
     def rss(self) -> int:
         total = 0
@@ -269,6 +276,13 @@ def measure(peer: Peer, proxies: list[Proxy], rounds: int) -> dict:
                     note_cpu(proxy, before, done["done"], f"request CPU µs, {count}")
                 note(name, f"p50 µs, {count}", done["p50"] / 1e3)
                 note(name, f"p99 µs, {count}", done["p99"] / 1e3)
+        for proxy in order:
+            before, ticks = proxy.cpus(), proxy.ticks()
+            done = peer.ask("rate", proxy.port, RATE_CONNECTIONS, 2 * REQUESTS, RATE)
+            what = f"request CPU µs, {RATE}/s"
+            note_cpu(proxy, before, done["done"], what)
+            user, system = (now - then for now, then in zip(proxy.ticks(), ticks))
+            note(proxy.name, f"of it user %, {RATE}/s", 100 * user / max(user + system, 1))
         for count in (1, 256):
             events = EVENTS if count > 1 else EVENTS // 2
             for proxy in order:
