@@ -5,7 +5,6 @@
 pub mod body;
 pub mod card;
 mod events;
-mod gone;
 pub mod guard;
 pub mod head;
 pub mod instead;

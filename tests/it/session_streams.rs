@@ -283,27 +283,14 @@ async fn a_call_whose_stream_ended_is_answered_when_its_client_asks_and_its_serv
 }
 
 #[tokio::test]
-async fn a_stream_that_broke_at_a_living_server_is_left_to_its_client() {
+async fn a_stream_with_event_ids_that_breaks_off_ends_with_an_answer() {
     let scene = Scene::begin().await;
     let mut client = scene.open("POST", None, &call()).await;
     let mut broken = scene.asked().await;
     broken.say(&format!("{STREAM}{}", event("1", PROGRESS))).await;
     client.until("id: 1").await;
+    // Its server may be another process by now, at the same address.
     drop(broken);
-    let rest = client.rest().await;
-    assert!(!rest.contains("isError") && !rest.ends_with(END), "an abort: {rest}");
-    let mut client = scene.open("GET", Some("1"), "").await;
-    let resumed = scene.asked().await;
-    assert_eq!(resumed.last_event_id(), Some("1"));
-    resumed.answer(&format!("{STREAM}{}{END}", event("2", RESULT))).await;
-    let all = client.rest().await;
-    assert!(all.contains("\"content\":[]") && all.ends_with(END), "{all}");
-    // Once more, and now the server goes for good.
-    let mut client = scene.open("POST", None, &call()).await;
-    let mut broken = scene.asked().await;
-    broken.say(&format!("{STREAM}{}", event("1", PROGRESS))).await;
-    client.until("id: 1").await;
-    drop((broken, scene.server));
     let all = client.rest().await;
     assert!(all.ends_with(END), "{all}");
     assert_lost(&last_event(&all));

@@ -147,21 +147,16 @@ impl Events {
     }
 
     /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
-    /// client asks for the rest by the id of an event: but in a session whose server is `gone`, nobody could give it.
-    pub(super) fn stand_in(&mut self, gone: bool) -> Option<Bytes> {
+    /// client asks for the rest by the id of an event: but in a session whose stream is `broken`, since nobody can tell
+    /// in time whether its server lives with the session or has just been restarted.
+    pub(super) fn stand_in(&mut self, broken: bool) -> Option<Bytes> {
         let in_session = self.awaited.as_ref()?.session.is_some();
-        if !self.scanner.is_between() || self.is_resumable() && !(gone && in_session) {
+        if !self.scanner.is_between() || self.is_resumable() && !(broken && in_session) {
             return None;
         }
         let awaited = self.awaited.take()?;
         awaited.route.metrics.session(SessionEvent::AnsweredLost);
         Some(Bytes::from(message_event(&awaited.stand_in)))
-    }
-
-    /// Whether a broken end has to tell a client that would ask for the rest from a server that is gone.
-    pub(super) fn asks_for_server(&self) -> bool {
-        let in_session = self.awaited.as_ref().is_some_and(|awaited| awaited.session.is_some());
-        in_session && self.scanner.is_between() && self.is_resumable()
     }
 
     /// The client may ask for the rest of a session's call.

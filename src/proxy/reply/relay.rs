@@ -5,7 +5,7 @@
 //! the legacy `endpoint` event. Never decides where a request goes.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +13,8 @@ use http::StatusCode;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::events::Events;
-use super::gone;
 use super::plan::RelayPlan;
 use super::task::TaskWatch;
 use super::timeouts::{BodyTimer, Expired};
@@ -66,8 +64,6 @@ pub struct Relay {
     again: Option<Again>,
     /// The backend's stream is being opened.
     reopening: Option<Reopening>,
-    /// The stream broke off in this way, and its server is asked after.
-    asking: Option<(AbortOnDropHandle<bool>, SendError)>,
     /// When the one that is there was, the events by then, and how often it was opened again.
     opened: Instant,
     heard: u64,
@@ -132,7 +128,6 @@ impl Relay {
             leased: None,
             again: plan.again,
             reopening: None,
-            asking: None,
             opened: record.started(),
             heard: 0,
             tries: 0,
@@ -184,12 +179,6 @@ impl Relay {
             let start = std::mem::take(&mut self.start);
             self.record.on_data(start.len());
             return Poll::Ready(Some(Ok(Frame::data(start))));
-        }
-        if let Some((asking, _)) = &mut self.asking {
-            let gone = ready!(Pin::new(asking).poll(cx)).unwrap_or(false);
-            if let Some((_, error)) = self.asking.take() {
-                return self.broke(error, gone, cx);
-            }
         }
         loop {
             let Some(leased) = &mut self.leased else {
@@ -364,24 +353,11 @@ impl Relay {
         Poll::Ready(self.stand_in(true).map(|answer| Ok(Frame::data(answer))))
     }
 
-    /// The backend broke off. Whether its client could have the rest from it may have to be asked.
-    fn broken(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
-        if let (Some(leased), Some(route)) = (&self.leased, self.record.route())
-            && self.events.as_ref().is_some_and(|events| events.asks_for_server())
-        {
-            self.asking = Some((gone::ask(route, leased.endpoint()), error));
-            self.leased = None;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.broke(error, true, cx)
-    }
-
     /// A broken backend is an abort, but for a session's own stream between two events: clients count
     /// aborts of those and give up (D14).
-    fn broke(&mut self, error: SendError, gone: bool, cx: &Context<'_>) -> Polled {
+    fn broken(&mut self, error: SendError, cx: &Context<'_>) -> Polled {
         self.finish(Outcome::UpstreamBroke);
-        if let Some(answer) = self.stand_in(gone) {
+        if let Some(answer) = self.stand_in(true) {
             return Poll::Ready(Some(Ok(Frame::data(answer))));
         }
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
@@ -416,8 +392,8 @@ impl Relay {
 
     /// The answer that a stream's end has left out, where one can still be put into it: clients would wait for it
     /// for minutes.
-    fn stand_in(&mut self, gone: bool) -> Option<Bytes> {
-        let answer = self.events.as_mut()?.stand_in(gone)?;
+    fn stand_in(&mut self, broken: bool) -> Option<Bytes> {
+        let answer = self.events.as_mut()?.stand_in(broken)?;
         self.record.cared(Care::Lost);
         self.record.on_data(answer.len());
         Some(answer)
@@ -427,7 +403,6 @@ impl Relay {
         self.record.ended(outcome);
         self.ending = Some(Ending::Clean);
         self.reopening = None;
-        self.asking = None;
         self.timer = None;
         self.watchdog = None;
         if let Some(leased) = self.leased.take()
