@@ -97,7 +97,7 @@ pub struct Cluster {
     /// For the `https` ones among them.
     tls: Option<Arc<Tls>>,
     places: ArcSwap<Places>,
-    /// More than one endpoint takes new requests.
+    /// There is more than one endpoint, also of those that take no new requests.
     several: AtomicBool,
     discarded: Counter,
     /// A request waits for an endpoint.
@@ -211,7 +211,7 @@ impl Cluster {
     }
 
     fn swap(&self, open: Vec<Arc<Endpoint>>, closed: Vec<Arc<Endpoint>>, new: bool) {
-        self.several.store(open.len() > 1, Ordering::Relaxed);
+        self.several.store(open.len() + closed.len() > 1, Ordering::Relaxed);
         self.places.store(Arc::new(Places { open: Arc::new(open), closed }));
         if new {
             self.changed.notify_waiters();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Sessions;
 use super::homes::Home;
 use super::letter::{Ask, Say};
+use super::peers::ANSWER;
 use crate::upstream::EndpointId;
 
 /// Tasks that are remembered at once; one takes about 150 bytes.
@@ -75,7 +76,7 @@ impl Tasks {
 
 impl Sessions {
     /// The endpoint that has this task, of those that are there: as it is known here, or to another replica. Waits
-    /// for [`super::peers::ANSWER`] at most.
+    /// for [`ANSWER`] at most.
     pub async fn endpoint_of(
         &self,
         task: TaskKey,
@@ -87,13 +88,18 @@ impl Sessions {
         let peers = self.peers.alive(self.own);
         let mut asked: FuturesUnordered<_> =
             peers.iter().map(|(_, address)| self.ask_for_task(*address, task)).collect();
-        while let Some(said) = asked.next().await {
-            if let Some(found) = said.filter(&is_there) {
-                self.tasks.note(task, found.clone());
-                return Some(found);
+        let found = async {
+            while let Some(said) = asked.next().await {
+                if let Some(found) = said.filter(&is_there) {
+                    return Some(found);
+                }
             }
-        }
-        None
+            None
+        };
+        // All of it: also the wait in the line of a replica that hangs.
+        let found = tokio::time::timeout(ANSWER, found).await.ok()??;
+        self.tasks.note(task, found.clone());
+        Some(found)
     }
 
     /// What a replica is told that asks for a task.
