@@ -122,12 +122,6 @@ impl Recorder {
         true
     }
 
-    /// The route that it goes by.
-    #[must_use]
-    pub fn route(&self) -> Option<&Arc<Route>> {
-        self.route.as_ref()
-    }
-
     /// What has passed of the request's body.
     #[must_use]
     pub fn upload(&self) -> &Upload {

@@ -26,7 +26,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::telemetry::metrics::Counted;
 use crate::upstream::reuse::keep_alive_timeout;
-use crate::upstream::{ConnectError, Lease, Leased, Unsent};
+use crate::upstream::{ConnectError, Lease, Leased, SendError, Unsent};
 
 /// How long a response that begins a session waits for the answer in its body, and in how many bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
@@ -132,7 +132,6 @@ async fn begun(
     lease: Lease,
     upload: &Arc<Upload>,
 ) -> Result<Response<Leased>, Failure> {
-    let address = lease.endpoint().address;
     let mut response = response.map(|incoming| Leased::new(incoming, lease));
     let events = headers::is_event_stream(response.headers());
     let coded = response.headers().contains_key(CONTENT_ENCODING);
@@ -156,20 +155,30 @@ async fn begun(
             response.body_mut().forget_request();
             Ok(response)
         }
-        Err(error) => {
-            let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
-            let request = response.into_body().into_request(upload);
-            match request.zip(harmless(way, upload)) {
-                Some((request, body)) => Err(Failure::Broken(Box::new(Broken {
-                    request: Box::new(request.map(|_| body)),
-                    error,
-                    written: true,
-                    reused: true,
-                    address,
-                }))),
-                None => Err(Failure::Over(error)),
-            }
-        }
+        Err(error) => Err(cut_off(way, response, error, upload)),
+    }
+}
+
+/// What follows from a response that broke off before its client had anything of it; what changes nothing may be asked
+/// once more.
+pub(super) fn cut_off(
+    way: &Way,
+    response: Response<Leased>,
+    error: SendError,
+    upload: &Arc<Upload>,
+) -> Failure {
+    let address = response.body().endpoint().address;
+    let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
+    let request = response.into_body().into_request(upload);
+    match request.zip(harmless(way, upload)) {
+        Some((request, body)) => Failure::Broken(Box::new(Broken {
+            request: Box::new(request.map(|_| body)),
+            error,
+            written: true,
+            reused: true,
+            address,
+        })),
+        None => Failure::Over(error),
     }
 }
 
@@ -328,7 +337,7 @@ fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestB
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or the one by
 /// which a session begins (D45). Others are not sent again (D11).
-pub(super) fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
+fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
     let method = message.method.filter(|_| message.id.is_some())?;

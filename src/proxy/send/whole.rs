@@ -14,11 +14,10 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::attempt::{Broken, Failure, harmless};
+use super::attempt::{Failure, cut_off};
 use crate::body::Upload;
-use crate::proxy::error::ProxyError;
 use crate::proxy::way::Way;
-use crate::upstream::{Leased, SendError};
+use crate::upstream::Leased;
 
 /// A larger body passes as it comes, and so does the rest of one that grows larger.
 const MAX_HELD: usize = 64 * 1024;
@@ -50,7 +49,7 @@ pub async fn whole(
             Ok(data) => Box::pin(rest(data, response, upload, way)).await,
             Err(_trailers) => Ok(response),
         },
-        Some(Some(Err(error))) => Err(cut_off(response, error, upload, way)),
+        Some(Some(Err(error))) => Err(cut_off(way, response, error, upload)),
         Some(None) => Ok(response),
         None => Box::pin(rest(Bytes::new(), response, upload, way)).await,
     }
@@ -71,34 +70,12 @@ async fn rest(
                 let Ok(data) = frame.into_data() else { break };
                 held.extend_from_slice(&data);
             }
-            Ok(Some(Err(error))) => return Err(cut_off(response, error, upload, way)),
+            Ok(Some(Err(error))) => return Err(cut_off(way, response, error, upload)),
             Ok(None) | Err(_) => break,
         }
     }
     response.body_mut().put_back(held.freeze());
     Ok(response)
-}
-
-/// The answer is lost; what changes nothing may be asked once more.
-fn cut_off(
-    response: Response<Leased>,
-    error: SendError,
-    upload: &Arc<Upload>,
-    way: &Way,
-) -> Failure {
-    let address = response.body().endpoint().address;
-    let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
-    let request = response.into_body().into_request(upload);
-    match request.zip(harmless(way, upload)) {
-        Some((request, body)) => Failure::Broken(Box::new(Broken {
-            request: Box::new(request.map(|_| body)),
-            error,
-            written: true,
-            reused: true,
-            address,
-        })),
-        None => Failure::Over(error),
-    }
 }
 
 /// Whether it is JSON without trailers, which could not be passed on behind a body that was held.
