@@ -6,6 +6,7 @@ use kagent_proxy::config::{Config, Scheme, SessionMode, StandaloneGet};
 use serde_json::{Value, json};
 
 use crate::mcp_server::{Manner, McpServer, NEVER};
+use crate::support::replicas::{key_file, replicas};
 use crate::support::{Backend, TestProxy, config, route};
 
 pub(crate) const HOST: &str = "tools.team-a";
@@ -134,10 +135,7 @@ async fn a_client_never_sees_its_servers_id_nor_the_server_a_token() {
 #[tokio::test]
 async fn a_sessions_requests_reach_the_server_that_has_it_through_any_proxy() {
     let (one, two) = (McpServer::start().await, McpServer::start().await);
-    let folder = std::env::temp_dir().join(format!("kagent-proxy-it-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let key = folder.join("session-key");
-    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    let key = key_file("it");
     let with_key = || {
         let mut config = to(&[&one, &two]);
         config.sessions.key_files = vec![key.clone()];
@@ -419,26 +417,7 @@ async fn a_sessions_own_stream_moves_with_the_session() {
 #[tokio::test]
 async fn replicas_come_to_one_new_session() {
     let (one, two) = (McpServer::start().await, McpServer::start().await);
-    let folder = std::env::temp_dir().join(format!("kagent-proxy-peers-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let key = folder.join("session-key");
-    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-    // Their admin listeners have to know each other before they are bound.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let admins = [free(), free()];
-    let mut replicas = Vec::new();
-    for admin in admins {
-        let mut config = to(&[&one, &two]);
-        config.admin.address = admin;
-        config.sessions.key_files = vec![key.clone()];
-        config.sessions.peers = admins.iter().map(ToString::to_string).collect();
-        replicas.push(TestProxy::start(config).await);
-    }
-    for replica in &replicas {
-        while !replica.admin("/metrics").await.contains("kagent_proxy_session_peers 1") {
-            tokio::task::yield_now().await;
-        }
-    }
+    let replicas = replicas::<2>("peers", &to(&[&one, &two])).await;
     let token = begin(&replicas[0]).await;
     for round in 1..=3 {
         one.forget();
@@ -517,10 +496,7 @@ async fn a_stream_that_ends_at_once_is_not_opened_again_and_again() {
 async fn a_token_from_before_sessions_passed_still_leads_to_its_server() {
     let (one, two) = (McpServer::start().await, McpServer::start().await);
     let mut config = to(&[&one, &two]);
-    let folder = std::env::temp_dir().join(format!("kagent-proxy-pass-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let key = folder.join("session-key");
-    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    let key = key_file("pass");
     config.sessions.key_files = vec![key];
     let proxy = TestProxy::start(config.clone()).await;
     let token = begin(&proxy).await;

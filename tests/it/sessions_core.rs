@@ -1,51 +1,15 @@
 //! Sessions when much happens at once: many of them, several replicas, and homes that were told by somebody else.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kagent_proxy::config::{Config, Scheme, SessionMode};
+use kagent_proxy::config::{Scheme, SessionMode};
 use serde_json::{Value, json};
 
 use crate::mcp_server::{Manner, McpServer};
 use crate::sessions::{Answer, HOST, begin, call, params, post, request, send, to};
+use crate::support::replicas::{key_file, replicas};
 use crate::support::{BOUND, TestProxy, config, route};
-
-/// A file with the key of sessions.
-fn key_file(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("kagent-proxy-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let key = folder.join("session-key");
-    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-    key
-}
-
-/// Replicas that know each other.
-async fn replicas<const N: usize>(name: &str, config: &Config) -> [TestProxy; N] {
-    let key = key_file(name);
-    // Their admin listeners have to know each other before they are bound.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let admins = [(); N].map(|()| free());
-    let start = admins.map(|admin| {
-        let mut config = config.clone();
-        config.admin.address = admin;
-        config.sessions.key_files = vec![key.clone()];
-        config.sessions.peers = admins.iter().map(ToString::to_string).collect();
-        TestProxy::start(config)
-    });
-    let replicas: [TestProxy; N] =
-        join_all(start).await.try_into().unwrap_or_else(|_| panic!("as many as asked for"));
-    let others = format!("kagent_proxy_session_peers {}", N - 1);
-    for replica in &replicas {
-        let knows = async {
-            while !replica.admin("/metrics").await.contains(&others) {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(BOUND, knows).await.expect("replicas find each other");
-    }
-    replicas
-}
 
 fn list() -> Value {
     json!({"jsonrpc": "2.0", "id": "l", "method": "tools/list"})

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 pub(crate) mod frames;
+pub(crate) mod replicas;
 
 /// A request of the route of [`start`], and a response; those of a connection that ends with them.
 pub(crate) const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";

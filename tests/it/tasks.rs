@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::support::replicas::replicas;
 use crate::support::{TestProxy, config, route};
 
 const HOST: &str = "helper.team-a";
@@ -255,25 +256,7 @@ async fn what_follows_for_a_task_reaches_the_endpoint_that_has_begun_it() {
 #[tokio::test]
 async fn replicas_tell_each_other_where_tasks_are() {
     let (one, two) = (Agent::start().await, Agent::start().await);
-    let folder = std::env::temp_dir().join(format!("kagent-proxy-tasks-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let key = folder.join("session-key");
-    std::fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let admins = [free(), free()];
-    let mut replicas = Vec::new();
-    for admin in admins {
-        let mut config = to(&[&one, &two]);
-        config.admin.address = admin;
-        config.sessions.key_files = vec![key.clone()];
-        config.sessions.peers = admins.iter().map(ToString::to_string).collect();
-        replicas.push(TestProxy::start(config).await);
-    }
-    for replica in &replicas {
-        while !replica.admin("/metrics").await.contains("kagent_proxy_session_peers 1") {
-            tokio::task::yield_now().await;
-        }
-    }
+    let replicas = replicas::<2>("tasks", &to(&[&one, &two])).await;
     every_task_is_found(&[&replicas[0], &replicas[1]], [&one, &two]).await;
     for replica in replicas {
         replica.stop().await;
