@@ -11,7 +11,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use kagent_proxy::config::{DiscoveryConfig, UpstreamConfig};
 use kagent_proxy::discovery::index::Index;
-use kagent_proxy::discovery::object::{Kind, Object};
+use kagent_proxy::discovery::object::{Object, ObjectKind};
 use kagent_proxy::discovery::publish::Publisher;
 use kagent_proxy::route::{HostKey, ObjectId, RouteQuery, RouteTable};
 use kagent_proxy::telemetry::metrics::Metrics;
@@ -35,17 +35,17 @@ impl Cluster {
         let mut cluster = Self { index, publisher, table };
         for number in 0..size {
             let name = format!("agent-{number}");
-            cluster.set(Kind::Service, &name, &service(&name, 8080));
-            cluster.set(Kind::EndpointSlice, &name, &slice(&name, 1));
-            cluster.set(Kind::Agent, &name, &json!({ "spec": {} }));
+            cluster.set(ObjectKind::Service, &name, &service(&name, 8080));
+            cluster.set(ObjectKind::EndpointSlice, &name, &slice(&name, 1));
+            cluster.set(ObjectKind::Agent, &name, &json!({ "spec": {} }));
             let url = format!("http://{name}.team:8080/mcp");
-            cluster.set(Kind::RemoteMcpServer, &name, &json!({ "spec": { "url": url } }));
+            cluster.set(ObjectKind::RemoteMcpServer, &name, &json!({ "spec": { "url": url } }));
         }
         cluster.take_over();
         cluster
     }
 
-    fn set(&mut self, kind: Kind, name: &str, json: &Value) {
+    fn set(&mut self, kind: ObjectKind, name: &str, json: &Value) {
         let object = Object::read(kind, "team", json);
         self.index.apply(kind, ObjectId::new("team", name), Some(object));
     }
@@ -124,14 +124,14 @@ fn update(c: &mut Criterion) {
         group.bench_function(format!("a pod, {size} Services"), |b| {
             b.iter(|| {
                 turn = turn % 200 + 1;
-                cluster.set(Kind::EndpointSlice, &name, &slice(&name, turn));
+                cluster.set(ObjectKind::EndpointSlice, &name, &slice(&name, turn));
                 cluster.take_over();
             });
         });
         group.bench_function(format!("a Service, {size} Services"), |b| {
             b.iter(|| {
                 turn = turn % 200 + 1;
-                cluster.set(Kind::Service, &name, &service(&name, 8000 + u16::from(turn)));
+                cluster.set(ObjectKind::Service, &name, &service(&name, 8000 + u16::from(turn)));
                 cluster.take_over();
             });
         });

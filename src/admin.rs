@@ -38,7 +38,7 @@ use crate::drain::{Phase, Trigger, Watch};
 use crate::explain::{Question, explain};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
-use crate::route::discovered::State;
+use crate::route::discovered::HostState;
 use crate::route::{Considered, Discovered, Route};
 use crate::session::{Sessions, peers};
 use crate::telemetry::metrics::Metrics;
@@ -195,7 +195,7 @@ impl Admin {
                 route
             }));
             refused.extend(why_not(&discovered));
-            unmarked += usize::from(matches!(discovered.state, State::Unmarked(_)));
+            unmarked += usize::from(matches!(discovered.state, HostState::Unmarked(_)));
         }
         json!({ "routes": routes, "refused": refused, "unmarkedServices": unmarked })
     }
@@ -227,10 +227,10 @@ fn left_out(route: &Route) -> Vec<Value> {
 /// cluster: they are counted, and `/explain` tells of each.
 fn why_not(discovered: &Discovered) -> Option<Value> {
     let (state, why) = match &discovered.state {
-        State::Open(_) | State::Unmarked(_) => return None,
-        State::Refused(why) => ("refused", why),
-        State::Pending(why) => ("pending", why),
-        State::Missing(why) => ("missing", why),
+        HostState::Open(_) | HostState::Unmarked(_) => return None,
+        HostState::Refused(why) => ("refused", why),
+        HostState::Pending(why) => ("pending", why),
+        HostState::Missing(why) => ("missing", why),
     };
     Some(json!({ "host": discovered.host, "state": state, "why": why }))
 }

@@ -23,10 +23,10 @@ use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener::spread::Spread;
 use crate::listener::tls::Acceptor;
-use crate::listener::{self, Listener, Shared, bind};
+use crate::listener::{self, Listener, Serving, bind};
 use crate::proxy::Proxy;
 use crate::readiness::Readiness;
-use crate::reload::{Load, Reload, Seen};
+use crate::reload::{FilePrints, Load, Reload};
 use crate::session::{KeyFault, Sessions};
 use crate::socket;
 use crate::static_routes::{self, RouteFault};
@@ -220,7 +220,7 @@ impl Bound {
         let acceptors = first.filter_map(|listener| {
             Some((Arc::clone(&listener.name), Arc::clone(listener.tls.as_ref()?)))
         });
-        let seen = Seen::look(file.as_ref(), &self.config);
+        let seen = FilePrints::look(file.as_ref(), &self.config);
         let reload = Reload {
             seen,
             load,
@@ -384,7 +384,7 @@ async fn serve(
     watch: Watch,
     (traffic, metrics): (Vec<Handle>, Metrics),
 ) {
-    let shared = Shared {
+    let shared = Serving {
         metrics: metrics.clone(),
         proxy: Arc::clone(&proxy),
         limits: Arc::new(config.listener.clone()),

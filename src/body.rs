@@ -33,23 +33,23 @@ const PEEK_WAIT: Duration = Duration::from_millis(100);
 /// A request's body.
 #[derive(Debug)]
 pub struct RequestBody {
-    source: Source,
+    source: BodySource,
     upload: Arc<Upload>,
     /// The client waits for `100 Continue`, which reading would send.
     expects: bool,
     /// What the connection reads belongs to this body, not to a next head.
-    _open: Option<Open>,
+    _open: Option<OpenBody>,
 }
 
 /// Where the bytes come from.
 #[derive(Debug)]
-enum Source {
+enum BodySource {
     /// The client, whose bytes are watched and counted.
     Client(Incoming),
     /// We have them here, all in one.
     Own(Bytes),
     /// It was read and not sent, and goes out before the rest; boxed, for it is rare.
-    Returned(Box<(Polled, Source)>),
+    Returned(Box<(Polled, BodySource)>),
     /// Nowhere, or there are none left.
     Empty,
 }
@@ -57,9 +57,9 @@ enum Source {
 /// What one read brings.
 type Polled = Result<Frame<Bytes>, hyper::Error>;
 
-// === impl Source ===
+// === impl BodySource ===
 
-impl Source {
+impl BodySource {
     /// What we have here.
     fn next(&mut self) -> Option<Polled> {
         match std::mem::replace(self, Self::Empty) {
@@ -105,9 +105,9 @@ impl Source {
 
 /// Counts while it lives.
 #[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
+struct OpenBody(Arc<AtomicUsize>);
 
-impl Drop for Open {
+impl Drop for OpenBody {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -131,18 +131,18 @@ impl RequestBody {
     pub fn new(incoming: Incoming, remember: bool, expects: bool, open: &Arc<AtomicUsize>) -> Self {
         let open = (!incoming.is_end_stream()).then(|| {
             open.fetch_add(1, Ordering::Relaxed);
-            Open(Arc::clone(open))
+            OpenBody(Arc::clone(open))
         });
         let length = incoming.size_hint().exact();
         let tap = if remember { Tap::remembering(length) } else { Tap::default() };
         let upload = Arc::new(Upload { progress: Progress::new(open.is_none()), tap });
-        Self { source: Source::Client(incoming), upload, expects, _open: open }
+        Self { source: BodySource::Client(incoming), upload, expects, _open: open }
     }
 
     /// Bytes of our own. They are the client's nowhere, so `upload` does not count them.
     #[must_use]
     pub fn own(bytes: Bytes, upload: Arc<Upload>) -> Self {
-        let source = if bytes.is_empty() { Source::Empty } else { Source::Own(bytes) };
+        let source = if bytes.is_empty() { BodySource::Empty } else { BodySource::Own(bytes) };
         Self { source, upload, expects: false, _open: None }
     }
 
@@ -169,7 +169,7 @@ impl RequestBody {
         let passed = if progress.bytes() == 0 { Some(Bytes::new()) } else { tap.whole() };
         let Some(passed) = passed else { return Err(self) };
         progress.goes_on();
-        self.source = std::mem::replace(&mut self.source, Source::Empty).rest();
+        self.source = std::mem::replace(&mut self.source, BodySource::Empty).rest();
         self.put_back(passed);
         Ok(self)
     }
@@ -187,8 +187,8 @@ impl RequestBody {
     }
 
     fn give_back(&mut self, polled: Polled) {
-        let rest = std::mem::replace(&mut self.source, Source::Empty);
-        self.source = Source::Returned(Box::new((polled, rest)));
+        let rest = std::mem::replace(&mut self.source, BodySource::Empty);
+        self.source = BodySource::Returned(Box::new((polled, rest)));
     }
 
     /// Shows the first bytes as they come, until `is_enough`, [`replay::MAX_PEEK`] bytes have come or 100 ms are over;
@@ -248,7 +248,7 @@ impl RequestBody {
     /// It is larger than what is remembered, has trailers, breaks off or does not end within `limit`: what is left
     /// of it.
     pub async fn gather(mut self, limit: Duration) -> Result<Self, Self> {
-        if let Source::Own(_) = self.source {
+        if let BodySource::Own(_) = self.source {
             return Ok(self);
         }
         let upload = Arc::clone(&self.upload);
@@ -291,7 +291,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Polled>> {
         let Self { source, upload, .. } = &mut *self;
-        let Source::Client(incoming) = source else {
+        let BodySource::Client(incoming) = source else {
             return Poll::Ready(source.next());
         };
         let (mut polled, _) = echo::take(
@@ -325,9 +325,9 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Client(incoming) => incoming.is_end_stream(),
-            Source::Own(_) | Source::Returned(_) => false,
-            Source::Empty => true,
+            BodySource::Client(incoming) => incoming.is_end_stream(),
+            BodySource::Own(_) | BodySource::Returned(_) => false,
+            BodySource::Empty => true,
         }
     }
 

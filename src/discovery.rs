@@ -1,7 +1,7 @@
 //! Routes from the cluster's own objects: watches feed an index, what changes there is decided anew and
 //! published.
 //!
-//! One task owns it all, beside the traffic; it never touches a request. Watch, index, decision, routes:
+//! One task owns it all, beside the traffic; it never touches a request. ObjectWatch, index, decision, routes:
 //! `watch.rs`, `index.rs`, `decide.rs`, `publish.rs`. Readiness opens when every watch that exists has
 //! told all there is. What comes out goes to the proxy's table.
 
@@ -32,9 +32,9 @@ use crate::socket;
 use crate::telemetry::metrics::{KindMetrics, Metrics};
 use crate::upstream::pool::SWEEP_EVERY;
 use index::Index;
-use object::Kind;
+use object::ObjectKind;
 use publish::{Changes, Publisher};
-use watch::{Watch, WatchEvent};
+use watch::{ObjectWatch, WatchEvent};
 
 /// Changes that are taken over together; an update alone does not wait for others.
 const BATCH: usize = 512;
@@ -62,11 +62,11 @@ pub struct Discovery {
     index: Index,
     publisher: Publisher,
     publish: Publish,
-    watches: Vec<Watch>,
-    states: Vec<State>,
+    watches: Vec<ObjectWatch>,
+    states: Vec<WatchState>,
     /// Watches of Pods that tell nothing.
     blind: BTreeSet<usize>,
-    kinds: Vec<(Kind, KindMetrics)>,
+    kinds: Vec<(ObjectKind, KindMetrics)>,
     synced: metrics::Gauge,
     is_synced: bool,
     readiness: Readiness,
@@ -74,7 +74,7 @@ pub struct Discovery {
 
 /// How a watch is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
+enum WatchState {
     /// It has not told everything yet.
     Listing,
     /// It has, and follows.
@@ -100,9 +100,9 @@ impl Discovery {
         readiness: Readiness,
         publish: Publish,
     ) -> Self {
-        let watches = Watch::all(config);
-        let watched = |kind: &Kind| watches.iter().any(|watch| watch.kind == *kind);
-        let kinds = Kind::ALL.into_iter().filter(watched);
+        let watches = ObjectWatch::all(config);
+        let watched = |kind: &ObjectKind| watches.iter().any(|watch| watch.kind == *kind);
+        let kinds = ObjectKind::ALL.into_iter().filter(watched);
         let kinds = kinds.map(|kind| (kind, metrics.kind(kind.plural()))).collect();
         if config.pod_ips.is_empty() {
             tracing::warn!(
@@ -115,7 +115,7 @@ impl Discovery {
             index: Index::new(cluster_domain, &config.pod_ips),
             publisher: Publisher::new(config.clone(), upstream.clone(), metrics.clone()),
             publish,
-            states: vec![State::Listing; watches.len()],
+            states: vec![WatchState::Listing; watches.len()],
             watches,
             blind: BTreeSet::new(),
             kinds,
@@ -222,21 +222,21 @@ impl Discovery {
             }
             WatchEvent::Listed(number) => {
                 self.sees(number, true);
-                self.set(number, State::Up);
+                self.set(number, WatchState::Up);
             }
             WatchEvent::Absent(number) => {
                 self.sees(number, false);
-                self.set(number, State::Absent);
+                self.set(number, WatchState::Absent);
             }
             WatchEvent::Forbidden(number, why, forgotten) => {
                 if forgotten {
                     self.sees(number, false);
                 }
-                self.set(number, State::Forbidden(why));
+                self.set(number, WatchState::Forbidden(why));
             }
             WatchEvent::Failed(number, why) => {
-                let listed = self.states.get(number).is_some_and(State::has_listed);
-                self.set(number, State::Failed(why, listed));
+                let listed = self.states.get(number).is_some_and(WatchState::has_listed);
+                self.set(number, WatchState::Failed(why, listed));
             }
             WatchEvent::Expired(number) => {
                 if let Some(watch) = self.watches.get(number) {
@@ -260,7 +260,8 @@ impl Discovery {
 
     /// All objects of a watch are known now, or none: of Pods, the index has to know.
     fn sees(&mut self, number: usize, sees: bool) {
-        let Some(watch) = self.watches.get(number).filter(|watch| watch.kind == Kind::Pod) else {
+        let Some(watch) = self.watches.get(number).filter(|watch| watch.kind == ObjectKind::Pod)
+        else {
             return;
         };
         self.index.set_sees_pods(watch.namespace.as_deref(), sees);
@@ -271,12 +272,12 @@ impl Discovery {
         }
     }
 
-    fn metrics(&self, kind: Kind) -> Option<&KindMetrics> {
+    fn metrics(&self, kind: ObjectKind) -> Option<&KindMetrics> {
         self.kinds.iter().find(|(known, _)| *known == kind).map(|(_, metrics)| metrics)
     }
 
     /// A watch does otherwise than before: gauges and the log say so.
-    fn set(&mut self, number: usize, state: State) {
+    fn set(&mut self, number: usize, state: WatchState) {
         let (Some(watch), Some(slot)) = (self.watches.get(number), self.states.get_mut(number))
         else {
             return;
@@ -285,27 +286,27 @@ impl Discovery {
         let place = watch.place();
         let kind = watch.kind;
         match &state {
-            State::Up if matches!(before, State::Listing | State::Up) => {}
-            State::Up => tracing::info!(watch = place, "the watch works"),
-            State::Absent if before != state => {
+            WatchState::Up if matches!(before, WatchState::Listing | WatchState::Up) => {}
+            WatchState::Up => tracing::info!(watch = place, "the watch works"),
+            WatchState::Absent if before != state => {
                 tracing::info!(watch = place, "there is no such resource; it is looked for again");
             }
-            State::Forbidden(why) if !matches!(before, State::Forbidden(_)) => {
+            WatchState::Forbidden(why) if !matches!(before, WatchState::Forbidden(_)) => {
                 let rule = format!("allow get, list and watch on {}", kind.plural());
                 tracing::error!(watch = place, why, rule, "RBAC forbids a watch");
             }
-            State::Failed(why, _) if !matches!(before, State::Failed(..)) => {
+            WatchState::Failed(why, _) if !matches!(before, WatchState::Failed(..)) => {
                 tracing::warn!(watch = place, why, "a watch fails; what is known stays in force");
             }
             _ => {}
         }
-        if let (State::Forbidden(_) | State::Failed(..), Some(metrics)) =
+        if let (WatchState::Forbidden(_) | WatchState::Failed(..), Some(metrics)) =
             (&state, self.metrics(kind))
         {
             metrics.errors.increment(1);
         }
         let of_kind = self.watches.iter().zip(&self.states).filter(|(w, _)| w.kind == kind);
-        let up = of_kind.map(|(_, state)| state).all(|state| *state == State::Up);
+        let up = of_kind.map(|(_, state)| state).all(|state| *state == WatchState::Up);
         if let Some(metrics) = self.metrics(kind) {
             metrics.up.set(if up { 1.0 } else { 0.0 });
         }
@@ -336,7 +337,10 @@ impl Discovery {
             self.is_synced = true;
             self.synced.set(1.0);
             self.readiness.open();
-            tracing::info!(services = self.index.count(Kind::Service), "the cluster is known");
+            tracing::info!(
+                services = self.index.count(ObjectKind::Service),
+                "the cluster is known"
+            );
         }
     }
 
@@ -344,9 +348,9 @@ impl Discovery {
     fn missing(&self) -> Vec<String> {
         let watches = self.watches.iter().zip(&self.states);
         let waits = watches.filter_map(|(watch, state)| match state {
-            State::Listing => Some(watch.place()),
-            State::Failed(why, false) => Some(format!("{} ({why})", watch.place())),
-            State::Forbidden(_) if watch.kind.is_required() => Some(format!(
+            WatchState::Listing => Some(watch.place()),
+            WatchState::Failed(why, false) => Some(format!("{} ({why})", watch.place())),
+            WatchState::Forbidden(_) if watch.kind.is_required() => Some(format!(
                 "{}: RBAC forbids it, allow get, list and watch on {}",
                 watch.place(),
                 watch.kind.plural()
@@ -357,9 +361,9 @@ impl Discovery {
     }
 }
 
-// === impl State ===
+// === impl WatchState ===
 
-impl State {
+impl WatchState {
     fn has_listed(&self) -> bool {
         matches!(self, Self::Up | Self::Absent | Self::Failed(_, true))
     }

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 
 use crate::cli::{ConfigArgs, DoctorArgs, Output};
 use crate::config::{self, Cards, Config, ServiceName};
-use crate::discovery::object::Kind;
+use crate::discovery::object::ObjectKind;
 use crate::discovery::watch;
 use crate::route::ObjectId;
 use deployed::Deployed;
-use gather::{Configured, Proxy, Seen};
+use gather::{ClusterSeen, Configured, Proxy};
 use rights::Account;
 
 /// Nothing is wrong; warnings and notes do not count.
@@ -90,7 +90,7 @@ pub async fn doctor(
 
 /// Reads the cluster as the proxy does, so by its configuration: the file that is named, in the proxy's pod by
 /// its variables, else what its Deployment says.
-async fn look(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<Seen, String> {
+async fn look(args: &DoctorArgs, env: &BTreeMap<String, String>) -> Result<ClusterSeen, String> {
     let flags = ConfigArgs {
         config: args.config.clone(),
         kubeconfig: args.kubeconfig.clone(),
@@ -172,7 +172,7 @@ fn service(text: &str, namespace: &str) -> ObjectId {
     ObjectId::new(namespace, name)
 }
 
-fn judge(seen: &Seen) -> Report {
+fn judge(seen: &ClusterSeen) -> Report {
     let mut findings = entry::judge(seen);
     findings.extend(rights::judge(&seen.account, &seen.rights));
     findings.extend(hosts::judge(seen));
@@ -200,10 +200,10 @@ fn judge(seen: &Seen) -> Report {
     let count = |kind| seen.index.count(kind);
     let looked_at = format!(
         "{} Services, {} Agents, {} RemoteMCPServers, {} MCPServers",
-        count(Kind::Service),
-        count(Kind::Agent),
-        count(Kind::RemoteMcpServer),
-        count(Kind::McpServer)
+        count(ObjectKind::Service),
+        count(ObjectKind::Agent),
+        count(ObjectKind::RemoteMcpServer),
+        count(ObjectKind::McpServer)
     );
     Report { findings, looked_at }
 }

@@ -56,7 +56,7 @@ enum Accepted {
 
 /// What all listeners share.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct Serving {
     /// Where panics are counted.
     pub metrics: Metrics,
     /// Answers.
@@ -73,7 +73,7 @@ pub struct Shared {
 
 /// Accepts until the phase is [`Phase::Closing`], then waits for its connections to end; dropping the
 /// future cuts them.
-pub async fn run(listener: Listener, shared: Shared) {
+pub async fn run(listener: Listener, shared: Serving) {
     // Whatever becomes of the loop: those who wait in the kernel's queue and those who are connected stay.
     let connections = Mutex::new(JoinSet::new());
     let accept = || accept_all(&listener, shared.clone(), &connections);
@@ -84,7 +84,7 @@ pub async fn run(listener: Listener, shared: Shared) {
 }
 
 /// Accepts until the phase is [`Phase::Closing`].
-async fn accept_all(listener: &Listener, mut shared: Shared, connections: &Mutex<JoinSet<()>>) {
+async fn accept_all(listener: &Listener, mut shared: Serving, connections: &Mutex<JoinSet<()>>) {
     let mut connections = connections.lock().await;
     loop {
         let accepted = accept(&listener.socket, &mut connections, &mut shared.watch).await;
@@ -107,7 +107,7 @@ fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     permit: OwnedSemaphorePermit,
     listener: &Listener,
-    shared: &Shared,
+    shared: &Serving,
     connections: &mut JoinSet<()>,
 ) {
     let seat = shared.spread.seat(listener.worker);
@@ -135,9 +135,9 @@ async fn connection(
     stream: Accepted,
     (info, carrier): (Arc<Connection>, ConnTask),
     tls: Option<Arc<Acceptor>>,
-    shared: Shared,
+    shared: Serving,
 ) {
-    let Shared { proxy, limits, watch, .. } = shared;
+    let Serving { proxy, limits, watch, .. } = shared;
     let mut closing = watch.clone();
     let io = tokio::select! {
         biased;
@@ -153,7 +153,7 @@ async fn connection(
 
 /// Room for one more connection; `None` once none may be taken. Whoever waits for it has been accepted: a worker
 /// that kept room for the next client would keep it from the others.
-async fn room(connections: &mut JoinSet<()>, shared: &mut Shared) -> Option<OwnedSemaphorePermit> {
+async fn room(connections: &mut JoinSet<()>, shared: &mut Serving) -> Option<OwnedSemaphorePermit> {
     loop {
         tokio::select! {
             biased;

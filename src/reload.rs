@@ -46,19 +46,19 @@ pub struct Reload {
     /// What `/config` shows.
     pub view: Arc<ArcSwap<Value>>,
     /// The files as they were when following began.
-    pub seen: Seen,
+    pub seen: FilePrints,
 }
 
 /// What stood in the files at the last look.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct FilePrints {
     watched: Vec<PathBuf>,
     prints: (u64, u64),
 }
 
-// === impl Seen ===
+// === impl FilePrints ===
 
-impl Seen {
+impl FilePrints {
     /// Looks now, so that a change before the first tick is not missed.
     #[must_use]
     pub fn look(file: Option<&PathBuf>, config: &Config) -> Self {
@@ -69,7 +69,7 @@ impl Seen {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum ReloadFault {
     #[error("{0}")]
     Config(#[from] ConfigFaults),
     #[error("{0}")]
@@ -121,7 +121,7 @@ impl Reload {
         }
     }
 
-    async fn look_again(&mut self) -> Result<(), Refused> {
+    async fn look_again(&mut self) -> Result<(), ReloadFault> {
         let loaded = (self.load)()?;
         // Also of a configuration that is refused: what it lacks may come later.
         self.seen.watched = secret_files(&self.config);
@@ -140,7 +140,7 @@ impl Reload {
                 Ok(config) => acceptor.replace(config),
                 Err(error) => {
                     whole = false;
-                    let fault = Refused::Listener(name.to_string(), error);
+                    let fault = ReloadFault::Listener(name.to_string(), error);
                     tracing::error!(%fault, "the old certificate stays");
                 }
             }
@@ -162,14 +162,17 @@ impl Reload {
         whole
     }
 
-    async fn reload(&mut self, loaded: Loaded) -> Result<(), Refused> {
+    async fn reload(&mut self, loaded: Loaded) -> Result<(), ReloadFault> {
         let (built, certificates) = self.prepare(&loaded)?;
         self.publish(loaded, built, certificates).await;
         Ok(())
     }
 
     /// Everything that can fail, before anything changes.
-    fn prepare(&self, loaded: &Loaded) -> Result<(Built, Vec<Arc<rustls::ServerConfig>>), Refused> {
+    fn prepare(
+        &self,
+        loaded: &Loaded,
+    ) -> Result<(Built, Vec<Arc<rustls::ServerConfig>>), ReloadFault> {
         let table = self.proxy.routes();
         let built = static_routes::build(&loaded.config, &self.metrics, Some(&table))?;
         Sessions::check(&loaded.config.sessions)?;
@@ -182,7 +185,7 @@ impl Reload {
             };
             if let Some(tls) = named(&loaded.config).or_else(|| named(&self.config)) {
                 let config = tls::server_config(&tls)
-                    .map_err(|error| Refused::Listener(name.to_string(), error))?;
+                    .map_err(|error| ReloadFault::Listener(name.to_string(), error))?;
                 certificates.push(config);
             }
         }

@@ -21,7 +21,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use open::Open;
+use open::OpenSocket;
 
 /// After an error of a listener's accept, usually too many open files: long enough for some to close.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,7 +36,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// A connection that is watched while it lives.
 #[derive(Debug)]
-pub struct Tcp(Open);
+pub struct Tcp(OpenSocket);
 
 /// What the kernel knows of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Tcp {
             .with_interval(Duration::from_secs(10))
             .with_retries(3);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        Ok(Self(Open::new(stream)))
+        Ok(Self(OpenSocket::new(stream)))
     }
 }
 

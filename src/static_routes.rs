@@ -40,7 +40,7 @@ pub fn build(
     metrics: &Metrics,
     before: Option<&RouteTable>,
 ) -> Result<Built, RouteFault> {
-    let mut build = Build {
+    let mut build = TableBuild {
         config,
         metrics,
         before: before.map(RouteTable::statics).unwrap_or_default(),
@@ -77,7 +77,7 @@ pub fn client_configs(config: &RouteConfig) -> Result<Option<ClientConfigs>, Rou
     tls::client_config(&config.to.tls).map(Some).map_err(fault)
 }
 
-struct Build<'a> {
+struct TableBuild<'a> {
     config: &'a Config,
     metrics: &'a Metrics,
     before: Vec<Arc<Route>>,
@@ -85,9 +85,9 @@ struct Build<'a> {
     tls: Vec<(Arc<Cluster>, ClientConfigs)>,
 }
 
-// === impl Build ===
+// === impl TableBuild ===
 
-impl Build<'_> {
+impl TableBuild<'_> {
     fn route(&mut self, config: RouteConfig) -> Result<Arc<Route>, RouteFault> {
         let label = label(&config);
         let configs = client_configs(&config)?;

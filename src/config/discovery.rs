@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::json;
 
 use super::file::{Map, Reader};
-use super::scalar::{FILE, Kind, NETWORK, SWITCH};
+use super::scalar::{FILE, NETWORK, SWITCH, ScalarKind};
 use super::target::parse_host;
 use super::{Config, RouteTarget};
 
@@ -119,14 +119,15 @@ impl Reader<'_> {
     }
 }
 
-const ZONE: Kind<Option<String>> =
-    Kind::optional(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
-const POD_IPS: Kind<Vec<IpAddr>> = Kind::text_shown(pod_ips, |_, addresses| json!(addresses));
-const NAMESPACE: Kind<String> = Kind::text(namespace);
-const TRUSTED: Kind<String> =
-    Kind::text(|text| if text == "*" { Ok(text.to_owned()) } else { namespace(text) });
-const SERVICE: Kind<ServiceName> =
-    Kind::text_shown(service_name, |_, of| json!(format!("{}.{}", of.name, of.namespace)));
+const ZONE: ScalarKind<Option<String>> =
+    ScalarKind::optional(|text| Ok(Some(text.to_owned()).filter(|text| !text.is_empty())));
+const POD_IPS: ScalarKind<Vec<IpAddr>> =
+    ScalarKind::text_shown(pod_ips, |_, addresses| json!(addresses));
+const NAMESPACE: ScalarKind<String> = ScalarKind::text(namespace);
+const TRUSTED: ScalarKind<String> =
+    ScalarKind::text(|text| if text == "*" { Ok(text.to_owned()) } else { namespace(text) });
+const SERVICE: ScalarKind<ServiceName> =
+    ScalarKind::text_shown(service_name, |_, of| json!(format!("{}.{}", of.name, of.namespace)));
 
 fn service_name(text: &str) -> Result<ServiceName, String> {
     let wrong = || format!("{text:?} is not a Service; write name.namespace");
@@ -137,11 +138,12 @@ fn service_name(text: &str) -> Result<ServiceName, String> {
     Ok(ServiceName { name: name.to_owned(), namespace: space.to_owned() })
 }
 
-const ENDPOINTS: Kind<Endpoints> = Kind::words(&["pods", "service"], |text| match text {
-    "pods" => Ok(Endpoints::Pods),
-    "service" => Ok(Endpoints::Service),
-    _ => Err(format!("{text:?} is not known; write pods or service")),
-});
+const ENDPOINTS: ScalarKind<Endpoints> =
+    ScalarKind::words(&["pods", "service"], |text| match text {
+        "pods" => Ok(Endpoints::Pods),
+        "service" => Ok(Endpoints::Service),
+        _ => Err(format!("{text:?} is not known; write pods or service")),
+    });
 
 fn namespace(text: &str) -> Result<String, String> {
     match parse_host(text) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Value, json};
 
-use super::scalar::{Kind, Shape};
+use super::scalar::{ScalarKind, Shape};
 use super::sources::{ConfigFaults, Source, Sources};
 
 /// A value and the line it begins on, from 1.
@@ -50,13 +50,13 @@ pub(super) enum Mode {
     /// Its value is taken from the file.
     Read,
     /// What was asked for is noted by its path, items of lists as `[]`. Everything counts as present.
-    Outline(Vec<(String, Asked)>),
+    Outline(Vec<(String, KeyAsked)>),
     /// The value that is in the configuration is put into this tree.
     Show(Value),
 }
 
 /// What the reader was asked for at a path.
-pub(super) enum Asked {
+pub(super) enum KeyAsked {
     Map,
     List,
     Scalar(Shape),
@@ -66,16 +66,16 @@ pub(super) enum Asked {
 /// A value that is not there.
 pub(super) static NOTHING: Node = Node { line: 0, data: Data::Null };
 
-// === impl Kind ===
+// === impl ScalarKind ===
 
-impl<T> Kind<T> {
+impl<T> ScalarKind<T> {
     /// Words that are not taken are not shown.
-    fn asked(&self) -> Asked {
+    fn asked(&self) -> KeyAsked {
         match self.shape {
-            Shape::Words(words) => Asked::Words(
+            Shape::Words(words) => KeyAsked::Words(
                 words.iter().filter(|word| (self.parse)(word).is_ok()).copied().collect(),
             ),
-            shape => Asked::Scalar(shape),
+            shape => KeyAsked::Scalar(shape),
         }
     }
 }
@@ -153,7 +153,7 @@ impl Reader<'_> {
 
     /// The node as a map; an empty one after a fault.
     pub(super) fn map<'n>(&mut self, node: &'n Node, path: &str) -> Map<'n> {
-        self.ask(path, Asked::Map);
+        self.ask(path, KeyAsked::Map);
         if !path.is_empty() {
             self.show(path, json!({}));
         }
@@ -231,7 +231,7 @@ impl Reader<'_> {
         map: &mut Map<'_>,
         key: &'static str,
         slot: &mut Vec<T>,
-        kind: Kind<T>,
+        kind: ScalarKind<T>,
     ) -> Option<usize> {
         if self.shows() {
             let shown = slot.iter().map(|value| kind.shown(value)).collect();
@@ -252,7 +252,7 @@ impl Reader<'_> {
     ) -> Option<Vec<(&'n Node, String)>> {
         let (node, path) = self.get(map, key)?;
         if let Mode::Outline(_) = self.mode {
-            self.ask(&path, Asked::List);
+            self.ask(&path, KeyAsked::List);
             return Some(vec![(&NOTHING, format!("{path}[]"))]);
         }
         let Data::List(items) = &node.data else {
@@ -262,7 +262,7 @@ impl Reader<'_> {
         Some(items.iter().enumerate().map(|(at, item)| (item, format!("{path}[{at}]"))).collect())
     }
 
-    fn ask(&mut self, path: &str, asked: Asked) {
+    fn ask(&mut self, path: &str, asked: KeyAsked) {
         if let Mode::Outline(outline) = &mut self.mode {
             outline.push((path.to_owned(), asked));
         }
@@ -289,7 +289,7 @@ impl Reader<'_> {
     }
 
     /// A scalar of this kind.
-    fn scalar<T>(&mut self, node: &Node, path: &str, kind: &Kind<T>) -> Option<T> {
+    fn scalar<T>(&mut self, node: &Node, path: &str, kind: &ScalarKind<T>) -> Option<T> {
         if let Mode::Outline(_) = self.mode {
             self.ask(path, kind.asked());
             return None;
@@ -307,7 +307,7 @@ impl Reader<'_> {
         map: &mut Map<'_>,
         key: &'static str,
         shown: Option<T>,
-        kind: Kind<T>,
+        kind: ScalarKind<T>,
     ) -> Option<T> {
         if self.shows() {
             let value = shown.as_ref().map_or(Value::Null, |value| kind.shown(value));
@@ -324,7 +324,7 @@ impl Reader<'_> {
         map: &mut Map<'_>,
         key: &'static str,
         slot: &mut T,
-        kind: Kind<T>,
+        kind: ScalarKind<T>,
     ) {
         if self.shows() {
             return self.show(&map.join(key), kind.shown(slot));

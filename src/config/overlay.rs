@@ -73,7 +73,8 @@ pub fn load_text(
 
 fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> {
     let file = given.file();
-    let mut build = Build { config, sources: Sources::default(), faults: ConfigFaults::default() };
+    let mut build =
+        OverlayBuild { config, sources: Sources::default(), faults: ConfigFaults::default() };
     if let Some((_, path)) = &file {
         read_file(path, given.text, &mut build.config, &mut build.sources, &mut build.faults);
     }
@@ -118,7 +119,7 @@ struct Given<'a> {
 }
 
 /// The configuration while values are laid over it.
-struct Build {
+struct OverlayBuild {
     config: Config,
     sources: Sources,
     faults: ConfigFaults,
@@ -196,9 +197,9 @@ impl<'a> Given<'a> {
     }
 }
 
-// === impl Build ===
+// === impl OverlayBuild ===
 
-impl Build {
+impl OverlayBuild {
     fn address(&mut self, (source, text): &Text<'_>, path: &str) -> Option<SocketAddr> {
         let address = parse_address(text);
         address.map_err(|reason| self.faults.add(source, path, reason)).ok()

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::address::{parse_address, parse_loopback};
 use super::file::{Map, Mode, Node, Reader};
 use super::scalar::{
-    DAY, HOUR, Kind, MIB, NETWORK, SWITCH, TEXT, WORKERS, YEAR, duration, duration_or_0, number,
-    parse_log_format, parse_log_level, parse_scheduler, size,
+    DAY, HOUR, MIB, NETWORK, SWITCH, ScalarKind, TEXT, WORKERS, YEAR, duration, duration_or_0,
+    number, parse_log_format, parse_log_level, parse_scheduler, size,
 };
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::parse_host;
@@ -190,7 +190,7 @@ impl Reader<'_> {
     fn admin(&mut self, map: &mut Map<'_>, config: &mut Config) {
         let Some(mut section) = self.section(map, "admin") else { return };
         self.set(&mut section, "address", &mut config.admin.address, ADDRESS);
-        self.set(&mut section, "local", &mut config.admin.local, Kind::text(parse_loopback));
+        self.set(&mut section, "local", &mut config.admin.local, ScalarKind::text(parse_loopback));
         self.set(&mut section, "expose", &mut config.admin.expose, EXPOSE);
         self.scalars(&mut section, "hosts", &mut config.admin.hosts, HOST);
         self.end(&section);
@@ -256,38 +256,43 @@ impl Reader<'_> {
                 &mut section,
                 "format",
                 &mut config.log.format,
-                Kind::words(&["json", "text"], parse_log_format),
+                ScalarKind::words(&["json", "text"], parse_log_format),
             );
-            self.set(&mut section, "level", &mut config.log.level, Kind::text(parse_log_level));
+            self.set(
+                &mut section,
+                "level",
+                &mut config.log.level,
+                ScalarKind::text(parse_log_level),
+            );
             self.set(&mut section, "access", &mut config.log.access, SWITCH);
             self.end(&section);
         }
         self.scalars(map, "trustedProxies", &mut config.trusted_proxies, NETWORK);
-        let url = Kind::optional(|text| public_url(text).map(Some));
+        let url = ScalarKind::optional(|text| public_url(text).map(Some));
         self.set(map, "publicUrl", &mut config.public_url, url);
         self.set(map, "clusterDomain", &mut config.cluster_domain, HOST);
         self.set(map, "workers", &mut config.workers, WORKERS);
-        let schedulers = Kind::words(&["shared", "perCore"], parse_scheduler);
+        let schedulers = ScalarKind::words(&["shared", "perCore"], parse_scheduler);
         self.set(map, "scheduler", &mut config.scheduler, schedulers);
         self.set(map, "reloadEvery", &mut config.reload_every, duration_or_0::<10, DAY>());
     }
 }
 
-const ADDRESS: Kind<SocketAddr> = Kind::text(parse_address);
-pub(super) const HOST: Kind<String> = Kind::text(parse_host);
-const SECRET: Kind<Secret> =
-    Kind::text_shown(|text| Ok(Secret::Inline(Arc::from(text))), shown_secret);
-const SECRET_FILE: Kind<Secret> =
-    Kind::text_shown(|text| Ok(Secret::File(PathBuf::from(text))), shown_secret);
+const ADDRESS: ScalarKind<SocketAddr> = ScalarKind::text(parse_address);
+pub(super) const HOST: ScalarKind<String> = ScalarKind::text(parse_host);
+const SECRET: ScalarKind<Secret> =
+    ScalarKind::text_shown(|text| Ok(Secret::Inline(Arc::from(text))), shown_secret);
+const SECRET_FILE: ScalarKind<Secret> =
+    ScalarKind::text_shown(|text| Ok(Secret::File(PathBuf::from(text))), shown_secret);
 
-fn shown_secret(_: &Kind<Secret>, secret: &Secret) -> Value {
+fn shown_secret(_: &ScalarKind<Secret>, secret: &Secret) -> Value {
     match secret {
         Secret::Inline(_) => json!("redacted"),
         Secret::File(path) => json!({ "file": path.display().to_string() }),
     }
 }
 
-const EXPOSE: Kind<Expose> = Kind::words(&["status", "all"], |text| match text {
+const EXPOSE: ScalarKind<Expose> = ScalarKind::words(&["status", "all"], |text| match text {
     "status" => Ok(Expose::Status),
     "all" => Ok(Expose::All),
     _ => Err(format!("{text:?} is not known; write status or all")),

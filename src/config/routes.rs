@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::file::{Map, Node, Reader};
 use super::read::HOST;
-use super::scalar::{HOUR, Kind, LIMIT, SWITCH, TEXT, YEAR, duration, duration_or_0};
+use super::scalar::{HOUR, LIMIT, SWITCH, ScalarKind, TEXT, YEAR, duration, duration_or_0};
 use super::sessions::{SESSIONS, STANDALONE_GET};
 use super::target::{duplicate, parse_host, parse_match, parse_target};
 use super::{
@@ -141,7 +141,7 @@ impl Reader<'_> {
         } else if cert.is_some() {
             (tls.cert, tls.key) = (cert, key);
         }
-        let name = Kind::optional(|text| parse_host(text).map(Some));
+        let name = ScalarKind::optional(|text| parse_host(text).map(Some));
         self.set(&mut section, "serverName", &mut tls.server_name, name);
         self.set(&mut section, "insecureSkipVerify", &mut tls.insecure_skip_verify, SWITCH);
         self.end(&section);
@@ -156,11 +156,12 @@ impl Reader<'_> {
     }
 }
 
-const TARGET: Kind<Target> = Kind::text(parse_target);
-const MATCH: Kind<(String, String)> = Kind::text_shown(parse_match, |_, (host, prefix)| {
-    json!(format!("{host}{}", if prefix == "/" { "" } else { prefix }))
-});
-const CARDS: Kind<Cards> = Kind::words(&["rewrite", "pass"], |text| match text {
+const TARGET: ScalarKind<Target> = ScalarKind::text(parse_target);
+const MATCH: ScalarKind<(String, String)> =
+    ScalarKind::text_shown(parse_match, |_, (host, prefix)| {
+        json!(format!("{host}{}", if prefix == "/" { "" } else { prefix }))
+    });
+const CARDS: ScalarKind<Cards> = ScalarKind::words(&["rewrite", "pass"], |text| match text {
     "rewrite" => Ok(Cards::Rewrite),
     "pass" => Ok(Cards::Pass),
     _ => Err(format!("{text:?} is not known; write rewrite or pass")),
@@ -169,12 +170,12 @@ const CARDS: Kind<Cards> = Kind::words(&["rewrite", "pass"], |text| match text {
 #[derive(Clone, PartialEq)]
 struct Websocket;
 
-const UPGRADE: Kind<Websocket> = Kind::words(&["websocket"], |text| match text {
+const UPGRADE: ScalarKind<Websocket> = ScalarKind::words(&["websocket"], |text| match text {
     "websocket" => Ok(Websocket),
     _ => Err(format!("{text:?} is not supported; write websocket or an empty list")),
 });
-const AUTHORITY: Kind<Option<String>> =
-    Kind::optional(|text| match http::uri::Authority::from_str(text) {
+const AUTHORITY: ScalarKind<Option<String>> =
+    ScalarKind::optional(|text| match http::uri::Authority::from_str(text) {
         Ok(authority) if !authority.as_str().contains('@') => Ok(Some(text.to_owned())),
         _ => Err(format!("{text:?} is not a Host; write a name with an optional port")),
     });

@@ -18,7 +18,7 @@ use crate::workers::Scheduler;
 
 /// A kind of scalar that becomes a `T`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind<T> {
+pub(super) struct ScalarKind<T> {
     pub(super) shape: Shape,
     pub(super) parse: fn(&str) -> Result<T, String>,
     show: fn(&Self, &T) -> Value,
@@ -39,9 +39,9 @@ pub(super) enum Shape {
     Words(&'static [&'static str]),
 }
 
-// === impl Kind ===
+// === impl ScalarKind ===
 
-impl<T> Kind<T> {
+impl<T> ScalarKind<T> {
     /// As `/config` shows it.
     pub(super) fn shown(&self, value: &T) -> Value {
         (self.show)(self, value)
@@ -79,7 +79,7 @@ impl<T> Kind<T> {
     }
 }
 
-impl<T: Display> Kind<Option<T>> {
+impl<T: Display> ScalarKind<Option<T>> {
     /// Any text that `parse` takes; what is not there is shown as null.
     pub(super) const fn optional(parse: fn(&str) -> Result<Option<T>, String>) -> Self {
         let show = |_: &Self, value: &Option<T>| json!(value.as_ref().map(T::to_string));
@@ -92,14 +92,14 @@ const fn words_of(shape: Shape) -> &'static [&'static str] {
 }
 
 /// The name of a file; of an empty one, none.
-pub(super) const FILE: Kind<Option<PathBuf>> = Kind::text_shown(
+pub(super) const FILE: ScalarKind<Option<PathBuf>> = ScalarKind::text_shown(
     |text| Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from)),
     |_, file| json!(file.as_ref().map(|file| file.display().to_string())),
 );
 /// Any text.
-pub(super) const TEXT: Kind<String> = Kind::text(|text| Ok(text.to_owned()));
+pub(super) const TEXT: ScalarKind<String> = ScalarKind::text(|text| Ok(text.to_owned()));
 /// `true` or `false`.
-pub(super) const SWITCH: Kind<bool> = Kind {
+pub(super) const SWITCH: ScalarKind<bool> = ScalarKind {
     shape: Shape::Switch,
     parse: |text| {
         text.parse().map_err(|_| format!("{text:?} is not a switch; write true or false"))
@@ -116,17 +116,17 @@ pub(super) const YEAR: u64 = 365 * DAY;
 pub(super) const MIB: u64 = 1 << 20;
 
 /// A duration within these milliseconds.
-pub(super) const fn duration<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
+pub(super) const fn duration<const MIN: u64, const MAX: u64>() -> ScalarKind<Duration> {
     duration_kind(|text| within(parse_duration(text)?, MIN, MAX, false))
 }
 
 /// The same, or 0, which turns something off.
-pub(super) const fn duration_or_0<const MIN: u64, const MAX: u64>() -> Kind<Duration> {
+pub(super) const fn duration_or_0<const MIN: u64, const MAX: u64>() -> ScalarKind<Duration> {
     duration_kind(|text| within(parse_duration(text)?, MIN, MAX, true))
 }
 
-const fn duration_kind(parse: fn(&str) -> Result<Duration, String>) -> Kind<Duration> {
-    Kind { shape: Shape::Duration, parse, show: |_, time| json!(duration_text(*time)) }
+const fn duration_kind(parse: fn(&str) -> Result<Duration, String>) -> ScalarKind<Duration> {
+    ScalarKind { shape: Shape::Duration, parse, show: |_, time| json!(duration_text(*time)) }
 }
 
 fn within(time: Duration, min: u64, max: u64, may_be_0: bool) -> Result<Duration, String> {
@@ -140,7 +140,7 @@ fn within(time: Duration, min: u64, max: u64, may_be_0: bool) -> Result<Duration
 }
 
 /// A time limit of at least a tenth of a second; 0 is none.
-pub(super) const LIMIT: Kind<Option<Duration>> = Kind {
+pub(super) const LIMIT: ScalarKind<Option<Duration>> = ScalarKind {
     shape: Shape::Duration,
     parse: |text| {
         let time = within(parse_duration(text)?, 100, YEAR, true)?;
@@ -150,8 +150,8 @@ pub(super) const LIMIT: Kind<Option<Duration>> = Kind {
 };
 
 /// A number of bytes within these.
-pub(super) const fn size<const MIN: u64, const MAX: u64>() -> Kind<usize> {
-    Kind {
+pub(super) const fn size<const MIN: u64, const MAX: u64>() -> ScalarKind<usize> {
+    ScalarKind {
         shape: Shape::Size,
         parse: |text| {
             let bytes = parse_size(text)?;
@@ -167,7 +167,7 @@ pub(super) const fn size<const MIN: u64, const MAX: u64>() -> Kind<usize> {
 }
 
 /// A network, or an address as the network of itself.
-pub(super) const NETWORK: Kind<IpNet> = Kind::text(|text| {
+pub(super) const NETWORK: ScalarKind<IpNet> = ScalarKind::text(|text| {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse()
         .or_else(|_| address())
@@ -187,7 +187,7 @@ fn canonical(net: IpNet) -> IpNet {
 }
 
 /// A whole number within these.
-pub(super) const fn number<const MIN: u64, const MAX: u64, T>() -> Kind<T>
+pub(super) const fn number<const MIN: u64, const MAX: u64, T>() -> ScalarKind<T>
 where
     T: TryFrom<u64> + Serialize,
 {
@@ -199,11 +199,15 @@ where
         }
         T::try_from(number).map_err(|_| wrong())
     };
-    Kind { shape: Shape::Number { min: MIN, max: MAX }, parse, show: |_, number| json!(number) }
+    ScalarKind {
+        shape: Shape::Number { min: MIN, max: MAX },
+        parse,
+        show: |_, number| json!(number),
+    }
 }
 
 /// Threads that carry traffic; none is one for each core.
-pub(super) const WORKERS: Kind<Option<NonZeroUsize>> = Kind {
+pub(super) const WORKERS: ScalarKind<Option<NonZeroUsize>> = ScalarKind {
     shape: Shape::Number { min: 1, max: 1024 },
     parse: |text| parse_workers(text).map(Some),
     show: |_, workers| json!(workers),

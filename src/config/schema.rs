@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::file::{Asked, Mode, NOTHING, Reader};
+use super::file::{KeyAsked, Mode, NOTHING, Reader};
 use super::read::read_root;
 use super::scalar::Shape;
 use super::sources::{ConfigFaults, Sources};
@@ -74,16 +74,16 @@ fn map() -> Value {
 }
 
 /// `null` counts as absent everywhere.
-fn described(asked: &Asked) -> Value {
+fn described(asked: &KeyAsked) -> Value {
     match asked {
-        Asked::Map => map(),
-        Asked::List => json!({ "type": ["array", "null"] }),
-        Asked::Scalar(Shape::Text) => json!({ "type": ["string", "null"] }),
-        Asked::Scalar(Shape::Switch) => json!({ "type": ["boolean", "null"] }),
-        Asked::Scalar(Shape::Number { min, max }) => {
+        KeyAsked::Map => map(),
+        KeyAsked::List => json!({ "type": ["array", "null"] }),
+        KeyAsked::Scalar(Shape::Text) => json!({ "type": ["string", "null"] }),
+        KeyAsked::Scalar(Shape::Switch) => json!({ "type": ["boolean", "null"] }),
+        KeyAsked::Scalar(Shape::Number { min, max }) => {
             json!({ "type": ["integer", "null"], "minimum": min, "maximum": max })
         }
-        Asked::Scalar(Shape::Duration) => json!({
+        KeyAsked::Scalar(Shape::Duration) => json!({
             "description": "A duration such as 30s, 1m30s, 500ms or 0.",
             "anyOf": [
                 { "const": 0 },
@@ -91,14 +91,14 @@ fn described(asked: &Asked) -> Value {
                 { "type": "null" },
             ],
         }),
-        Asked::Scalar(Shape::Size) => json!({
+        KeyAsked::Scalar(Shape::Size) => json!({
             "description": "A size such as 64KiB, 1MiB or 65536.",
             "type": ["integer", "string", "null"],
             "minimum": 0,
             "pattern": "^[0-9]+(KiB|MiB|GiB)?$",
         }),
-        Asked::Words(words) => words_of(words),
-        Asked::Scalar(Shape::Words(words)) => words_of(words),
+        KeyAsked::Words(words) => words_of(words),
+        KeyAsked::Scalar(Shape::Words(words)) => words_of(words),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::file::{Map, Reader};
-use super::scalar::{HOUR, Kind, YEAR, duration};
+use super::scalar::{HOUR, ScalarKind, YEAR, duration};
 use super::{Config, SessionMode, StandaloneGet};
 
 impl Reader<'_> {
@@ -45,21 +45,22 @@ pub fn mode_of(word: &str) -> Result<SessionMode, String> {
     }
 }
 
-pub(super) const SESSIONS: Kind<SessionMode> = Kind::words(&["revive", "pin", "pass"], mode_of);
-pub(super) const STANDALONE_GET: Kind<StandaloneGet> =
-    Kind::words(&["pass", "refuse"], |text| match text {
+pub(super) const SESSIONS: ScalarKind<SessionMode> =
+    ScalarKind::words(&["revive", "pin", "pass"], mode_of);
+pub(super) const STANDALONE_GET: ScalarKind<StandaloneGet> =
+    ScalarKind::words(&["pass", "refuse"], |text| match text {
         "pass" => Ok(StandaloneGet::Pass),
         "refuse" => Ok(StandaloneGet::Refuse),
         _ => Err(format!("{text:?} is not known; write pass or refuse")),
     });
-const KEY_FILE: Kind<PathBuf> = Kind::text_shown(
+const KEY_FILE: ScalarKind<PathBuf> = ScalarKind::text_shown(
     |text| match text {
         "" => Err("is empty; write the name of a file".to_owned()),
         _ => Ok(PathBuf::from(text)),
     },
     |_, file| json!(file.display().to_string()),
 );
-const PEER: Kind<String> = Kind::text(|text| {
+const PEER: ScalarKind<String> = ScalarKind::text(|text| {
     let wrong =
         || format!("{text:?} is not an address; write host:port of a replica's admin listener");
     let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;

@@ -23,7 +23,7 @@ pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp"];
 
 /// What is to become of one Service's host, and of its pods' hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ServicePlan {
     /// Whether and how it can be reached.
     pub state: PlanState,
     /// What was considered.
@@ -37,7 +37,7 @@ pub enum PlanState {
     Open(Box<OpenPlan>),
     /// Never as things stand.
     Refused(String),
-    /// Not as long as nothing marks it.
+    /// Not as long as nothing markers it.
     Unmarked(String),
     /// Something of this name exists, without a Service.
     Pending(String),
@@ -120,15 +120,15 @@ pub struct Trust {
 
 /// Decides for one Service; `None` if nothing is known of it.
 #[must_use]
-pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<Plan> {
+pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<ServicePlan> {
     let Some(service) = index.service(id) else { return without_service(index, id) };
     let mut notes = Vec::new();
     if let Some(why) = forbidden(index, id, service) {
-        return Some(Plan { state: PlanState::Refused(why), notes });
+        return Some(ServicePlan { state: PlanState::Refused(why), notes });
     }
     let controller = is_controller(config, id);
-    let marks = Markers::of(index, config, id, service, controller, &mut notes);
-    let callers = match marks {
+    let markers = Markers::of(index, config, id, service, controller, &mut notes);
+    let callers = match markers {
         Markers::Everyone => None,
         Markers::Callers(callers) => Some(callers),
         Markers::None => {
@@ -137,7 +137,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
                  it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
                 id.namespace, id.name
             );
-            return Some(Plan { state: PlanState::Unmarked(why), notes });
+            return Some(ServicePlan { state: PlanState::Unmarked(why), notes });
         }
     };
     let agent = is_agent(index, id, service);
@@ -156,7 +156,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
         .map(|(port, why)| (backend(port), why));
     let paths = if controller { CONTROLLER_PATHS } else { &[] };
     let open = OpenPlan { rules, ports, fallback, agent, paths, callers };
-    Some(Plan { state: PlanState::Open(Box::new(open)), notes })
+    Some(ServicePlan { state: PlanState::Open(Box::new(open)), notes })
 }
 
 /// Whether a Service is an Agent's: the live owner decides, and its name where it has none.
@@ -212,8 +212,8 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
 }
 
 /// Nothing of this name is a Service; somebody may still speak of it.
-fn without_service(index: &Index, id: &ObjectId) -> Option<Plan> {
-    let plan = |state| Some(Plan { state, notes: Vec::new() });
+fn without_service(index: &Index, id: &ObjectId) -> Option<ServicePlan> {
+    let plan = |state| Some(ServicePlan { state, notes: Vec::new() });
     if index.has_agent(id) {
         return plan(PlanState::Pending(format!("Agent {id} exists, its Service does not yet")));
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{Agent, Kind, McpServer, Object, RemoteServer, Service, Slice};
+use super::object::{Agent, McpServer, Object, ObjectKind, RemoteServer, Service, Slice};
 use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
 use addresses::Addresses;
@@ -96,45 +96,47 @@ impl Index {
     }
 
     /// An object as it is now; `None` if it is gone.
-    pub fn apply(&mut self, kind: Kind, id: ObjectId, object: Option<Object>) {
+    pub fn apply(&mut self, kind: ObjectKind, id: ObjectId, object: Option<Object>) {
         match (kind, object) {
-            (Kind::Service, Some(Object::Service(new))) => self.set_service(id, Some(new)),
-            (Kind::Service, _) => self.set_service(id, None),
-            (Kind::Pod, Some(Object::Pod(new))) => self.set_pod(&id, new),
-            (Kind::Pod, _) => self.set_pod(&id, None),
-            (Kind::EndpointSlice, Some(Object::Slice(new))) => self.set_slice(id, Some(new)),
-            (Kind::EndpointSlice, _) => self.set_slice(id, None),
-            (Kind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
-            (Kind::Agent, _) => self.set_agent(id, None),
-            (Kind::RemoteMcpServer, Some(Object::RemoteServer(new))) => self.set_remote(id, new),
-            (Kind::RemoteMcpServer, _) => self.set_remote(id, None),
-            (Kind::McpServer, Some(Object::McpServer(new))) => {
+            (ObjectKind::Service, Some(Object::Service(new))) => self.set_service(id, Some(new)),
+            (ObjectKind::Service, _) => self.set_service(id, None),
+            (ObjectKind::Pod, Some(Object::Pod(new))) => self.set_pod(&id, new),
+            (ObjectKind::Pod, _) => self.set_pod(&id, None),
+            (ObjectKind::EndpointSlice, Some(Object::Slice(new))) => self.set_slice(id, Some(new)),
+            (ObjectKind::EndpointSlice, _) => self.set_slice(id, None),
+            (ObjectKind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
+            (ObjectKind::Agent, _) => self.set_agent(id, None),
+            (ObjectKind::RemoteMcpServer, Some(Object::RemoteServer(new))) => {
+                self.set_remote(id, new)
+            }
+            (ObjectKind::RemoteMcpServer, _) => self.set_remote(id, None),
+            (ObjectKind::McpServer, Some(Object::McpServer(new))) => {
                 if self.mcp_servers.get(&id) != Some(&new) {
                     self.mcp_servers.insert(id.clone(), new);
                     self.touch(&id);
                 }
             }
-            (Kind::McpServer, _) => {
+            (ObjectKind::McpServer, _) => {
                 if self.mcp_servers.remove(&id).is_some() {
                     self.touch(&id);
                 }
             }
-            (Kind::SandboxAgent, Some(_)) => {
+            (ObjectKind::SandboxAgent, Some(_)) => {
                 if self.sandboxes.insert(id.clone()) {
                     self.touch(&id);
                 }
             }
-            (Kind::SandboxAgent, None) => {
+            (ObjectKind::SandboxAgent, None) => {
                 if self.sandboxes.remove(&id) {
                     self.touch(&id);
                 }
             }
-            (Kind::Namespace, Some(_)) => {
+            (ObjectKind::Namespace, Some(_)) => {
                 if self.namespaces.insert(Arc::clone(&id.name)) {
                     self.touch_named_in(&id.name);
                 }
             }
-            (Kind::Namespace, None) => {
+            (ObjectKind::Namespace, None) => {
                 if self.namespaces.remove(&id.name) {
                     self.touch_named_in(&id.name);
                 }
@@ -393,16 +395,16 @@ impl Index {
 
     /// How many objects of a kind are known.
     #[must_use]
-    pub fn count(&self, kind: Kind) -> usize {
+    pub fn count(&self, kind: ObjectKind) -> usize {
         match kind {
-            Kind::Service => self.services.len(),
-            Kind::EndpointSlice => self.slices.len(),
-            Kind::Pod => self.addresses.count(),
-            Kind::Namespace => self.namespaces.len(),
-            Kind::Agent => self.agents.len(),
-            Kind::SandboxAgent => self.sandboxes.len(),
-            Kind::RemoteMcpServer => self.remotes.len(),
-            Kind::McpServer => self.mcp_servers.len(),
+            ObjectKind::Service => self.services.len(),
+            ObjectKind::EndpointSlice => self.slices.len(),
+            ObjectKind::Pod => self.addresses.count(),
+            ObjectKind::Namespace => self.namespaces.len(),
+            ObjectKind::Agent => self.agents.len(),
+            ObjectKind::SandboxAgent => self.sandboxes.len(),
+            ObjectKind::RemoteMcpServer => self.remotes.len(),
+            ObjectKind::McpServer => self.mcp_servers.len(),
         }
     }
 }

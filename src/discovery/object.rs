@@ -20,7 +20,7 @@ mod remote;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ObjectKind {
     /// Core.
     Service,
     /// `discovery.k8s.io`.
@@ -124,8 +124,8 @@ pub struct Agent {
 /// What an Agent lists of one tool server. A server may be listed more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
-    /// The server's kind: [`Kind::RemoteMcpServer`], [`Kind::Service`] or [`Kind::McpServer`].
-    pub kind: Kind,
+    /// The server's kind: [`ObjectKind::RemoteMcpServer`], [`ObjectKind::Service`] or [`ObjectKind::McpServer`].
+    pub kind: ObjectKind,
     /// The server.
     pub server: ObjectId,
     /// `toolNames`. Empty is all of them.
@@ -164,9 +164,9 @@ pub enum Object {
     McpServer(McpServer),
 }
 
-// === impl Kind ===
+// === impl ObjectKind ===
 
-impl Kind {
+impl ObjectKind {
     /// All of them; those that must be there first.
     pub const ALL: [Self; 8] = [
         Self::Service,
@@ -212,16 +212,18 @@ impl Kind {
 impl Object {
     /// Reads an object of this kind in this namespace.
     #[must_use]
-    pub fn read(kind: Kind, namespace: &str, json: &Value) -> Self {
+    pub fn read(kind: ObjectKind, namespace: &str, json: &Value) -> Self {
         match kind {
-            Kind::Service => Self::Service(service(json)),
-            Kind::EndpointSlice => Self::Slice(slice(namespace, json)),
-            Kind::Pod => Self::Pod(PodObject::deserialize(json).ok().and_then(|told| told.pod)),
-            Kind::Namespace => Self::Namespace,
-            Kind::Agent => Self::Agent(agent(namespace, json)),
-            Kind::SandboxAgent => Self::SandboxAgent,
-            Kind::RemoteMcpServer => Self::RemoteServer(remote(json)),
-            Kind::McpServer => Self::McpServer(McpServer {
+            ObjectKind::Service => Self::Service(service(json)),
+            ObjectKind::EndpointSlice => Self::Slice(slice(namespace, json)),
+            ObjectKind::Pod => {
+                Self::Pod(PodObject::deserialize(json).ok().and_then(|told| told.pod))
+            }
+            ObjectKind::Namespace => Self::Namespace,
+            ObjectKind::Agent => Self::Agent(agent(namespace, json)),
+            ObjectKind::SandboxAgent => Self::SandboxAgent,
+            ObjectKind::RemoteMcpServer => Self::RemoteServer(remote(json)),
+            ObjectKind::McpServer => Self::McpServer(McpServer {
                 port: port_at(json, "/spec/deployment/port"),
                 sessions: sessions(json),
             }),
@@ -359,14 +361,14 @@ fn agent(namespace: &str, json: &Value) -> Agent {
         let id = ObjectId::new(space, name);
         // The field's default is `MCPServer`.
         let kind = match text(tool, "/mcpServer/kind").unwrap_or_default() {
-            "RemoteMCPServer" => Kind::RemoteMcpServer,
-            "Service" => Kind::Service,
-            "MCPServer" | "" => Kind::McpServer,
+            "RemoteMCPServer" => ObjectKind::RemoteMcpServer,
+            "Service" => ObjectKind::Service,
+            "MCPServer" | "" => ObjectKind::McpServer,
             _ => continue,
         };
         match kind {
-            Kind::RemoteMcpServer => agent.remotes.push(id.clone()),
-            Kind::Service => agent.services.push(id.clone()),
+            ObjectKind::RemoteMcpServer => agent.remotes.push(id.clone()),
+            ObjectKind::Service => agent.services.push(id.clone()),
             _ => {}
         }
         let (names, approval) =
@@ -392,9 +394,9 @@ mod tests {
     use super::*;
 
     /// What is read of one tool of an Agent in namespace `a`: kind, server, names and those to approve.
-    fn read(tool: &Value) -> Vec<(Kind, String, Vec<String>, Vec<String>)> {
+    fn read(tool: &Value) -> Vec<(ObjectKind, String, Vec<String>, Vec<String>)> {
         let json = json!({ "spec": { "declarative": { "tools": [tool] } } });
-        let Object::Agent(agent) = Object::read(Kind::Agent, "a", &json) else { panic!() };
+        let Object::Agent(agent) = Object::read(ObjectKind::Agent, "a", &json) else { panic!() };
         let plain = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
         let tools = agent.tools.iter().map(|tools| {
             let server = format!("{}/{}", tools.server.namespace, tools.server.name);
@@ -404,51 +406,60 @@ mod tests {
     }
 
     /// An agent's tool as JSON, its server, the tools it lists, and those that need approval.
-    type ToolCase = (Value, Kind, &'static str, &'static [&'static str], &'static [&'static str]);
+    type ToolCase =
+        (Value, ObjectKind, &'static str, &'static [&'static str], &'static [&'static str]);
+
+    /// An agent's tool that names this server.
+    fn server(kind: &str, name: &str, names: Value, approval: Value) -> Value {
+        let server = json!({
+            "kind": kind, "name": name, "toolNames": names, "requireApproval": approval
+        });
+        json!({ "type": "McpServer", "mcpServer": server })
+    }
 
     #[test]
     fn the_tools_that_an_agent_lists_of_a_server_are_kept() {
-        let server = |kind: &str, name: &str, names: Value, approval: Value| {
-            let server = json!({
-                "kind": kind, "name": name, "toolNames": names, "requireApproval": approval
-            });
-            json!({ "type": "McpServer", "mcpServer": server })
-        };
         let two = json!(["read", "write"]);
         let cases: &[ToolCase] = &[
             (
                 server("RemoteMCPServer", "r", two.clone(), json!(["write"])),
-                Kind::RemoteMcpServer,
+                ObjectKind::RemoteMcpServer,
                 "a/r",
                 &["read", "write"],
                 &["write"],
             ),
             (
                 server("Service", "b/s", two.clone(), json!(null)),
-                Kind::Service,
+                ObjectKind::Service,
                 "b/s",
                 &["read", "write"],
                 &[],
             ),
             (
                 server("MCPServer", "m", two.clone(), json!([])),
-                Kind::McpServer,
+                ObjectKind::McpServer,
                 "a/m",
                 &["read", "write"],
                 &[],
             ),
-            (server("", "m", json!(["read"]), json!(null)), Kind::McpServer, "a/m", &["read"], &[]),
+            (
+                server("", "m", json!(["read"]), json!(null)),
+                ObjectKind::McpServer,
+                "a/m",
+                &["read"],
+                &[],
+            ),
             // Of another type than the resource says: what can be read is.
             (
                 server("Service", "s", json!(["read", 7, null]), json!("x")),
-                Kind::Service,
+                ObjectKind::Service,
                 "a/s",
                 &["read"],
                 &[],
             ),
             (
                 server("Service", "s", json!({}), json!(["read"])),
-                Kind::Service,
+                ObjectKind::Service,
                 "a/s",
                 &[],
                 &["read"],

@@ -41,7 +41,7 @@ pub struct Labels(Box<[u64]>);
 
 /// A Pod as the API server sends it, without what is not kept.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(from = "Told")]
+#[serde(from = "PodJson")]
 pub struct PodObject {
     metadata: ObjectMeta,
     /// `None` if it does not run.
@@ -49,7 +49,7 @@ pub struct PodObject {
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct PodJson {
     metadata: Metadata,
     spec: Option<Spec>,
     status: Option<Status>,
@@ -130,9 +130,9 @@ fn hash(of: impl Hash) -> u64 {
 
 // === impl PodObject ===
 
-impl From<Told> for PodObject {
-    fn from(told: Told) -> Self {
-        let Told { metadata, spec, status } = told;
+impl From<PodJson> for PodObject {
+    fn from(told: PodJson) -> Self {
+        let PodJson { metadata, spec, status } = told;
         let Metadata { name, namespace, uid, resource_version, .. } = metadata;
         let phase = status.as_ref().and_then(|status| status.phase.as_deref());
         let pod = uid.filter(|_| phase == Some("Running")).map(|uid| {

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::decide::{self, Backend, OpenPlan, Plan, PlanState, RulePlan, Trust};
+use super::decide::{self, Backend, OpenPlan, PlanState, RulePlan, ServicePlan, Trust};
 use super::endpoints::{Judged, View};
 use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
 use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
-use crate::route::discovered::{Fallback, Open, State};
+use crate::route::discovered::{Fallback, HostState, OpenHost};
 use crate::route::rule::{self, Authority, Rule};
 use crate::route::{
     Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteSource, RouteTable,
@@ -61,7 +61,7 @@ pub struct Publisher {
 /// What is in force for one Service.
 #[derive(Default)]
 struct Live {
-    plan: Option<Plan>,
+    plan: Option<ServicePlan>,
     pods: BTreeSet<Box<str>>,
     routes: Vec<LiveRoute>,
     addresses: BTreeSet<IpAddr>,
@@ -198,7 +198,7 @@ impl Publisher {
     fn decide(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
         let plan = decide::decide(index, &self.config, id);
         let pods: BTreeSet<Box<str>> = match &plan {
-            Some(Plan { state: PlanState::Open(_), .. }) => {
+            Some(ServicePlan { state: PlanState::Open(_), .. }) => {
                 let slices = index.slices(id).flat_map(|slice| &slice.endpoints);
                 slices.filter_map(|endpoint| endpoint.hostname.clone()).collect()
             }
@@ -222,7 +222,8 @@ impl Publisher {
             for pod in std::iter::once(None).chain(pod_hosts) {
                 let host = ClusterHost { service: id.clone(), pod };
                 let discovered = plan.as_ref().map(|plan| {
-                    let mut build = Build { publisher: self, old: &live.routes, kept: &mut kept };
+                    let mut build =
+                        HostBuild { publisher: self, old: &live.routes, kept: &mut kept };
                     Arc::new(build.discovered(&host, plan, since))
                 });
                 changes.hosts.push((key(&host), discovered));
@@ -279,32 +280,32 @@ impl Publisher {
 }
 
 /// The making of one host's routes.
-struct Build<'a> {
+struct HostBuild<'a> {
     publisher: &'a Publisher,
     old: &'a [LiveRoute],
     kept: &'a mut Vec<LiveRoute>,
 }
 
-// === impl Build ===
+// === impl HostBuild ===
 
-impl Build<'_> {
+impl HostBuild<'_> {
     fn discovered(
         &mut self,
         host: &ClusterHost,
-        plan: &Plan,
+        plan: &ServicePlan,
         since: Option<Instant>,
     ) -> Discovered {
         let state = match &plan.state {
-            PlanState::Open(open) => State::Open(self.open(host, open)),
-            PlanState::Refused(why) => State::Refused(why.as_str().into()),
-            PlanState::Unmarked(why) => State::Unmarked(why.as_str().into()),
-            PlanState::Pending(why) => State::Pending(why.as_str().into()),
-            PlanState::Missing(why) => State::Missing(why.as_str().into()),
+            PlanState::Open(open) => HostState::Open(self.open(host, open)),
+            PlanState::Refused(why) => HostState::Refused(why.as_str().into()),
+            PlanState::Unmarked(why) => HostState::Unmarked(why.as_str().into()),
+            PlanState::Pending(why) => HostState::Pending(why.as_str().into()),
+            PlanState::Missing(why) => HostState::Missing(why.as_str().into()),
         };
         Discovered { host: host.to_string().into(), state, notes: plan.notes.clone(), since }
     }
 
-    fn open(&mut self, host: &ClusterHost, plan: &OpenPlan) -> Open {
+    fn open(&mut self, host: &ClusterHost, plan: &OpenPlan) -> OpenHost {
         let mut rules = Vec::new();
         let mut foreign: HashMap<ObjectId, Vec<Arc<Rule>>> = HashMap::new();
         for plan in plan.rules.iter().filter(|rule| rule.pod == host.pod) {
@@ -327,7 +328,7 @@ impl Build<'_> {
             Err(why) => Fallback::Undecided(why.as_str().into()),
         };
         let (agent, paths, callers) = (plan.agent, plan.paths, plan.callers.clone());
-        Open { rules, foreign, ports, fallback, agent, paths, callers }
+        OpenHost { rules, foreign, ports, fallback, agent, paths, callers }
     }
 
     fn rule(&mut self, host: &ClusterHost, plan: &RulePlan) -> Rule {

@@ -27,13 +27,13 @@ pub struct SecretKey {
 const PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// What became of reading a Secret.
-pub type Read = Result<Secret, String>;
+pub type SecretRead = Result<Secret, String>;
 
 /// What is known of Secrets, and who needs them.
 #[derive(Debug, Default)]
 pub struct Secrets {
     bundle: Option<Bundle>,
-    known: HashMap<SecretKey, Read>,
+    known: HashMap<SecretKey, SecretRead>,
     users: Mutex<HashMap<SecretKey, Ids>>,
     /// Those that are being read.
     asked: HashSet<SecretKey>,
@@ -45,7 +45,7 @@ pub struct Secrets {
 #[derive(Debug)]
 struct Bundle {
     path: PathBuf,
-    read: Read,
+    read: SecretRead,
     users: Mutex<Ids>,
 }
 
@@ -158,7 +158,7 @@ impl Secrets {
     }
 
     /// What a Secret holds now, and the Services that this changes.
-    pub fn learn(&mut self, key: SecretKey, read: Read) -> Ids {
+    pub fn learn(&mut self, key: SecretKey, read: SecretRead) -> Ids {
         self.asked.remove(&key);
         self.failures.remove(&key);
         if self.known.get(&key) == Some(&read) {
@@ -202,7 +202,7 @@ impl Bundle {
 }
 
 /// A file of PEM certificates.
-fn read_bundle(path: &Path) -> Read {
+fn read_bundle(path: &Path) -> SecretRead {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     if !text.contains("BEGIN CERTIFICATE") {
         return Err("there is no PEM certificate in it".to_owned());

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::index::Index;
-use super::object::{Kind, Object};
+use super::object::{Object, ObjectKind};
 use super::publish::{Changes, Publisher};
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteQuery, RouteTable};
@@ -33,13 +33,13 @@ impl World {
     }
 
     /// kagent in `kagent`, whose objects count for everybody.
-    fn of(objects: &[(Kind, Value)]) -> Self {
+    fn of(objects: &[(ObjectKind, Value)]) -> Self {
         let mut world = Self::new(DiscoveryConfig::default());
         world.apply(objects);
         world
     }
 
-    fn apply(&mut self, objects: &[(Kind, Value)]) {
+    fn apply(&mut self, objects: &[(ObjectKind, Value)]) {
         for (kind, json) in objects {
             let (id, namespace) = named(json);
             self.index.apply(*kind, id, Some(Object::read(*kind, &namespace, json)));
@@ -47,7 +47,7 @@ impl World {
         self.publish();
     }
 
-    fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+    fn delete(&mut self, kind: ObjectKind, namespace: &str, name: &str) {
         self.index.apply(kind, ObjectId::new(namespace, name), None);
         self.publish();
     }
@@ -144,12 +144,12 @@ fn named(json: &Value) -> (ObjectId, String) {
 }
 
 /// `ports` as `name:number` or `name:number:appProtocol`.
-fn service(namespace: &str, name: &str, ports: &[&str]) -> (Kind, Value) {
+fn service(namespace: &str, name: &str, ports: &[&str]) -> (ObjectKind, Value) {
     service_with(namespace, name, ports, json!({}))
 }
 
 /// With more metadata: `labels`, `annotations`, `ownerReferences`.
-fn service_with(namespace: &str, name: &str, ports: &[&str], more: Value) -> (Kind, Value) {
+fn service_with(namespace: &str, name: &str, ports: &[&str], more: Value) -> (ObjectKind, Value) {
     let ports: Vec<Value> = ports
         .iter()
         .map(|port| {
@@ -161,7 +161,7 @@ fn service_with(namespace: &str, name: &str, ports: &[&str], more: Value) -> (Ki
     let mut metadata = json!({ "namespace": namespace, "name": name });
     metadata.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     (
-        Kind::Service,
+        ObjectKind::Service,
         json!({ "metadata": metadata, "spec": { "clusterIP": "10.96.0.7", "ports": ports } }),
     )
 }
@@ -171,7 +171,7 @@ fn owner(kind: &str, name: &str) -> Value {
     json!({ "ownerReferences": [{ "apiVersion": api, "kind": kind, "name": name }] })
 }
 
-fn agent(namespace: &str, name: &str, tools: &[(&str, &str)]) -> (Kind, Value) {
+fn agent(namespace: &str, name: &str, tools: &[(&str, &str)]) -> (ObjectKind, Value) {
     let tools: Vec<Value> = tools
         .iter()
         .map(|(kind, name)| {
@@ -180,28 +180,39 @@ fn agent(namespace: &str, name: &str, tools: &[(&str, &str)]) -> (Kind, Value) {
         })
         .collect();
     let metadata = json!({ "namespace": namespace, "name": name });
-    (Kind::Agent, json!({ "metadata": metadata, "spec": { "declarative": { "tools": tools } } }))
+    (
+        ObjectKind::Agent,
+        json!({ "metadata": metadata, "spec": { "declarative": { "tools": tools } } }),
+    )
 }
 
-fn remote(namespace: &str, name: &str, url: &str) -> (Kind, Value) {
+fn remote(namespace: &str, name: &str, url: &str) -> (ObjectKind, Value) {
     remote_with(namespace, name, url, json!({}))
 }
 
-fn remote_with(namespace: &str, name: &str, url: &str, more: Value) -> (Kind, Value) {
+fn remote_with(namespace: &str, name: &str, url: &str, more: Value) -> (ObjectKind, Value) {
     let mut spec = json!({ "url": url, "description": "x" });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let metadata = json!({ "namespace": namespace, "name": name });
-    (Kind::RemoteMcpServer, json!({ "metadata": metadata, "spec": spec }))
+    (ObjectKind::RemoteMcpServer, json!({ "metadata": metadata, "spec": spec }))
 }
 
-fn mcp_server(namespace: &str, name: &str, port: u16) -> (Kind, Value) {
+fn mcp_server(namespace: &str, name: &str, port: u16) -> (ObjectKind, Value) {
     let metadata = json!({ "namespace": namespace, "name": name });
-    (Kind::McpServer, json!({ "metadata": metadata, "spec": { "deployment": { "port": port } } }))
+    (
+        ObjectKind::McpServer,
+        json!({ "metadata": metadata, "spec": { "deployment": { "port": port } } }),
+    )
 }
 
 /// `endpoints` as `address`, with `!` in front if not ready and `~` if terminating and still serving; their
 /// UID is the address.
-fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) -> (Kind, Value) {
+fn slice(
+    namespace: &str,
+    service: &str,
+    port: (&str, u16),
+    endpoints: &[&str],
+) -> (ObjectKind, Value) {
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|endpoint| {
@@ -219,7 +230,7 @@ fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) 
     let ipv6 = endpoints.iter().any(|e| e["addresses"][0].as_str().unwrap().contains(':'));
     let name = format!("{service}-{}", if ipv6 { "v6" } else { "v4" });
     (
-        Kind::EndpointSlice,
+        ObjectKind::EndpointSlice,
         json!({
             "metadata": {
                 "namespace": namespace, "name": name,
@@ -233,9 +244,9 @@ fn slice(namespace: &str, service: &str, port: (&str, u16), endpoints: &[&str]) 
 }
 
 /// A running Pod whose UID is its address, labelled `app` like a Service's pods.
-fn pod(namespace: &str, name: &str, app: &str, address: &str) -> (Kind, Value) {
+fn pod(namespace: &str, name: &str, app: &str, address: &str) -> (ObjectKind, Value) {
     (
-        Kind::Pod,
+        ObjectKind::Pod,
         json!({
             "metadata": {
                 "namespace": namespace, "name": name, "uid": address, "labels": { "app": app },
@@ -247,7 +258,7 @@ fn pod(namespace: &str, name: &str, app: &str, address: &str) -> (Kind, Value) {
 }
 
 /// One on the network of its node.
-fn host_pod(namespace: &str, name: &str, app: &str, address: &str) -> (Kind, Value) {
+fn host_pod(namespace: &str, name: &str, app: &str, address: &str) -> (ObjectKind, Value) {
     let (kind, mut json) = pod(namespace, name, app, address);
     json["spec"]["hostNetwork"] = json!(true);
     json["metadata"]["uid"] = json!(name);

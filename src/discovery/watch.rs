@@ -19,9 +19,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 use tokio::time::Instant;
 
-use super::object::{Kind, Object};
+use super::object::{Object, ObjectKind};
 use super::pod::PodObject;
-use super::secrets::{Read, SecretKey};
+use super::secrets::{SecretKey, SecretRead};
 use crate::backoff::Pauses;
 use crate::config::DiscoveryConfig;
 use crate::route::ObjectId;
@@ -42,7 +42,7 @@ const PAUSES: Pauses = Pauses::new(Duration::from_millis(500), Duration::from_se
 #[derive(Debug)]
 pub enum WatchEvent {
     /// An object as it is now; `None` if it is gone.
-    Object(Kind, ObjectId, Option<Object>),
+    Object(ObjectKind, ObjectId, Option<Object>),
     /// Everything there is has been told.
     Listed(usize),
     /// There is no such resource, so there are no objects.
@@ -54,23 +54,23 @@ pub enum WatchEvent {
     /// The list is out of date and is read again; nothing is wrong.
     Expired(usize),
     /// A Secret was read; the error is that the server does not answer.
-    Secret(SecretKey, Result<Read, String>),
+    Secret(SecretKey, Result<SecretRead, String>),
 }
 
 /// One kind, in one namespace or in all.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct ObjectWatch {
     /// Its place among all watches.
     pub number: usize,
     /// What it watches.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// Where; `None` is everywhere.
     pub namespace: Option<String>,
 }
 
 /// What one watch has seen.
 #[derive(Debug, Default)]
-struct Seen {
+struct WatchSeen {
     known: HashSet<ObjectId>,
     /// So far in the list that is being read.
     listed: HashSet<ObjectId>,
@@ -118,13 +118,13 @@ trait Watched: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static
     const FIELDS: Option<&'static str>;
 
     /// What is kept of it.
-    fn object(self, kind: Kind, namespace: &str) -> Object;
+    fn object(self, kind: ObjectKind, namespace: &str) -> Object;
 }
 
 impl Watched for DynamicObject {
     const FIELDS: Option<&'static str> = None;
 
-    fn object(self, kind: Kind, namespace: &str) -> Object {
+    fn object(self, kind: ObjectKind, namespace: &str) -> Object {
         // Labels, annotations and owners are part of what is read.
         let mut json = self.data;
         if let (Some(map), Ok(metadata)) =
@@ -140,15 +140,15 @@ impl Watched for PodObject {
     /// Others have no address; the jobs that ended may be most of a cluster's Pods.
     const FIELDS: Option<&'static str> = Some("status.phase=Running");
 
-    fn object(self, _: Kind, _: &str) -> Object {
+    fn object(self, _: ObjectKind, _: &str) -> Object {
         Object::Pod(self.pod)
     }
 }
 
-// === impl Seen ===
+// === impl WatchSeen ===
 
-impl Seen {
-    fn read<K: Watched>(&mut self, kind: Kind, object: K) -> (ObjectId, Object) {
+impl WatchSeen {
+    fn read<K: Watched>(&mut self, kind: ObjectKind, object: K) -> (ObjectId, Object) {
         let meta = object.meta();
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let name = meta.name.as_deref().unwrap_or_default().into();
@@ -162,18 +162,18 @@ impl Seen {
     }
 }
 
-// === impl Watch ===
+// === impl ObjectWatch ===
 
-impl Watch {
+impl ObjectWatch {
     /// All watches of a configuration. Namespaces can only be seen as a whole.
     #[must_use]
     pub fn all(config: &DiscoveryConfig) -> Vec<Self> {
         let everywhere = config.namespaces.is_empty();
         let mut watches = Vec::new();
-        for kind in Kind::ALL {
+        for kind in ObjectKind::ALL {
             if everywhere {
                 watches.push((kind, None));
-            } else if kind != Kind::Namespace {
+            } else if kind != ObjectKind::Namespace {
                 watches.extend(config.namespaces.iter().map(|name| (kind, Some(name.clone()))));
             }
         }
@@ -192,7 +192,7 @@ impl Watch {
 
     /// Tells until nobody listens.
     pub async fn run(self, client: Client, to: Sender<WatchEvent>) {
-        if self.kind == Kind::Pod {
+        if self.kind == ObjectKind::Pod {
             let api: Api<PodObject> = match &self.namespace {
                 Some(name) => Api::namespaced(client, name),
                 None => Api::all(client),
@@ -208,7 +208,7 @@ impl Watch {
     }
 
     async fn tell<K: Watched>(&self, api: Api<K>, to: Sender<WatchEvent>) {
-        let mut seen = Seen::default();
+        let mut seen = WatchSeen::default();
         let mut pauses = Jittered(PAUSES);
         while let Ok(listed) = Box::pin(self.follow(&api, &mut seen, &to)).await {
             // kube would resume from the old version, and what was forgotten would not come back.
@@ -224,7 +224,7 @@ impl Watch {
     async fn follow<K: Watched>(
         &self,
         api: &Api<K>,
-        seen: &mut Seen,
+        seen: &mut WatchSeen,
         to: &Sender<WatchEvent>,
     ) -> Result<bool, SendError<WatchEvent>> {
         if let Err(why) = may_watch(api).await {
@@ -262,7 +262,7 @@ impl Watch {
     async fn take<K: Watched>(
         &self,
         event: Result<Event<K>, watcher::Error>,
-        seen: &mut Seen,
+        seen: &mut WatchSeen,
         to: &Sender<WatchEvent>,
     ) -> Result<bool, SendError<WatchEvent>> {
         let told = match event {
@@ -319,7 +319,7 @@ impl Watch {
     async fn forbidden(
         &self,
         why: String,
-        seen: &mut Seen,
+        seen: &mut WatchSeen,
         to: &Sender<WatchEvent>,
     ) -> Result<(), SendError<WatchEvent>> {
         let since = *seen.forbidden.get_or_insert_with(Instant::now);
@@ -388,16 +388,16 @@ async fn answers<K: Watched>(api: &Api<K>) {
 
 /// How the API server names a kind.
 #[must_use]
-pub fn resource(kind: Kind) -> ApiResource {
+pub fn resource(kind: ObjectKind) -> ApiResource {
     let (group, version, name) = match kind {
-        Kind::Service => ("", "v1", "Service"),
-        Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
-        Kind::Pod => ("", "v1", "Pod"),
-        Kind::Namespace => ("", "v1", "Namespace"),
-        Kind::Agent => ("kagent.dev", "v1alpha2", "Agent"),
-        Kind::SandboxAgent => ("kagent.dev", "v1alpha2", "SandboxAgent"),
-        Kind::RemoteMcpServer => ("kagent.dev", "v1alpha2", "RemoteMCPServer"),
-        Kind::McpServer => ("kagent.dev", "v1alpha1", "MCPServer"),
+        ObjectKind::Service => ("", "v1", "Service"),
+        ObjectKind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
+        ObjectKind::Pod => ("", "v1", "Pod"),
+        ObjectKind::Namespace => ("", "v1", "Namespace"),
+        ObjectKind::Agent => ("kagent.dev", "v1alpha2", "Agent"),
+        ObjectKind::SandboxAgent => ("kagent.dev", "v1alpha2", "SandboxAgent"),
+        ObjectKind::RemoteMcpServer => ("kagent.dev", "v1alpha2", "RemoteMCPServer"),
+        ObjectKind::McpServer => ("kagent.dev", "v1alpha1", "MCPServer"),
     };
     let kind_and_version = GroupVersionKind::gvk(group, version, name);
     ApiResource::from_gvk_with_plural(&kind_and_version, kind.plural())
@@ -408,11 +408,11 @@ mod tests {
     use super::*;
     use tokio::sync::mpsc::{Receiver, channel};
 
-    async fn after(kind: Kind, pause: Duration) -> Receiver<WatchEvent> {
+    async fn after(kind: ObjectKind, pause: Duration) -> Receiver<WatchEvent> {
         let (to, from) = channel(8);
-        let watch = Watch { number: 0, kind, namespace: None };
+        let watch = ObjectWatch { number: 0, kind, namespace: None };
         let known = [ObjectId::new("a", "x")].into();
-        let mut seen = Seen { known, keeps: true, ..Seen::default() };
+        let mut seen = WatchSeen { known, keeps: true, ..WatchSeen::default() };
         watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
         tokio::time::advance(pause).await;
         watch.forbidden("no".to_owned(), &mut seen, &to).await.unwrap();
@@ -427,16 +427,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_rbac_forbids_for_long_is_as_if_it_was_not_there_but_services_stay() {
         assert!(
-            !forgotten(after(Kind::RemoteMcpServer, FORBIDDEN / 2).await),
+            !forgotten(after(ObjectKind::RemoteMcpServer, FORBIDDEN / 2).await),
             "a server that starts"
         );
-        assert!(forgotten(after(Kind::RemoteMcpServer, FORBIDDEN).await));
-        assert!(!forgotten(after(Kind::Service, FORBIDDEN * 10).await));
+        assert!(forgotten(after(ObjectKind::RemoteMcpServer, FORBIDDEN).await));
+        assert!(!forgotten(after(ObjectKind::Service, FORBIDDEN * 10).await));
     }
 
     #[tokio::test(start_paused = true)]
     async fn that_pods_are_unseen_is_told_before_they_are_forgotten() {
-        let mut from = after(Kind::Pod, FORBIDDEN).await;
+        let mut from = after(ObjectKind::Pod, FORBIDDEN).await;
         let told: Vec<WatchEvent> = std::iter::from_fn(|| from.try_recv().ok()).collect();
         let [
             WatchEvent::Forbidden(.., false),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Finding;
 use super::entry::{leads_here, parse};
-use super::gather::{ProxyUrl, Seen};
+use super::gather::{ClusterSeen, ProxyUrl};
 use crate::route::ObjectId;
 
 /// The header that kagent writes beside a URL that it turned to the proxy.
@@ -29,7 +29,7 @@ pub(super) struct AgentSeen {
 }
 
 /// What is wrong with agents, once `proxy.url` leads here.
-pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
+pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     let ProxyUrl::Is(url) = &seen.proxy_url else { return Vec::new() };
     let leads = parse(url).is_some_and(|url| leads_here(seen, &url.host));
     if !leads {
@@ -71,7 +71,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 }
 
 /// The URLs of a configuration that should lead to this proxy and do not.
-fn around(seen: &Seen, config: &Value) -> Vec<String> {
+fn around(seen: &ClusterSeen, config: &Value) -> Vec<String> {
     let items = |key: &str| config.get(key).and_then(Value::as_array).into_iter().flatten();
     let tools = items("http_tools").chain(items("sse_tools")).filter_map(|tool| tool.get("params"));
     let tools = tools.map(|params| (params, false));
@@ -92,7 +92,7 @@ fn around(seen: &Seen, config: &Value) -> Vec<String> {
 }
 
 /// Whether kagent turns a tool server's URL with this host to the proxy (`isInternalK8sURL`).
-fn is_rewritten(seen: &Seen, host: &str) -> bool {
+fn is_rewritten(seen: &ClusterSeen, host: &str) -> bool {
     let service = seen.index.host(host).map(|host| host.service);
     let known = service.is_some_and(|service| seen.index.service(&service).is_some());
     known && (host.ends_with(".svc.cluster.local") || host.split('.').count() == 2)

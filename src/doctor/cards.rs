@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Finding;
 use super::entry::{leads_here, parse, port_of};
-use super::gather::{ProxyUrl, Seen};
+use super::gather::{ClusterSeen, ProxyUrl};
 use crate::discovery::decide::{PlanState, decide};
 use crate::route::ObjectId;
 
@@ -21,7 +21,7 @@ pub(super) const MOST: usize = 50;
 
 /// Agents that a card can be asked for: their place in `seen.agents`, and their name. None if `proxy.url`
 /// does not lead here, which has its own finding.
-pub(super) fn wanted(seen: &Seen) -> Vec<(usize, ObjectId)> {
+pub(super) fn wanted(seen: &ClusterSeen) -> Vec<(usize, ObjectId)> {
     let ProxyUrl::Is(url) = &seen.proxy_url else { return Vec::new() };
     let leads = parse(url).is_some_and(|url| !url.https && leads_here(seen, &url.host));
     if !leads || !seen.has_services() {
@@ -37,7 +37,7 @@ pub(super) fn wanted(seen: &Seen) -> Vec<(usize, ObjectId)> {
 }
 
 /// Path at the API server, whose proxy reaches ours from everywhere, and headers.
-pub(super) fn request(seen: &Seen, id: &ObjectId) -> (String, [(&'static str, String); 2]) {
+pub(super) fn request(seen: &ClusterSeen, id: &ObjectId) -> (String, [(&'static str, String); 2]) {
     let (ours, port) = (&seen.ours, port_of(seen));
     let path = format!(
         "/api/v1/namespaces/{}/services/{}:{port}/proxy/.well-known/agent-card.json",
@@ -49,7 +49,7 @@ pub(super) fn request(seen: &Seen, id: &ObjectId) -> (String, [(&'static str, St
 }
 
 /// What is wrong with the cards that came.
-pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
+pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     let mut findings = Vec::new();
     for agent in &seen.agents {
         let (Some(id), Some(card)) = (&agent.id, &agent.card) else { continue };
@@ -95,7 +95,7 @@ fn urls(card: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// Whether a URL of a card leads to this proxy. gRPC's have no scheme.
-fn is_ours(seen: &Seen, url: &str) -> bool {
+fn is_ours(seen: &ClusterSeen, url: &str) -> bool {
     let Some(host) = parse(url).or_else(|| parse(&format!("http://{url}"))).map(|url| url.host)
     else {
         return false;

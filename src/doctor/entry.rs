@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::Finding;
-use super::gather::{Configured, ProxyUrl, Seen};
-use crate::discovery::object::{Kind, Object, RemoteServer};
+use super::gather::{ClusterSeen, Configured, ProxyUrl};
+use crate::discovery::object::{Object, ObjectKind, RemoteServer};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
 
@@ -70,14 +70,14 @@ pub(super) fn origin(deployment: &Value) -> Origin {
 
 /// A URL, taken apart as discovery does it.
 pub(super) fn parse(url: &str) -> Option<RemoteServer> {
-    match Object::read(Kind::RemoteMcpServer, "", &json!({ "spec": { "url": url } })) {
+    match Object::read(ObjectKind::RemoteMcpServer, "", &json!({ "spec": { "url": url } })) {
         Object::RemoteServer(remote) => remote.filter(|remote| !remote.host.is_empty()),
         _ => None,
     }
 }
 
 /// Whether a host is that of this proxy's Service.
-pub(super) fn leads_here(seen: &Seen, host: &str) -> bool {
+pub(super) fn leads_here(seen: &ClusterSeen, host: &str) -> bool {
     if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
         let service = seen.index.service(&seen.ours);
         return service.is_some_and(|service| service.cluster_ips.contains(&address));
@@ -86,7 +86,7 @@ pub(super) fn leads_here(seen: &Seen, host: &str) -> bool {
 }
 
 /// What is wrong with `proxy.url`.
-pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
+pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     let set = format!(
         "helm upgrade kagent … --reuse-values --set proxy.url=http://{}.{}.svc.cluster.local:{}",
         seen.ours.name,
@@ -135,7 +135,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 
 /// Whether the host is ours, and something listens there.
 fn reached(
-    seen: &Seen,
+    seen: &ClusterSeen,
     subject: &str,
     url: &str,
     parsed: &RemoteServer,
@@ -179,7 +179,7 @@ fn reached(
 }
 
 /// Whether replicas without a common key cannot read each other's tokens of sessions.
-pub(super) fn keys(seen: &Seen) -> Option<Finding> {
+pub(super) fn keys(seen: &ClusterSeen) -> Option<Finding> {
     let ours = &seen.ours;
     let replicas = seen.index.replicas_of(ours);
     if replicas < 2 || seen.session_keys || seen.configured != Configured::Known {
@@ -195,7 +195,7 @@ pub(super) fn keys(seen: &Seen) -> Option<Finding> {
 }
 
 /// Whether what was judged by is the proxy's own configuration.
-pub(super) fn configuration(seen: &Seen) -> Option<Finding> {
+pub(super) fn configuration(seen: &ClusterSeen) -> Option<Finding> {
     let subject = "configuration of the proxy";
     match &seen.configured {
         Configured::Known => None,
@@ -216,7 +216,7 @@ pub(super) fn configuration(seen: &Seen) -> Option<Finding> {
 }
 
 /// The port of our Service that carries traffic.
-pub(super) fn port_of(seen: &Seen) -> u16 {
+pub(super) fn port_of(seen: &ClusterSeen) -> u16 {
     let service = seen.index.service(&seen.ours);
     let ports = service.map(|service| service.ports.as_slice()).unwrap_or_default();
     let named = ports.iter().find(|port| &*port.name == "http").or_else(|| ports.first());

@@ -16,8 +16,8 @@ use super::entry::{self, Origin};
 use super::rights::{self, Account, Right};
 use crate::config::{Config, DiscoveryConfig};
 use crate::discovery::index::Index;
-use crate::discovery::object::{Kind, Object};
-use crate::discovery::watch::{self, Watch};
+use crate::discovery::object::{Object, ObjectKind};
+use crate::discovery::watch::{self, ObjectWatch};
 use crate::route::ObjectId;
 
 /// Questions at once.
@@ -60,12 +60,12 @@ pub(super) struct Proxy {
 
 /// What was read.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ClusterSeen {
     pub(super) discovery: DiscoveryConfig,
     /// The Service of this proxy.
     pub(super) ours: ObjectId,
     pub(super) configured: Configured,
-    pub(super) objects: Vec<(Kind, ObjectId, Object)>,
+    pub(super) objects: Vec<(ObjectKind, ObjectId, Object)>,
     /// The same, as discovery decides by it.
     pub(super) index: Index,
     pub(super) proxy_url: ProxyUrl,
@@ -75,7 +75,7 @@ pub(super) struct Seen {
     /// What RBAC keeps from us, and why.
     pub(super) unread: Vec<(String, String)>,
     /// Kinds that could not be read.
-    pub(super) hidden: Vec<Kind>,
+    pub(super) hidden: Vec<ObjectKind>,
     /// Where agent cards are passed unchanged.
     pub(super) passing: Vec<String>,
     /// Whether the configuration names keys of sessions.
@@ -96,14 +96,14 @@ impl Proxy {
     }
 }
 
-// === impl Seen ===
+// === impl ClusterSeen ===
 
-impl Seen {
+impl ClusterSeen {
     /// From objects, with nothing said about the rest.
     pub(super) fn new(
         config: &Config,
         proxy: Proxy,
-        objects: Vec<(Kind, ObjectId, Object)>,
+        objects: Vec<(ObjectKind, ObjectId, Object)>,
     ) -> Self {
         let Proxy { service: ours, account, configured } = proxy;
         let index = index(&config.cluster_domain, &ours, &objects);
@@ -128,17 +128,17 @@ impl Seen {
 
     /// Whether all Services are known.
     pub(super) fn has_services(&self) -> bool {
-        !self.hidden.contains(&Kind::Service)
+        !self.hidden.contains(&ObjectKind::Service)
     }
 
     /// Whether all endpoints are known.
     pub(super) fn has_slices(&self) -> bool {
-        !self.hidden.contains(&Kind::EndpointSlice)
+        !self.hidden.contains(&ObjectKind::EndpointSlice)
     }
 }
 
 /// The index of discovery. The addresses behind our own Service are ours.
-fn index(domain: &str, ours: &ObjectId, objects: &[(Kind, ObjectId, Object)]) -> Index {
+fn index(domain: &str, ours: &ObjectId, objects: &[(ObjectKind, ObjectId, Object)]) -> Index {
     let slices = objects.iter().filter_map(|(_, _, object)| match object {
         Object::Slice(slice) if slice.service.as_ref() == Some(ours) => Some(slice),
         _ => None,
@@ -155,8 +155,12 @@ fn index(domain: &str, ours: &ObjectId, objects: &[(Kind, ObjectId, Object)]) ->
 ///
 /// # Errors
 /// The API server does not answer, or this user may see nothing.
-pub(super) async fn gather(client: &Client, config: &Config, proxy: Proxy) -> Result<Seen, String> {
-    let watches = Watch::all(&config.discovery);
+pub(super) async fn gather(
+    client: &Client,
+    config: &Config,
+    proxy: Proxy,
+) -> Result<ClusterSeen, String> {
+    let watches = ObjectWatch::all(&config.discovery);
     let (mut objects, mut unread, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
     for watch in &watches {
         match ask::list(client, &place(watch), "").await? {
@@ -170,7 +174,7 @@ pub(super) async fn gather(client: &Client, config: &Config, proxy: Proxy) -> Re
             }
         }
     }
-    let mut seen = Seen::new(config, proxy, objects);
+    let mut seen = ClusterSeen::new(config, proxy, objects);
     (seen.unread, seen.hidden) = (unread, hidden);
     seen.proxy_url = Box::pin(proxy_url(client, &seen)).await?;
     seen.rights = Box::pin(asked(client, &seen.account, rights::needed(&watches))).await?;
@@ -185,7 +189,7 @@ pub(super) async fn gather(client: &Client, config: &Config, proxy: Proxy) -> Re
 }
 
 /// The path of what a watch lists.
-fn place(watch: &Watch) -> String {
+fn place(watch: &ObjectWatch) -> String {
     let kind = watch::resource(watch.kind);
     let api = if kind.group.is_empty() { "api" } else { "apis" };
     match &watch.namespace {
@@ -202,13 +206,13 @@ fn id(json: &Value) -> ObjectId {
     ObjectId::new(&text(json, "/metadata/namespace"), &text(json, "/metadata/name"))
 }
 
-fn read(kind: Kind, json: &Value) -> (Kind, ObjectId, Object) {
+fn read(kind: ObjectKind, json: &Value) -> (ObjectKind, ObjectId, Object) {
     let id = id(json);
     let object = Object::read(kind, &id.namespace, json);
     (kind, id, object)
 }
 
-async fn proxy_url(client: &Client, seen: &Seen) -> Result<ProxyUrl, String> {
+async fn proxy_url(client: &Client, seen: &ClusterSeen) -> Result<ProxyUrl, String> {
     let controller = &seen.discovery.controller;
     let (space, name) = (&controller.namespace, &controller.name);
     let path = format!("/apis/apps/v1/namespaces/{space}/deployments/{name}");
@@ -256,7 +260,7 @@ async fn asked(
 }
 
 /// What the controller wrote for each Agent, and what runs.
-async fn agents(client: &Client, seen: &mut Seen) -> Result<(), String> {
+async fn agents(client: &Client, seen: &mut ClusterSeen) -> Result<(), String> {
     let is_agent = |object: &Object| matches!(object, Object::Agent(_));
     let ids: Vec<ObjectId> = seen
         .objects
@@ -304,7 +308,7 @@ async fn agents(client: &Client, seen: &mut Seen) -> Result<(), String> {
 /// What the controller has made of a kind, in the namespaces that are watched.
 async fn listed(
     client: &Client,
-    seen: &mut Seen,
+    seen: &mut ClusterSeen,
     api: &str,
     resource: &str,
 ) -> Result<Vec<Value>, String> {
@@ -339,7 +343,7 @@ async fn config(client: &Client, id: &ObjectId) -> Result<Answer<Value>, String>
 }
 
 /// The cards of agents that have a route, as they come through the proxy.
-async fn agent_cards(client: &Client, seen: &mut Seen) {
+async fn agent_cards(client: &Client, seen: &mut ClusterSeen) {
     let wanted = cards::wanted(seen);
     seen.cards_left = wanted.len().saturating_sub(cards::MOST);
     let fetched: Vec<_> = {

@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 
 use super::Finding;
-use super::gather::Seen;
-use crate::discovery::decide::{OpenPlan, Plan, PlanState, RulePlan, decide, standing};
+use super::gather::ClusterSeen;
+use crate::discovery::decide::{OpenPlan, PlanState, RulePlan, ServicePlan, decide, standing};
 use crate::discovery::object::{Object, RemoteServer};
 use crate::route::ObjectId;
 use crate::route::rule::Authority;
 
 /// What is wrong with what agents are told to call.
-pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
+pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut named = BTreeSet::new();
     for (_, id, object) in &seen.objects {
@@ -43,7 +43,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
 
 /// The Services that a tool server's object names; what is wrong with its URL becomes a finding.
 fn tool_server(
-    seen: &Seen,
+    seen: &ClusterSeen,
     id: &ObjectId,
     remote: Option<&RemoteServer>,
     findings: &mut Vec<Finding>,
@@ -105,7 +105,7 @@ fn tool_server(
 }
 
 /// What is wrong with one Service.
-fn host(seen: &Seen, id: &ObjectId, plan: &Plan) -> Vec<Finding> {
+fn host(seen: &ClusterSeen, id: &ObjectId, plan: &ServicePlan) -> Vec<Finding> {
     let subject = format!("Service {id}");
     match &plan.state {
         PlanState::Open(open) => ports(seen, id, plan, open),
@@ -132,7 +132,7 @@ fn host(seen: &Seen, id: &ObjectId, plan: &Plan) -> Vec<Finding> {
 }
 
 /// What is wrong with the ports of a Service that is routable.
-fn ports(seen: &Seen, id: &ObjectId, plan: &Plan, open: &OpenPlan) -> Vec<Finding> {
+fn ports(seen: &ClusterSeen, id: &ObjectId, plan: &ServicePlan, open: &OpenPlan) -> Vec<Finding> {
     let subject = format!("Service {id}");
     let mut findings = Vec::new();
     if let Err(why) = &open.fallback

@@ -6,8 +6,8 @@
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::discovery::object::Kind;
-use crate::discovery::watch::{Watch, resource};
+use crate::discovery::object::ObjectKind;
+use crate::discovery::watch::{ObjectWatch, resource};
 
 /// What every watch does.
 const VERBS: [&str; 3] = ["get", "list", "watch"];
@@ -42,7 +42,7 @@ pub(super) struct Right {
 }
 
 /// The rights that these watches need, not yet asked for.
-pub(super) fn needed(watches: &[Watch]) -> Vec<Right> {
+pub(super) fn needed(watches: &[ObjectWatch]) -> Vec<Right> {
     let mut rights = Vec::new();
     for watch in watches {
         let kind = resource(watch.kind);
@@ -57,7 +57,7 @@ pub(super) fn needed(watches: &[Watch]) -> Vec<Right> {
     }
     // Whether an address in an EndpointSlice is really a pod's: tenants may write slices.
     let watched = watches.iter().any(|watch| watch.kind.plural() == "pods");
-    for watch in watches.iter().filter(|watch| !watched && watch.kind == Kind::Service) {
+    for watch in watches.iter().filter(|watch| !watched && watch.kind == ObjectKind::Service) {
         rights.extend(VERBS.map(|verb| Right {
             group: String::new(),
             resource: "pods".to_owned(),

@@ -9,31 +9,36 @@ use super::gather::ProxyUrl;
 use super::rights::needed;
 use super::*;
 use crate::discovery::object::Object;
-use crate::discovery::watch::Watch;
+use crate::discovery::watch::ObjectWatch;
 
 const URL: &str = "http://kagent-proxy.kagent.svc.cluster.local:8080";
 
-fn object(kind: Kind, namespace: &str, name: &str, json: &Value) -> (Kind, ObjectId, Object) {
+fn object(
+    kind: ObjectKind,
+    namespace: &str,
+    name: &str,
+    json: &Value,
+) -> (ObjectKind, ObjectId, Object) {
     (kind, ObjectId::new(namespace, name), Object::read(kind, namespace, json))
 }
 
-fn service_of(namespace: &str, name: &str, ports: &[u16]) -> (Kind, ObjectId, Object) {
+fn service_of(namespace: &str, name: &str, ports: &[u16]) -> (ObjectKind, ObjectId, Object) {
     let ports: Vec<Value> =
         ports.iter().map(|port| json!({ "name": format!("p{port}"), "port": port })).collect();
     let spec = json!({ "spec": { "clusterIP": "10.0.0.1", "ports": ports } });
-    object(Kind::Service, namespace, name, &spec)
+    object(ObjectKind::Service, namespace, name, &spec)
 }
 
-fn remote(namespace: &str, name: &str, url: &str) -> (Kind, ObjectId, Object) {
-    object(Kind::RemoteMcpServer, namespace, name, &json!({ "spec": { "url": url } }))
+fn remote(namespace: &str, name: &str, url: &str) -> (ObjectKind, ObjectId, Object) {
+    object(ObjectKind::RemoteMcpServer, namespace, name, &json!({ "spec": { "url": url } }))
 }
 
-fn agent(namespace: &str, name: &str) -> (Kind, ObjectId, Object) {
-    object(Kind::Agent, namespace, name, &json!({}))
+fn agent(namespace: &str, name: &str) -> (ObjectKind, ObjectId, Object) {
+    object(ObjectKind::Agent, namespace, name, &json!({}))
 }
 
-fn namespace(name: &str) -> (Kind, ObjectId, Object) {
-    object(Kind::Namespace, "", name, &json!({}))
+fn namespace(name: &str) -> (ObjectKind, ObjectId, Object) {
+    object(ObjectKind::Namespace, "", name, &json!({}))
 }
 
 fn ours() -> Proxy {
@@ -42,28 +47,28 @@ fn ours() -> Proxy {
 }
 
 /// A cluster in which nothing is wrong, and these objects.
-fn cluster(more: Vec<(Kind, ObjectId, Object)>) -> Seen {
+fn cluster(more: Vec<(ObjectKind, ObjectId, Object)>) -> ClusterSeen {
     let slice = json!({
         "metadata": { "labels": { "kubernetes.io/service-name": "kagent-proxy" } },
         "endpoints": [{ "addresses": ["10.1.0.1"] }],
     });
     let mut objects = vec![
         service_of("kagent", "kagent-proxy", &[8080]),
-        object(Kind::EndpointSlice, "kagent", "kagent-proxy-1", &slice),
+        object(ObjectKind::EndpointSlice, "kagent", "kagent-proxy-1", &slice),
         service_of("team-a", "helper", &[8080]),
         agent("team-a", "helper"),
         namespace("kagent"),
         namespace("team-a"),
     ];
     objects.extend(more);
-    let mut seen = Seen::new(&Config::default(), ours(), objects);
+    let mut seen = ClusterSeen::new(&Config::default(), ours(), objects);
     seen.proxy_url = ProxyUrl::Is(URL.to_owned());
     seen
 }
 
 /// The report has a line that begins with this and has all these parts.
 #[track_caller]
-fn has(seen: &Seen, start: &str, parts: &[&str]) {
+fn has(seen: &ClusterSeen, start: &str, parts: &[&str]) {
     let text = judge(seen).to_text();
     let fits = |line: &&str| line.starts_with(start) && parts.iter().all(|p| line.contains(p));
     assert!(text.lines().any(|line| fits(&line)), "no {start} with {parts:?} in:\n{text}");
@@ -98,7 +103,7 @@ fn proxy_url_must_lead_here() {
         assert_eq!(judge(&seen).code(), HEALTHY, "{url}");
     }
     let objects = vec![namespace("kagent")];
-    let mut seen = Seen::new(&Config::default(), ours(), objects);
+    let mut seen = ClusterSeen::new(&Config::default(), ours(), objects);
     seen.proxy_url = ProxyUrl::Is(URL.to_owned());
     has(&seen, "error", &["which does not exist", "install the proxy"]);
 }
@@ -132,7 +137,10 @@ fn services_that_somebody_names_must_be_routable() {
         { "mcpServer": { "kind": "Service", "name": "two" } },
     ] } } });
     has(
-        &cluster(vec![agent("team-a", "ext"), object(Kind::Service, "team-a", "ext", &external)]),
+        &cluster(vec![
+            agent("team-a", "ext"),
+            object(ObjectKind::Service, "team-a", "ext", &external),
+        ]),
         "error",
         &["Service team-a/ext", "ExternalName"],
     );
@@ -145,7 +153,7 @@ fn services_that_somebody_names_must_be_routable() {
     has(
         &cluster(vec![
             service_of("team-a", "two", &[80, 81]),
-            object(Kind::Agent, "team-a", "user", &user),
+            object(ObjectKind::Agent, "team-a", "user", &user),
         ]),
         "error",
         &["Service team-a/two", "several ports", "kagent.dev/mcp-service-port"],
@@ -183,7 +191,7 @@ fn tool_servers_outside_or_of_others_are_named() {
 #[test]
 fn missing_rights_name_the_rule() {
     let mut seen = cluster(vec![]);
-    seen.rights = needed(&Watch::all(&seen.discovery));
+    seen.rights = needed(&ObjectWatch::all(&seen.discovery));
     for right in &mut seen.rights {
         let missing = ["services", "agents", "pods"].contains(&right.resource.as_str());
         right.allowed = Some(!missing || right.verb == "get");
@@ -312,7 +320,8 @@ fn replicas_without_a_common_key_are_told_where_the_configuration_is_known() {
         "metadata": { "labels": { "kubernetes.io/service-name": "kagent-proxy" } },
         "endpoints": [{ "addresses": ["10.1.0.1"] }, { "addresses": ["10.1.0.2"] }],
     });
-    let mut seen = cluster(vec![object(Kind::EndpointSlice, "kagent", "kagent-proxy-2", &two)]);
+    let mut seen =
+        cluster(vec![object(ObjectKind::EndpointSlice, "kagent", "kagent-proxy-2", &two)]);
     let unknown = Configured::Unknown(String::new());
     for (keys, configured, told) in [
         (false, unknown, false),

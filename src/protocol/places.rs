@@ -24,7 +24,7 @@ pub struct Places<P> {
     key_next: bool,
     /// Objects and arrays that are open and do not matter.
     skipped: u32,
-    string: Option<Kind>,
+    string: Option<TextKind>,
     escaped: bool,
     /// The string so far, as it is written.
     text: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Places<P> {
 
 /// What a string is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TextKind {
     Key,
     /// The value at a place that matters.
     Value,
@@ -132,10 +132,10 @@ impl<P: Copy> Places<P> {
 
     fn begin_string(&mut self) {
         self.string = Some(match self.value {
-            _ if self.skipped > 0 => Kind::Other,
-            _ if self.key_next => Kind::Key,
-            Some(_) => Kind::Value,
-            None => Kind::Other,
+            _ if self.skipped > 0 => TextKind::Other,
+            _ if self.key_next => TextKind::Key,
+            Some(_) => TextKind::Value,
+            None => TextKind::Other,
         });
         self.text.clear();
         (self.escaped, self.too_long) = (false, false);
@@ -144,7 +144,7 @@ impl<P: Copy> Places<P> {
     /// What follows the string; `None` if it goes on.
     fn in_string<'b>(
         &mut self,
-        kind: Kind,
+        kind: TextKind,
         bytes: &'b [u8],
         found: &mut impl FnMut(P, Found<'_>),
     ) -> Option<&'b [u8]> {
@@ -167,8 +167,8 @@ impl<P: Copy> Places<P> {
         bytes.get(end + 1..)
     }
 
-    fn keep(&mut self, kind: Kind, some: &[u8]) {
-        if kind != Kind::Other && !self.too_long {
+    fn keep(&mut self, kind: TextKind, some: &[u8]) {
+        if kind != TextKind::Other && !self.too_long {
             self.too_long = self.text.len() + some.len() > MAX_TEXT;
             if !self.too_long {
                 self.text.extend_from_slice(some);
@@ -176,21 +176,21 @@ impl<P: Copy> Places<P> {
         }
     }
 
-    fn end_string(&mut self, kind: Kind, found: &mut impl FnMut(P, Found<'_>)) {
+    fn end_string(&mut self, kind: TextKind, found: &mut impl FnMut(P, Found<'_>)) {
         let said = if self.too_long { None } else { unescaped(&self.text) };
         match kind {
-            Kind::Key => {
+            TextKind::Key => {
                 let around = self.depth.checked_sub(1).and_then(|last| self.path.get(last));
                 let key = said.as_deref().map(str::as_bytes);
                 self.value = around.zip(key).and_then(|(place, key)| (self.rule)(*place, key));
                 self.key_next = false;
             }
-            Kind::Value => {
+            TextKind::Value => {
                 if let (Some(place), Some(said)) = (self.value.take(), said) {
                     found(place, Found::Text(said));
                 }
             }
-            Kind::Other => {}
+            TextKind::Other => {}
         }
     }
 }

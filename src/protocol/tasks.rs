@@ -21,13 +21,13 @@ const CAPABILITIES: &[u8] = b"io.modelcontextprotocol/clientCapabilities";
 /// What a JSON-RPC request says of tasks, as far as its bytes have come.
 #[derive(Debug)]
 pub struct TaskRequest {
-    places: Places<Asked>,
+    places: Places<RequestPlace>,
     said: Said,
 }
 
 #[derive(Debug, Default)]
 struct Said {
-    kind: Option<Kind>,
+    kind: Option<MethodKind>,
     id: Option<String>,
     task_id: Option<String>,
     /// That of the message that is sent.
@@ -38,7 +38,7 @@ struct Said {
 
 /// What a method does with tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MethodKind {
     /// It asks about one, or changes it.
     Names,
     /// It sends a message, which begins a task or continues one.
@@ -49,7 +49,7 @@ enum Kind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestPlace {
     Request,
     Method,
     Params,
@@ -66,7 +66,7 @@ enum Asked {
 /// Finds the task that an answer names: a JSON-RPC response, or a stream of them.
 #[derive(Debug)]
 pub struct TaskAnswer {
-    places: Places<Told>,
+    places: Places<AnswerPlace>,
     /// Of an event stream (WHATWG HTML, section 9.2.6).
     lines: Option<Lines>,
     task: Option<String>,
@@ -74,7 +74,7 @@ pub struct TaskAnswer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum AnswerPlace {
     Response,
     Result,
     /// A task, by its own name.
@@ -104,7 +104,7 @@ enum Line {
 
 impl Default for TaskRequest {
     fn default() -> Self {
-        Self { places: Places::new(Asked::Request, asked), said: Said::default() }
+        Self { places: Places::new(RequestPlace::Request, asked), said: Said::default() }
     }
 }
 
@@ -130,9 +130,9 @@ impl TaskRequest {
         self.places.is_ended()
             || match said.kind {
                 None => false,
-                Some(Kind::Names) => said.task_id.is_some(),
-                Some(Kind::Sends) => said.continued.is_some(),
-                Some(Kind::Calls | Kind::Other) => true,
+                Some(MethodKind::Names) => said.task_id.is_some(),
+                Some(MethodKind::Sends) => said.continued.is_some(),
+                Some(MethodKind::Calls | MethodKind::Other) => true,
             }
     }
 
@@ -140,9 +140,9 @@ impl TaskRequest {
     #[must_use]
     pub fn task(self) -> Option<String> {
         match self.said.kind? {
-            Kind::Names => self.said.task_id.or(self.said.id),
-            Kind::Sends => self.said.continued,
-            Kind::Calls | Kind::Other => None,
+            MethodKind::Names => self.said.task_id.or(self.said.id),
+            MethodKind::Sends => self.said.continued,
+            MethodKind::Calls | MethodKind::Other => None,
         }
     }
 
@@ -150,9 +150,9 @@ impl TaskRequest {
     #[must_use]
     pub fn may_begin_task(&self) -> bool {
         match self.said.kind {
-            Some(Kind::Sends) => true,
-            Some(Kind::Calls) => self.said.takes_task,
-            Some(Kind::Names | Kind::Other) | None => false,
+            Some(MethodKind::Sends) => true,
+            Some(MethodKind::Calls) => self.said.takes_task,
+            Some(MethodKind::Names | MethodKind::Other) | None => false,
         }
     }
 }
@@ -160,13 +160,15 @@ impl TaskRequest {
 // === impl Said ===
 
 impl Said {
-    fn take(&mut self, place: Asked, found: Found<'_>) {
+    fn take(&mut self, place: RequestPlace, found: Found<'_>) {
         match (place, found) {
-            (Asked::TakesTask, _) => self.takes_task = true,
-            (Asked::Method, Found::Text(method)) => self.kind = Some(Kind::of(&method)),
-            (Asked::Id, Found::Text(id)) => self.id = is_id(id.into_owned()),
-            (Asked::TaskId, Found::Text(id)) => self.task_id = is_id(id.into_owned()),
-            (Asked::MessageTask, Found::Text(id)) => self.continued = is_id(id.into_owned()),
+            (RequestPlace::TakesTask, _) => self.takes_task = true,
+            (RequestPlace::Method, Found::Text(method)) => {
+                self.kind = Some(MethodKind::of(&method))
+            }
+            (RequestPlace::Id, Found::Text(id)) => self.id = is_id(id.into_owned()),
+            (RequestPlace::TaskId, Found::Text(id)) => self.task_id = is_id(id.into_owned()),
+            (RequestPlace::MessageTask, Found::Text(id)) => self.continued = is_id(id.into_owned()),
             _ => {}
         }
     }
@@ -177,9 +179,9 @@ fn is_id(id: String) -> Option<String> {
     Some(id).filter(|id| !id.is_empty())
 }
 
-// === impl Kind ===
+// === impl MethodKind ===
 
-impl Kind {
+impl MethodKind {
     fn of(method: &str) -> Self {
         match method {
             "message/send" | "message/stream" | "SendMessage" | "SendStreamingMessage" => {
@@ -195,19 +197,19 @@ impl Kind {
     }
 }
 
-fn asked(place: Asked, key: &[u8]) -> Option<Asked> {
+fn asked(place: RequestPlace, key: &[u8]) -> Option<RequestPlace> {
     Some(match (place, key) {
-        (Asked::Request, b"method") => Asked::Method,
-        (Asked::Request, b"params") => Asked::Params,
-        (Asked::Params, b"id") => Asked::Id,
-        (Asked::Params, b"taskId") => Asked::TaskId,
-        (Asked::Params, b"message") => Asked::Message,
-        (Asked::Message, b"taskId") => Asked::MessageTask,
-        (Asked::Params, b"task") => Asked::TakesTask,
-        (Asked::Params, b"_meta") => Asked::Meta,
-        (Asked::Meta, CAPABILITIES) => Asked::Capabilities,
-        (Asked::Capabilities, b"extensions") => Asked::Extensions,
-        (Asked::Extensions, EXTENSION) => Asked::TakesTask,
+        (RequestPlace::Request, b"method") => RequestPlace::Method,
+        (RequestPlace::Request, b"params") => RequestPlace::Params,
+        (RequestPlace::Params, b"id") => RequestPlace::Id,
+        (RequestPlace::Params, b"taskId") => RequestPlace::TaskId,
+        (RequestPlace::Params, b"message") => RequestPlace::Message,
+        (RequestPlace::Message, b"taskId") => RequestPlace::MessageTask,
+        (RequestPlace::Params, b"task") => RequestPlace::TakesTask,
+        (RequestPlace::Params, b"_meta") => RequestPlace::Meta,
+        (RequestPlace::Meta, CAPABILITIES) => RequestPlace::Capabilities,
+        (RequestPlace::Capabilities, b"extensions") => RequestPlace::Extensions,
+        (RequestPlace::Extensions, EXTENSION) => RequestPlace::TakesTask,
         _ => return None,
     })
 }
@@ -219,7 +221,12 @@ impl TaskAnswer {
     #[must_use]
     pub fn new(events: bool) -> Self {
         let lines = events.then(Lines::default);
-        Self { places: Places::new(Told::Response, told), lines, task: None, left: MAX_ANSWER }
+        Self {
+            places: Places::new(AnswerPlace::Response, told),
+            lines,
+            task: None,
+            left: MAX_ANSWER,
+        }
     }
 
     /// Takes the next bytes.
@@ -228,7 +235,7 @@ impl TaskAnswer {
         self.left -= bytes.len();
         let Self { places, lines, task, .. } = self;
         let mut found = |place, found: Found<'_>| {
-            if let (Told::Id, Found::Text(id), None) = (place, found, &task) {
+            if let (AnswerPlace::Id, Found::Text(id), None) = (place, found, &task) {
                 *task = is_id(id.into_owned());
             }
         };
@@ -255,12 +262,15 @@ impl TaskAnswer {
     }
 }
 
-fn told(place: Told, key: &[u8]) -> Option<Told> {
+fn told(place: AnswerPlace, key: &[u8]) -> Option<AnswerPlace> {
     Some(match (place, key) {
-        (Told::Response, b"result") => Told::Result,
-        (Told::Result | Told::Task, b"id" | b"taskId") | (Told::Update, b"taskId") => Told::Id,
-        (Told::Result, b"task") => Told::Task,
-        (Told::Result, b"statusUpdate" | b"artifactUpdate" | b"message") => Told::Update,
+        (AnswerPlace::Response, b"result") => AnswerPlace::Result,
+        (AnswerPlace::Result | AnswerPlace::Task, b"id" | b"taskId")
+        | (AnswerPlace::Update, b"taskId") => AnswerPlace::Id,
+        (AnswerPlace::Result, b"task") => AnswerPlace::Task,
+        (AnswerPlace::Result, b"statusUpdate" | b"artifactUpdate" | b"message") => {
+            AnswerPlace::Update
+        }
         _ => return None,
     })
 }

@@ -19,7 +19,7 @@ pub type Map<'m> = dyn Fn(&[u8]) -> Option<Vec<u8>> + 'm;
 
 /// What becomes of the bytes handed in.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HeldEvent {
     /// These go out; the event is still to come or not whole.
     Wait(Vec<u8>),
     /// These go out, and all that follow as they are.
@@ -59,7 +59,7 @@ struct Event {
 impl EndpointEvent {
     /// Takes the next bytes; `map` gets the URL as it stands in the event, several `data` lines joined
     /// by LF.
-    pub fn feed(&mut self, bytes: &[u8], map: &Map<'_>) -> Held {
+    pub fn feed(&mut self, bytes: &[u8], map: &Map<'_>) -> HeldEvent {
         self.held.extend_from_slice(bytes);
         let mut out = Vec::new();
         while let Some(text) = self.next_line() {
@@ -76,7 +76,7 @@ impl EndpointEvent {
             }
             if found || self.before > MAX_BEFORE {
                 out.extend(self.release());
-                return Held::Release(out);
+                return HeldEvent::Release(out);
             }
         }
         self.before_the_line_s_end();
@@ -84,9 +84,9 @@ impl EndpointEvent {
         out.extend(self.take_to(passed));
         if self.before > MAX_BEFORE {
             out.extend(self.release());
-            return Held::Release(out);
+            return HeldEvent::Release(out);
         }
-        Held::Wait(out)
+        HeldEvent::Wait(out)
     }
 
     /// Whether bytes wait for more.

@@ -28,7 +28,7 @@ pub struct Discovered {
     /// `name.namespace`.
     pub host: Box<str>,
     /// Whether it can be reached.
-    pub state: State,
+    pub state: HostState,
     /// What the cluster said, for `explain`: the considered marks and ports, each with its verdict.
     pub notes: Vec<Considered>,
     /// When its Service appeared, if we saw it come: what belongs to it may be a moment behind.
@@ -37,9 +37,9 @@ pub struct Discovered {
 
 /// Whether a host can be reached.
 #[derive(Debug)]
-pub enum State {
+pub enum HostState {
     /// Yes.
-    Open(Open),
+    Open(OpenHost),
     /// Never as things stand; why, and what would change it.
     Refused(Box<str>),
     /// The same, because nothing marks the Service.
@@ -52,7 +52,7 @@ pub enum State {
 
 /// A host that can be reached.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenHost {
     /// What tool servers' objects say to everybody, in the order of their names.
     pub rules: Vec<Rule>,
     /// What those of untrusted namespaces say to the Agents that use them: others do not pay for them.
@@ -126,7 +126,7 @@ impl Considered {
 impl Discovered {
     /// Every route there is, once.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        let State::Open(open) = &self.state else { return RoutesOf::default().into_iter() };
+        let HostState::Open(open) = &self.state else { return RoutesOf::default().into_iter() };
         let ports = open.ports.iter().filter_map(|(_, route)| route.as_ref().ok());
         let mut routes: RoutesOf<'_> = ports.collect();
         let foreign = open.foreign.values().flatten().map(Arc::as_ref);
@@ -151,11 +151,11 @@ impl Discovered {
             chain.extend(self.notes.iter().cloned());
         }
         let open = match &self.state {
-            State::Open(open) => open,
-            State::Refused(why) => return Err(NoRoute::Forbidden(why.to_string())),
-            State::Unmarked(why) => return Err(NoRoute::Unmarked(why.to_string())),
-            State::Pending(why) => return Err(NoRoute::Pending(why.to_string())),
-            State::Missing(why) => return Err(NoRoute::Missing(why.to_string())),
+            HostState::Open(open) => open,
+            HostState::Refused(why) => return Err(NoRoute::Forbidden(why.to_string())),
+            HostState::Unmarked(why) => return Err(NoRoute::Unmarked(why.to_string())),
+            HostState::Pending(why) => return Err(NoRoute::Pending(why.to_string())),
+            HostState::Missing(why) => return Err(NoRoute::Missing(why.to_string())),
         };
         open.admits(ask)?;
         if let Some(port) = ask.port
@@ -178,9 +178,9 @@ impl Discovered {
 
 type RoutesOf<'a> = Vec<&'a Arc<Route>>;
 
-// === impl Open ===
+// === impl OpenHost ===
 
-impl Open {
+impl OpenHost {
     fn admits(&self, ask: &RouteQuery<'_>) -> Result<(), NoRoute> {
         if !self.paths.is_empty() {
             if !is_plain(ask.path) {

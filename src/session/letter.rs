@@ -24,7 +24,7 @@ const PURPOSE: [&[u8]; 2] = [b"\0ask", b"\0say"];
 
 /// What one replica asks another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ask {
+pub enum PeerRequest {
     /// Who are you?
     Hello,
     /// Do you know of a home after that of this time?
@@ -47,7 +47,7 @@ pub enum Ask {
 
 /// What it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Say {
+pub enum PeerResponse {
     /// So be it.
     Noted,
     /// It lives there.
@@ -88,17 +88,17 @@ pub trait Text: Serialize + DeserializeOwned {
     const PURPOSE: &'static [u8];
 }
 
-impl Text for Ask {
+impl Text for PeerRequest {
     const PURPOSE: &'static [u8] = PURPOSE[0];
 }
 
-impl Text for Say {
+impl Text for PeerResponse {
     const PURPOSE: &'static [u8] = PURPOSE[1];
 }
 
-// === impl Ask ===
+// === impl PeerRequest ===
 
-impl Ask {
+impl PeerRequest {
     /// Whether it waits for no other letter: by these replicas know that one lives and what it is about to do.
     #[must_use]
     pub const fn is_urgent(&self) -> bool {
@@ -169,15 +169,20 @@ mod tests {
         let keys = Keyring::random().unwrap();
         let now = Duration::from_secs(1_000_000);
         let token = TokenId([7; 16]);
-        let letter = Letter::new(5, now, 9, Ask::Moved(token, (&home()).into()));
+        let letter = Letter::new(5, now, 9, PeerRequest::Moved(token, (&home()).into()));
         let sealed = letter.seal(&keys).unwrap();
-        let open = |keys: &Keyring, now| Letter::<Ask>::open(keys, now, &mut sealed.clone());
+        let open =
+            |keys: &Keyring, now| Letter::<PeerRequest>::open(keys, now, &mut sealed.clone());
         assert_eq!(open(&keys, now), Some(letter));
         assert_eq!(open(&Keyring::random().unwrap(), now), None, "another key");
         for late in [now + FRESH * 2, now.checked_sub(FRESH * 2).unwrap()] {
             assert_eq!(open(&keys, late), None, "kept by somebody");
         }
-        assert_eq!(Letter::<Say>::open(&keys, now, &mut sealed.clone()), None, "no answer");
+        assert_eq!(
+            Letter::<PeerResponse>::open(&keys, now, &mut sealed.clone()),
+            None,
+            "no answer"
+        );
         assert_eq!(WireHome::from(&home()).home(), Some(home()));
     }
 }

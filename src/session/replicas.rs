@@ -12,7 +12,7 @@ use futures_util::future::{join, join_all};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::homes::{Home, Known};
-use super::letter::{Ask, Letter, Say};
+use super::letter::{Letter, PeerRequest, PeerResponse};
 use super::peers::{News, owner};
 use super::token::TokenId;
 use super::{Sessions, now};
@@ -66,8 +66,11 @@ impl Sessions {
         }
         let since = known.since;
         let asked = peers.iter().map(|(id, address)| async move {
-            let ask =
-                if *id == chosen { Ask::Claim(token, since) } else { Ask::Find(token, since) };
+            let ask = if *id == chosen {
+                PeerRequest::Claim(token, since)
+            } else {
+                PeerRequest::Find(token, since)
+            };
             self.ask(*address, ask).await
         });
         let mut claim = (chosen == self.own).then(|| self.claim(token));
@@ -76,16 +79,16 @@ impl Sessions {
             match said {
                 // It is done without from now on: if it was the one that decides, the next round asks another.
                 None => {}
-                Some(Say::Home(found)) => {
+                Some(PeerResponse::Home(found)) => {
                     let newer = |found: &Home| home.as_ref().is_none_or(|h| h.since < found.since);
                     home = found.home().filter(newer).or(home);
                 }
-                Some(Say::Ended) => {
+                Some(PeerResponse::Ended) => {
                     self.homes.end(token);
                     return Settled::Ended;
                 }
-                Some(Say::Nothing) if *id == chosen => claim = Some(self.claim(token)),
-                Some(Say::Nothing | Say::Noted | Say::Busy) => {}
+                Some(PeerResponse::Nothing) if *id == chosen => claim = Some(self.claim(token)),
+                Some(PeerResponse::Nothing | PeerResponse::Noted | PeerResponse::Busy) => {}
             }
         }
         // Who gave us the claim has it back when it is dropped.
@@ -114,10 +117,11 @@ impl Sessions {
             return Some(home);
         }
         let peers = self.peers.alive(self.own);
-        let asked =
-            peers.iter().map(|(_, address)| self.ask(*address, Ask::Find(token, known.since)));
+        let asked = peers
+            .iter()
+            .map(|(_, address)| self.ask(*address, PeerRequest::Find(token, known.since)));
         let homes = join_all(asked).await.into_iter().filter_map(|said| match said? {
-            Say::Home(found) => found.home().filter(newer),
+            PeerResponse::Home(found) => found.home().filter(newer),
             _ => None,
         });
         let home = homes.max_by_key(|home| home.since)?;
@@ -129,60 +133,60 @@ impl Sessions {
     pub fn end(self: &Arc<Self>, token: TokenId) {
         self.homes.end(token);
         let sessions = Arc::clone(self);
-        tokio::spawn(async move { sessions.tell(Ask::Ended(token)).await });
+        tokio::spawn(async move { sessions.tell(PeerRequest::Ended(token)).await });
     }
 
     /// Answers another replica; `None` if it is none.
     #[must_use]
     pub fn hear(&self, sealed: &mut [u8]) -> Option<Vec<u8>> {
         let keys = self.keys.load();
-        let letter = Letter::<Ask>::open(&keys, now(), sealed)?;
+        let letter = Letter::<PeerRequest>::open(&keys, now(), sealed)?;
         if letter.from != self.own && !self.peers.is_alive(letter.from) {
             // One that has just started, or is there again.
             self.new_peers.notify_one();
         }
         let newer = |token, since| match self.homes.known(token) {
-            Known::Ended => Some(Say::Ended),
-            Known::Home(home) if home.since > since => Some(Say::Home((&home).into())),
+            Known::Ended => Some(PeerResponse::Ended),
+            Known::Home(home) if home.since > since => Some(PeerResponse::Home((&home).into())),
             Known::Home(_) | Known::Nothing => None,
         };
         let say = match letter.text {
-            Ask::Hello => Say::Noted,
-            Ask::Find(token, since) => newer(token, since).unwrap_or(Say::Nothing),
-            Ask::Claim(token, since) => match newer(token, since) {
+            PeerRequest::Hello => PeerResponse::Noted,
+            PeerRequest::Find(token, since) => newer(token, since).unwrap_or(PeerResponse::Nothing),
+            PeerRequest::Claim(token, since) => match newer(token, since) {
                 Some(say) => say,
-                None if self.may_claim(token, letter.from) => Say::Nothing,
-                None => Say::Busy,
+                None if self.may_claim(token, letter.from) => PeerResponse::Nothing,
+                None => PeerResponse::Busy,
             },
-            Ask::Renew(tokens) => {
+            PeerRequest::Renew(tokens) => {
                 for token in tokens {
                     let _still_theirs = self.may_claim(token, letter.from);
                 }
-                Say::Noted
+                PeerResponse::Noted
             }
-            Ask::Ended(token) => {
+            PeerRequest::Ended(token) => {
                 self.homes.end(token);
-                Say::Noted
+                PeerResponse::Noted
             }
-            Ask::Moved(token, home) => {
+            PeerRequest::Moved(token, home) => {
                 let slot = self.homes.slot(token);
                 slot.moved(home.home()?);
                 slot.release(letter.from);
-                Say::Noted
+                PeerResponse::Noted
             }
-            Ask::Know(homes) => {
+            PeerRequest::Know(homes) => {
                 let known =
                     homes.into_iter().filter_map(|(token, home)| Some((token, home.home()?)));
                 for (token, home) in known {
                     self.homes.slot(token).moved(home);
                 }
-                Say::Noted
+                PeerResponse::Noted
             }
-            Ask::Release(token) => {
+            PeerRequest::Release(token) => {
                 self.homes.slot(token).release(letter.from);
-                Say::Noted
+                PeerResponse::Noted
             }
-            Ask::Task(task) => self.say_task(task),
+            PeerRequest::Task(task) => self.say_task(task),
         };
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }
@@ -204,7 +208,7 @@ impl Sessions {
                 for token in tokens {
                     let _still_ours = self.may_claim(*token, self.own);
                 }
-                self.tell(Ask::Renew(tokens.to_vec())).await;
+                self.tell(PeerRequest::Renew(tokens.to_vec())).await;
             }
         }
     }
@@ -219,7 +223,7 @@ impl Sessions {
             }
             self.find_named().await;
             let addresses = self.peers.addresses();
-            join_all(addresses.iter().map(|address| self.ask(*address, Ask::Hello))).await;
+            join_all(addresses.iter().map(|address| self.ask(*address, PeerRequest::Hello))).await;
             self.counts.alive(self.peers.alive(self.own).len());
             self.tell_who_came().await;
             // One that comes and goes must not keep us busy.
@@ -239,7 +243,7 @@ impl Sessions {
         let known = self.homes.latest(TOLD, since);
         let known: Vec<_> = known.iter().map(|(token, home)| (*token, home.into())).collect();
         for homes in known.chunks(IN_ONE) {
-            if self.ask(address, Ask::Know(homes.to_vec())).await.is_none() {
+            if self.ask(address, PeerRequest::Know(homes.to_vec())).await.is_none() {
                 // It has left again, and is told when it comes.
                 return self.will_tell(address, since);
             }
@@ -284,13 +288,13 @@ impl Sessions {
         self.peers.set(found);
     }
 
-    async fn tell(&self, what: Ask) {
+    async fn tell(&self, what: PeerRequest) {
         let peers = self.peers.alive(self.own);
         join_all(peers.iter().map(|(_, address)| self.ask(*address, what.clone()))).await;
     }
 
     /// What one says; `None` if it does not answer, also when asked again: it is done without from now on.
-    async fn ask(&self, address: SocketAddr, what: Ask) -> Option<Say> {
+    async fn ask(&self, address: SocketAddr, what: PeerRequest) -> Option<PeerResponse> {
         let _place = if what.is_urgent() { None } else { Some(self.peers.place(address).await?) };
         for _ in 0..TRIES {
             let asked = Instant::now();
@@ -314,17 +318,25 @@ impl Sessions {
         None
     }
 
-    async fn ask_once(&self, address: SocketAddr, what: Ask) -> Option<Letter<Say>> {
+    async fn ask_once(
+        &self,
+        address: SocketAddr,
+        what: PeerRequest,
+    ) -> Option<Letter<PeerResponse>> {
         let keys = self.keys.load_full();
         let number = fastrand::u64(..);
         let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
         let mut answer = self.peers.ask(address, &sealed).await?;
-        let letter = Letter::<Say>::open(&keys, now(), &mut answer)?;
+        let letter = Letter::<PeerResponse>::open(&keys, now(), &mut answer)?;
         (letter.number == number).then_some(letter)
     }
 
     /// One question and its answer, of which nothing follows for the one that is asked.
-    pub(super) async fn exchange(&self, address: SocketAddr, what: Ask) -> Option<Letter<Say>> {
+    pub(super) async fn exchange(
+        &self,
+        address: SocketAddr,
+        what: PeerRequest,
+    ) -> Option<Letter<PeerResponse>> {
         let _place = self.peers.place(address).await?;
         let letter = self.ask_once(address, what).await;
         self.counts.asked(letter.is_some());
@@ -340,7 +352,7 @@ impl Claim {
         let (sessions, token) = (Arc::clone(&self.sessions), self.token);
         sessions.homes.slot(token).moved(home.clone());
         self.told = true;
-        let ask = Ask::Moved(token, home.into());
+        let ask = PeerRequest::Moved(token, home.into());
         // In a task of its own: the request that waits for it may be given up, and they must hear of it.
         let told = tokio::spawn(async move {
             sessions.tell(ask).await;
@@ -362,7 +374,7 @@ impl Drop for Claim {
         }
         // Only a program that ends has no runtime; then claims end by themselves.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { sessions.tell(Ask::Release(token)).await });
+            runtime.spawn(async move { sessions.tell(PeerRequest::Release(token)).await });
         }
     }
 }

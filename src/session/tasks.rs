@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sessions;
 use super::homes::Home;
-use super::letter::{Ask, Say};
+use super::letter::{PeerRequest, PeerResponse};
 use super::peers::ANSWER;
 use crate::upstream::EndpointId;
 
@@ -103,17 +103,17 @@ impl Sessions {
     }
 
     /// What a replica is told that asks for a task.
-    pub(super) fn say_task(&self, task: TaskKey) -> Say {
+    pub(super) fn say_task(&self, task: TaskKey) -> PeerResponse {
         match self.tasks.of(task) {
-            Some(endpoint) => Say::Home((&Home { endpoint, id: None, since: 0 }).into()),
-            None => Say::Nothing,
+            Some(endpoint) => PeerResponse::Home((&Home { endpoint, id: None, since: 0 }).into()),
+            None => PeerResponse::Nothing,
         }
     }
 
     /// Whoever does not answer this is not taken for dead: one of an older release does not know the question.
     async fn ask_for_task(&self, address: SocketAddr, task: TaskKey) -> Option<EndpointId> {
-        match self.exchange(address, Ask::Task(task)).await?.text {
-            Say::Home(home) => Some(home.home()?.endpoint),
+        match self.exchange(address, PeerRequest::Task(task)).await?.text {
+            PeerResponse::Home(home) => Some(home.home()?.endpoint),
             _ => None,
         }
     }

@@ -29,18 +29,18 @@ fn lock() -> MutexGuard<'static, BTreeSet<RawFd>> {
 /// An open stream that can be found by [`each`] until dropped. The stream itself is never handed out: whoever
 /// exchanged it for another one would leave the number of a closed descriptor in the set.
 #[derive(Debug)]
-pub(super) struct Open(TcpStream);
+pub(super) struct OpenSocket(TcpStream);
 
-// === impl Open ===
+// === impl OpenSocket ===
 
-impl Open {
+impl OpenSocket {
     pub(super) fn new(stream: TcpStream) -> Self {
         lock().insert(stream.as_raw_fd());
         Self(stream)
     }
 }
 
-impl AsyncRead for Open {
+impl AsyncRead for OpenSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -50,7 +50,7 @@ impl AsyncRead for Open {
     }
 }
 
-impl AsyncWrite for Open {
+impl AsyncWrite for OpenSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl AsyncWrite for Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         lock().remove(&self.0.as_raw_fd());
     }

@@ -18,11 +18,11 @@ pub struct TokenBucket {
     share: f64,
     per_second: f64,
     sent: Tally,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     tokens: f64,
     /// The share of what was sent lately, which fades with time: as much of it may be saved up.
     recent: f64,
@@ -40,7 +40,7 @@ impl TokenBucket {
             share: f64::from(percent) / 100.0,
             per_second,
             sent: Tally::default(),
-            state: Mutex::new(State { tokens: per_second, recent: 0.0, since: now }),
+            state: Mutex::new(BudgetState { tokens: per_second, recent: 0.0, since: now }),
         }
     }
 
@@ -65,7 +65,7 @@ impl TokenBucket {
         drop(self.settled(now));
     }
 
-    fn settled(&self, now: Instant) -> MutexGuard<'_, State> {
+    fn settled(&self, now: Instant) -> MutexGuard<'_, BudgetState> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = u32::try_from(self.sent.take()).unwrap_or(u32::MAX);
         let share = f64::from(sent) * self.share;

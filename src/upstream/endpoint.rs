@@ -143,8 +143,8 @@ impl Endpoint {
     #[must_use]
     pub fn idle_connection(self: &Arc<Self>, http1: bool) -> Option<Lease> {
         let now = Instant::now();
-        let (sender, epoch) = self.pool.take(http1, now)?;
-        Some(Lease::new(Arc::clone(self), Some(sender), epoch, true, now))
+        let (sender, generation) = self.pool.take(http1, now)?;
+        Some(Lease::new(Arc::clone(self), Some(sender), generation, true, now))
     }
 
     /// A new connection within `deadline`, or one that another request is opening at this moment and
@@ -158,8 +158,8 @@ impl Endpoint {
         http1: bool,
         deadline: Duration,
     ) -> Result<Lease, ConnectError> {
-        let (epoch, start) = (self.pool.epoch(), Instant::now());
-        let mut lease = Lease::new(Arc::clone(&self), None, epoch, false, start);
+        let (generation, start) = (self.pool.generation(), Instant::now());
+        let mut lease = Lease::new(Arc::clone(&self), None, generation, false, start);
         if http1 || !self.may_share() {
             self.open(&mut lease, http1, deadline).await?;
         } else {
@@ -195,7 +195,7 @@ impl Endpoint {
         let dial = Dial { address: self.address, target: &self.target, tls, heads, http1 };
         let sender = connect::open(dial, deadline).await?;
         if let Sender::Http2(shared) = &sender {
-            self.pool.share(shared, lease.epoch);
+            self.pool.share(shared, lease.generation);
         }
         if !http1 {
             let chose_http1 = matches!(sender, Sender::Http1(_));
@@ -228,8 +228,9 @@ impl Endpoint {
             match told {
                 Some(Dialled::Shared(id)) => {
                     // It may be full by now, or out of use.
-                    if let Some((sender, epoch)) = self.pool.take_shared(&id) {
-                        (lease.sender, lease.epoch, lease.reused) = (Some(sender), epoch, true);
+                    if let Some((sender, generation)) = self.pool.take_shared(&id) {
+                        (lease.sender, lease.generation, lease.reused) =
+                            (Some(sender), generation, true);
                         return Ok(());
                     }
                 }

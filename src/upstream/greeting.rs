@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What wakes whoever waits for the greeting.
 #[derive(Clone, Debug, Default)]
-pub struct Greeting(Arc<Shared>);
+pub struct Greeting(Arc<GreetingState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct GreetingState {
     over: AtomicBool,
     waker: AtomicWaker,
 }

@@ -30,13 +30,13 @@ pub struct Health {
     /// It has answered.
     proven: AtomicBool,
     resets: AtomicU32,
-    /// A [`State`] in one word, so that of several threads one changes it.
+    /// A [`Ejection`] in one word, so that of several threads one changes it.
     state: AtomicU64,
 }
 
 /// What is known of the failures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State {
+struct Ejection {
     /// Milliseconds after the epoch until which it is ejected; 0 is healthy.
     until: u64,
     /// Ejections in a row.
@@ -45,10 +45,10 @@ struct State {
     probing: bool,
 }
 
-// === impl State ===
+// === impl Ejection ===
 
-impl State {
-    /// What [`State::word`] made.
+impl Ejection {
+    /// What [`Ejection::word`] made.
     fn of(word: u64) -> Self {
         let failures = u8::try_from((word >> 1) & 0xff).unwrap_or(u8::MAX);
         Self { until: word >> 9, failures, probing: word & 1 == 1 }
@@ -88,7 +88,7 @@ impl Health {
             return true;
         }
         let until = at + u64::try_from(PROBE.as_millis()).unwrap_or(u64::MAX);
-        !before.is_ejected(at) && self.replace(before, State { until, probing: true, ..before })
+        !before.is_ejected(at) && self.replace(before, Ejection { until, probing: true, ..before })
     }
 
     /// It answered: everything before is forgotten.
@@ -122,7 +122,7 @@ impl Health {
         let until = at + (half + jitter % (half + 1)).max(1);
         let failures = before.failures.saturating_add(1);
         // Whoever was faster has ejected it for the same failure, or has had an answer.
-        self.replace(before, State { until, failures, probing: false })
+        self.replace(before, Ejection { until, failures, probing: false })
     }
 
     /// A connection broke before an answer's head. Returns whether this ejected it.
@@ -131,11 +131,11 @@ impl Health {
         resets >= RESETS && self.dial_failed(now, jitter)
     }
 
-    fn state(&self) -> State {
-        State::of(self.state.load(Ordering::Relaxed))
+    fn state(&self) -> Ejection {
+        Ejection::of(self.state.load(Ordering::Relaxed))
     }
 
-    fn replace(&self, before: State, next: State) -> bool {
+    fn replace(&self, before: Ejection, next: Ejection) -> bool {
         let (before, next) = (before.word(), next.word());
         self.state.compare_exchange(before, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -241,11 +241,11 @@ mod tests {
     #[test]
     fn a_state_is_one_word() {
         for state in [
-            State::default(),
-            State { until: 1, failures: 0, probing: true },
-            State { until: u64::MAX >> 9, failures: u8::MAX, probing: false },
+            Ejection::default(),
+            Ejection { until: 1, failures: 0, probing: true },
+            Ejection { until: u64::MAX >> 9, failures: u8::MAX, probing: false },
         ] {
-            assert_eq!(State::of(state.word()), state);
+            assert_eq!(Ejection::of(state.word()), state);
         }
     }
 

@@ -23,7 +23,7 @@ pub enum Turn<T> {
     /// Dial, and tell the others; they are released when this is dropped.
     Dial(Teller<T>),
     /// Wait for who dials.
-    Wait(Told<T>),
+    Wait(Dialled<T>),
 }
 
 /// The right to dial for all.
@@ -32,7 +32,7 @@ pub struct Teller<T>(watch::Sender<Option<T>>);
 
 /// What will be told.
 #[derive(Debug)]
-pub struct Told<T>(watch::Receiver<Option<T>>);
+pub struct Dialled<T>(watch::Receiver<Option<T>>);
 
 // === impl Joint ===
 
@@ -53,7 +53,7 @@ impl<T: Clone> Joint<T> {
             && *waiting < most
         {
             *waiting += 1;
-            return Turn::Wait(Told(told.clone()));
+            return Turn::Wait(Dialled(told.clone()));
         }
         let (teller, told) = watch::channel(None);
         *current = Some(Current { told, waiting: 0 });
@@ -70,9 +70,9 @@ impl<T> Teller<T> {
     }
 }
 
-// === impl Told ===
+// === impl Dialled ===
 
-impl<T: Clone> Told<T> {
+impl<T: Clone> Dialled<T> {
     /// What became of the dial; `None` if who dialled left before its end.
     pub async fn wait(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok()?.clone()
@@ -90,7 +90,7 @@ mod tests {
         }
     }
 
-    fn waits(joint: &Joint<u8>) -> Told<u8> {
+    fn waits(joint: &Joint<u8>) -> Dialled<u8> {
         match joint.join(2) {
             Turn::Wait(told) => told,
             Turn::Dial(_) => panic!("nobody else dials"),

@@ -33,7 +33,7 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     pub(super) sender: Option<Sender>,
     /// Of the pool, when the connection was taken from it or dialled.
-    pub(super) epoch: u64,
+    pub(super) generation: u64,
     /// Whether the connection was opened for another request.
     pub reused: bool,
     /// When the connection was found or opened.
@@ -72,12 +72,12 @@ impl Lease {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         sender: Option<Sender>,
-        epoch: u64,
+        generation: u64,
         reused: bool,
         since: Instant,
     ) -> Self {
         endpoint.begin();
-        Self { endpoint, sender, epoch, reused, since, head: None, back: None }
+        Self { endpoint, sender, generation, reused, since, head: None, back: None }
     }
 
     /// Whether it speaks HTTP/2.
@@ -182,13 +182,13 @@ impl Lease {
             Some(Sender::Http1(mut connection)) if connection.is_reusable() => {
                 // Where nobody has asked for it, an idle connection would keep it.
                 connection.forget_request();
-                self.endpoint.pool.put(connection, self.epoch, Instant::now());
+                self.endpoint.pool.put(connection, self.generation, Instant::now());
             }
             Some(Sender::Http1(mut connection)) if !connection.is_sent() => {
                 // The backend has answered early; the client still sends.
                 tokio::spawn(async move {
                     if connection.finish_upload().await {
-                        self.endpoint.pool.put(connection, self.epoch, Instant::now());
+                        self.endpoint.pool.put(connection, self.generation, Instant::now());
                     }
                 });
             }

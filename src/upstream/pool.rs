@@ -34,7 +34,7 @@ const SURPLUS_IDLE: Duration = Duration::from_secs(30);
 pub struct Pool {
     each: PerWorker<Mutex<Kept>>,
     /// Connections of an earlier one are not kept.
-    epoch: AtomicU64,
+    generation: AtomicU64,
     reuse: Mutex<Reuse>,
     /// Nanoseconds: what `reuse` says, where every request reads it.
     limit: AtomicU64,
@@ -45,12 +45,12 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Kept {
     /// That of the connections.
-    epoch: u64,
+    generation: u64,
     /// Oldest first.
     idle: Vec<Idle>,
     /// Another one is opened when all have as many streams as they take. The first one with room is taken,
     /// so that the others run empty.
-    shared: Vec<Shared>,
+    shared: Vec<Http2Shared>,
 }
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ struct Idle {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Http2Shared {
     http2: Http2,
     /// Seen without a stream, and not taken since.
     idle: Option<Instant>,
@@ -73,11 +73,11 @@ impl Pool {
     #[must_use]
     pub fn new(reuse: Reuse, discarded: Counter) -> Self {
         let limit = AtomicU64::new(nanos(reuse.limit()));
-        let (each, epoch) = (PerWorker::default(), AtomicU64::new(0));
-        Self { each, epoch, reuse: Mutex::new(reuse), limit, discarded }
+        let (each, generation) = (PerWorker::default(), AtomicU64::new(0));
+        Self { each, generation, reuse: Mutex::new(reuse), limit, discarded }
     }
 
-    /// A connection that may be used, and its epoch; never HTTP/2 if `http1`.
+    /// A connection that may be used, and its generation; never HTTP/2 if `http1`.
     pub fn take(&self, http1: bool, now: Instant) -> Option<(Sender, u64)> {
         self.first(|kept| self.take_of(kept, http1, now))
     }
@@ -86,10 +86,10 @@ impl Pool {
     pub fn take_shared(&self, id: &Weak<AtomicUsize>) -> Option<(Sender, u64)> {
         self.first(|kept| {
             let mut kept = self.lock(kept);
-            let epoch = kept.epoch;
+            let generation = kept.generation;
             let shared = kept.shared.iter_mut().find(|shared| shared.http2.is(id))?;
             let open = shared.http2.has_room() && !shared.http2.sender.is_closed();
-            open.then(|| (shared.take(), epoch))
+            open.then(|| (shared.take(), generation))
         })
     }
 
@@ -105,11 +105,11 @@ impl Pool {
     fn take_of(&self, kept: &Mutex<Kept>, http1: bool, now: Instant) -> Option<(Sender, u64)> {
         let limit = self.reuse_limit();
         let mut kept = self.lock(kept);
-        let epoch = kept.epoch;
+        let generation = kept.generation;
         if !http1 {
             kept.shared.retain(|shared| !shared.http2.sender.is_closed());
             if let Some(shared) = kept.shared.iter_mut().find(|shared| shared.http2.has_room()) {
-                return Some((shared.take(), epoch));
+                return Some((shared.take(), generation));
             }
         }
         let mut at = kept.idle.len();
@@ -123,21 +123,21 @@ impl Pool {
                 // Everything below it is older still; it stays to be watched.
                 return None;
             } else {
-                return Some((Sender::Http1(kept.idle.remove(at).http1), epoch));
+                return Some((Sender::Http1(kept.idle.remove(at).http1), generation));
             }
         }
         None
     }
 
     /// For [`Pool::put`] and [`Pool::share`]: when a connection was taken or its dial began.
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Keeps a connection whose answer has been read to its end.
-    pub fn put(&self, http1: Box<Connection>, epoch: u64, now: Instant) {
+    pub fn put(&self, http1: Box<Connection>, generation: u64, now: Instant) {
         let mut kept = self.lock(self.each.own());
-        if kept.epoch != epoch {
+        if kept.generation != generation {
             return;
         }
         if kept.idle.len() < self.most() {
@@ -153,16 +153,16 @@ impl Pool {
     }
 
     /// Shares an HTTP/2 connection.
-    pub fn share(&self, http2: &Http2, epoch: u64) {
+    pub fn share(&self, http2: &Http2, generation: u64) {
         let mut kept = self.lock(self.each.own());
-        if kept.epoch == epoch {
-            kept.shared.push(Shared { http2: http2.clone(), idle: None });
+        if kept.generation == generation {
+            kept.shared.push(Http2Shared { http2: http2.clone(), idle: None });
         }
     }
 
     /// Lets go of every connection there is; what they carry at the moment goes on.
     pub fn renew(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.each.iter().for_each(|kept| drop(self.lock(kept)));
     }
 
@@ -210,7 +210,7 @@ impl Pool {
         });
     }
 
-    fn sweep_shared(&self, shared: &mut Vec<Shared>, now: Instant) {
+    fn sweep_shared(&self, shared: &mut Vec<Http2Shared>, now: Instant) {
         let mut first = true;
         shared.retain_mut(|shared| {
             if shared.http2.sender.is_closed() {
@@ -231,13 +231,13 @@ impl Pool {
         Duration::from_nanos(self.limit.load(Ordering::Relaxed))
     }
 
-    /// What a worker keeps, without what is of an earlier epoch: whoever looks first lets go of that.
+    /// What a worker keeps, without what is of an earlier generation: whoever looks first lets go of that.
     fn lock<'a>(&self, kept: &'a Mutex<Kept>) -> MutexGuard<'a, Kept> {
         let mut kept = lock(kept);
-        let epoch = self.epoch();
-        if kept.epoch != epoch {
+        let generation = self.generation();
+        if kept.generation != generation {
             self.discarded.increment(kept.idle.len() as u64);
-            *kept = Kept { epoch, ..Kept::default() };
+            *kept = Kept { generation, ..Kept::default() };
         }
         kept
     }
@@ -252,9 +252,9 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-// === impl Shared ===
+// === impl Http2Shared ===
 
-impl Shared {
+impl Http2Shared {
     fn take(&mut self) -> Sender {
         self.idle = None;
         Sender::Http2(self.http2.clone())
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(idle(), 0);
         as_worker(0, false, || pool.put(late, 0, now));
         assert_eq!(idle(), 0, "it was taken before");
-        as_worker(0, false, || pool.put(early, pool.epoch(), now));
+        as_worker(0, false, || pool.put(early, pool.generation(), now));
         assert_eq!(as_worker(0, false, || pool.take(true, now)).unwrap().1, 1);
     }
 }

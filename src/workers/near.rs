@@ -17,11 +17,11 @@ pub struct Common<T> {
 
 /// The same value, as its users hold it. It may be dropped anywhere.
 #[derive(Debug)]
-pub struct Near<T>(Arc<Held<T>>);
+pub struct Near<T>(Arc<Own<T>>);
 
 /// What a worker holds of it, once for all its users.
 #[derive(Debug)]
-struct Held<T>(Arc<T>);
+struct Own<T>(Arc<T>);
 
 // === impl Common ===
 
@@ -41,7 +41,7 @@ impl<T> Common<T> {
     /// For a user on this thread.
     #[must_use]
     pub fn near(&self) -> Near<T> {
-        self.each.own().get_or_init(|| Near(Arc::new(Held(Arc::clone(&self.value))))).clone()
+        self.each.own().get_or_init(|| Near(Arc::new(Own(Arc::clone(&self.value))))).clone()
     }
 
     /// Whether that is the same value.

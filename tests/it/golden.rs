@@ -12,7 +12,7 @@ use kagent_proxy::config::{
 };
 use kagent_proxy::discovery::decide::{PlanState, decide};
 use kagent_proxy::discovery::index::Index;
-use kagent_proxy::discovery::object::{Kind, Object};
+use kagent_proxy::discovery::object::{Object, ObjectKind};
 use kagent_proxy::explain::{Question, explain_config};
 use kagent_proxy::route::ObjectId;
 use saphyr::{LoadableYamlNode, Yaml};
@@ -98,12 +98,12 @@ fn parse(text: &str) -> Value {
 }
 
 /// The kinds of a record that discovery reads; a list of Services does not say so of each.
-fn kind(object: &Value) -> Option<Kind> {
+fn kind(object: &Value) -> Option<ObjectKind> {
     match object["kind"].as_str().unwrap_or("Service") {
-        "Service" => Some(Kind::Service),
-        "Agent" => Some(Kind::Agent),
-        "RemoteMCPServer" => Some(Kind::RemoteMcpServer),
-        "MCPServer" => Some(Kind::McpServer),
+        "Service" => Some(ObjectKind::Service),
+        "Agent" => Some(ObjectKind::Agent),
+        "RemoteMCPServer" => Some(ObjectKind::RemoteMcpServer),
+        "MCPServer" => Some(ObjectKind::McpServer),
         _ => None,
     }
 }
@@ -120,7 +120,7 @@ fn decided(objects: &[Value]) -> (BTreeMap<String, Target>, Vec<String>) {
         let Some(kind) = kind(object) else { continue };
         let id = id(object);
         index.apply(kind, id.clone(), Some(Object::read(kind, &id.namespace, object)));
-        if kind == Kind::Service {
+        if kind == ObjectKind::Service {
             services.insert(id);
         }
     }
@@ -132,8 +132,8 @@ fn decided(objects: &[Value]) -> (BTreeMap<String, Target>, Vec<String>) {
         let Some(host) = index.host(url.host().unwrap()) else { continue };
         if services.insert(host.service.clone()) {
             let ports = json!({ "spec": { "clusterIP": "10.96.0.7", "ports": [{ "name": "p", "port": port }] } });
-            let object = Object::read(Kind::Service, &host.service.namespace, &ports);
-            index.apply(Kind::Service, host.service, Some(object));
+            let object = Object::read(ObjectKind::Service, &host.service.namespace, &ports);
+            index.apply(ObjectKind::Service, host.service, Some(object));
         }
     }
     let (mut targets, mut unmarked) = (BTreeMap::new(), Vec::new());

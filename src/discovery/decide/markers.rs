@@ -1,6 +1,6 @@
 //! Which Services are agents or MCP servers, and for whom (D4, D5).
 //!
-//! Pure. Each mark that is found, and each that does not count, is noted.
+//! Pure. Each marker that is found, and each that does not count, is noted.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::route::{Considered, ObjectId};
 /// The `appProtocol` values of MCP and A2A backends, in lower case.
 pub(super) const APP_PROTOCOLS: [&str; 3] = ["mcp", "kgateway.dev/mcp", "kgateway.dev/a2a"];
 
-/// How many marks of a sort are told one by one: what others write must not fill every answer.
+/// How many markers of a sort are told one by one: what others write must not fill every answer.
 const TOLD: usize = 20;
 
 /// For whom a Service is routable.
@@ -24,7 +24,7 @@ pub(super) enum Markers {
     Everyone,
     /// Only objects that these Agents use name it.
     Callers(BTreeSet<ObjectId>),
-    /// No mark.
+    /// No marker.
     None,
 }
 
@@ -39,10 +39,10 @@ impl Markers {
         controller: bool,
         notes: &mut Vec<Considered>,
     ) -> Self {
-        let mut marks = own_marks(index, id, service, controller);
+        let mut markers = own_markers(index, id, service, controller);
         for agent in index.users_of_service(id) {
             if standing(config, agent, id) != Authority::Callers {
-                marks.push(format!("Agent {agent} has it among its tools"));
+                markers.push(format!("Agent {agent} has it among its tools"));
             }
         }
         let urls = index.remotes_at(id).map(|(object, _)| (object, "url"));
@@ -50,20 +50,22 @@ impl Markers {
         let mut callers = BTreeSet::new();
         let mut others = Vec::new();
         for (object, place) in urls.chain(literals) {
-            let mark = format!("RemoteMCPServer {object} names it in its {place}");
+            let marker = format!("RemoteMCPServer {object} names it in its {place}");
             if standing(config, object, id) == Authority::Callers {
                 callers.extend(index.users_of_remote(object));
-                others.push(mark);
+                others.push(marker);
             } else {
-                marks.push(mark);
+                markers.push(marker);
             }
         }
-        let counts = !marks.is_empty();
+        let counts = !markers.is_empty();
         let foreign = !others.is_empty();
         let verdict = "its namespace is not trusted: it counts for the Agents that use it alone";
-        for (marks, verdict) in [(marks, "marks the Service as routable"), (others, verdict)] {
-            let left = marks.len().saturating_sub(TOLD);
-            notes.extend(marks.into_iter().take(TOLD).map(|mark| Considered::new(mark, verdict)));
+        for (markers, verdict) in [(markers, "marks the Service as routable"), (others, verdict)] {
+            let left = markers.len().saturating_sub(TOLD);
+            notes.extend(
+                markers.into_iter().take(TOLD).map(|marker| Considered::new(marker, verdict)),
+            );
             if left > 0 {
                 notes.push(Considered::new(format!("and {left} more"), verdict));
             }
@@ -77,36 +79,36 @@ impl Markers {
 }
 
 /// What stands in the Service itself, or beside it under its name.
-fn own_marks(index: &Index, id: &ObjectId, service: &Service, controller: bool) -> Vec<String> {
-    let mut marks = Vec::new();
+fn own_markers(index: &Index, id: &ObjectId, service: &Service, controller: bool) -> Vec<String> {
+    let mut markers = Vec::new();
     let kinds = ["Agent", "SandboxAgent", "MCPServer"];
     for (kind, name) in service.owners.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())) {
-        marks.push(format!("{kind} {name} owns it"));
+        markers.push(format!("{kind} {name} owns it"));
     }
     if index.has_agent(id) {
-        marks.push("an Agent has its name".to_owned());
+        markers.push("an Agent has its name".to_owned());
     }
     if index.has_sandbox(id) {
-        marks.push("a SandboxAgent has its name".to_owned());
+        markers.push("a SandboxAgent has its name".to_owned());
     }
     if index.mcp_server(id).is_some() {
-        marks.push("an MCPServer has its name".to_owned());
+        markers.push("an MCPServer has its name".to_owned());
     }
     if controller {
-        marks.push("it is the kagent controller".to_owned());
+        markers.push("it is the kagent controller".to_owned());
     }
     if service.mcp_label {
-        marks.push("label kagent.dev/mcp-service=true".to_owned());
+        markers.push("label kagent.dev/mcp-service=true".to_owned());
     }
     if service.mcp_annotation {
-        marks.push("an annotation kagent.dev/mcp-service-*".to_owned());
+        markers.push("an annotation kagent.dev/mcp-service-*".to_owned());
     }
     if service.allowed {
-        marks.push("annotation kagent-proxy.dev/route=true".to_owned());
+        markers.push("annotation kagent-proxy.dev/route=true".to_owned());
     }
     let apps = service.ports.iter().filter_map(|port| port.app_protocol.as_deref());
     if let Some(app) = apps.into_iter().find(|app| APP_PROTOCOLS.contains(app)) {
-        marks.push(format!("appProtocol {app}"));
+        markers.push(format!("appProtocol {app}"));
     }
-    marks
+    markers
 }

@@ -255,7 +255,7 @@ fn only_what_is_marked_is_routable() {
         service("a", "db", &["pg:5432:kgateway.dev/a2a"]),
         agent("a", "db", &[]),
         mcp_server("a", "db", 9),
-        (Kind::SandboxAgent, json!({ "metadata": { "namespace": "a", "name": "db" } })),
+        (ObjectKind::SandboxAgent, json!({ "metadata": { "namespace": "a", "name": "db" } })),
         remote("a", "r", "http://db.a:5432/mcp"),
         remote("kagent", "r", "http://db.a:5432/mcp"),
         remote_with(
@@ -291,8 +291,8 @@ fn what_is_never_routable() {
         service_with("kube-system", "dns", &["a:80"], allowed.clone()),
         service_with("kagent", "kagent-proxy", &["http:8080"], allowed),
         slice("kagent", "kagent-proxy", ("http", 8080), &["10.0.0.9"]),
-        (Kind::Service, external),
-        (Kind::SandboxAgent, json!({ "metadata": { "namespace": "a", "name": "boxed" } })),
+        (ObjectKind::Service, external),
+        (ObjectKind::SandboxAgent, json!({ "metadata": { "namespace": "a", "name": "boxed" } })),
     ]);
     for (host, word) in [
         ("kubernetes.default", "API server"),

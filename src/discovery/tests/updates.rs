@@ -7,10 +7,10 @@ use super::*;
 use crate::config::Scheme;
 use crate::discovery::pod::PodObject;
 use crate::route::Route;
-use crate::route::discovered::State;
+use crate::route::discovered::HostState;
 use crate::upstream::Want;
 
-fn helper(endpoints: &[&str]) -> [(Kind, Value); 3] {
+fn helper(endpoints: &[&str]) -> [(ObjectKind, Value); 3] {
     [
         agent("a", "helper", &[]),
         service_with("a", "helper", &["http:8080"], owner("Agent", "helper")),
@@ -24,7 +24,7 @@ fn pods_leave_when_they_end_and_no_host_is_decided_anew_for_it() {
     assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.1:8080", "10.0.0.2:8080"]);
     let (_, json) = slice("a", "helper", ("http", 8080), &["!10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let (id, namespace) = named(&json);
-    let kind = Kind::EndpointSlice;
+    let kind = ObjectKind::EndpointSlice;
     world.index.apply(kind, id, Some(Object::read(kind, &namespace, &json)));
     assert_eq!(world.publish(), 0, "only endpoints changed");
     assert_eq!(world.endpoints("helper.a", "/"), ["10.0.0.2:8080", "10.0.0.3:8080"]);
@@ -43,7 +43,8 @@ fn only_pods_that_are_gone_for_good_have_ended() {
     let ended = |sees: bool, told: Vec<Option<Object>>| {
         let mut index = Index::new("cluster.local", &[]);
         index.set_sees_pods(None, sees);
-        told.into_iter().for_each(|told| index.apply(Kind::Pod, ObjectId::new("a", "p"), told));
+        told.into_iter()
+            .for_each(|told| index.apply(ObjectKind::Pod, ObjectId::new("a", "p"), told));
         let ended: Vec<String> = index.take_ended().iter().map(ToString::to_string).collect();
         assert!(index.take_ended().is_empty(), "told once");
         ended
@@ -127,9 +128,9 @@ fn objects_that_go_take_their_words_with_them() {
     assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:2");
     world.apply(&[remote("a", "r", "http://t.a:1/mcp")]);
     assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:1");
-    world.delete(Kind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
     assert!(world.ask("t.a", "/mcp", None).starts_with("forbidden: "));
-    world.delete(Kind::Service, "a", "t");
+    world.delete(ObjectKind::Service, "a", "t");
     assert_eq!(world.ask("t.a", "/mcp", None), "unknown");
 }
 
@@ -148,9 +149,9 @@ fn the_agent_behind_an_address_is_known_while_only_one_has_it() {
         slice("b", "twin", ("http", 8080), &["10.0.0.1"]),
     ]);
     assert_eq!(caller(&world, "10.0.0.1"), None, "two Agents have it");
-    world.delete(Kind::EndpointSlice, "b", "twin-v4");
+    world.delete(ObjectKind::EndpointSlice, "b", "twin-v4");
     assert_eq!(caller(&world, "10.0.0.1").unwrap(), "a/helper");
-    world.delete(Kind::Service, "a", "helper");
+    world.delete(ObjectKind::Service, "a", "helper");
     assert_eq!(caller(&world, "10.0.0.1"), None);
 }
 
@@ -199,7 +200,7 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     let refused = world.ask("t.a", "/mcp", None);
     assert!(refused.contains("RBAC forbids it") && refused.contains("caBundleFile"), "{refused}");
     assert_eq!(world.publisher.secrets.wanted(true).len(), 1, "read again and again");
-    world.delete(Kind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
     assert!(world.publisher.secrets.wanted(true).is_empty(), "nobody needs it any more");
 }
 
@@ -301,9 +302,9 @@ fn two_services_of_one_agent_share_an_address_until_both_are_gone() {
         slice("a", "metrics", ("http", 9090), &["10.0.0.1"]),
     ]);
     assert_eq!(caller(&world), "a/helper");
-    world.delete(Kind::Service, "a", "metrics");
+    world.delete(ObjectKind::Service, "a", "metrics");
     assert_eq!(caller(&world), "a/helper", "the other one still says so");
-    world.delete(Kind::Service, "a", "helper");
+    world.delete(ObjectKind::Service, "a", "helper");
     assert_eq!(caller(&world), "");
 }
 
@@ -353,7 +354,7 @@ fn others_objects_cost_only_those_that_use_them() {
     world.apply(&[remote("tools", "own", "http://t.tools:1/mcp")]);
     let (host, _) = HostKey::parse("t.tools", "cluster.local").unwrap();
     let found = Arc::clone(world.table.discovered(&host).unwrap());
-    let State::Open(open) = &found.state else { panic!("{found:?}") };
+    let HostState::Open(open) = &found.state else { panic!("{found:?}") };
     assert_eq!(
         (open.rules.len(), open.foreign.len()),
         (1, 1),
@@ -382,7 +383,7 @@ fn odd_objects_break_nothing() {
     for odd in
         [json!({}), json!(null), json!({ "spec": 3 }), json!({ "spec": { "url": 1, "ports": {} } })]
     {
-        for kind in Kind::ALL {
+        for kind in ObjectKind::ALL {
             let mut world = World::of(&helper(&["10.0.0.1"]));
             world.index.apply(kind, ObjectId::new("a", "odd"), Some(Object::read(kind, "a", &odd)));
             world.publish();

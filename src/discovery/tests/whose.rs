@@ -6,7 +6,7 @@ use crate::config::{DiscoveryConfig, Endpoints};
 const ALLOWED: &str = "kagent-proxy.dev/route";
 
 /// A Service that its annotation makes routable, of the pods with its name as their `app`.
-fn routable(namespace: &str, name: &str) -> (Kind, Value) {
+fn routable(namespace: &str, name: &str) -> (ObjectKind, Value) {
     let more = json!({ "annotations": { ALLOWED: "true" } });
     let (kind, mut json) = service_with(namespace, name, &["http:8080"], more);
     json["spec"]["selector"] = json!({ "app": name });
@@ -15,7 +15,7 @@ fn routable(namespace: &str, name: &str) -> (Kind, Value) {
 }
 
 /// A hand-written slice of one of these.
-fn claim(namespace: &str, service: &str, endpoints: &[&str]) -> (Kind, Value) {
+fn claim(namespace: &str, service: &str, endpoints: &[&str]) -> (ObjectKind, Value) {
     let (kind, mut json) = slice(namespace, service, ("http", 8080), endpoints);
     for endpoint in json["endpoints"].as_array_mut().unwrap() {
         endpoint.as_object_mut().unwrap().remove("targetRef");
@@ -23,13 +23,13 @@ fn claim(namespace: &str, service: &str, endpoints: &[&str]) -> (Kind, Value) {
     (kind, json)
 }
 
-fn with_ip(mut service: (Kind, Value), address: &str) -> (Kind, Value) {
+fn with_ip(mut service: (ObjectKind, Value), address: &str) -> (ObjectKind, Value) {
     service.1["spec"]["clusterIP"] = json!(address);
     service
 }
 
 /// A cluster in which all Pods are seen.
-fn seeing(config: DiscoveryConfig, objects: &[(Kind, Value)]) -> World {
+fn seeing(config: DiscoveryConfig, objects: &[(ObjectKind, Value)]) -> World {
     let mut world = World::new(config);
     world.index.set_sees_pods(None, true);
     world.apply(objects);
@@ -42,7 +42,7 @@ fn ourselves() -> DiscoveryConfig {
 }
 
 /// The controller, the API server, ourselves with a replica, and an Agent of another team.
-fn victims() -> Vec<(Kind, Value)> {
+fn victims() -> Vec<(ObjectKind, Value)> {
     vec![
         with_ip(service("kagent", "kagent-controller", &["controller:8083"]), "10.96.0.1"),
         slice("kagent", "kagent-controller", ("controller", 8083), &["10.0.0.83"]),
@@ -56,7 +56,7 @@ fn victims() -> Vec<(Kind, Value)> {
     ]
 }
 
-fn victims_pods() -> Vec<(Kind, Value)> {
+fn victims_pods() -> Vec<(ObjectKind, Value)> {
     vec![
         pod("kagent", "controller-0", "controller", "10.0.0.83"),
         pod("kagent", "proxy-0", "kagent-proxy", "10.0.0.9"),
@@ -87,7 +87,7 @@ fn a_slice_leads_only_to_running_pods_of_its_own_namespace() {
         let left = world.left_out("helper.team-a");
         assert!(left.len() == 1 && left[0].contains(reason), "{address}: {left:?}");
         let kind = if address.contains(':') { "v6" } else { "v4" };
-        world.delete(Kind::EndpointSlice, "team-a", &format!("helper-{kind}"));
+        world.delete(ObjectKind::EndpointSlice, "team-a", &format!("helper-{kind}"));
     }
     assert!(world.left_out("helper.team-a").is_empty());
     // Those whose it is keep it.
@@ -146,7 +146,7 @@ fn an_address_that_another_pod_has_got_leads_there_only() {
     stale.1["endpoints"][0]["targetRef"]["uid"] = json!("former");
     world.apply(&[stale]);
     assert!(world.left_out("u.b")[0].contains("its Pod is gone"), "{:?}", world.left_out("u.b"));
-    world.delete(Kind::Pod, "b", "u-0");
+    world.delete(ObjectKind::Pod, "b", "u-0");
     assert_eq!(world.endpoints("t.a", "/"), ["10.0.0.1:8080"]);
 }
 
@@ -190,7 +190,7 @@ fn a_pod_on_its_nodes_network_is_an_endpoint_and_never_a_caller() {
     world.apply(&[host_pod("team-a", "helper-0", "helper", "192.168.0.7")]);
     assert_eq!(world.endpoints("helper.team-a", "/"), ["192.168.0.7:8080"]);
     assert_eq!(world.caller("192.168.0.7"), None);
-    world.delete(Kind::Pod, "team-a", "helper-0");
+    world.delete(ObjectKind::Pod, "team-a", "helper-0");
     assert!(world.endpoints("helper.team-a", "/").is_empty(), "its node's address is not its own");
 }
 
@@ -238,8 +238,8 @@ fn we_and_our_replicas_are_nobodys_endpoint_in_our_own_namespace_either() {
     let left = world.left_out("tools.kagent");
     assert!(left[0].contains("of this proxy itself"), "{left:?}");
     // Without a Service of ours: by what controls both.
-    world.delete(Kind::EndpointSlice, "kagent", "kagent-proxy-v4");
-    world.delete(Kind::Service, "kagent", "kagent-proxy");
+    world.delete(ObjectKind::EndpointSlice, "kagent", "kagent-proxy-v4");
+    world.delete(ObjectKind::Service, "kagent", "kagent-proxy");
     assert_eq!(world.endpoints("tools.kagent", "/"), ["10.0.0.10:8080"]);
     let controlled =
         json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "uid": "r", "controller": true }]);
@@ -311,7 +311,7 @@ fn without_sight_of_pods_what_two_namespaces_claim_is_nobodys() {
     // It counts for neither: nobody can tell whose it is.
     assert!(world.endpoints("victim.team-b", "/").is_empty());
     assert!(world.left_out("victim.team-b")[0].contains("Service team-a/helper claims it too"));
-    world.delete(Kind::EndpointSlice, "team-a", "helper-v4");
+    world.delete(ObjectKind::EndpointSlice, "team-a", "helper-v4");
     assert_eq!(world.endpoints("victim.team-b", "/"), ["10.0.0.20:8080"]);
     assert_eq!(world.caller("10.0.0.20").unwrap(), "team-b/victim");
     // The controller keeps what is its own.
@@ -340,7 +340,7 @@ fn sight_of_pods_that_comes_or_goes_changes_what_counts_at_once() {
     assert_eq!(world.endpoints("helper.team-a", "/"), both);
     // A Pod that is seen elsewhere is known to be another's all the same.
     world.apply(&[claim("team-a", "helper", &["10.0.0.83"])]);
-    world.delete(Kind::EndpointSlice, "kagent", "kagent-controller-v4");
+    world.delete(ObjectKind::EndpointSlice, "kagent", "kagent-controller-v4");
     assert!(world.left_out("helper.team-a")[0].contains("of Pod kagent/controller-0"));
 }
 
@@ -386,7 +386,7 @@ fn what_is_left_out_is_counted_until_it_goes() {
     shows("no_pod", 0);
     shows("foreign", 1);
     assert_eq!(world.left_out("t.a").len(), 1);
-    world.delete(Kind::Service, "a", "t");
-    world.delete(Kind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::Service, "a", "t");
+    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
     shows("foreign", 0);
 }

@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 
 use crate::config::{DiscoveryConfig, Secret};
-use crate::discovery::secrets::{Read, SecretKey};
+use crate::discovery::secrets::{SecretKey, SecretRead};
 
 /// Longest silence of the API server.
 const READ: Duration = Duration::from_secs(75);
@@ -66,7 +66,7 @@ pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result
 ///
 /// # Errors
 /// The server does not answer, which says nothing of the Secret.
-pub async fn read_secret(client: Client, key: &SecretKey) -> Result<Read, String> {
+pub async fn read_secret(client: Client, key: &SecretKey) -> Result<SecretRead, String> {
     if !is_name(&key.secret.name) {
         return Ok(Err("that is not the name of a Secret".to_owned()));
     }

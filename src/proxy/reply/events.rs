@@ -17,7 +17,7 @@ use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
 use crate::protocol::answered::{AnswerScanner, LastId};
 use crate::protocol::sse::{SseScanner, message_event};
-use crate::rewrite::endpoint::{EndpointEvent, Held};
+use crate::rewrite::endpoint::{EndpointEvent, HeldEvent};
 use crate::rewrite::origin::path_absolute;
 use crate::rewrite::pin;
 use crate::session::homes::Slot;
@@ -96,9 +96,9 @@ impl Events {
             Some(first) => {
                 let FirstEvent { event, legacy } = first;
                 match event.feed(&data, &|url| legacy.rewritten(url)) {
-                    Held::Wait(passed) if passed.is_empty() => return None,
-                    Held::Wait(passed) => Bytes::from(passed),
-                    Held::Release(bytes) => {
+                    HeldEvent::Wait(passed) if passed.is_empty() => return None,
+                    HeldEvent::Wait(passed) => Bytes::from(passed),
+                    HeldEvent::Release(bytes) => {
                         self.first = None;
                         Bytes::from(bytes)
                     }

@@ -22,12 +22,12 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Watches one body until dropped.
 #[derive(Debug)]
 pub struct Watchdog {
-    shared: Arc<Shared>,
+    shared: Arc<WatchdogState>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WatchdogState {
     born: Instant,
     /// Milliseconds since `born` of the last bytes from upstream.
     passed: AtomicU64,
@@ -45,7 +45,7 @@ impl Watchdog {
             return None;
         }
         let (passed, end) = (AtomicU64::new(0), OnceLock::new());
-        let shared = Arc::new(Shared { born: Instant::now(), passed, end });
+        let shared = Arc::new(WatchdogState { born: Instant::now(), passed, end });
         let watch = watch(Arc::clone(&shared), limits, carrier.clone());
         Some(Self { shared, task: tokio::spawn(watch).abort_handle() })
     }
@@ -71,7 +71,7 @@ impl Drop for Watchdog {
     }
 }
 
-async fn watch(shared: Arc<Shared>, limits: BodyTimeouts, carrier: ConnTask) {
+async fn watch(shared: Arc<WatchdogState>, limits: BodyTimeouts, carrier: ConnTask) {
     loop {
         let passed = shared.born + Duration::from_millis(shared.passed.load(Ordering::Relaxed));
         let idle = limits.idle.map(|limit| (passed + limit, Expired::Idle));

@@ -15,12 +15,12 @@ use crate::session::token::TokenId;
 
 /// All who wait.
 #[derive(Clone, Debug)]
-pub struct Holds(Arc<Shared>);
+pub struct Holds(Arc<HoldState>);
 
 /// One place; dropping it frees it.
 #[derive(Debug)]
-pub struct Held {
-    shared: Arc<Shared>,
+pub struct HoldPlace {
+    shared: Arc<HoldState>,
     whose: Whose,
 }
 
@@ -34,7 +34,7 @@ enum Whose {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HoldState {
     limits: HoldConfig,
     gauge: Gauge,
     waiting: Mutex<Waiting>,
@@ -54,12 +54,12 @@ impl Holds {
     #[must_use]
     pub fn new(limits: HoldConfig, gauge: Gauge) -> Self {
         gauge.set(0.0);
-        Self(Arc::new(Shared { limits, gauge, waiting: Mutex::default() }))
+        Self(Arc::new(HoldState { limits, gauge, waiting: Mutex::default() }))
     }
 
     /// A place for a request from this address; `None` if too many wait already.
     #[must_use]
-    pub fn enter(&self, source: IpAddr) -> Option<Held> {
+    pub fn enter(&self, source: IpAddr) -> Option<HoldPlace> {
         let mut waiting = self.0.lock();
         let here = waiting.by_source.get(&source).copied().unwrap_or_default();
         if waiting.all >= self.0.limits.max || here >= self.0.limits.max_per_source {
@@ -74,7 +74,7 @@ impl Holds {
     /// The same for a request of a session, whose client has proved by its token that it does not make up hosts: one
     /// agent may have as many as it likes, and all requests of a session have one place.
     #[must_use]
-    pub fn enter_in_session(&self, session: TokenId) -> Option<Held> {
+    pub fn enter_in_session(&self, session: TokenId) -> Option<HoldPlace> {
         let mut waiting = self.0.lock();
         let others = waiting.by_session.get(&session).copied().unwrap_or_default();
         if others == 0 {
@@ -88,13 +88,13 @@ impl Holds {
         Some(self.held(Whose::Session(session)))
     }
 
-    fn held(&self, whose: Whose) -> Held {
+    fn held(&self, whose: Whose) -> HoldPlace {
         self.0.gauge.increment(1.0);
-        Held { shared: Arc::clone(&self.0), whose }
+        HoldPlace { shared: Arc::clone(&self.0), whose }
     }
 }
 
-impl Drop for Held {
+impl Drop for HoldPlace {
     fn drop(&mut self) {
         self.shared.gauge.decrement(1.0);
         let mut waiting = self.shared.lock();
@@ -122,9 +122,9 @@ fn leave<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     last
 }
 
-// === impl Shared ===
+// === impl HoldState ===
 
-impl Shared {
+impl HoldState {
     /// A poisoned lock only means that another thread panicked between two plain stores.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)

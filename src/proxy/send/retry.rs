@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempt::Broken;
-use super::hold::{Held, Holds};
+use super::hold::{HoldPlace, Holds};
 use crate::backoff::Pauses;
 use crate::proxy::error::ProxyError;
 use crate::route::{Route, RouteSource};
@@ -38,7 +38,7 @@ pub struct Retry<'a> {
 #[derive(Debug)]
 struct Past {
     pauses: Pauses,
-    held: Option<Held>,
+    held: Option<HoldPlace>,
     /// Why nothing could be reached, when that was last clear.
     error: Option<ConnectError>,
     /// Endpoints that have had the request. Sent again, it gets a new connection: what closed one idle

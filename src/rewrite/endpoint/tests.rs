@@ -15,8 +15,8 @@ fn through(pieces: &[&[u8]]) -> String {
             continue;
         }
         match event.feed(piece, &map) {
-            Held::Wait(bytes) => out.extend(bytes),
-            Held::Release(bytes) => {
+            HeldEvent::Wait(bytes) => out.extend(bytes),
+            HeldEvent::Release(bytes) => {
                 out.extend(bytes);
                 assert!(!event.is_holding());
                 open = false;
@@ -116,8 +116,8 @@ fn everything_else_passes_byte_for_byte() {
 fn only_what_may_be_the_event_is_held() {
     let mut event = EndpointEvent::default();
     let mut feed = |bytes: &str| match event.feed(bytes.as_bytes(), &map) {
-        Held::Wait(out) => String::from_utf8(out).unwrap(),
-        Held::Release(out) => format!("released {}", String::from_utf8(out).unwrap()),
+        HeldEvent::Wait(out) => String::from_utf8(out).unwrap(),
+        HeldEvent::Release(out) => format!("released {}", String::from_utf8(out).unwrap()),
     };
     assert_eq!(feed(": ping\n\n"), ": ping\n\n");
     assert_eq!(feed(": pi"), "");
@@ -140,22 +140,22 @@ fn the_bounds_hold() {
     let long = format!("data: x{}", "x".repeat(MAX_EVENT));
     let endpoint = "event: endpoint\ndata: http://tools.kagent/m\n\n";
     let mut event = EndpointEvent::default();
-    assert_eq!(event.feed(long.as_bytes(), &map), Held::Wait(long.into_bytes()));
-    assert_eq!(event.feed(b"\n\n", &map), Held::Wait(b"\n\n".to_vec()));
+    assert_eq!(event.feed(long.as_bytes(), &map), HeldEvent::Wait(long.into_bytes()));
+    assert_eq!(event.feed(b"\n\n", &map), HeldEvent::Wait(b"\n\n".to_vec()));
     let changed = endpoint.replace("http://tools.kagent", "").into_bytes();
-    assert_eq!(event.feed(endpoint.as_bytes(), &map), Held::Release(changed));
+    assert_eq!(event.feed(endpoint.as_bytes(), &map), HeldEvent::Release(changed));
 
     let (mut event, mut seen) = (EndpointEvent::default(), 0);
     let message = "data: {}\n\n";
-    while event.feed(message.as_bytes(), &map) == Held::Wait(message.as_bytes().to_vec()) {
+    while event.feed(message.as_bytes(), &map) == HeldEvent::Wait(message.as_bytes().to_vec()) {
         seen += message.len();
     }
     assert!((MAX_BEFORE..MAX_BEFORE * 2).contains(&seen), "{seen}");
     let (mut event, comment) = (EndpointEvent::default(), b": hi\n\n".as_slice());
     for _ in 0..2 * MAX_BEFORE / comment.len() {
-        assert_eq!(event.feed(comment, &map), Held::Wait(comment.to_vec()));
+        assert_eq!(event.feed(comment, &map), HeldEvent::Wait(comment.to_vec()));
     }
-    assert!(matches!(event.feed(endpoint.as_bytes(), &map), Held::Release(_)));
+    assert!(matches!(event.feed(endpoint.as_bytes(), &map), HeldEvent::Release(_)));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_map_may_change_any_url() {
     let mut event = EndpointEvent::default();
     let token = |url: &[u8]| Some([url, b"&token=1"].concat());
     let out = event.feed(b"event: endpoint\ndata: /m?s=1\n\n", &token);
-    assert_eq!(out, Held::Release(b"event: endpoint\ndata: /m?s=1&token=1\n\n".to_vec()));
+    assert_eq!(out, HeldEvent::Release(b"event: endpoint\ndata: /m?s=1&token=1\n\n".to_vec()));
 }
 
 proptest::proptest! {
