@@ -381,4 +381,5 @@ def main() -> None:
         pathlib.Path(args.json).write_text(json.dumps({"rows": rows, "samples": samples}, indent=1))
 
 
-main()
+if __name__ == "__main__":
+    main()
