@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use hyper::client::conn::http2::SendRequest;
 use kagent_proxy::config::{ClientTls, ListenerConfig, RouteConfig, Scheme, Secret, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::{BOUND, Backend, LAST_GET, LAST_OK, TestProxy, before, config, route};
@@ -64,6 +66,21 @@ pub(crate) fn connector(ca: &str, identity: Option<&Identity>, alpn: &[u8]) -> T
     TlsConnector::from(Arc::new(config))
 }
 
+/// A client that speaks HTTP/2 over TLS, and its connection.
+pub(crate) async fn http2(
+    proxy: std::net::SocketAddr,
+    connector: &TlsConnector,
+) -> (SendRequest<String>, JoinHandle<hyper::Result<()>>) {
+    let tcp = TcpStream::connect(proxy).await.unwrap();
+    let tls = connector.connect("proxy.kagent".try_into().unwrap(), tcp).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let io = hyper_util::rt::TokioIo::new(tls);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let handshake = Box::pin(hyper::client::conn::http2::handshake(executor, io));
+    let (sender, connection) = handshake.await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
 /// One request over TLS; the whole answer, or why there is none.
 pub(crate) async fn ask(
     proxy: std::net::SocketAddr,
@@ -82,7 +99,11 @@ pub(crate) fn listener(name: &str, tls: Option<ServerTls>) -> ListenerConfig {
     ListenerConfig { name: name.to_owned(), address: ([127, 0, 0, 1], 0).into(), tls }
 }
 
-fn server_tls(identity: &Identity, clients: Option<&Authority>, required: bool) -> ServerTls {
+pub(crate) fn server_tls(
+    identity: &Identity,
+    clients: Option<&Authority>,
+    required: bool,
+) -> ServerTls {
     ServerTls {
         cert: inline(&identity.cert),
         key: inline(&identity.key),
@@ -199,7 +220,7 @@ fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Optio
     });
 }
 
-fn https(host: &str, port: u16, tls: ClientTls) -> RouteConfig {
+pub(crate) fn https(host: &str, port: u16, tls: ClientTls) -> RouteConfig {
     let mut route = route(host, "/", Scheme::Https, &[port]);
     route.to.tls = tls;
     route
@@ -281,14 +302,7 @@ async fn a_tls_listener_speaks_http_2_to_who_negotiates_it() {
     config.listeners = vec![listener("tls", Some(server_tls(&server, None, false)))];
     let proxy = TestProxy::start(config).await;
     let connector = connector(&authority.pem(), None, b"h2");
-    let tcp = TcpStream::connect(proxy.address).await.unwrap();
-    let tls = connector.connect("proxy.kagent".try_into().unwrap(), tcp).await.unwrap();
-    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let io = hyper_util::rt::TokioIo::new(tls);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let handshake = Box::pin(hyper::client::conn::http2::handshake(executor, io));
-    let (mut sender, connection) = handshake.await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut sender, connection) = http2(proxy.address, &connector).await;
     for path in ["/a", "/b"] {
         let request = http::Request::get(format!("https://proxy.kagent{path}"))
             .header("x-kagent-host", "s.ns")

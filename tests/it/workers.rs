@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use kagent_proxy::app::App;
-use kagent_proxy::config::{Config, Scheme, Sources};
+use kagent_proxy::config::{ClientTls, Config, Scheme, Sources};
 use kagent_proxy::workers::{Scheduler, Workers};
 use tokio::runtime::Builder;
 
 use crate::support::{Backend, TestProxy, config, route};
+use crate::tls::{Authority, connector, http2, https, inline, listener, server_tls, tls_backend};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n";
 const CLOSING: &str =
@@ -135,4 +136,49 @@ fn idle_connections_to_a_backend_are_used_again_by_the_worker_that_opened_them()
         drop((clients, calls));
         proxy.stop().await;
     });
+}
+
+#[test]
+fn tls_and_http_2_on_both_sides_are_served_by_every_worker() {
+    const CLIENTS: usize = 16;
+    let authority = Authority::new();
+    for alpn in [&b"h2"[..], b"http/1.1"] {
+        let secure = async |_: &Backend| {
+            let port = tls_backend(&authority.issue("tools.kagent"), alpn).await;
+            let trust = ClientTls {
+                ca: Some(inline(&authority.pem())),
+                server_name: Some("tools.kagent".to_owned()),
+                ..ClientTls::default()
+            };
+            let mut config = config(vec![https("s.ns", port, trust)]);
+            let server = authority.issue("proxy.kagent");
+            config.listeners = vec![listener("tls", Some(server_tls(&server, None, false)))];
+            config
+        };
+        with(4, secure, async |proxy, _| {
+            let known = connector(&authority.pem(), None, b"h2");
+            let mut clients = Vec::new();
+            for _ in 0..CLIENTS {
+                clients.push(http2(proxy.address, &known).await);
+            }
+            for turn in 0..2 {
+                for (sender, _) in &mut clients {
+                    let request = http::Request::get("https://proxy.kagent/")
+                        .header("x-kagent-host", "s.ns")
+                        .body(String::new())
+                        .unwrap();
+                    let response = sender.send_request(request).await.unwrap();
+                    assert_eq!(response.status().as_u16(), 200, "{turn}");
+                }
+            }
+            let all = spread(&proxy).await;
+            assert_eq!((all.len(), all.iter().sum::<usize>()), (4, CLIENTS), "{all:?}");
+            assert!(all.iter().all(|each| *each > 0), "{all:?}");
+            for (sender, connection) in clients {
+                drop(sender);
+                connection.await.unwrap().unwrap();
+            }
+            proxy.stop().await;
+        });
+    }
 }
