@@ -198,4 +198,5 @@ def answer(sock: socket.socket) -> None:
             sock.sendall(begun if b'"initialize"' in asked else whole)
 
 
-main()
+if __name__ == "__main__":
+    main()
