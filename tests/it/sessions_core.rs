@@ -306,3 +306,25 @@ async fn a_list_without_a_session_is_sent_once() {
     server.seen(|seen| assert_eq!(seen.calls, ["list"]));
     proxy.stop().await;
 }
+
+/// Whatever is left of it then goes to where the session lives next.
+#[tokio::test]
+async fn a_request_that_is_denied_before_it_has_come_is_sent_again_whole() {
+    for (http2, scheme) in [(true, Scheme::H2c), (false, Scheme::Http)] {
+        let server = McpServer::start_as(Manner { http2, hasty: true, ..Manner::default() }).await;
+        let routes = vec![route(HOST, "/", scheme, &[server.address.port()])];
+        let proxy = TestProxy::start(config(routes)).await;
+        let token = begin(&proxy).await;
+        server.forget();
+        let argument = "x".repeat(200 * 1024);
+        let text = request("POST", Some(&token), &call("count", &argument).to_string());
+        let (start, rest) = text.split_at(100 * 1024);
+        let mut client = proxy.connect().await;
+        client.send(start).await;
+        server.until("it has denied it", |seen| seen.ids.len() == 3).await;
+        client.send(rest).await;
+        assert_eq!(Answer::of(&client.rest().await).count(), 1, "over HTTP/2: {http2}");
+        server.seen(|seen| assert_eq!(seen.calls, [argument]));
+        proxy.stop().await;
+    }
+}

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
 use super::dial;
-use super::gather::gathered;
+use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
@@ -229,10 +229,12 @@ impl SessionDelivery {
                 Err(Tried::Denied(response)) if course.begun || course.moves == MAX_MOVES => {
                     return Ok(*response);
                 }
-                Err(Tried::Denied(response)) => match response.into_body().into_request(&upload) {
-                    Some(request) => (request, Cause::Forgotten),
-                    None => return Err(End::TooLarge),
-                },
+                Err(Tried::Denied(response)) => {
+                    match taken_back(response.into_body(), &upload).await {
+                        Some(request) => (request, Cause::Forgotten),
+                        None => return Err(End::TooLarge),
+                    }
+                }
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
                     // be the last of a server that is about to end, which shows a moment later.
