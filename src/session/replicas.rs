@@ -85,7 +85,7 @@ impl Sessions {
                     return Settled::Ended;
                 }
                 Some(Say::Nothing) if *id == chosen => claim = Some(self.claim(token)),
-                Some(Say::Nothing | Say::Noted | Say::Busy) => {}
+                Some(Say::Nothing | Say::Noted | Say::Busy | Say::Rest(..)) => {}
             }
         }
         // Who gave us the claim has it back when it is dropped.
@@ -183,6 +183,7 @@ impl Sessions {
                 Say::Noted
             }
             Ask::Task(task) => self.say_task(task),
+            Ask::Rest(token, event) => self.say_rest(token, &event),
         };
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }

@@ -171,9 +171,12 @@ impl SessionDelivery {
         record.in_session(trip.ticket.id.short());
         record.enter(&trip.way.route, facts.kind);
         let reopened = is_own_stream(facts);
-        if let Some(call) = self.resumed(&trip, &request) {
-            // Boxed, for it is rare.
-            return Box::pin(self.resume(trip, request, call, record)).await;
+        // Boxed, for it is rare.
+        if facts.has_last_event_id
+            && let Some(event) = request.headers().get(headers::LAST_EVENT_ID).cloned()
+            && let Some(asked) = Box::pin(self.resumed(&trip, &event)).await
+        {
+            return Box::pin(self.resume(trip, request, asked, record)).await;
         }
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
