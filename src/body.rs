@@ -193,7 +193,7 @@ impl RequestBody {
 
     /// Shows the first bytes as they come, until `is_enough`, [`replay::MAX_PEEK`] bytes have come or 100 ms are over;
     /// none behind an unanswered `Expect`. Nothing is lost by it: what was read is read once more by whoever sends
-    /// the body.
+    /// the body. What is here already costs no timer.
     pub async fn peek(&mut self, mut is_enough: impl FnMut(&[u8]) -> bool) {
         if self.unasked() || self.is_end_stream() {
             return;
@@ -213,7 +213,10 @@ impl RequestBody {
                 }
             }
         };
-        let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
+        let mut read = std::pin::pin!(read);
+        if !soon(read.as_mut()).await {
+            let _in_time = tokio::time::timeout(PEEK_WAIT, read).await;
+        }
         seen.into_iter().rev().for_each(|polled| self.give_back(polled));
     }
 
@@ -336,6 +339,21 @@ impl Body for RequestBody {
     }
 }
 
+/// Whether the future is ready now, or in the next turn of its task: a connection gives a body what it has read by then.
+async fn soon(mut future: Pin<&mut impl Future>) -> bool {
+    let mut is_next = false;
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if is_next => Poll::Ready(false),
+        Poll::Pending => {
+            is_next = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
 /// Whoever sends a body drops it at its end, or when it cannot go on.
 impl Drop for RequestBody {
     fn drop(&mut self) {
@@ -421,6 +439,27 @@ mod tests {
         nothing.tap.forget();
         nothing.progress.completed();
         assert!(RequestBody::again(&nothing).unwrap().is_end_stream());
+    }
+
+    /// This runtime has no timers.
+    #[test]
+    fn what_is_here_already_is_looked_at_without_a_timer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut body = RequestBody::own(CALL, Arc::default());
+        let mut seen = Bytes::new();
+        runtime.block_on(body.peek(|bytes| {
+            seen = Bytes::copy_from_slice(bytes);
+            true
+        }));
+        assert_eq!(seen, CALL);
+        let mut turns = 0;
+        let next = std::future::poll_fn(|_| {
+            turns += 1;
+            if turns == 2 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        assert!(runtime.block_on(soon(std::pin::pin!(next))), "in the next turn");
+        let never = std::pin::pin!(std::future::pending::<()>());
+        assert!(!runtime.block_on(soon(never)));
     }
 
     #[tokio::test]

@@ -8,6 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName};
 
+use super::MCP_PROTOCOL_VERSION;
+
+/// The first revision with tasks; revisions are dates.
+const TASKS_SINCE: &str = "2025-11-25";
 const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
@@ -30,7 +34,10 @@ impl<'h> HeadTask<'h> {
     pub fn of(head: &'h HeaderMap) -> Self {
         let said = |name| head.get(name).and_then(|value| value.to_str().ok());
         match said(MCP_METHOD) {
-            None => Self::Unsaid,
+            None => match said(MCP_PROTOCOL_VERSION) {
+                Some(version) if version.starts_with("20") && version < TASKS_SINCE => Self::Other,
+                _ => Self::Unsaid,
+            },
             Some(method) if method.starts_with("tasks/") => {
                 said(MCP_NAME).and_then(decoded).map_or(Self::Unsaid, Self::Named)
             }
@@ -54,6 +61,16 @@ mod tests {
 
     #[test]
     fn a_task_is_named_by_the_head_of_its_requests_only() {
+        let spoken = |version: &str| {
+            let mut head = HeaderMap::new();
+            head.insert(MCP_PROTOCOL_VERSION, version.parse().unwrap());
+            HeadTask::of(&head) == HeadTask::Other
+        };
+        for (version, has_none) in
+            [("2025-06-18", true), ("2025-11-25", false), ("2026-07-28", false), ("1", false)]
+        {
+            assert_eq!(spoken(version), has_none, "{version}");
+        }
         let named = |id: &str| HeadTask::Named(Cow::Owned(id.to_owned()));
         for (method, name, expected) in [
             ("tasks/get", "t-1", named("t-1")),

@@ -5,7 +5,7 @@
 //! message, never into what they hold.
 
 /// A longer id of an event is not remembered.
-const MAX_EVENT_ID: usize = 1024;
+pub const MAX_EVENT_ID: usize = 1024;
 
 /// What has been seen of one stream.
 #[derive(Clone, Debug, Default)]

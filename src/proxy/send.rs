@@ -122,9 +122,9 @@ impl Delivery {
             }
         }
         let mut home = None;
-        if TaskHome::is_wanted(&way, &request) {
+        let sessions = &self.sessions.reviver.sessions;
+        if TaskHome::is_wanted(sessions, &way, &request) {
             // Boxed: most routes have one endpoint.
-            let sessions = &self.sessions.reviver.sessions;
             home = Box::pin(TaskHome::find(sessions, &way, &mut request)).await;
         }
         loop {

@@ -43,6 +43,8 @@ pub enum PeerRequest {
     Ended(TokenId),
     /// Do you know which endpoint has this task?
     Task(TaskKey),
+    /// Do you remember a call of the session that ended behind this event? I answer for it from now on.
+    Rest(TokenId, Vec<u8>),
 }
 
 /// What it is told.
@@ -58,6 +60,8 @@ pub enum PeerResponse {
     Busy,
     /// Its client has ended it.
     Ended,
+    /// A call: what it is answered with if its server is gone, and since when its session lived there.
+    Rest(String, u64),
 }
 
 /// A [`Home`] on its way.

@@ -106,6 +106,12 @@ impl Peers {
         alive.filter(|(id, _)| *id != own).collect()
     }
 
+    /// Whether there is any such.
+    #[must_use]
+    pub fn has_others(&self, own: u64) -> bool {
+        self.lock().values().any(|peer| peer.id.is_some_and(|id| id != own))
+    }
+
     /// Whether the one that calls itself so answers.
     #[must_use]
     pub fn is_alive(&self, id: u64) -> bool {
@@ -269,6 +275,7 @@ mod tests {
         assert_eq!((heard(b, Some(9)), heard(c, Some(3))), (News::Came(0), News::None));
         assert!(peers.is_alive(1) && !peers.is_alive(3));
         assert_eq!(peers.alive(9), [(1, a)]);
+        assert!(peers.has_others(9) && !Peers::default().has_others(9));
         assert_eq!(heard(a, Some(4)), News::Came(0), "it was started again");
         heard(a, Some(1));
         peers.set([a, c]);
@@ -277,7 +284,7 @@ mod tests {
         assert_eq!(peers.heard(a, started, None), News::Missed, "asked before that was noticed");
         assert_eq!(heard(a, Some(1)), News::None, "it was only slow");
         assert_eq!([(); 3].map(|()| heard(a, None)), [News::Missed, News::Silent, News::None]);
-        assert_eq!(peers.alive(9), []);
+        assert_eq!((peers.alive(9), peers.has_others(9)), (vec![], false));
         assert!(
             matches!(heard(a, Some(1)), News::Came(since) if since > 0),
             "it has missed little"

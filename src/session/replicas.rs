@@ -88,7 +88,12 @@ impl Sessions {
                     return Settled::Ended;
                 }
                 Some(PeerResponse::Nothing) if *id == chosen => claim = Some(self.claim(token)),
-                Some(PeerResponse::Nothing | PeerResponse::Noted | PeerResponse::Busy) => {}
+                Some(
+                    PeerResponse::Nothing
+                    | PeerResponse::Noted
+                    | PeerResponse::Busy
+                    | PeerResponse::Rest(..),
+                ) => {}
             }
         }
         // Who gave us the claim has it back when it is dropped.
@@ -187,6 +192,7 @@ impl Sessions {
                 PeerResponse::Noted
             }
             PeerRequest::Task(task) => self.say_task(task),
+            PeerRequest::Rest(token, event) => self.say_rest(token, &event),
         };
         Letter::new(self.own, now(), letter.number, say).seal(&keys)
     }

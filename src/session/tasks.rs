@@ -61,6 +61,12 @@ impl Tasks {
         self.lock().get(&task).cloned()
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// This endpoint has it from now on.
     pub fn note(&self, task: TaskKey, endpoint: EndpointId) {
         self.lock().insert(task, endpoint);
@@ -75,6 +81,12 @@ impl Tasks {
 // === impl Sessions ===
 
 impl Sessions {
+    /// Whether any task may be found, here or at another replica.
+    #[must_use]
+    pub fn may_know_a_task(&self) -> bool {
+        !self.tasks.is_empty() || self.peers.has_others(self.own)
+    }
+
     /// The endpoint that has this task, of those that are there: as it is known here, or to another replica. Waits
     /// for [`ANSWER`] at most.
     pub async fn endpoint_of(
@@ -121,7 +133,11 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::config::SessionsConfig;
+    use crate::telemetry::peers::PeerMetrics;
 
     fn endpoint(port: u16) -> EndpointId {
         EndpointId { address: ([10, 0, 0, 1], port).into(), uid: Some("u".into()) }
@@ -134,6 +150,21 @@ mod tests {
         for (host, id) in [("helper.team-b", "t"), ("helper.team-a", "u"), ("helper.team-", "at")] {
             assert_ne!(key, TaskKey::new(host, id));
         }
+    }
+
+    #[test]
+    fn no_task_is_looked_for_that_nobody_can_know() {
+        let sessions = Sessions::new(&SessionsConfig::default(), PeerMetrics::noop()).unwrap();
+        assert!(!sessions.may_know_a_task());
+        let address = ([127, 0, 0, 1], 1).into();
+        sessions.peers.set([address]);
+        assert!(!sessions.may_know_a_task(), "it does not answer");
+        sessions.peers.heard(address, Instant::now(), Some(sessions.own ^ 1));
+        assert!(sessions.may_know_a_task());
+        sessions.peers.set([]);
+        assert!(!sessions.may_know_a_task());
+        sessions.tasks.note(TaskKey::new("h", "t"), endpoint(1));
+        assert!(sessions.may_know_a_task());
     }
 
     #[test]

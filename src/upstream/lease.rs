@@ -312,12 +312,35 @@ impl Leased {
 
     /// The request that was kept, with what is left of its body; over HTTP/2 with none. The response is given up.
     #[must_use]
-    pub fn into_request(mut self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+    pub fn into_request(self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+        let (request, back) = self.taken_apart(upload)?;
+        if let Some(back) = back {
+            // A client that is still sending would not read its response otherwise.
+            back.discard();
+        }
+        Some(request)
+    }
+
+    /// The same with what is left of its body over HTTP/2 too, once nobody sends that any more.
+    pub async fn into_unfinished(self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+        let (request, back) = self.taken_apart(upload)?;
+        let Some(back) = back else { return Some(request) };
+        match back.rest().await {
+            Some(rest) => Some(Box::new(request.map(|_| rest))),
+            None => Some(request),
+        }
+    }
+
+    fn taken_apart(
+        mut self,
+        upload: &Arc<Upload>,
+    ) -> Option<(Box<Request<RequestBody>>, Option<Back>)> {
         if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
-            return connection.take_request();
+            return connection.take_request().map(|request| (request, None));
         }
         let body = RequestBody::empty(Arc::clone(upload));
-        Some(Box::new(Request::from_parts(*self.lease.take_head()?, body)))
+        let request = Request::from_parts(*self.lease.take_head()?, body);
+        Some((Box::new(request), self.lease.take_back()))
     }
 
     /// It has been read to its end.

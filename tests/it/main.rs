@@ -48,6 +48,7 @@ mod secrets;
 mod session_log;
 #[cfg(feature = "kube")]
 mod session_pods;
+mod session_rest;
 mod session_streams;
 mod sessions;
 mod sessions_core;

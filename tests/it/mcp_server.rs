@@ -79,6 +79,8 @@ pub(crate) struct Manner {
     pub(crate) stateless: bool,
     /// Messages named `late` wait until it is so no more.
     pub(crate) late: bool,
+    /// It denies sessions that it does not know before it has read what they ask.
+    pub(crate) hasty: bool,
     /// It sends what comes to `/mcp` on to `/mcp/`.
     pub(crate) redirects: bool,
 }
@@ -266,6 +268,10 @@ async fn answer(
     };
     let (id, credentials) = (header("mcp-session-id"), header("authorization"));
     let coding = header("accept-encoding");
+    if manner.hasty && !id.is_empty() && !state.sessions.lock().unwrap().contains_key(&id) {
+        state.note(|seen| seen.ids.push(id));
+        return Ok(whole(404, ""));
+    }
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();

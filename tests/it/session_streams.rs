@@ -4,25 +4,28 @@
 use serde_json::{Value, json};
 
 use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
-use kagent_proxy::config::Scheme;
+use kagent_proxy::config::{Config, Scheme};
 
-const HOST: &str = "tools.team-a";
-const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\nconnection: close\r\n\
+pub(crate) const HOST: &str = "tools.team-a";
+pub(crate) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\nconnection: close\r\n\
                       transfer-encoding: chunked\r\n\r\n";
-const TAKEN: &str = "HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-const PROGRESS: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
-const RESULT: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"content\":[]}}\n\n";
-const END: &str = "0\r\n\r\n";
+pub(crate) const TAKEN: &str =
+    "HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+pub(crate) const PROGRESS: &str =
+    "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+pub(crate) const RESULT: &str =
+    "data: {\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"content\":[]}}\n\n";
+pub(crate) const END: &str = "0\r\n\r\n";
 
 /// A request as the server has read it, head and body.
-struct Asked {
-    call: Client,
-    text: String,
+pub(crate) struct Asked {
+    pub(crate) call: Client,
+    pub(crate) text: String,
 }
 
 impl Asked {
     /// The next one; a connection without a word is none.
-    async fn next(backend: &Backend) -> Self {
+    pub(crate) async fn next(backend: &Backend) -> Self {
         let next = async {
             loop {
                 let mut call = backend.accept().await;
@@ -34,20 +37,20 @@ impl Asked {
         tokio::time::timeout(BOUND, next).await.expect("no request")
     }
 
-    fn is(&self, what: &str) -> bool {
+    pub(crate) fn is(&self, what: &str) -> bool {
         self.text.contains(what)
     }
 
-    fn last_event_id(&self) -> Option<&str> {
+    pub(crate) fn last_event_id(&self) -> Option<&str> {
         self.text.lines().find_map(|line| line.strip_prefix("last-event-id: "))
     }
 
-    async fn say(&mut self, bytes: &str) {
+    pub(crate) async fn say(&mut self, bytes: &str) {
         self.call.send(bytes).await;
     }
 
     /// Answers by these bytes and closes.
-    async fn answer(mut self, bytes: &str) {
+    pub(crate) async fn answer(mut self, bytes: &str) {
         self.say(bytes).await;
     }
 }
@@ -71,16 +74,16 @@ async fn read(call: &mut Client) -> Option<String> {
     }
 }
 
-fn chunk(text: &str) -> String {
+pub(crate) fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
 /// The event that has this id.
-fn event(id: &str, data: &str) -> String {
+pub(crate) fn event(id: &str, data: &str) -> String {
     chunk(&format!("id: {id}\n{data}"))
 }
 
-fn json_answer(body: &str) -> String {
+pub(crate) fn json_answer(body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\nmcp-session-id: s1\r\n\
@@ -88,13 +91,13 @@ fn json_answer(body: &str) -> String {
     )
 }
 
-fn initialized() -> String {
+pub(crate) fn initialized() -> String {
     json_answer(
         r#"{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#,
     )
 }
 
-fn request(method: &str, (token, event): (&str, Option<&str>), body: &str) -> String {
+pub(crate) fn request(method: &str, (token, event): (&str, Option<&str>), body: &str) -> String {
     let session = if token.is_empty() {
         String::new()
     } else {
@@ -110,51 +113,70 @@ fn request(method: &str, (token, event): (&str, Option<&str>), body: &str) -> St
     )
 }
 
-fn call() -> String {
+pub(crate) fn call() -> String {
     message("tools/call")
 }
 
-fn message(method: &str) -> String {
+pub(crate) fn message(method: &str) -> String {
     json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": {"name": "t", "arguments": {}}})
         .to_string()
 }
 
+/// What a client begins a session by.
+pub(crate) fn initialize() -> String {
+    json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}})
+    .to_string()
+}
+
+/// The session that a response names.
+pub(crate) fn token(answer: &str) -> String {
+    let line = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: "));
+    line.unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+/// A route to this server.
+pub(crate) fn to(server: &Backend) -> Config {
+    config(vec![route(HOST, "/", Scheme::Http, &[server.port()])])
+}
+
 /// A proxy before one server, and a client's session there.
-struct Scene {
-    server: Backend,
-    proxy: TestProxy,
-    token: String,
+pub(crate) struct Scene {
+    pub(crate) server: Backend,
+    pub(crate) proxy: TestProxy,
+    pub(crate) token: String,
 }
 
 impl Scene {
-    async fn begin() -> Self {
+    pub(crate) async fn begin() -> Self {
         let server = Backend::start().await;
-        let routes = vec![route(HOST, "/", Scheme::Http, &[server.port()])];
-        let proxy = TestProxy::start(config(routes)).await;
-        let ask = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-            "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-        let ask = request("POST", ("", None), &ask.to_string());
+        let proxy = TestProxy::start(to(&server)).await;
+        Self::at(server, proxy).await
+    }
+
+    /// The same at this proxy.
+    pub(crate) async fn at(server: Backend, proxy: TestProxy) -> Self {
+        let ask = request("POST", ("", None), &initialize());
         let (answer, ()) = tokio::join!(proxy.ask(&ask), async {
             Asked::next(&server).await.answer(&initialized()).await;
         });
-        let line = answer.lines().find_map(|line| line.strip_prefix("mcp-session-id: "));
-        let token = line.unwrap_or_else(|| panic!("{answer}")).to_owned();
+        let token = token(&answer);
         Self { server, proxy, token }
     }
 
-    async fn asked(&self) -> Asked {
+    pub(crate) async fn asked(&self) -> Asked {
         Asked::next(&self.server).await
     }
 
     /// Sends a request that goes on while the scenario does.
-    async fn open(&self, method: &str, event: Option<&str>, body: &str) -> Client {
+    pub(crate) async fn open(&self, method: &str, event: Option<&str>, body: &str) -> Client {
         let mut client = self.proxy.connect().await;
         client.send(&request(method, (&self.token, event), body)).await;
         client
     }
 
     /// Begins the session anew, which the server forgets by this.
-    async fn forget(&self) {
+    pub(crate) async fn forget(&self) {
         let mut client = self.open("POST", None, &message("ping")).await;
         self.asked()
             .await
@@ -168,7 +190,7 @@ impl Scene {
     }
 
     /// Plays the server while a session begins anew.
-    async fn revived(&self) {
+    pub(crate) async fn revived(&self) {
         let anew = self.asked().await;
         assert!(anew.is("\"initialize\""), "{}", anew.text);
         let id = anew.text.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
@@ -184,24 +206,24 @@ impl Scene {
         ready.answer(TAKEN).await;
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.proxy.stop().await;
     }
 }
 
 /// What the last event of a stream says.
-fn last_event(stream: &str) -> Value {
+pub(crate) fn last_event(stream: &str) -> Value {
     let data = stream.lines().rfind(|line| line.starts_with("data: "));
     let data = data.unwrap_or_else(|| panic!("no event: {stream}"));
     serde_json::from_str(&data[6..]).unwrap()
 }
 
-fn body(response: &str) -> Value {
+pub(crate) fn body(response: &str) -> Value {
     let body = response.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(body).unwrap_or_else(|_| panic!("no JSON: {response}"))
 }
 
-fn assert_lost(answer: &Value) {
+pub(crate) fn assert_lost(answer: &Value) {
     assert_eq!(
         (&answer["id"], &answer["result"]["isError"]),
         (&json!(7), &json!(true)),
@@ -229,7 +251,10 @@ async fn a_sessions_own_stream_goes_on_behind_its_last_event() {
     let moved = scene.asked().await;
     assert!(moved.is("GET /mcp") && moved.is("mcp-session-id: s2"), "{}", moved.text);
     assert_eq!(moved.last_event_id(), None);
-    drop((stream, third, moved));
+    moved.answer(&format!("{STREAM}{}{END}", chunk(PROGRESS))).await;
+    let again = scene.asked().await;
+    assert_eq!(again.last_event_id(), None, "they still are");
+    drop((stream, third, again));
     scene.stop().await;
 }
 

@@ -306,3 +306,70 @@ async fn a_list_without_a_session_is_sent_once() {
     server.seen(|seen| assert_eq!(seen.calls, ["list"]));
     proxy.stop().await;
 }
+
+/// Whatever is left of it then goes to where the session lives next.
+#[tokio::test]
+async fn a_request_that_is_denied_before_it_has_come_is_sent_again_whole() {
+    for (http2, scheme) in [(true, Scheme::H2c), (false, Scheme::Http)] {
+        let server = McpServer::start_as(Manner { http2, hasty: true, ..Manner::default() }).await;
+        let routes = vec![route(HOST, "/", scheme, &[server.address.port()])];
+        let proxy = TestProxy::start(config(routes)).await;
+        let token = begin(&proxy).await;
+        server.forget();
+        let argument = "x".repeat(200 * 1024);
+        let text = request("POST", Some(&token), &call("count", &argument).to_string());
+        let (start, rest) = text.split_at(100 * 1024);
+        let mut client = proxy.connect().await;
+        client.send(start).await;
+        server.until("it has denied it", |seen| seen.ids.len() == 3).await;
+        client.send(rest).await;
+        assert_eq!(Answer::of(&client.rest().await).count(), 1, "over HTTP/2: {http2}");
+        server.seen(|seen| assert_eq!(seen.calls, [argument]));
+        proxy.stop().await;
+    }
+}
+
+/// Each client hears it in the words that it outlives.
+#[tokio::test]
+async fn a_stream_that_cannot_be_opened_again_ends_as_its_session_does() {
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()});
+    for (hello, refuses, status) in [
+        (&hello, Some(400), 404),
+        (&python_1(), Some(400), 400),
+        (&hello, Some(401), 401),
+        // It may be there later.
+        (&hello, Some(503), 200),
+        (&python_1(), None, 200),
+    ] {
+        let (mut one, mut two) = (McpServer::start().await, McpServer::start().await);
+        let mut config = to(&[&one, &two]);
+        config.routes[0].to.hold.session = Duration::from_millis(100);
+        let proxy = TestProxy::start(config).await;
+        let token = post(&proxy, None, hello).await.session().unwrap();
+        if one.seen(|seen| seen.initialized.is_empty()) {
+            std::mem::swap(&mut one, &mut two);
+        }
+        one.kill().await;
+        match refuses {
+            Some(_) => two.behave(Manner { refuses, ..Manner::default() }),
+            None => two.kill().await,
+        }
+        let answer = send(&proxy, "GET", Some(&token), "").await;
+        assert_eq!(answer.status, status, "{refuses:?}: {}", answer.head);
+        let is_stream = answer.head.contains("text/event-stream");
+        assert_eq!(
+            is_stream && answer.body == ": keep-alive\n\n",
+            status == 200,
+            "{}",
+            answer.body
+        );
+        let metrics = proxy.admin("/metrics").await;
+        let cause = match status {
+            200 => "no_server",
+            401 => "refused",
+            _ => "not_revived",
+        };
+        assert!(metrics.contains(&format!("event=\"lost\",cause=\"{cause}\"}} 1\n")), "{metrics}");
+        proxy.stop().await;
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,9 +17,10 @@ use kagent_proxy::config::{Config, Scheme, SessionMode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::support::replicas::replicas;
-use crate::support::{TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
 
 const HOST: &str = "helper.team-a";
 /// With this many, no luck sends all that follows to the right one of two.
@@ -341,24 +343,75 @@ async fn a_body_of_which_the_start_was_read_arrives_whole() {
     proxy.stop().await;
 }
 
-/// Nobody waits for a client that is slow to say what it wants.
+/// A proxy before two agents of bytes, which may know of a task.
+async fn before_two(knows: bool) -> (TestProxy, [Backend; 2]) {
+    let agents = [Backend::start().await, Backend::start().await];
+    let ports = agents.each_ref().map(Backend::port);
+    let proxy = TestProxy::start(config(vec![route(HOST, "/", Scheme::Http, &ports)])).await;
+    if knows {
+        let mut client = proxy.connect().await;
+        client.send(&request("", &dialects()[0].begin)).await;
+        let mut call = accepted(&agents).await;
+        call.until("}}").await;
+        let task = r#"{"id":1,"result":{"id":"other","kind":"task"}}"#;
+        let length = task.len();
+        call.send(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{task}"
+        ))
+        .await;
+        assert!(client.rest().await.ends_with(task));
+    }
+    (proxy, agents)
+}
+
+async fn accepted([one, two]: &[Backend; 2]) -> Client {
+    tokio::select! {
+        call = one.accept() => call,
+        call = two.accept() => call,
+    }
+}
+
+/// Nobody waits long for a client that is slow to say what it wants.
 #[tokio::test]
 async fn a_request_whose_body_is_late_is_sent_without_it() {
-    let (one, two) =
-        (crate::support::Backend::start().await, crate::support::Backend::start().await);
-    let ports = [one.port(), two.port()];
-    let proxy = TestProxy::start(config(vec![route(HOST, "/", Scheme::Http, &ports)])).await;
+    let (proxy, agents) = before_two(true).await;
     let body = r#"{"id":1,"method":"tasks/get","params":{"id":"t"}}"#;
     let mut client = proxy.connect().await;
     client.send(&head("", body.len())).await;
-    let mut call = tokio::select! {
-        call = one.accept() => call,
-        call = two.accept() => call,
-    };
+    let mut call = accepted(&agents).await;
     call.until("\r\n\r\n").await;
     client.send(body).await;
     call.until(body).await;
     call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     assert!(client.rest().await.ends_with("\r\n\r\nok"));
     proxy.stop().await;
+}
+
+/// The clock stands still, so nothing that waits for it comes.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_waited_for_of_a_request_that_can_name_no_known_task() {
+    // As long as this runs.
+    let (runs, ends) = std::sync::mpsc::channel::<()>();
+    let clock = tokio::task::spawn_blocking(move || ends.recv_timeout(BOUND));
+    for (knows, method, extra) in [
+        (false, "POST", ""),
+        (true, "PUT", ""),
+        (true, "POST", "mcp-protocol-version: 2025-06-18\r\n"),
+        (true, "POST", "mcp-method: tools/call\r\n"),
+    ] {
+        let started = Instant::now();
+        let (proxy, agents) = before_two(knows).await;
+        let mut client = proxy.connect().await;
+        client.send(&head(extra, 9).replacen("POST", method, 1)).await;
+        let mut call = accepted(&agents).await;
+        call.until("\r\n\r\n").await;
+        assert_eq!(started.elapsed(), Duration::ZERO, "{method} {extra}");
+        client.send("{\"id\":1} ").await;
+        call.until("{\"id\":1} ").await;
+        call.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
+        assert!(client.rest().await.ends_with("\r\n\r\nok"));
+        drop(proxy);
+    }
+    drop(runs);
+    assert!(clock.await.unwrap().is_err());
 }

@@ -31,6 +31,8 @@ const LISTEN_ON: Duration = Duration::from_millis(50);
 /// An event stream while it passes.
 pub(super) struct Events {
     pub(super) scanner: SseScanner,
+    /// Something may be added.
+    open: bool,
     first: Option<FirstEvent>,
     /// Looks at what the stream says, as long as somebody wants to know.
     answers: Option<AnswerScanner>,
@@ -79,6 +81,7 @@ impl Events {
         let asks = plan.awaited.is_some() || standalone.is_some();
         Self {
             scanner: SseScanner::default(),
+            open: plan.open,
             first,
             answers: asks.then(AnswerScanner::default),
             awaited: plan.awaited,
@@ -135,7 +138,7 @@ impl Events {
 
     /// Whether bytes may go out behind the backend's last one.
     pub(super) fn has_more(&self) -> bool {
-        self.awaited.is_some()
+        self.awaited.is_some() && self.open
             || self.moves.is_some()
             || self.first.as_ref().is_some_and(|first| first.event.is_holding())
     }
@@ -146,12 +149,15 @@ impl Events {
         (!held.is_empty()).then(|| Bytes::from(held))
     }
 
-    /// An answer of ours to the call that the stream has not answered. None inside an event, and none where the
-    /// client asks for the rest by the id of an event: but in a session whose stream is `broken`, since nobody can tell
+    /// An answer of ours to the call that the stream has not answered. None inside an event, and none where nothing may
+    /// be added or the client asks for the rest by the id of an event: but in a session whose stream is `broken`, since nobody can tell
     /// in time whether its server lives with the session or has just been restarted.
     pub(super) fn stand_in(&mut self, broken: bool) -> Option<Bytes> {
         let in_session = self.awaited.as_ref()?.session.is_some();
-        if !self.scanner.is_between() || self.is_resumable() && !(broken && in_session) {
+        if !self.open
+            || !self.scanner.is_between()
+            || self.is_resumable() && !(broken && in_session)
+        {
             return None;
         }
         let awaited = self.awaited.take()?;
@@ -195,13 +201,38 @@ impl Events {
     }
 
     /// Whether another stream may go on in this one's place: a session's own between two events, or that of a call
-    /// which has said nothing yet. What has brought an answer behind an event was a call's.
+    /// which has said nothing yet.
     pub(super) fn may_begin_again(&self) -> bool {
+        (self.is_own() && !self.is_too_long() || self.is_unheard()) && self.scanner.is_between()
+    }
+
+    /// The stream goes on from where the session has lived since this time: the ids of events until now are unknown
+    /// there.
+    pub(super) fn moved(&mut self, since: u64) {
+        if let Some(answers) = &mut self.answers {
+            *answers = AnswerScanner::default();
+        }
+        let session = self.awaited.as_mut().and_then(|awaited| awaited.session.as_mut());
+        if let Some((_, _, lives_since)) = session {
+            *lives_since = since;
+        }
+    }
+
+    /// Whether another one may do so later, whatever comes.
+    pub(super) fn may_ever_begin_again(&self) -> bool {
+        self.is_own() || self.is_unheard()
+    }
+
+    /// Whether it is a session's own, which goes on; what has brought an answer behind an event was a call's.
+    fn is_own(&self) -> bool {
         let is_calls =
             || self.resumes && self.answers.as_ref().is_some_and(AnswerScanner::is_answered);
-        let serves = matches!(self.standalone, Some(Standalone::Serving(_)));
-        let unheard = self.awaited.is_some() && !self.resumes && self.scanner.events() == 0;
-        (serves && !is_calls() && !self.is_too_long() || unheard) && self.scanner.is_between()
+        matches!(self.standalone, Some(Standalone::Serving(_))) && !is_calls()
+    }
+
+    /// Whether it is a call's that has said nothing yet.
+    fn is_unheard(&self) -> bool {
+        self.awaited.is_some() && !self.resumes && self.scanner.events() == 0
     }
 
     /// Whether it is to answer a call, and has not.
@@ -271,7 +302,8 @@ mod tests {
     use crate::upstream::EndpointId;
 
     fn events(standalone: Option<drain::Watch>) -> Events {
-        Events::new(EventPlan { standalone, awaited: None, resumes: false, legacy: None })
+        let (awaited, legacy) = (None, None);
+        Events::new(EventPlan { open: true, standalone, awaited, resumes: false, legacy })
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,8 +30,8 @@ pub struct RelayPlan {
     pub kind: Kind,
     /// Limits and the keep-alive time.
     pub limits: BodyTimeouts,
-    /// Something may be added to the body.
-    open: bool,
+    /// It is a 200.
+    is_ok: bool,
     /// How the stream is opened again whose backend has left it.
     pub again: Option<Again>,
     /// For a `text/event-stream` that is not encoded.
@@ -43,6 +43,8 @@ pub struct RelayPlan {
 /// What is to be done with an event stream.
 #[derive(Debug)]
 pub struct EventPlan {
+    /// Something may be added to the stream.
+    pub open: bool,
     /// A GET that carries a session: it may end cleanly between events, since its client re-opens it.
     pub standalone: Option<Watch>,
     /// The call that the stream answers, as far as it is one that can be answered in its server's place.
@@ -101,6 +103,7 @@ impl RelayPlan {
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
         let event_plan = EventPlan {
+            open,
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
             awaited: None,
             resumes: facts.has_last_event_id,
@@ -109,7 +112,7 @@ impl RelayPlan {
         };
         Self {
             kind,
-            open,
+            is_ok: head.status() == StatusCode::OK,
             again: way.session.as_ref().filter(|_| open).and_then(|session| session.again.clone()),
             limits: BodyTimeouts {
                 keep_alive,
@@ -128,10 +131,11 @@ impl RelayPlan {
         let limits = BodyTimeouts::of(kind.limits(&to.timeouts), started);
         Self {
             kind,
-            open: true,
+            is_ok: true,
             again: way.session.as_ref().and_then(|session| session.again.clone()),
             limits: BodyTimeouts { keep_alive, ..limits },
             events: Some(EventPlan {
+                open: true,
                 standalone: Some(watch.clone()),
                 awaited: None,
                 resumes: false,
@@ -144,28 +148,32 @@ impl RelayPlan {
     /// The request's body has done its duty: what has to be known of it, if it is a call that the stream is to
     /// answer, is kept, and the rest forgotten.
     pub fn await_answer(&mut self, way: &Way, upload: &Upload, sessions: &Arc<Sessions>) {
-        if self.open
-            && let Some(events) = self.events.as_mut().filter(|events| events.legacy.is_none())
-        {
-            let session = way.session.as_ref();
-            let resumed = session.and_then(|session| session.resumes.as_ref());
-            if let Some(call) = resumed {
+        let session = way.session.as_deref();
+        let resumed = session.and_then(|session| Some((session.id, session.resumes.as_ref()?)));
+        let is_ok = self.is_ok;
+        match (self.events.as_mut().filter(|events| is_ok && events.legacy.is_none()), resumed) {
+            (Some(events), Some((_, call))) => {
                 // Not the session's own.
                 events.standalone = None;
                 let behind = HeaderValue::from_bytes(&call.event).ok();
                 events.awaited = Some(awaited(call.answer.clone(), behind, way, sessions));
-            } else if events.standalone.is_none() {
+            }
+            // In a coding nothing can be seen, neither the answer nor the end of what the client has read.
+            (None, Some((id, call))) => sessions.unanswered.keep(id, call.clone()),
+            (Some(events), None) if events.standalone.is_none() => {
                 let start = upload.tap.all();
                 let message = Message::read(&start);
                 if let (Some(id), Some(method)) = (message.id, &message.method) {
                     let host = &way.route.config.host;
                     let is_call = method == mcp::TOOLS_CALL;
                     let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
-                    if is_call || session.is_some() {
+                    // Of a stream to which nothing may be added the client may still ask for the rest.
+                    if session.is_some() || is_call && events.open {
                         events.awaited = Some(awaited(stand_in(id, host), None, way, sessions));
                     }
                 }
             }
+            _ => {}
         }
         if self.again.is_none() {
             upload.tap.forget();

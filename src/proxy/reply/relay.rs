@@ -245,11 +245,25 @@ impl Relay {
                 }
             }),
         };
+        if self.again.is_some()
+            && !self.events.as_ref().is_some_and(|events| events.may_ever_begin_again())
+        {
+            self.forget_request();
+        }
         // What is held goes out by the poll that finds the end.
         if last && !self.events.as_ref().is_some_and(|events| events.has_more()) {
             self.finish(Outcome::Complete);
         }
         Some(frame)
+    }
+
+    /// No other stream will go on in this one's place: what was kept for that goes.
+    fn forget_request(&mut self) {
+        self.again = None;
+        self.record.upload().tap.forget();
+        if let Some(leased) = &mut self.leased {
+            leased.forget_request();
+        }
     }
 
     /// Nothing comes from upstream: is something due, or is it time to leave?
@@ -304,8 +318,11 @@ impl Relay {
             self.record.enter(&way.route, Kind::Stream);
             self.leased = Some(response.into_body());
             self.opened = Instant::now();
-            if let (Some(again), Some(session)) = (&mut self.again, &way.session) {
+            if let (Some(again), Some(session)) = (&mut self.again, &way.session)
+                && again.since != session.since
+            {
                 again.since = session.since;
+                self.events.iter_mut().for_each(|events| events.moved(session.since));
             }
             self.follow();
         }

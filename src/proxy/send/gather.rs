@@ -2,6 +2,7 @@
 //!
 //! Reads what a client sends within a bound of bytes and of time. Knows no session and no endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
@@ -9,9 +10,16 @@ use http_body::Body;
 
 use crate::body::replay::MAX_REPLAY;
 use crate::body::{RequestBody, Upload};
+use crate::upstream::Leased;
 
 /// How long a client may take to send what has to be sent again.
 const GATHER_WAIT: Duration = Duration::from_secs(10);
+
+/// The request of a response that is given up, with what is left of its body; `None` if its server goes on reading that
+/// for too long.
+pub async fn taken_back(leased: Leased, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+    tokio::time::timeout(GATHER_WAIT, leased.into_unfinished(upload)).await.ok()?
+}
 
 /// The request with its whole body here, to be sent once or again; `None` if it is too large to be remembered, or
 /// never ends. One of which nothing has been read, and that would not be remembered, is left as it is.

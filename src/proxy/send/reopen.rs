@@ -17,7 +17,7 @@ use crate::proxy::call::Kind;
 use crate::proxy::error::Refused;
 use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
-use crate::proxy::way::{Again, Left, Reopened, Reopening, Way};
+use crate::proxy::way::{Again, Left, Reopened, Way};
 use crate::telemetry::family::SessionEvent;
 
 /// How long a client waits for its event stream to be opened before it gets one of ours.
@@ -47,28 +47,24 @@ impl SessionDelivery {
             }
             let behind = Some(left.since);
             let trip = Trip { was_open: true, behind, care: Care::None, ..trip.clone() };
-            delivery.carry_aside(trip, request.map(Box::new), left.pause)
+            let delivery = Arc::clone(&delivery);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                tokio::time::sleep(left.pause).await;
+                delivery.open(trip, Box::new(request?)).await.ok()
+            }))
         });
         Some(Again { open, home, since })
     }
 
-    /// Carries the request of an event stream in a task of its own, after a pause.
-    fn carry_aside(
-        self: &Arc<Self>,
-        mut trip: Trip,
-        request: Option<Boxed>,
-        pause: Duration,
-    ) -> Reopening {
-        let delivery = Arc::clone(self);
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let response = delivery.carry(&mut trip, request?, true).await.ok()?;
-            Some(Reopened { response, way: trip.way, revived: trip.care == Care::Revived })
-        }))
+    /// Carries the request of an event stream.
+    async fn open(&self, mut trip: Trip, request: Boxed) -> Result<Reopened, End> {
+        let response = self.carry(&mut trip, request, true).await?;
+        Ok(Reopened { response, way: trip.way, revived: trip.care == Care::Revived })
     }
 
     /// Opens a session's own stream on the session that takes its place; the client has a stream of ours until
-    /// then.
+    /// then. One of ours ends cleanly where no server was there in time, however short that was: clients open it again,
+    /// and count refusals.
     pub(super) async fn reopen(
         self: &Arc<Self>,
         trip: Trip,
@@ -87,22 +83,34 @@ impl SessionDelivery {
             }
             way
         };
-        let held = trip.way.clone();
-        let mut reopening = self.carry_aside(trip, Some(request), Duration::ZERO);
-        match tokio::time::timeout(REOPEN_WAIT, &mut reopening).await {
-            Ok(Ok(Some(Reopened { response, way, revived }))) => {
+        let (delivery, opens) = (Arc::clone(self), trip.clone());
+        let mut opening =
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { delivery.open(opens, request).await },
+            ));
+        let opened = tokio::time::timeout(REOPEN_WAIT, &mut opening).await;
+        let reopening = match opened {
+            Ok(Ok(Ok(Reopened { response, way, revived }))) => {
                 record.cared(if revived { Care::Revived } else { Care::None });
                 record.enter(&way.route, Kind::Stream);
                 record.on_connection(response.body().since());
-                Ok(Delivered::Response(response, with_again(way)))
+                return Ok(Delivered::Response(response, with_again(way)));
             }
-            // It would fail again at once: the client asks after a while.
-            Ok(_) => {
+            // Or each that it began was gone at once: there may be one later.
+            Ok(Ok(Err(End::Unavailable | End::Gone(_)))) => {
                 record.cared(Care::Lost);
-                held.route.metrics.session(SessionEvent::Lost("not_revived"));
-                Ok(Delivered::Instead(Instead::NoSession { bad_request: false }))
+                trip.way.route.metrics.session(SessionEvent::Lost("no_server"));
+                tokio::spawn(std::future::ready(None))
             }
-            Err(_) => Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(held))))),
-        }
+            Ok(Ok(Err(end))) => {
+                record.cared(Care::Lost);
+                return self.stand_in(end, &trip, &upload);
+            }
+            // A fault of ours says nothing of the session.
+            Ok(Err(_)) => tokio::spawn(std::future::ready(None)),
+            Err(_) => tokio::spawn(async move { opening.await.ok()?.ok() }),
+        };
+        let reopening = AbortOnDropHandle::new(reopening);
+        Ok(Delivered::Instead(Instead::Held(reopening, Box::new(with_again(trip.way)))))
     }
 }

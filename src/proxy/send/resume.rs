@@ -5,17 +5,17 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 
 use super::delivered::Delivered;
 use super::session::{End, SessionDelivery, is_own_stream};
 use super::trip::Trip;
 use crate::body::RequestBody;
-use crate::headers::{self, LAST_EVENT_ID};
+use crate::headers;
 use crate::proxy::error::Refused;
 use crate::proxy::instead::{Care, Instead};
 use crate::proxy::record::Recorder;
-use crate::session::unanswered::Call;
+use crate::session::unanswered::{Asked, Call};
 use crate::telemetry::family::SessionEvent;
 
 type Boxed = Box<Request<RequestBody>>;
@@ -23,53 +23,60 @@ type Boxed = Box<Request<RequestBody>>;
 // === impl SessionDelivery ===
 
 impl SessionDelivery {
-    /// The call that the request asks for the rest of, if it was not answered here.
-    pub(super) fn resumed(&self, trip: &Trip, request: &Boxed) -> Option<Call> {
-        if !trip.facts.has_last_event_id || !is_own_stream(&trip.facts) {
+    /// The call that the request asks for the rest of behind this event, if it was not answered here.
+    pub(super) async fn resumed(&self, trip: &Trip, event: &HeaderValue) -> Option<Asked> {
+        if !is_own_stream(&trip.facts) {
             return None;
         }
-        let event = request.headers().get(LAST_EVENT_ID)?;
-        self.reviver.sessions.unanswered.take(trip.ticket.id, event.as_bytes())
+        self.reviver.sessions.rest_of(trip.ticket.id, event.as_bytes()).await
     }
 
-    /// Gets the rest of the call's stream.
+    /// Gets the rest of the call's stream. A client that leaves meanwhile may ask again.
     pub(super) async fn resume(
         self: &Arc<Self>,
         mut trip: Trip,
         request: Boxed,
-        call: Call,
+        asked: Asked,
         record: &mut Recorder,
     ) -> Result<Delivered, Refused> {
         let upload = Arc::clone(request.body().upload());
-        if trip.ticket.home.since != call.since {
+        self.catch_up(&mut trip, asked.since()).await;
+        if trip.ticket.home.since != asked.since() {
             request.into_body().discard();
-            return Ok(answered(call, &trip, record));
+            return Ok(answered(asked.into_call(), &trip, record));
         }
-        trip.behind = Some(call.since);
+        trip.behind = Some(asked.since());
         match self.carry(&mut trip, request, false).await {
             // It went to the session that has taken the other's place meanwhile.
-            Ok(_) if trip.ticket.home.since != call.since => Ok(answered(call, &trip, record)),
+            Ok(_) if trip.ticket.home.since != asked.since() => {
+                Ok(answered(asked.into_call(), &trip, record))
+            }
             Ok(response) => {
                 let streams = response.status() == StatusCode::OK
                     && headers::is_event_stream(response.headers());
-                let id = trip.ticket.id;
                 let mut delivered = self.arrived(response, trip, &upload, record);
-                match &mut delivered {
-                    Delivered::Response(_, way) if streams => {
-                        if let Some(session) = &mut way.session {
-                            (session.again, session.resumes) = (None, Some(call));
-                        }
-                    }
-                    _ => self.reviver.sessions.unanswered.keep(id, call),
+                if let Delivered::Response(response, way) = &mut delivered
+                    && let Some(session) = way.session.as_mut().filter(|_| streams)
+                {
+                    response.body_mut().forget_request();
+                    (session.again, session.resumes) = (None, Some(asked.into_call()));
                 }
                 Ok(delivered)
             }
-            Err(End::Gone(_)) => Ok(answered(call, &trip, record)),
+            Err(End::Gone(_)) => Ok(answered(asked.into_call(), &trip, record)),
             Err(end) => {
-                self.reviver.sessions.unanswered.keep(trip.ticket.id, call);
                 record.cared(Care::Lost);
                 self.stand_in(end, &trip, &upload)
             }
+        }
+    }
+
+    /// Another replica may have had the call, and know better where its session lived.
+    async fn catch_up(&self, trip: &mut Trip, since: u64) {
+        if trip.ticket.home.since < since
+            && let Some(home) = self.reviver.sessions.find(trip.ticket.id, &trip.ticket.home).await
+        {
+            trip.ticket.home = home;
         }
     }
 }

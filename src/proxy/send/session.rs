@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
 use super::dial;
-use super::gather::gathered;
+use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
@@ -171,9 +171,12 @@ impl SessionDelivery {
         record.in_session(trip.ticket.id.short());
         record.enter(&trip.way.route, facts.kind);
         let reopened = is_own_stream(facts);
-        if let Some(call) = self.resumed(&trip, &request) {
-            // Boxed, for it is rare.
-            return Box::pin(self.resume(trip, request, call, record)).await;
+        // Boxed, for it is rare.
+        if facts.has_last_event_id
+            && let Some(event) = request.headers().get(headers::LAST_EVENT_ID).cloned()
+            && let Some(asked) = Box::pin(self.resumed(&trip, &event)).await
+        {
+            return Box::pin(self.resume(trip, request, asked, record)).await;
         }
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
@@ -229,10 +232,12 @@ impl SessionDelivery {
                 Err(Tried::Denied(response)) if course.begun || course.moves == MAX_MOVES => {
                     return Ok(*response);
                 }
-                Err(Tried::Denied(response)) => match response.into_body().into_request(&upload) {
-                    Some(request) => (request, Cause::Forgotten),
-                    None => return Err(End::TooLarge),
-                },
+                Err(Tried::Denied(response)) => {
+                    match taken_back(response.into_body(), &upload).await {
+                        Some(request) => (request, Cause::Forgotten),
+                        None => return Err(End::TooLarge),
+                    }
+                }
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
                     // be the last of a server that is about to end, which shows a moment later.

@@ -3,7 +3,7 @@
 //! Where that is not known, gone or cannot be dialled, the request goes wherever any goes. Reads no more of a body
 //! than what names the task, and of most requests nothing. Never knows a response.
 
-use http::Request;
+use http::{Method, Request};
 
 use super::dial;
 use super::retry::Retry;
@@ -29,13 +29,15 @@ pub struct TaskHome {
 // === impl TaskHome ===
 
 impl TaskHome {
-    /// Whether it matters if the request names a task: only JSON does, and only among several endpoints there is a
-    /// choice.
+    /// Whether it matters if the request names a task: only JSON that is posted does, only among several endpoints there
+    /// is a choice, and somebody has to know a task.
     #[must_use]
-    pub fn is_wanted(way: &Way, request: &Request<RequestBody>) -> bool {
+    pub fn is_wanted(sessions: &Sessions, way: &Way, request: &Request<RequestBody>) -> bool {
         way.route.cluster.has_several()
+            && *request.method() == Method::POST
             && request.body().upload().tap.is_listening()
             && way.route.config.to.sessions != SessionMode::Pass
+            && sessions.may_know_a_task()
     }
 
     /// Finds it, if the request names a task and anybody knows it.
