@@ -12,8 +12,8 @@ use super::task::TaskWatch;
 use super::timeouts::BodyTimeouts;
 use crate::body::Upload;
 use crate::drain::Watch;
-use crate::headers;
-use crate::headers::names::{Known, Names};
+use crate::headers::names::Known;
+use crate::headers::noted::Noted;
 use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
@@ -78,17 +78,17 @@ pub struct Awaited {
 // === impl RelayPlan ===
 
 impl RelayPlan {
-    /// The plan for a response with this head, whose fields had these names; `started` is the request's
+    /// The plan for a response with this head, of whose fields this was noted; `started` is the request's
     /// arrival.
     #[must_use]
     pub fn new<B>(
-        (head, names): (&Response<B>, Names),
+        (head, noted): (&Response<B>, Noted),
         facts: &Facts,
         way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = names.has(Known::ContentType) && headers::is_event_stream(head.headers());
+        let Noted { names, is_events: events, .. } = noted;
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
         let has = |known, name| names.has(known) && head.headers().contains_key(name);

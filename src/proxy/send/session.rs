@@ -197,7 +197,7 @@ impl SessionDelivery {
         record.on_connection(response.body().since());
         record.cared(trip.care);
         let streams = response.status() == StatusCode::OK
-            && headers::is_event_stream(response.headers())
+            && response.body().noted().is_events
             && is_revivable(&trip);
         if streams && (is_own_stream(&trip.facts) || is_harmless(upload)) {
             let session = trip.way.session.take();

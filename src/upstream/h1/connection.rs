@@ -19,6 +19,7 @@ use super::download::Download;
 use super::io::Io;
 use super::upload::Upload;
 use crate::body::RequestBody;
+use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
 use crate::upstream::faults::HeadLimits;
 
@@ -100,7 +101,7 @@ impl Connection {
         &mut self,
         request: Box<Request<RequestBody>>,
         onward: &Onward<'_>,
-    ) -> Result<Response<()>, Unanswered> {
+    ) -> Result<Response<Noted>, Unanswered> {
         self.download.begin(request.method() == Method::HEAD);
         self.upload.begin(request, onward);
         match poll_fn(|cx| self.poll_response(cx)).await {
@@ -123,7 +124,7 @@ impl Connection {
         self.upload.forget();
     }
 
-    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Fault>> {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Fault>> {
         self.upload.poll(&mut self.io, cx)?;
         let mut none = HeaderMap::new();
         let fields = self.upload.fields().unwrap_or(&mut none);

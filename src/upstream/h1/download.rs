@@ -17,6 +17,7 @@ use super::body::{Decoded, Decoder};
 use super::head::{self, Head};
 use super::io::Io;
 use super::scratch::{self, Input};
+use crate::headers::noted::Noted;
 use crate::upstream::faults::HeadLimits;
 
 /// A large body is read in pieces of this size, which are passed on without a copy.
@@ -99,7 +100,7 @@ impl Download {
         io: &mut Io,
         fields: &mut HeaderMap,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, Fault>> {
+    ) -> Poll<Result<Response<Noted>, Fault>> {
         loop {
             let mut input = Input::take();
             let mut read = ReadBuf::new(&mut input);
@@ -132,7 +133,7 @@ impl Download {
         &mut self,
         bytes: &mut [u8],
         fields: &mut HeaderMap,
-    ) -> Result<Option<Response<()>>, Fault> {
+    ) -> Result<Option<Response<Noted>>, Fault> {
         let State::Head(before, to_head) = &mut self.state else { return Ok(None) };
         let to_head = *to_head;
         if before.is_empty() {
@@ -180,7 +181,7 @@ impl Download {
         }
     }
 
-    fn begin_body(&mut self, head: Head, rest: &mut [u8]) -> Result<Response<()>, Fault> {
+    fn begin_body(&mut self, head: Head, rest: &mut [u8]) -> Result<Response<Noted>, Fault> {
         let Head { response, body, reusable, behind, .. } = head;
         self.reusable = reusable;
         let in_place = !matches!(body, Decoder::Chunked(_));
