@@ -313,6 +313,15 @@ impl Leased {
         &self.returned
     }
 
+    /// Whether nothing more has to come of it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match &self.lease.sender {
+            Some(Sender::Http1(connection)) => connection.is_here(),
+            Some(Sender::Http2(_)) | None => self.is_end_stream(),
+        }
+    }
+
     /// The request that was kept will not be needed any more.
     pub fn forget_request(&mut self) {
         drop(self.lease.take_head());

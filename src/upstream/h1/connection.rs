@@ -170,6 +170,12 @@ impl Connection {
         }
     }
 
+    /// Whether nothing more has to come of the response's body.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.download.is_here()
+    }
+
     /// Whether the response's body has been read to its end.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {

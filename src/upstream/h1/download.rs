@@ -289,6 +289,12 @@ impl Download {
         Poll::Ready(Ok(Some(input.freeze())))
     }
 
+    /// Whether nothing more has to come of its body, of which some may still have to be read from here.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(&self.state, State::Body(decoder) if decoder.has_ended())
+    }
+
     /// Whether its body has been read to its end.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
