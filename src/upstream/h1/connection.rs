@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -19,6 +19,7 @@ use super::download::Download;
 use super::io::Io;
 use super::upload::Upload;
 use crate::body::RequestBody;
+use crate::headers::names::Known;
 use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
 use crate::upstream::faults::HeadLimits;
@@ -126,12 +127,10 @@ impl Connection {
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Fault>> {
         self.upload.poll(&mut self.io, cx)?;
-        let mut none = HeaderMap::new();
-        let fields = self.upload.fields().unwrap_or(&mut none);
-        let read = ready!(self.download.poll_head(&mut self.io, fields, cx));
+        let read = ready!(self.download.poll_head(&mut self.io, cx));
         Poll::Ready(match read {
             Ok(response) => {
-                self.upload.answered();
+                self.upload.answered(response.body().names.has(Known::McpSessionId));
                 if self.upload.may_outlast() {
                     self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
                 }

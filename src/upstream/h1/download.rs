@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -91,14 +91,13 @@ impl Download {
         self.reusable && self.is_end_stream()
     }
 
-    /// Its head, whose fields take the room of `fields`.
+    /// Its head.
     ///
     /// # Errors
     /// It is no head, or none that can be passed on; or the connection has ended before it.
     pub fn poll_head(
         &mut self,
         io: &mut Io,
-        fields: &mut HeaderMap,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<Noted>, Fault>> {
         loop {
@@ -113,7 +112,7 @@ impl Download {
             self.heard = true;
             self.full = length == input.len();
             let bytes = input.get_mut(..length).unwrap_or_default();
-            if let Some(response) = self.take_head(bytes, fields)? {
+            if let Some(response) = self.take_head(bytes)? {
                 return Poll::Ready(Ok(response));
             }
         }
@@ -129,15 +128,11 @@ impl Download {
     }
 
     /// The head, if it is whole with these bytes.
-    fn take_head(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut HeaderMap,
-    ) -> Result<Option<Response<Noted>>, Fault> {
+    fn take_head(&mut self, bytes: &mut [u8]) -> Result<Option<Response<Noted>>, Fault> {
         let State::Head(before, to_head) = &mut self.state else { return Ok(None) };
         let to_head = *to_head;
         if before.is_empty() {
-            let (found, used) = self.read_heads(bytes, to_head, fields)?;
+            let (found, used) = self.read_heads(bytes, to_head)?;
             let rest = bytes.get_mut(used..).unwrap_or_default();
             if let Some(head) = found {
                 return self.begin_body(head, rest).map(Some);
@@ -151,7 +146,7 @@ impl Download {
             return Ok(None);
         }
         let mut all = std::mem::take(before);
-        let (found, used) = self.read_heads(&all, to_head, fields)?;
+        let (found, used) = self.read_heads(&all, to_head)?;
         if let Some(head) = found {
             return self.begin_body(head, all.get_mut(used..).unwrap_or_default()).map(Some);
         }
@@ -165,12 +160,12 @@ impl Download {
         &mut self,
         bytes: &[u8],
         to_head: bool,
-        fields: &mut HeaderMap,
     ) -> Result<(Option<Head>, usize), Fault> {
-        let mut used = 0;
+        let (mut used, mut fields) = (0, scratch::fields());
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
-            let Some(head) = head::read(rest, self.limits, to_head, fields)? else {
+            let Some(head) = head::read(rest, self.limits, to_head, &mut fields)? else {
+                scratch::let_go(fields);
                 return Ok((None, used));
             };
             used += head.length;
