@@ -34,8 +34,8 @@ pub struct RelayPlan {
     open: bool,
     /// How the stream is opened again whose backend has left it.
     pub again: Option<Again>,
-    /// For a `text/event-stream` that is not encoded.
-    pub events: Option<EventPlan>,
+    /// For a `text/event-stream` that is not encoded; boxed, for it is large.
+    pub events: Option<Box<EventPlan>>,
     /// For a response that may begin a task.
     pub task: Option<Box<TaskWatch>>,
 }
@@ -100,7 +100,7 @@ impl RelayPlan {
             && !has(Known::ContentLength, CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
-        let event_plan = EventPlan {
+        let event_plan = || EventPlan {
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
             awaited: None,
             resumes: facts.has_last_event_id,
@@ -115,7 +115,7 @@ impl RelayPlan {
                 keep_alive,
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
-            events: (events && !encoded).then_some(event_plan),
+            events: (events && !encoded).then(|| Box::new(event_plan())),
             task: None,
         }
     }
@@ -131,12 +131,12 @@ impl RelayPlan {
             open: true,
             again: way.session.as_ref().and_then(|session| session.again.clone()),
             limits: BodyTimeouts { keep_alive, ..limits },
-            events: Some(EventPlan {
+            events: Some(Box::new(EventPlan {
                 standalone: Some(watch.clone()),
                 awaited: None,
                 resumes: false,
                 legacy: None,
-            }),
+            })),
             task: None,
         }
     }

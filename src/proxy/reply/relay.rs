@@ -136,7 +136,7 @@ impl Relay {
             ending: None,
             timer,
             watchdog,
-            events: plan.events.map(|plan| Box::new(Events::new(plan))),
+            events: plan.events.map(|plan| Box::new(Events::new(*plan))),
             task: plan.task,
         }
     }
