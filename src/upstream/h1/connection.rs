@@ -56,6 +56,9 @@ impl Connection {
 
     /// Whether an idle connection stands and nothing has come on it.
     pub fn is_open(&mut self) -> bool {
+        if let Io::Plain(tcp) = &self.io {
+            return tcp.is_silent();
+        }
         // Nobody is woken: whoever takes the connection looks again. Unconstrained, or a task that looks at many
         // would find all of them open that are behind its budget.
         let mut cx = Context::from_waker(Waker::noop());
