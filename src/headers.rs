@@ -4,6 +4,7 @@
 
 pub mod mcp;
 pub mod names;
+pub mod noted;
 pub mod onward;
 
 use std::net::IpAddr;
@@ -110,8 +111,23 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 /// Whether a message is `text/event-stream`, with parameters or without.
 #[must_use]
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..17));
-    value.is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    headers.get(CONTENT_TYPE).is_some_and(is_events)
+}
+
+/// Whether a `Content-Type` is `text/event-stream`, with parameters or without.
+fn is_events(kind: &HeaderValue) -> bool {
+    let start = kind.as_bytes().get(..17);
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// Whether a `Content-Type` is JSON, with parameters or without.
+fn is_json(kind: &HeaderValue) -> bool {
+    let start = kind.as_bytes().split_at_checked(16);
+    start.is_some_and(|(start, rest)| {
+        let rest = rest.trim_ascii_start();
+        start.eq_ignore_ascii_case(b"application/json")
+            && (rest.is_empty() || rest.starts_with(b";"))
+    })
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).

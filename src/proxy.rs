@@ -94,7 +94,8 @@ impl Proxy {
         record: &mut Recorder,
     ) -> Result<Reply, Refused> {
         let facts = match self.read(conn, &request, fields) {
-            Ok(facts) => facts,
+            // A session's request keeps them, and moves would cost as much.
+            Ok(facts) => Arc::new(facts),
             Err(error) => return Err(Refused::unsent(error, *request)),
         };
         record.read(&facts);

@@ -258,7 +258,7 @@ impl Sessions {
         let opened = self
             .opened
             .get(token, route, || Session::open(&self.keys.load(), route, token.as_bytes()));
-        let (session, id) = match opened {
+        let (session, id, birthplace) = match opened {
             Ok(opened) => opened,
             Err(NoToken::Foreign) => return Admission::Foreign,
             Err(NoToken::OtherKey) => {
@@ -279,7 +279,7 @@ impl Sessions {
         }
         let home = match self.homes.known(id) {
             Known::Home(home) => Some(home),
-            Known::Nothing => session.birthplace(),
+            Known::Nothing => birthplace,
             Known::Ended => {
                 let (why, session) = ("its client has ended it", Some(session));
                 let refusal = Refusal { why, other_key: false, ended: true, session };

@@ -69,6 +69,13 @@ impl Tcp {
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Self(OpenSocket::new(stream)))
     }
+
+    /// Whether it stands and nothing has come on it, as far as its reactor has heard. Nobody is woken when that changes.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let read = self.0.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl AsyncRead for Tcp {

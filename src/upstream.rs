@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub use connect::{ConnectError, Tls};
 pub use endpoint::Endpoint;
 pub use faults::{BadResponse, SendError};
-pub use lease::{Lease, Leased, Unsent};
+pub use lease::{Brought, Lease, Leased, Unsent};
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;

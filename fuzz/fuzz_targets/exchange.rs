@@ -145,7 +145,7 @@ async fn relay(
                 return away();
             }
             drop(now);
-            Ok(response.map(|()| Either::Left(Noted(connection, told))))
+            Ok(response.map(|_| Either::Left(Noted(connection, told))))
         }
         Err(failed) => {
             told.lock().expect("no panic before").broken = true;

@@ -37,6 +37,7 @@ pub enum Known {
     Range,
     Te,
     Traceparent,
+    Trailer,
     TransferEncoding,
     Upgrade,
     Via,
@@ -61,6 +62,7 @@ impl Known {
             6 if name == "accept" => Self::Accept,
             6 if name == "cookie" => Self::Cookie,
             6 if name == "expect" => Self::Expect,
+            7 if name == "trailer" => Self::Trailer,
             7 if name == "upgrade" => Self::Upgrade,
             8 if name == "if-match" => Self::IfMatch,
             8 if name == "if-range" => Self::IfRange,
@@ -156,7 +158,7 @@ mod tests {
             content-type cookie expect x-forwarded-for x-forwarded-host x-forwarded-proto host \
             http2-settings if-match if-modified-since if-none-match if-range if-unmodified-since \
             x-kagent-host x-kagent-proxy-error keep-alive last-event-id location mcp-session-id \
-            proxy-connection range te traceparent transfer-encoding upgrade via";
+            proxy-connection range te traceparent trailer transfer-encoding upgrade via";
         let mut all = Names::default();
         for spelling in spellings.split_whitespace() {
             let known = Known::of(&spelling.parse().unwrap()).unwrap();

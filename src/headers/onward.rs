@@ -47,12 +47,13 @@ pub enum Ask {
 /// Whether a request's head may be needed once more when its response has begun.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Keep {
-    /// It is not, and the response's fields may take its room.
+    /// It is not.
     #[default]
     No,
     /// It may.
     Yes,
-    /// It may if this is true of the first bytes of its body, as far as they are remembered.
+    /// It may if its response names a session, and this is true of the first bytes of its body, as far as they are
+    /// remembered.
     If(fn(&[u8]) -> bool),
 }
 

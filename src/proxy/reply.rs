@@ -37,7 +37,6 @@ use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::way::Way;
 use crate::drain::Watch;
-use crate::headers::names::Names;
 use crate::session::Sessions;
 use crate::upstream::Leased;
 
@@ -82,9 +81,8 @@ impl Reply {
         record: &mut Recorder,
     ) -> Result<Self, Refused> {
         session::name(&mut response, (facts, &way), &egress.sessions, record);
-        // What is taken out of the head stays in here.
-        let names = Names::of(response.headers());
-        head::rewrite(&mut response, &way, names);
+        let noted = response.body().noted();
+        head::rewrite(&mut response, &way, noted.names);
         let to = &way.route.config.to;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = client.filter(|_| to.websocket) else {
@@ -95,7 +93,7 @@ impl Reply {
             let limits = BodyTimeouts::of(&to.timeouts.upgrade, record.started());
             return Ok(Self::Tunnel(response, limits, client));
         }
-        let from = (&response, names);
+        let from = (&response, noted);
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         let events = plan.events.is_some();
         let upload = record.upload();

@@ -91,7 +91,7 @@ impl Delivery {
     pub async fn deliver(
         &self,
         conn: &Arc<Connection>,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         mut request: Boxed,
         record: &mut Recorder,
     ) -> Result<Delivered, Refused> {

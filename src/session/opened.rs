@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashlink::LruCache;
 use http::HeaderValue;
 
+use super::homes::Home;
 use super::token::{NoToken, Session, TokenId};
 
 /// Tokens that are remembered; one takes about a kilobyte.
@@ -17,7 +18,10 @@ const MAX_OPENED: usize = 4096;
 pub(super) struct Opened(Mutex<LruCache<HeaderValue, One>>);
 
 /// What one holds, and the route that it was opened for.
-type One = (Box<str>, Arc<Session>, TokenId);
+type One = (Box<str>, Token);
+
+/// What a token holds, its name, and where its session began, unless it holds no id.
+pub(super) type Token = (Arc<Session>, TokenId, Option<Home>);
 
 // === impl Opened ===
 
@@ -35,20 +39,21 @@ impl Opened {
         token: &HeaderValue,
         route: &str,
         open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
-    ) -> Result<(Arc<Session>, TokenId), NoToken> {
+    ) -> Result<Token, NoToken> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, session, id)) = lock().get(token)
+        if let Some((of, known)) = lock().get(token)
             && **of == *route
         {
-            return Ok((Arc::clone(session), *id));
+            return Ok(known.clone());
         }
         let (session, id) = open()?;
-        let session = Arc::new(session);
+        let birthplace = session.birthplace();
+        let opened = (Arc::new(session), id, birthplace);
         // A copy in one piece: a request's own bytes would keep the buffer that they came in.
         if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
-            lock().insert(token, (route.into(), Arc::clone(&session), id));
+            lock().insert(token, (route.into(), opened.clone()));
         }
-        Ok((session, id))
+        Ok(opened)
     }
 
     /// Forgets all.

@@ -38,6 +38,11 @@ impl OpenSocket {
         lock().insert(stream.as_raw_fd());
         Self(stream)
     }
+
+    /// As [`TcpStream::try_read`].
+    pub(super) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
+    }
 }
 
 impl AsyncRead for OpenSocket {

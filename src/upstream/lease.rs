@@ -24,7 +24,7 @@ use super::h1::io::Io;
 use super::lent::{Back, Lent};
 use crate::body::{RequestBody, Upload};
 use crate::config::Scheme;
-use crate::headers::names::Names;
+use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
 
 /// A connection, or a stream of a shared one, until dropped.
@@ -53,7 +53,12 @@ pub struct Leased {
     lease: Lease,
     /// What was read of it and is to be read again.
     returned: Bytes,
+    noted: Noted,
 }
+
+/// What a response brings beside its head: its body, where the lease's connection does not bring that, and what was
+/// seen of its fields.
+pub type Brought = (Option<Incoming>, Noted);
 
 /// A request that brought no response.
 #[derive(Debug)]
@@ -121,11 +126,11 @@ impl Lease {
         &mut self,
         request: Box<Request<RequestBody>>,
         onward: &Onward<'_>,
-    ) -> Result<Response<Option<Incoming>>, Unsent> {
+    ) -> Result<Response<Brought>, Unsent> {
         let Self { endpoint, sender, head, back, .. } = self;
         match sender {
             Some(Sender::Http1(connection)) => match connection.send(request, onward).await {
-                Ok(response) => Ok(response.map(|()| None)),
+                Ok(response) => Ok(response.map(|noted| (None, noted))),
                 Err(failed) => Err(Unsent {
                     error: SendError::Http1(failed.fault),
                     request: failed.request,
@@ -236,12 +241,12 @@ fn settle(
     endpoint: &Endpoint,
     to_head: bool,
     mut response: Response<Incoming>,
-) -> Result<Response<Option<Incoming>>, Unsent> {
+) -> Result<Response<Brought>, Unsent> {
     let limits = endpoint.heads();
     let (version, status) = (response.version(), response.status());
+    let noted = Noted::of(response.headers());
     let bad = if limits.admit(response.headers()) {
-        let names = Names::of(response.headers());
-        framing::settle(to_head, version, status, names, response.headers_mut())
+        framing::settle(to_head, version, status, noted.names, response.headers_mut())
             .err()
             .map(BadResponse::Ambiguous)
     } else {
@@ -249,7 +254,7 @@ fn settle(
     };
     match bad {
         Some(bad) => Err(Unsent { error: SendError::Bad(bad), request: None, written: true }),
-        None => Ok(response.map(Some)),
+        None => Ok(response.map(|incoming| (Some(incoming), noted))),
     }
 }
 
@@ -275,8 +280,14 @@ impl Unsent {
 impl Leased {
     /// The body of a response that came by `lease`.
     #[must_use]
-    pub const fn new(incoming: Option<Incoming>, lease: Lease) -> Self {
-        Self { incoming, lease, returned: Bytes::new() }
+    pub fn new((incoming, noted): Brought, lease: Lease) -> Self {
+        Self { incoming, lease, returned: Bytes::new(), noted }
+    }
+
+    /// What was seen of its head's fields, as they came.
+    #[must_use]
+    pub const fn noted(&self) -> Noted {
+        self.noted
     }
 
     /// Where it comes from.
@@ -300,6 +311,15 @@ impl Leased {
     #[must_use]
     pub fn read(&self) -> &[u8] {
         &self.returned
+    }
+
+    /// Whether nothing more has to come of it.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match &self.lease.sender {
+            Some(Sender::Http1(connection)) => connection.is_here(),
+            Some(Sender::Http2(_)) | None => self.is_end_stream(),
+        }
     }
 
     /// The request that was kept will not be needed any more.

@@ -56,13 +56,13 @@ impl ReplyBody {
     /// An event stream whose backend's is still to come.
     #[must_use]
     pub fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
-        Self::Relay(Box::new(Relay::held(reopening, plan, record)))
+        Self::Relay(Relay::held(reopening, plan, record))
     }
 
     /// The backend's response, of which `start` has been read.
     #[must_use]
     pub fn continued(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
-        Self::Relay(Box::new(Relay::new(start, leased, plan, record)))
+        Self::Relay(Relay::new(start, leased, plan, record))
     }
 
     /// One poll; a panic in it ends the body, and the client sees an abort.

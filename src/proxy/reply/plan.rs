@@ -12,8 +12,8 @@ use super::task::TaskWatch;
 use super::timeouts::BodyTimeouts;
 use crate::body::Upload;
 use crate::drain::Watch;
-use crate::headers;
-use crate::headers::names::{Known, Names};
+use crate::headers::names::Known;
+use crate::headers::noted::Noted;
 use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp;
 use crate::proxy::call::Kind;
@@ -34,8 +34,8 @@ pub struct RelayPlan {
     is_ok: bool,
     /// How the stream is opened again whose backend has left it.
     pub again: Option<Again>,
-    /// For a `text/event-stream` that is not encoded.
-    pub events: Option<EventPlan>,
+    /// For a `text/event-stream` that is not encoded; boxed, for it is large.
+    pub events: Option<Box<EventPlan>>,
     /// For a response that may begin a task.
     pub task: Option<Box<TaskWatch>>,
 }
@@ -80,17 +80,17 @@ pub struct Awaited {
 // === impl RelayPlan ===
 
 impl RelayPlan {
-    /// The plan for a response with this head, whose fields had these names; `started` is the request's
+    /// The plan for a response with this head, of whose fields this was noted; `started` is the request's
     /// arrival.
     #[must_use]
     pub fn new<B>(
-        (head, names): (&Response<B>, Names),
+        (head, noted): (&Response<B>, Noted),
         facts: &Facts,
         way: &Way,
         watch: &Watch,
         started: Instant,
     ) -> Self {
-        let events = names.has(Known::ContentType) && headers::is_event_stream(head.headers());
+        let Noted { names, is_events: events, .. } = noted;
         let kind = if events { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
         let has = |known, name| names.has(known) && head.headers().contains_key(name);
@@ -102,7 +102,7 @@ impl RelayPlan {
             && !has(Known::ContentLength, CONTENT_LENGTH);
         let keep_alive = Some(to.keep_alive).filter(|time| open && !time.is_zero());
         let get = open && facts.is_get;
-        let event_plan = EventPlan {
+        let event_plan = || EventPlan {
             open,
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
             awaited: None,
@@ -118,7 +118,7 @@ impl RelayPlan {
                 keep_alive,
                 ..BodyTimeouts::of(kind.limits(&to.timeouts), started)
             },
-            events: (events && !encoded).then_some(event_plan),
+            events: (events && !encoded).then(|| Box::new(event_plan())),
             task: None,
         }
     }
@@ -134,13 +134,13 @@ impl RelayPlan {
             is_ok: true,
             again: way.session.as_ref().and_then(|session| session.again.clone()),
             limits: BodyTimeouts { keep_alive, ..limits },
-            events: Some(EventPlan {
+            events: Some(Box::new(EventPlan {
                 open: true,
                 standalone: Some(watch.clone()),
                 awaited: None,
                 resumes: false,
                 legacy: None,
-            }),
+            })),
             task: None,
         }
     }

@@ -90,8 +90,13 @@ type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
 // === impl Relay ===
 
 impl Relay {
-    /// `start` has been read already and goes out first.
-    pub(super) fn new(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
+    /// `start` has been read already and goes out first. Boxed, for it is large and moves a lot.
+    pub(super) fn new(
+        start: Bytes,
+        leased: Leased,
+        plan: RelayPlan,
+        record: Recorder,
+    ) -> Box<Self> {
         let ended = start.is_empty() && leased.is_end_stream();
         let (mut timer, mut watchdog) = (None, None);
         if !ended {
@@ -108,7 +113,7 @@ impl Relay {
     }
 
     /// A stream whose backend's is still to come; a comment at once tells the client that it is heard.
-    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
+    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Box<Self> {
         let limits = (BodyTimer::start(plan.limits), Watchdog::start(plan.limits, record.task()));
         let mut stream = Self::start(Bytes::from_static(COMMENT), plan, record, limits);
         stream.reopening = Some(reopening);
@@ -122,8 +127,8 @@ impl Relay {
         plan: RelayPlan,
         record: Recorder,
         (timer, watchdog): (Option<BodyTimer>, Option<Watchdog>),
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             start,
             leased: None,
             again: plan.again,
@@ -136,9 +141,9 @@ impl Relay {
             ending: None,
             timer,
             watchdog,
-            events: plan.events.map(|plan| Box::new(Events::new(plan))),
+            events: plan.events.map(|plan| Box::new(Events::new(*plan))),
             task: plan.task,
-        }
+        })
     }
 
     /// The proxy has failed.

@@ -7,7 +7,8 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::body::Upload;
 use crate::config::SessionMode;
-use crate::headers::{MCP_SESSION_ID, is_event_stream};
+use crate::headers::MCP_SESSION_ID;
+use crate::headers::names::Known;
 use crate::protocol::mcp::{Initialized, chosen_version, initialize_params};
 use crate::proxy::instead::Care;
 use crate::proxy::record::Recorder;
@@ -27,6 +28,9 @@ pub fn name(
 ) {
     if way.session.is_none() && facts.session.is_some() {
         // The client has its id from a time before the proxy.
+        return;
+    }
+    if !response.body().noted().names.has(Known::McpSessionId) {
         return;
     }
     let Some(id) = response.headers().get(MCP_SESSION_ID) else { return };
@@ -83,7 +87,7 @@ fn is_success(status: StatusCode) -> bool {
 
 /// What the server has chosen, where so much of its answer has been read.
 fn version(response: &Response<Leased>) -> Option<String> {
-    let events = is_event_stream(response.headers());
+    let events = response.body().noted().is_events;
     match chosen_version(response.body().read(), events)? {
         Initialized::Version(version) => Some(version),
         Initialized::Refused => None,

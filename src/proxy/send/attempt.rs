@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::header::CONTENT_ENCODING;
 use http::{Method, Request, Response, request};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
 use crate::config::SessionMode;
 use crate::headers;
+use crate::headers::names::Known;
+use crate::headers::noted::Noted;
 use crate::protocol::jsonrpc::Message;
 use crate::protocol::mcp::{INITIALIZE, chosen_version, may_repeat};
 use crate::proxy::error::ProxyError;
@@ -26,7 +26,7 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::telemetry::metrics::Counted;
 use crate::upstream::reuse::keep_alive_timeout;
-use crate::upstream::{ConnectError, Lease, Leased, SendError, Unsent};
+use crate::upstream::{Brought, ConnectError, Lease, Leased, SendError, Unsent};
 
 /// How long a response that begins a session waits for the answer in its body, and in how many bytes.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ pub async fn attempt(
             announced(&response, &lease);
             let begins = facts.session.is_none() && !facts.is_get;
             if begins
-                && response.headers().contains_key(headers::MCP_SESSION_ID)
+                && response.body().1.names.has(Known::McpSessionId)
                 && to.sessions != SessionMode::Pass
                 && is_initialize(&upload)
             {
@@ -113,7 +113,7 @@ pub async fn attempt(
             if !in_session {
                 drop(lease.take_head());
             }
-            Ok(response.map(|incoming| Leased::new(incoming, lease)))
+            Ok(response.map(|brought| Leased::new(brought, lease)))
         }
         Err(failed) => {
             dropped(way, &lease);
@@ -128,13 +128,13 @@ pub async fn attempt(
 /// where the protocol's version is looked for.
 async fn begun(
     way: &Way,
-    response: Response<Option<Incoming>>,
+    response: Response<Brought>,
     lease: Lease,
     upload: &Arc<Upload>,
 ) -> Result<Response<Leased>, Failure> {
-    let mut response = response.map(|incoming| Leased::new(incoming, lease));
-    let events = headers::is_event_stream(response.headers());
-    let coded = response.headers().contains_key(CONTENT_ENCODING);
+    let mut response = response.map(|brought| Leased::new(brought, lease));
+    let Noted { names, is_events, .. } = response.body().noted();
+    let coded = names.has(Known::ContentEncoding);
     let mut said = BytesMut::new();
     let read = async {
         while said.len() < MAX_BEGINNING
@@ -142,7 +142,7 @@ async fn begun(
         {
             said.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
             // In a coding nothing can be seen.
-            if coded || chosen_version(&said, events).is_some() {
+            if coded || chosen_version(&said, is_events).is_some() {
                 break;
             }
         }
@@ -224,10 +224,9 @@ async fn within<F: Future>(
 }
 
 /// The backend may have said for how long it keeps idle connections.
-fn announced<B>(response: &Response<B>, lease: &Lease) {
-    // The one of all; looked at one after another, for most responses have few.
-    let mut fields = response.headers().iter();
-    if let Some((_, value)) = fields.find(|(name, _)| **name == headers::KEEP_ALIVE)
+fn announced(response: &Response<Brought>, lease: &Lease) {
+    if response.body().1.names.has(Known::KeepAlive)
+        && let Some(value) = response.headers().get(headers::KEEP_ALIVE)
         && let Some(timeout) = value.to_str().ok().and_then(keep_alive_timeout)
     {
         lease.endpoint().pool.announced(timeout);

@@ -55,15 +55,31 @@ pub async fn pinned(
     id: &EndpointId,
     (fresh, http1): (bool, bool),
 ) -> Result<Lease, Cause> {
+    match to(route, id, fresh, http1).await {
+        // Boxed, as waiting is.
+        Err(Cause::OurOwn) => Box::pin(pinned_later(route, id, (fresh, http1))).await,
+        leased => leased,
+    }
+}
+
+/// The same once we have what a dial takes.
+async fn pinned_later(
+    route: &Route,
+    id: &EndpointId,
+    (fresh, http1): (bool, bool),
+) -> Result<Lease, Cause> {
     let until = Instant::now() + route.config.to.hold.session;
     let mut pauses = PAUSES;
     loop {
-        let leased = to(route, id, fresh, http1).await;
         let next = Instant::now() + pauses.take();
-        if !matches!(leased, Err(Cause::OurOwn)) || next >= until {
-            return leased;
+        if next >= until {
+            return Err(Cause::OurOwn);
         }
         tokio::time::sleep_until(next).await;
+        let leased = to(route, id, fresh, http1).await;
+        if !matches!(leased, Err(Cause::OurOwn)) {
+            return leased;
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use tokio::time::Instant;
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
@@ -150,7 +149,7 @@ impl SessionDelivery {
     pub async fn deliver(
         self: &Arc<Self>,
         conn: &Arc<Connection>,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         (way, ticket): (Way, Box<Ticket>),
         request: Boxed,
         record: &mut Recorder,
@@ -158,7 +157,7 @@ impl SessionDelivery {
         let upload = Arc::clone(request.body().upload());
         let mut trip = Trip {
             conn: Arc::clone(conn),
-            facts: facts.clone(),
+            facts: Arc::clone(facts),
             way,
             ticket,
             started: record.started(),
@@ -200,7 +199,7 @@ impl SessionDelivery {
         record.on_connection(response.body().since());
         record.cared(trip.care);
         let streams = response.status() == StatusCode::OK
-            && headers::is_event_stream(response.headers())
+            && response.body().noted().is_events
             && is_revivable(&trip);
         if streams && (is_own_stream(&trip.facts) || is_harmless(upload)) {
             let session = trip.way.session.take();
@@ -339,7 +338,7 @@ impl SessionDelivery {
             request.headers_mut().remove(headers::LAST_EVENT_ID);
         }
         let Trip { way, facts, started, .. } = &*trip;
-        let age = Instant::now().saturating_duration_since(*started);
+        let age = lease.since.saturating_duration_since(*started);
         let failure = match attempt(way, facts, lease, age, request).await {
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
@@ -371,16 +370,14 @@ impl SessionDelivery {
 
     /// A connection to where the session lives.
     async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
-        self.reviver.follow(trip);
-        // A ticket of this moment was looked up there.
-        if !std::mem::take(&mut trip.is_new)
-            && let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
-            && home.since > trip.ticket.home.since
-        {
-            trip.ticket.home = home;
-        }
-        if trip.ticket.is_young() {
-            self.reviver.learn(trip).await;
+        // A ticket of this moment was looked up there, and its way too.
+        if !std::mem::take(&mut trip.is_new) {
+            self.reviver.follow(trip);
+            if let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
+                && home.since > trip.ticket.home.since
+            {
+                trip.ticket.home = home;
+            }
         }
         trip.way.session = Some(Box::new(InSession {
             token: trip.facts.session.clone(),
@@ -390,8 +387,22 @@ impl SessionDelivery {
             again: None,
             resumes: None,
         }));
-        let http1 = trip.facts.kind == Kind::Upgrade;
-        dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, (fresh, http1)).await
+        let how = (fresh, trip.facts.kind == Kind::Upgrade);
+        match dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await {
+            // Boxed, as waiting is.
+            Err(Cause::PodGone) => Box::pin(self.home_by_now(trip, how)).await,
+            leased => leased,
+        }
+    }
+
+    /// The same by the table of this moment; another replica may have begun the session there just now.
+    async fn home_by_now(&self, trip: &mut Trip, how: (bool, bool)) -> Result<Lease, Cause> {
+        if trip.ticket.is_young() {
+            self.reviver.learn(trip).await;
+        } else {
+            self.reviver.follow(trip);
+        }
+        dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await
     }
 
     /// A session that its client has ended is forgotten.

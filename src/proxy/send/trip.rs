@@ -31,7 +31,7 @@ pub struct Trip {
     /// The client.
     pub conn: Arc<Connection>,
     /// What the request says.
-    pub facts: Facts,
+    pub facts: Arc<Facts>,
     /// Where it goes.
     pub way: Way,
     /// Its session.

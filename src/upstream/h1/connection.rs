@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -19,6 +19,8 @@ use super::download::Download;
 use super::io::Io;
 use super::upload::Upload;
 use crate::body::RequestBody;
+use crate::headers::names::Known;
+use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
 use crate::upstream::faults::HeadLimits;
 
@@ -54,6 +56,9 @@ impl Connection {
 
     /// Whether an idle connection stands and nothing has come on it.
     pub fn is_open(&mut self) -> bool {
+        if let Io::Plain(tcp) = &self.io {
+            return tcp.is_silent();
+        }
         // Nobody is woken: whoever takes the connection looks again. Unconstrained, or a task that looks at many
         // would find all of them open that are behind its budget.
         let mut cx = Context::from_waker(Waker::noop());
@@ -100,7 +105,7 @@ impl Connection {
         &mut self,
         request: Box<Request<RequestBody>>,
         onward: &Onward<'_>,
-    ) -> Result<Response<()>, Unanswered> {
+    ) -> Result<Response<Noted>, Unanswered> {
         self.download.begin(request.method() == Method::HEAD);
         self.upload.begin(request, onward);
         match poll_fn(|cx| self.poll_response(cx)).await {
@@ -123,14 +128,12 @@ impl Connection {
         self.upload.forget();
     }
 
-    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Fault>> {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Noted>, Fault>> {
         self.upload.poll(&mut self.io, cx)?;
-        let mut none = HeaderMap::new();
-        let fields = self.upload.fields().unwrap_or(&mut none);
-        let read = ready!(self.download.poll_head(&mut self.io, fields, cx));
+        let read = ready!(self.download.poll_head(&mut self.io, cx));
         Poll::Ready(match read {
             Ok(response) => {
-                self.upload.answered();
+                self.upload.answered(response.body().names.has(Known::McpSessionId));
                 if self.upload.may_outlast() {
                     self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
                 }
@@ -167,6 +170,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether nothing more has to come of the response's body.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.download.is_here()
     }
 
     /// Whether the response's body has been read to its end.

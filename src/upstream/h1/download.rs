@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -17,6 +17,7 @@ use super::body::{Decoded, Decoder};
 use super::head::{self, Head};
 use super::io::Io;
 use super::scratch::{self, Input};
+use crate::headers::noted::Noted;
 use crate::upstream::faults::HeadLimits;
 
 /// A large body is read in pieces of this size, which are passed on without a copy.
@@ -90,16 +91,15 @@ impl Download {
         self.reusable && self.is_end_stream()
     }
 
-    /// Its head, whose fields take the room of `fields`.
+    /// Its head.
     ///
     /// # Errors
     /// It is no head, or none that can be passed on; or the connection has ended before it.
     pub fn poll_head(
         &mut self,
         io: &mut Io,
-        fields: &mut HeaderMap,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<()>, Fault>> {
+    ) -> Poll<Result<Response<Noted>, Fault>> {
         loop {
             let mut input = Input::take();
             let mut read = ReadBuf::new(&mut input);
@@ -112,7 +112,7 @@ impl Download {
             self.heard = true;
             self.full = length == input.len();
             let bytes = input.get_mut(..length).unwrap_or_default();
-            if let Some(response) = self.take_head(bytes, fields)? {
+            if let Some(response) = self.take_head(bytes)? {
                 return Poll::Ready(Ok(response));
             }
         }
@@ -128,15 +128,11 @@ impl Download {
     }
 
     /// The head, if it is whole with these bytes.
-    fn take_head(
-        &mut self,
-        bytes: &mut [u8],
-        fields: &mut HeaderMap,
-    ) -> Result<Option<Response<()>>, Fault> {
+    fn take_head(&mut self, bytes: &mut [u8]) -> Result<Option<Response<Noted>>, Fault> {
         let State::Head(before, to_head) = &mut self.state else { return Ok(None) };
         let to_head = *to_head;
         if before.is_empty() {
-            let (found, used) = self.read_heads(bytes, to_head, fields)?;
+            let (found, used) = self.read_heads(bytes, to_head)?;
             let rest = bytes.get_mut(used..).unwrap_or_default();
             if let Some(head) = found {
                 return self.begin_body(head, rest).map(Some);
@@ -150,7 +146,7 @@ impl Download {
             return Ok(None);
         }
         let mut all = std::mem::take(before);
-        let (found, used) = self.read_heads(&all, to_head, fields)?;
+        let (found, used) = self.read_heads(&all, to_head)?;
         if let Some(head) = found {
             return self.begin_body(head, all.get_mut(used..).unwrap_or_default()).map(Some);
         }
@@ -160,16 +156,12 @@ impl Download {
     }
 
     /// The first head that is no interim one, and the bytes that all heads took.
-    fn read_heads(
-        &mut self,
-        bytes: &[u8],
-        to_head: bool,
-        fields: &mut HeaderMap,
-    ) -> Result<(Option<Head>, usize), Fault> {
-        let mut used = 0;
+    fn read_heads(&mut self, bytes: &[u8], to_head: bool) -> Result<(Option<Head>, usize), Fault> {
+        let (mut used, mut fields) = (0, scratch::fields());
         loop {
             let rest = bytes.get(used..).unwrap_or_default();
-            let Some(head) = head::read(rest, self.limits, to_head, fields)? else {
+            let Some(head) = head::read(rest, self.limits, to_head, &mut fields)? else {
+                scratch::let_go(fields);
                 return Ok((None, used));
             };
             used += head.length;
@@ -180,7 +172,7 @@ impl Download {
         }
     }
 
-    fn begin_body(&mut self, head: Head, rest: &mut [u8]) -> Result<Response<()>, Fault> {
+    fn begin_body(&mut self, head: Head, rest: &mut [u8]) -> Result<Response<Noted>, Fault> {
         let Head { response, body, reusable, behind, .. } = head;
         self.reusable = reusable;
         let in_place = !matches!(body, Decoder::Chunked(_));
@@ -286,6 +278,12 @@ impl Download {
         let data = self.decode(&mut input)?;
         input.truncate(data);
         Poll::Ready(Ok(Some(input.freeze())))
+    }
+
+    /// Whether nothing more has to come of its body, of which some may still have to be read from here.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        matches!(&self.state, State::Body(decoder) if decoder.has_ended())
     }
 
     /// Whether its body has been read to its end.

@@ -13,6 +13,7 @@ use hyper::ext::ReasonPhrase;
 use super::Fault;
 use super::body::Decoder;
 use crate::headers::names::{Known, Names};
+use crate::headers::noted::Noted;
 use crate::upstream::faults::{BadResponse, HeadLimits};
 use crate::upstream::framing;
 
@@ -24,8 +25,8 @@ const SMALL_BODY: usize = 2048;
 /// A head that was read.
 #[derive(Debug)]
 pub struct Head {
-    /// Status, version, fields and a reason phrase that is not the usual one.
-    pub response: Response<()>,
+    /// Status, version, fields and a reason phrase that is not the usual one; and what was seen of the fields.
+    pub response: Response<Noted>,
     /// The body behind it.
     pub body: Decoder,
     /// Whether the connection may carry another request behind the body.
@@ -81,7 +82,7 @@ fn read_into<'b>(
     let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     if is_interim(status) {
-        let mut response = Response::new(());
+        let mut response = Response::new(Noted::default());
         *response.status_mut() = status;
         let (body, reusable) = (Decoder::Ended, true);
         return Ok(Some(Head { response, body, reusable, length, behind: None }));
@@ -90,8 +91,8 @@ fn read_into<'b>(
     let small = input.len() - length <= SMALL_BODY;
     let end = if small { input.len() } else { length };
     let whole = Bytes::copy_from_slice(input.get(..end).unwrap_or_default());
-    let names = fill(map, parsed.headers, &whole, input)?;
-    let mut response = Response::new(());
+    let noted = fill(map, parsed.headers, &whole, input)?;
+    let mut response = Response::new(noted);
     *response.status_mut() = status;
     *response.version_mut() = version;
     if let Some(reason) = parsed.reason
@@ -100,7 +101,7 @@ fn read_into<'b>(
     {
         response.extensions_mut().insert(reason);
     }
-    let (body, reusable) = framed(to_head, version, status, names, map)?;
+    let (body, reusable) = framed(to_head, version, status, noted.names, map)?;
     *response.headers_mut() = std::mem::take(map);
     let behind = (small && end > length).then(|| whole.slice(length..));
     Ok(Some(Head { response, body, reusable, length, behind }))
@@ -130,14 +131,14 @@ pub fn fields(mut section: Vec<u8>) -> Result<HeaderMap, Fault> {
     }
 }
 
-/// `whole` is a copy of what `fields` point into, from its start on. Returns which names there are.
+/// `whole` is a copy of what `fields` point into, from its start on. Returns what was seen of them.
 fn fill(
     map: &mut HeaderMap,
     fields: &[Header<'_>],
     whole: &Bytes,
     input: &[u8],
-) -> Result<Names, Fault> {
-    let mut names = Names::default();
+) -> Result<Noted, Fault> {
+    let mut noted = Noted::default();
     map.clear();
     map.reserve(fields.len());
     for field in fields {
@@ -152,10 +153,11 @@ fn fill(
         } else {
             HeaderValue::from_bytes(field.value)
         };
-        names = Known::of(&name).map_or(names, |known| names.with(known));
-        map.append(name, value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?);
+        let value = value.map_err(|_| Fault::Head(httparse::Error::HeaderValue))?;
+        noted.see(&name, &value);
+        map.append(name, value);
     }
-    Ok(names)
+    Ok(noted)
 }
 
 /// The body behind a head, and whether the connection outlives it (RFC 9112 sections 6.3 and 9.3).

@@ -1,4 +1,4 @@
-//! Buffers that belong to a worker thread: one to read into, one to write heads into.
+//! Buffers that belong to a worker thread: one to read into, one to write heads into, and room for the fields of one.
 //!
 //! Taken for the length of one poll and put back. Whoever finds its place empty, in a poll inside another
 //! one, gets a fresh one. Knows nothing of what is in them.
@@ -6,14 +6,19 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
+use http::HeaderMap;
+
 /// Bytes of one read; larger bodies are read into buffers of their own.
 pub(super) const READ: usize = 16 * 1024;
 /// A buffer that has grown beyond this is not kept.
 const MAX_KEPT: usize = 64 * 1024;
+/// Nor is room for more fields.
+const MAX_FIELDS: usize = 256;
 
 thread_local! {
     static INPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static FIELDS: Cell<Option<HeaderMap>> = const { Cell::new(None) };
 }
 
 /// A buffer to read into, of full length.
@@ -62,5 +67,18 @@ pub(super) fn written(mut buffer: Vec<u8>) {
     if buffer.capacity() <= MAX_KEPT {
         buffer.clear();
         OUTPUT.set(buffer);
+    }
+}
+
+/// Empty room for fields.
+pub(super) fn fields() -> HeaderMap {
+    FIELDS.take().unwrap_or_default()
+}
+
+/// Puts back what is not needed, or the room of a head that nobody needs any more.
+pub(super) fn let_go(mut fields: HeaderMap) {
+    if fields.capacity() <= MAX_FIELDS {
+        fields.clear();
+        FIELDS.set(Some(fields));
     }
 }

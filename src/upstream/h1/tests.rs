@@ -140,7 +140,7 @@ async fn by_us(method: &Method, pieces: Vec<Vec<u8>>) -> (Option<Seen>, bool) {
     let origin = origin();
     let onward = onward(&origin, Keep::No);
     let seen = match connection.send(Box::new(get(method).map(|()| body)), &onward).await {
-        Ok(response) => read(response.map(|()| Rest(&mut connection))).await,
+        Ok(response) => read(response.map(|_| Rest(&mut connection))).await,
         Err(_) => None,
     };
     backend.abort();

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderMap, Request};
+use http::Request;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
@@ -98,29 +98,15 @@ impl Upload {
         }
     }
 
-    /// The fields of the request, whose room those of the response may take: its response begins. None while
-    /// the request may still have to be sent as it was.
-    pub fn fields(&mut self) -> Option<&mut HeaderMap> {
-        let written = self.written;
-        let request = self.request.as_mut().filter(|_| written)?;
-        if let Keep::If(needed) = self.kept {
-            let upload = request.body().upload();
-            if upload.progress.bytes() == 0 && !request.body().is_end_stream() {
-                // The head went alone: what the request says is still to come.
-                return None;
-            }
-            let needed = upload.tap.peek(needed);
-            self.kept = if needed { Keep::Yes } else { Keep::No };
-        }
-        matches!(self.kept, Keep::No).then(|| request.headers_mut())
-    }
-
-    /// The response has begun, so the request is not needed any more than for its body.
-    pub fn answered(&mut self) {
+    /// The response has begun, so the request is not needed any more than for its body; but for one that begins a
+    /// session, which its server says by `names_session`.
+    pub fn answered(&mut self, names_session: bool) {
         self.answered = true;
-        // Who answers before the first byte of a body has not looked at it.
-        if matches!(self.kept, Keep::If(_)) {
-            self.kept = Keep::No;
+        if let Keep::If(needed) = self.kept {
+            // Who answers before the first byte of a body has not looked at it, and nothing is remembered.
+            let tap = self.request.as_ref().map(|request| &request.body().upload().tap);
+            let needed = names_session && tap.is_some_and(|tap| tap.peek(needed));
+            self.kept = if needed { Keep::Yes } else { Keep::No };
         }
         self.let_go();
     }
@@ -128,8 +114,12 @@ impl Upload {
     /// Lets go of a request that nobody needs any more. It counts as open at its client's connection, and holds
     /// what is remembered of its body.
     fn let_go(&mut self) {
-        if self.answered && self.is_done() && matches!(self.kept, Keep::No) {
-            self.request = None;
+        if self.answered
+            && self.is_done()
+            && matches!(self.kept, Keep::No)
+            && let Some(mut request) = self.request.take()
+        {
+            scratch::let_go(std::mem::take(request.headers_mut()));
         }
     }
 
