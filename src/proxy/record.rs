@@ -169,6 +169,11 @@ impl Recorder {
         }
     }
 
+    /// The client gets this status in place of the backend's.
+    pub fn instead(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+
     /// The proxy answers itself.
     pub fn refused(&mut self, reason: Reason) {
         self.status = reason.status().as_u16();
