@@ -82,6 +82,7 @@ impl Recorder {
     ) -> Self {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
+        conn.unanswered.fetch_add(1, Ordering::Relaxed);
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
@@ -285,6 +286,7 @@ impl Drop for Recorder {
             self.failed();
         }
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
+        self.conn.unanswered.fetch_sub(1, Ordering::Relaxed);
         self.books.open.add(-1);
         let record = self.record();
         if let Some(route) = &self.route {
