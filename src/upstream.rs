@@ -14,6 +14,7 @@ pub mod health;
 pub mod joint;
 pub mod lease;
 pub mod lent;
+pub mod parting;
 pub mod pool;
 pub mod reuse;
 

@@ -53,9 +53,10 @@ impl Activity {
         self.settled.store(false, Ordering::Relaxed);
     }
 
-    /// Every byte that was written has gone to the kernel.
-    pub(super) fn on_flush(&self) {
-        if !self.settled.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0 {
+    /// Every response has ended, and every byte of them has gone to the kernel. What a client still sends of a request
+    /// is no reason to write.
+    pub(super) fn settle(&self) {
+        if !self.settled.load(Ordering::Relaxed) {
             self.settled.store(true, Ordering::Relaxed);
         }
     }

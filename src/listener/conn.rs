@@ -119,8 +119,8 @@ async fn serve_http1(
         && !error.is_parse_version_h2()
         && !activity.has_refused()
     {
-        // The parser's own response stood right behind another one, and has left with it.
-        let _bare_already = proxy.record_unread(info, error.is_parse_too_large());
+        // The parser's own response stood behind one that the client has not read, and is lost with the rest of it.
+        let _unheard = proxy.record_unread(info, error.is_parse_too_large());
     }
     ended
 }

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -39,6 +40,11 @@ pub(super) struct Watched {
 // === impl Refusing ===
 
 impl Refusing {
+    /// Whether no response is under way.
+    fn has_answered(&self) -> bool {
+        self.info.unanswered.load(Ordering::Relaxed) == 0
+    }
+
     /// Writes our response in place of `bytes`.
     fn poll_write(
         &mut self,
@@ -116,7 +122,10 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.activity.on_flush();
+        // By then everything has been written.
+        if self.refusing.as_ref().is_some_and(Refusing::has_answered) {
+            self.activity.settle();
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

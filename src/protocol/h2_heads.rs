@@ -2,23 +2,14 @@
 //! to say whether a head has begun and not ended.
 //!
 //! A head is a HEADERS frame and its CONTINUATIONs up to the flag END_HEADERS; nothing else of the connection may
-//! come in between, so one that does not end stops everything. Keeps nine bytes; judges no frame, which is h2's
-//! work.
+//! come in between, so one that does not end stops everything. Judges no frame, which is h2's work.
 
-const FRAME_HEAD: usize = 9;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
+use super::h2_frames::{CONTINUATION, END_HEADERS, FrameScanner, HEADERS, Seen};
 
 /// What has been seen of one connection, behind its preface.
 #[derive(Clone, Debug, Default)]
 pub struct HeadScanner {
-    /// The head of the frame under way.
-    frame: [u8; FRAME_HEAD],
-    /// How much of it has come.
-    read: usize,
-    /// Bytes of the frame's payload that are still to come.
-    payload: usize,
+    frames: FrameScanner,
     inside: bool,
 }
 
@@ -26,44 +17,21 @@ pub struct HeadScanner {
 
 impl HeadScanner {
     /// Takes the next bytes.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.read < FRAME_HEAD {
-                let (now, rest) = bytes.split_at(bytes.len().min(FRAME_HEAD - self.read));
-                if let Some(room) = self.frame.get_mut(self.read..self.read + now.len()) {
-                    room.copy_from_slice(now);
-                }
-                self.read += now.len();
-                bytes = rest;
-                if self.read < FRAME_HEAD {
-                    return;
-                }
-                let [a, b, c, kind, ..] = self.frame;
-                self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.inside |= kind == HEADERS;
-            } else {
-                let skipped = bytes.len().min(self.payload);
-                self.payload -= skipped;
-                bytes = bytes.split_at(skipped).1;
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let inside = &mut self.inside;
+        self.frames.feed(bytes, |seen| match seen {
+            Seen::Begin(frame) => *inside |= frame.kind == HEADERS,
+            Seen::End(frame) => {
+                let of_head = [HEADERS, CONTINUATION].contains(&frame.kind);
+                *inside &= !(of_head && frame.flags & END_HEADERS != 0);
             }
-            if self.payload == 0 {
-                self.end_frame();
-            }
-        }
+        });
     }
 
     /// Whether a head has begun and not ended.
     #[must_use]
     pub fn is_inside(&self) -> bool {
         self.inside
-    }
-
-    fn end_frame(&mut self) {
-        let [_, _, _, kind, flags, ..] = self.frame;
-        if [HEADERS, CONTINUATION].contains(&kind) && flags & END_HEADERS != 0 {
-            self.inside = false;
-        }
-        self.read = 0;
     }
 }
 

@@ -82,6 +82,7 @@ impl Recorder {
     ) -> Self {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
+        conn.unanswered.fetch_add(1, Ordering::Relaxed);
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
@@ -167,6 +168,11 @@ impl Recorder {
             self.is_stream = true;
             route.metrics.begin_stream();
         }
+    }
+
+    /// The client gets this status in place of the backend's.
+    pub fn instead(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
     }
 
     /// The proxy answers itself.
@@ -280,6 +286,7 @@ impl Drop for Recorder {
             self.failed();
         }
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
+        self.conn.unanswered.fetch_sub(1, Ordering::Relaxed);
         self.books.open.add(-1);
         let record = self.record();
         if let Some(route) = &self.route {

@@ -27,6 +27,7 @@ use super::greeting::{Greeted, Greeting};
 use super::h1::Connection;
 use super::h1::io::Io;
 use super::lent::Lent;
+use super::parting::Parting;
 use crate::config::{Scheme, Target};
 use crate::socket::{Tcp, reserve};
 use crate::tls::ClientConfigs;
@@ -226,7 +227,7 @@ where
     I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let greeting = Greeting::default();
-    let stream = Greeted::new(stream, greeting.clone());
+    let stream = Parting::new(Greeted::new(stream, greeting.clone()), MAX_STREAMS);
     let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))

@@ -32,7 +32,7 @@ async fn the_urls_of_a_card_become_the_origin_it_was_fetched_from() {
     assert!(head.contains("accept-encoding: identity\r\n"), "{head}");
     assert!(!head.contains("if-none-match"), "{head}");
     let (top, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(!top.contains("etag"), "{top}");
+    assert!(!top.contains("etag: \"1\""), "the backend's: {top}");
     assert!(top.contains(&format!("content-length: {}", body.len())), "{top}");
     let ours = "http://proxy.kagent:8080";
     let expected = CARD
@@ -49,8 +49,10 @@ async fn cards_pass_where_the_route_says_so() {
     pass.to.cards = Cards::Pass;
     let proxy = TestProxy::start(config(vec![pass])).await;
     let card = card();
-    let (answer, _) = tokio::join!(proxy.ask(GET), backend.answer(&card));
+    let (answer, head) = tokio::join!(proxy.ask(GET), backend.answer(&card));
     assert!(answer.ends_with(CARD), "{answer}");
+    assert!(answer.contains("\r\netag: \"1\"\r\n"), "{answer}");
+    assert!(head.contains("\r\nif-none-match: \"1\"\r\n"), "{head}");
     proxy.stop().await;
 }
 
@@ -302,5 +304,144 @@ async fn the_headers_of_a_card_say_nothing_of_the_backend_s_bytes() {
     let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 7\r\n\r\n";
     let (seen, _) = tokio::join!(proxy.ask(&head), backend.answer(missing));
     assert!(seen.contains("content-length: 7\r\n"), "{seen}");
+    proxy.stop().await;
+}
+
+/// GET of the card with these fields, for the host that `GET` names or another one.
+fn get_with(host: &str, fields: &str) -> String {
+    format!(
+        "GET /.well-known/agent-card.json HTTP/1.1\r\nhost: {host}\r\n\
+         x-kagent-host: helper.team-a\r\n{fields}connection: close\r\n\r\n"
+    )
+}
+
+/// The response to this request, and what the backend got of it.
+async fn asked(
+    proxy: &TestProxy,
+    backend: &Backend,
+    request: &str,
+    card: &str,
+) -> (String, String) {
+    tokio::join!(proxy.ask(request), backend.answer(card))
+}
+
+/// What a response says in this field.
+fn field<'a>(response: &'a str, name: &str) -> &'a str {
+    let (top, _) = response.split_once("\r\n\r\n").unwrap();
+    let start = format!("{name}: ");
+    let mut found = top.lines().filter_map(|line| line.strip_prefix(&start));
+    let value = found.next().unwrap_or_else(|| panic!("no {name} in {top}"));
+    assert_eq!(found.next(), None, "{name} twice in {top}");
+    value
+}
+
+fn with_validators(body: &str) -> String {
+    format!(
+        "HTTP/1.1 200 Fine\r\ncontent-type: application/json\r\ncontent-language: en\r\n\
+         cache-control: max-age=5\r\netag: \"1\"\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// D38: the tag is of the bytes that the client gets, and nothing else of this replica or of this start.
+#[tokio::test]
+async fn a_rewritten_card_has_the_same_tag_of_ours_everywhere_until_its_bytes_change() {
+    let card = with_validators(CARD);
+    let mut tags = Vec::new();
+    for _ in 0..2 {
+        let (proxy, backend) = start().await;
+        for host in ["proxy.kagent:8080", "other.kagent:8080", "proxy.kagent:8080"] {
+            let (seen, _) = asked(&proxy, &backend, &get_with(host, ""), &card).await;
+            assert!(!seen.contains("last-modified"), "{seen}");
+            tags.push(field(&seen, "etag").to_owned());
+        }
+        let other = with_validators(&CARD.replace("\"h\"", "\"i\""));
+        let (seen, _) = asked(&proxy, &backend, GET, &other).await;
+        tags.push(field(&seen, "etag").to_owned());
+        proxy.stop().await;
+    }
+    let (first, second) = tags.split_at(4);
+    assert_eq!(first, second, "another replica");
+    assert!(
+        first[0].len() > 20 && first[0].starts_with('"') && first[0].ends_with('"'),
+        "{first:?}"
+    );
+    assert_eq!(first[0], first[2]);
+    assert!(first[0] != first[1] && first[0] != first[3], "other bytes: {first:?}");
+}
+
+/// RFC 9110 sections 13.1.2 and 15.4.5; what the backend is asked never depends on it.
+#[tokio::test]
+async fn a_card_that_the_client_has_is_answered_with_304_and_another_one_whole() {
+    let (proxy, backend) = start().await;
+    let card = with_validators(CARD);
+    let host = "proxy.kagent:8080";
+    let (first, _) = asked(&proxy, &backend, &get_with(host, ""), &card).await;
+    let tag = field(&first, "etag").to_owned();
+    for (value, known) in [
+        (tag.clone(), true),
+        (format!("W/{tag}"), true),
+        (format!("\"a\", W/\"b,c\" ,{tag}"), true),
+        (format!("\"a\"\r\nif-none-match: {tag}"), true),
+        ("*".to_owned(), true),
+        ("\"1\"".to_owned(), false),
+        ("W/\"1\", \"a\"".to_owned(), false),
+        (tag.replace('"', ""), false),
+        (tag[..tag.len() - 1].to_owned(), false),
+    ] {
+        let fields = format!(
+            "if-none-match: {value}\r\nif-modified-since: Mon, 01 Jan 2024 00:00:00 GMT\r\n\
+             if-match: \"1\"\r\nrange: bytes=0-1\r\nif-range: \"1\"\r\n\
+             if-unmodified-since: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
+        );
+        let (seen, head) = asked(&proxy, &backend, &get_with(host, &fields), &card).await;
+        for gone in ["if-none-match", "if-match", "if-modified", "if-unmod", "range"] {
+            assert!(!head.contains(gone), "{gone}: {head}");
+        }
+        assert_eq!(field(&seen, "etag"), tag, "{value}");
+        assert_eq!(field(&seen, "cache-control"), "max-age=5");
+        assert!(!seen.contains("last-modified"), "{seen}");
+        if known {
+            assert!(seen.starts_with("HTTP/1.1 304 Not Modified\r\n"), "{value}: {seen}");
+            assert!(seen.ends_with("\r\n\r\n"), "{value}: {seen}");
+            for gone in ["content-length", "content-type", "content-language", "transfer-encoding"]
+            {
+                assert!(!seen.contains(gone), "{gone}: {seen}");
+            }
+        } else {
+            assert!(seen.starts_with("HTTP/1.1 200 "), "{value}: {seen}");
+            assert_eq!(
+                seen.split_once("\r\n\r\n").unwrap().1,
+                first.split_once("\r\n\r\n").unwrap().1
+            );
+        }
+    }
+    let metrics = proxy.admin("/metrics").await;
+    let counted = |code: u16| {
+        let of = |line: &&str| {
+            line.starts_with("kagent_proxy_requests_total{")
+                && line.contains(&format!("\"{code}\""))
+                && line.contains("\"complete\"")
+        };
+        metrics.lines().find(of).map(|line| line.rsplit(' ').next().unwrap().to_owned())
+    };
+    assert_eq!(counted(304).as_deref(), Some("5"), "{metrics}");
+    assert_eq!(counted(200).as_deref(), Some("5"), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_that_passes_as_it_came_is_not_compared() {
+    let (proxy, backend) = start().await;
+    let unread = "HTTP/1.1 200 OK\r\netag: \"1\"\r\ncontent-length: 1\r\n\r\n{";
+    for value in ["*", "\"1\""] {
+        let fields = format!("if-none-match: {value}\r\n");
+        let request = get_with("proxy.kagent:8080", &fields);
+        let (seen, _) = asked(&proxy, &backend, &request, unread).await;
+        assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+        assert!(seen.ends_with("\r\n\r\n{"), "{seen}");
+        assert_eq!(field(&seen, "etag"), "\"1\"");
+    }
     proxy.stop().await;
 }

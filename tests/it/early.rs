@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::frames::{
-    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, NO_ERROR, RST_STREAM, frame,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, RST_STREAM,
+    frame,
 };
 use crate::support::{BOUND, TestProxy, start, start_with};
 use crate::tls::{Authority, acceptor, inline};
@@ -39,11 +40,16 @@ async fn upload(proxy: &TestProxy, framing: &str, body: &[u8]) -> String {
 
 /// A large body as one piece and as chunks, with what frames it.
 fn bodies() -> [(String, Vec<u8>); 2] {
+    bodies_of(LARGE)
+}
+
+/// The same of so many bytes, in pieces of 64 KiB.
+fn bodies_of(bytes: usize) -> [(String, Vec<u8>); 2] {
     let piece = vec![b'x'; 64 * 1024];
     let chunk = [format!("{:x}\r\n", piece.len()).as_bytes(), &piece, b"\r\n"].concat();
-    let chunks = [chunk.repeat(LARGE / piece.len()), b"0\r\n\r\n".to_vec()].concat();
+    let chunks = [chunk.repeat(bytes / piece.len()), b"0\r\n\r\n".to_vec()].concat();
     [
-        (format!("content-length: {LARGE}"), vec![b'x'; LARGE]),
+        (format!("content-length: {bytes}"), vec![b'x'; bytes]),
         ("transfer-encoding: chunked".to_owned(), chunks),
     ]
 }
@@ -106,11 +112,24 @@ async fn a_refusal_by_tls_is_heard_every_time() {
     proxy.stop().await;
 }
 
-/// RFC 9113 section 8.1: the response is whole, and RST_STREAM says that no more of the request is wanted.
+/// How a backend shows over HTTP/2, behind a whole response, that it wants no more of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    /// By RST_STREAM (RFC 9113 section 8.1).
+    Reset,
+    ResetAndClose,
+    /// By nothing but the end of the connection.
+    Close,
+    GoawayAndClose,
+}
+
 #[tokio::test]
 async fn a_refusal_in_http_2_is_heard_every_time() {
+    use Parting::{Close, GoawayAndClose, Reset, ResetAndClose};
+
+    let partings = [ResetAndClose, Close, Reset, GoawayAndClose].into_iter().cycle();
     for (framing, body) in bodies() {
-        for (status, closes) in statuses().into_iter().zip([true, false].into_iter().cycle()) {
+        for (status, parting) in statuses().into_iter().zip(partings.clone()) {
             let (proxy, backend) =
                 start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await;
             let answer = async {
@@ -120,22 +139,121 @@ async fn a_refusal_in_http_2_is_heard_every_time() {
                 let stream = call.until(DATA).await.stream;
                 // :status, as text.
                 let block = [&[0x08, 3], &status.as_bytes()[..3]].concat();
+                let end = match parting {
+                    Reset | ResetAndClose => frame(RST_STREAM, 0, stream, &NO_ERROR.to_be_bytes()),
+                    Close => Vec::new(),
+                    GoawayAndClose => {
+                        let payload = [stream.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                        frame(GOAWAY, 0, 0, &payload)
+                    }
+                };
                 let frames = [
                     frame(HEADERS, END_HEADERS, stream, &block),
                     frame(DATA, END_STREAM, stream, b"no"),
-                    frame(RST_STREAM, 0, stream, &NO_ERROR.to_be_bytes()),
+                    end,
                 ];
                 call.send(&frames.concat()).await;
-                (!closes).then_some(call)
+                (parting == Reset).then_some(call)
             };
             let (seen, _open) = tokio::join!(upload(&proxy, &framing, &body), answer);
             let start = format!("HTTP/1.1 {status}\r\n");
-            assert!(seen.starts_with(&start), "{framing}, closes {closes}: {seen}");
-            assert!(seen.contains("no\r\n"), "{framing}, closes {closes}: {seen}");
-            assert!(seen.ends_with("\r\n0\r\n\r\n"), "{framing}, closes {closes}: {seen}");
+            assert!(seen.starts_with(&start), "{framing}, {parting:?}: {seen}");
+            assert!(seen.contains("no\r\n"), "{framing}, {parting:?}: {seen}");
+            assert!(seen.ends_with("\r\n0\r\n\r\n"), "{framing}, {parting:?}: {seen}");
             proxy.stop().await;
         }
     }
+}
+
+/// The error is ours, and its client reads it when it has sent everything: the rest is read away meanwhile.
+#[tokio::test]
+async fn the_error_for_an_upload_that_http_2_breaks_off_is_heard_by_who_sends_first() {
+    let (proxy, backend) =
+        start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await;
+    // More than the kernels keep for who does not read.
+    for (framing, body) in bodies_of(12 * 1024 * 1024) {
+        for closes in [true, false].repeat(2) {
+            let breaks = async {
+                let mut call = Frames::accept(&backend).await;
+                call.open_windows().await;
+                let stream = call.until(DATA).await.stream;
+                // One that closes is dialled anew, so that each call has a connection of its own.
+                match closes {
+                    true => call.goaway(stream, INTERNAL_ERROR).await,
+                    false => call.reset(stream, INTERNAL_ERROR).await,
+                }
+                call.goaway(stream, NO_ERROR).await;
+                (!closes).then_some(call)
+            };
+            let sends = async {
+                let mut client = proxy.connect().await;
+                client
+                    .send(&format!(
+                        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\
+                         connection: close\r\n{framing}\r\n\r\n"
+                    ))
+                    .await;
+                client.send_bytes(&body).await;
+                client.rest().await
+            };
+            let (seen, _open) = tokio::join!(sends, breaks);
+            assert!(seen.starts_with("HTTP/1.1 502 upstream_reset\r\n"), "{closes}: {seen}");
+            assert!(seen.ends_with('}'), "{closes}: {seen}");
+        }
+    }
+    proxy.stop().await;
+}
+
+/// A response that ends with its headers has no other frame to say it.
+#[tokio::test]
+async fn a_refusal_in_http_2_without_a_body_is_whole_when_the_connection_ends() {
+    let (framing, body) = &bodies()[1];
+    let (proxy, backend) =
+        start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await;
+    let answer = async {
+        let mut call = Frames::accept(&backend).await;
+        call.open_windows().await;
+        let stream = call.until(DATA).await.stream;
+        let block = [&[0x08, 3], &b"413"[..]].concat();
+        call.write(HEADERS, END_STREAM | END_HEADERS, stream, &block).await;
+    };
+    let (seen, ()) = tokio::join!(upload(&proxy, framing, body), answer);
+    assert!(seen.starts_with("HTTP/1.1 413 "), "{seen}");
+    let metrics = proxy.admin("/metrics").await;
+    let complete = "status=\"413\",outcome=\"complete\"} 1";
+    assert!(metrics.contains(complete), "{metrics}");
+    proxy.stop().await;
+}
+
+/// Whole is only what the backend has ended, beside a stream of the same connection that was.
+#[tokio::test]
+async fn a_response_in_http_2_that_is_not_whole_is_cut_off_when_the_connection_ends() {
+    let (proxy, backend) =
+        start_with(|config| config.routes[0].to.targets[0].scheme = Scheme::H2c).await;
+    let head = "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\
+        transfer-encoding: chunked\r\n\r\n1\r\nx\r\n";
+    let (mut whole, mut cut) = (proxy.connect().await, proxy.connect().await);
+    whole.send(head).await;
+    let mut call = Frames::accept(&backend).await;
+    let first = call.until(DATA).await.stream;
+    cut.send(head).await;
+    let second = call.until(DATA).await.stream;
+    assert_ne!(first, second);
+    // :status 200.
+    let frames = [
+        frame(HEADERS, END_HEADERS, first, &[0x88]),
+        frame(HEADERS, END_HEADERS, second, &[0x88]),
+        frame(DATA, 0, second, b"part"),
+        frame(DATA, END_STREAM, first, b"all"),
+    ];
+    call.send(&frames.concat()).await;
+    drop(call);
+    let seen = whole.until("\r\n0\r\n\r\n").await;
+    assert!(seen.ends_with("3\r\nall\r\n0\r\n\r\n"), "{seen}");
+    let seen = cut.rest().await;
+    assert!(seen.ends_with("4\r\npart\r\n"), "{seen}");
+    drop(whole);
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -33,10 +33,11 @@ async fn a_silent_stream_gets_comments_between_events_only() {
     let (proxy, backend) =
         start_with(|config| config.routes[0].to.keep_alive = Duration::from_millis(50)).await;
     let (mut client, mut call) = open(&proxy, &backend, SESSION, HEAD).await;
-    client.until(COMMENT).await;
-    client.until(COMMENT).await;
+    let mut all = client.until(COMMENT).await;
+    all += &client.until(COMMENT).await;
     call.send(&chunk("data: {\"ha")).await;
     let seen = client.until("data: {\"ha").await;
+    all += &seen;
     // Longer than several keep-alive times: silence inside an event must bring nothing.
     tokio::time::sleep(Duration::from_millis(250)).await;
     call.send(&chunk("lf\":1}\n\n")).await;
@@ -44,26 +45,35 @@ async fn a_silent_stream_gets_comments_between_events_only() {
     // Between the halves stands what frames the second one, and nothing else.
     let event = format!("{}{rest}", seen.rsplit("data: ").next().unwrap());
     assert!(event.starts_with("{\"ha\r\n8\r\nlf\":1}\n\n"), "{event:?}");
-    client.until(COMMENT).await;
+    all += &rest;
+    all += &client.until(COMMENT).await;
     call.send("0\r\n\r\n").await;
-    client.until("0\r\n\r\n").await;
+    all += &client.until("0\r\n\r\n").await;
+    // Each is a piece of its own and has not a byte more (D15).
+    let comments = all.matches(&format!("E\r\n{COMMENT}\r\n")).count();
+    assert_eq!(comments, all.matches("keep-alive").count(), "{all:?}");
+    assert!(comments >= 3, "{all:?}");
     let metrics = proxy.admin("/metrics").await;
-    assert!(metrics.contains("kagent_proxy_events_total{route=\"s.ns\"} 1"), "{metrics}");
-    assert!(!metrics.contains("comments_total{route=\"s.ns\"} 0"), "{metrics}");
+    assert!(metrics.contains("kagent_proxy_events_total{route=\"s.ns\"} 1\n"), "{metrics}");
+    let counted = format!("kagent_proxy_keep_alive_comments_total{{route=\"s.ns\"}} {comments}\n");
+    assert!(metrics.contains(&counted), "no {counted} in {metrics}");
     drop(client);
     proxy.stop().await;
 }
 
 #[tokio::test]
-async fn no_comment_goes_into_a_body_with_a_length_or_an_encoding_or_a_legacy_start() {
+async fn no_comment_goes_into_another_status_a_length_an_encoding_or_a_legacy_start() {
     let (proxy, backend) =
         start_with(|config| config.routes[0].to.keep_alive = Duration::from_millis(20)).await;
-    for (request, extra) in [
-        (SESSION, "content-length: 9\r\n\r\n"),
-        (SESSION, "content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
-        (LEGACY, "transfer-encoding: chunked\r\n\r\n"),
+    let chunked = "transfer-encoding: chunked\r\n\r\n";
+    for (request, status, extra) in [
+        (SESSION, "200 OK", "content-length: 9\r\n\r\n"),
+        (SESSION, "200 OK", "content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
+        (SESSION, "201 Created", chunked),
+        (SESSION, "500 Internal Server Error", chunked),
+        (LEGACY, "200 OK", chunked),
     ] {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{extra}");
+        let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/event-stream\r\n{extra}");
         let (mut client, mut call) = open(&proxy, &backend, request, &head).await;
         // Ten keep-alive times of silence, in which nothing may come.
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -72,7 +82,7 @@ async fn no_comment_goes_into_a_body_with_a_length_or_an_encoding_or_a_legacy_st
         let bytes = if sized { event.to_owned() } else { chunk(event) };
         call.send(&bytes).await;
         let seen = client.until(event).await;
-        assert!(!seen.contains("keep-alive"), "{extra}: {seen:?}");
+        assert!(!seen.contains("keep-alive"), "{status}, {extra}: {seen:?}");
     }
     proxy.stop().await;
 }

@@ -279,6 +279,8 @@ fn every_recorded_entry_resolves_to_the_target_of_its_resource() {
 
 #[tokio::test]
 async fn what_no_resource_names_is_refused() {
+    // One that is never routable, and one that is like any other and is only not marked.
+    assert_eq!(read(&own()).unmarked, ["kubernetes.default", "ledger.field"]);
     for golden in sources() {
         let backend = Backend::start().await;
         let routes =

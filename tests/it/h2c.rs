@@ -16,7 +16,7 @@ use kagent_proxy::config::Scheme;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route, start};
+use crate::support::{BOUND, Backend, Client, LAST_GET, TestProxy, config, route, start};
 
 /// What D13 allows between one side's end and the other's: an event, not a timing.
 const WAKE_UP: Duration = Duration::from_secs(1);
@@ -400,6 +400,22 @@ async fn a_burst_to_a_cold_backend_shares_one_dial() {
 async fn a_burst_of_more_streams_than_a_connection_carries_gets_one_dial_more() {
     let (proxy, metrics) = burst(150).await;
     assert!(metrics.contains(&opened(2)), "{metrics}");
+    proxy.stop().await;
+}
+
+/// The kernel takes the connections, and nobody speaks HTTP/2 there: who waits for another one's dial has a deadline too.
+#[tokio::test]
+async fn a_burst_to_a_silent_backend_waits_no_longer_than_the_deadline() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut route = route("s.ns", "/", Scheme::H2c, &[backend.local_addr().unwrap().port()]);
+    route.to.timeouts.connect = Duration::from_millis(300);
+    let proxy = TestProxy::start(config(vec![route])).await;
+    let asks = (0..5).map(|_| proxy.ask(LAST_GET));
+    for answer in futures_util::future::join_all(asks).await {
+        assert!(answer.starts_with("HTTP/1.1 504 connect_timeout\r\n"), "{answer}");
+    }
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains(&opened(0)), "{metrics}");
     proxy.stop().await;
 }
 

@@ -36,6 +36,7 @@ mod limits;
 mod logging;
 mod long;
 mod mcp_server;
+mod panics;
 mod program;
 mod properties;
 mod relay;

@@ -120,6 +120,27 @@ async fn over_http_2_far_too_large_a_head_is_refused_bare_and_not_counted() {
     proxy.stop().await;
 }
 
+/// A request that ends behind its response has its own end, and the next one its own beginning.
+#[tokio::test]
+async fn behind_a_request_that_was_answered_early_a_refusal_has_its_reason() {
+    let (proxy, backend) = start().await;
+    for (count, (status, reason, bad)) in (1..).zip(unreadable()) {
+        let mut client = proxy.connect().await;
+        client.send(&format!("POST / HTTP/1.1\r\n{HEAD}content-length: 10\r\n\r\n12345")).await;
+        let mut call = backend.accept().await;
+        call.until("12345").await;
+        call.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nearly").await;
+        client.until("early").await;
+        client.send(&format!("67890{bad}")).await;
+        check(&client.rest().await, status, reason, &bad);
+        let metrics = proxy.admin("/metrics").await;
+        let rejected = metrics.lines().filter(|l| l.starts_with("kagent_proxy_rejected_total{"));
+        let counts = rejected.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap());
+        assert_eq!(counts.sum::<u32>(), count, "{metrics}");
+    }
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_has_an_access_line() {
     let mut program = Program::start(&["--route", "s.ns=127.0.0.1:9"], &[]).await;

@@ -86,10 +86,17 @@ async fn other_upgrades_and_refused_ones_are_plain_requests() {
     let open = route("s.ns", "/", Scheme::Http, &[backend.port()]);
     let proxy = TestProxy::start(config(vec![open, closed])).await;
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-    for (host, protocol) in [("s.ns", "h2c"), ("s.ns", "websocket, h2c"), ("c.ns", "websocket")] {
+    let named = ", upgrade, http2-settings";
+    for (host, protocol, named) in [
+        ("s.ns", "h2c", named),
+        ("s.ns", "websocket, h2c", named),
+        ("c.ns", "websocket", named),
+        // They concern the connection also where it does not name them.
+        ("s.ns", "h2c", ""),
+    ] {
         let ask = format!(
             "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: {host}\r\nhttp2-settings: AA\r\n\
-             connection: close, upgrade, http2-settings\r\nupgrade: {protocol}\r\n\r\n"
+             connection: close{named}\r\nupgrade: {protocol}\r\n\r\n"
         );
         let (answer, head) = tokio::join!(proxy.ask(&ask), backend.answer(ok));
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");

@@ -7,15 +7,20 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, ETAG, LAST_MODIFIED, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED,
+    TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body_util::BodyExt;
+use hyper::ext::ReasonPhrase;
 
 use super::body::ReplyBody;
 use super::plan::RelayPlan;
 use super::relay::StreamError;
 use super::timeouts::{BodyTimer, Expired};
 use crate::config::Cards;
+use crate::headers::etag::{self, IfNoneMatch};
 use crate::proxy::limiter::Limiter;
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
@@ -37,6 +42,8 @@ pub struct Card {
     origin: String,
     /// Only its headers were asked for.
     is_head: bool,
+    /// The cards that the client has, as `If-None-Match` says it.
+    known: Option<Box<IfNoneMatch>>,
     way: Way,
 }
 
@@ -67,7 +74,8 @@ impl Card {
             (None, Some(host)) => format!("{}://{host}", conn.scheme),
             (None, None) => return None,
         };
-        Some(Box::new(Self { origin, is_head: !facts.is_get, way }))
+        let known = facts.if_none_match.clone();
+        Some(Box::new(Self { origin, is_head: !facts.is_get, known, way }))
     }
 
     /// The card as the client gets it, or why it stays as it is.
@@ -85,17 +93,22 @@ impl Card {
         Ok(card.body)
     }
 
-    /// Replaces the body and what described the old one.
-    fn replace(&self, head: &mut response::Parts, body: Bytes) -> Bytes {
-        match self.rewrite(&head.headers, &body) {
+    /// Replaces the body and what described the old one; `None` if the client has that card already.
+    fn replace(&self, headers: &mut HeaderMap, body: Bytes) -> Option<Bytes> {
+        match self.rewrite(headers, &body) {
             Ok(card) => {
                 self.way.route.metrics.add(Counted::CardsRewritten, 1);
-                forget_body(&mut head.headers);
-                Bytes::from(card)
+                forget_body(headers);
+                let tag = etag::of(&card);
+                let known = self.known.as_ref().is_some_and(|known| known.names(&tag));
+                if let Ok(tag) = HeaderValue::try_from(tag) {
+                    headers.insert(ETAG, tag);
+                }
+                (!known).then(|| Bytes::from(card))
             }
             Err(why) => {
                 self.passed(&why);
-                body
+                Some(body)
             }
         }
     }
@@ -163,10 +176,11 @@ pub async fn pass(
     match read(&mut leased, &plan).await {
         Read::Whole(body) => {
             leased.recycle();
-            let body = card.replace(&mut head, body);
+            let body = card.replace(&mut head.headers, body);
             head.headers.remove(TRANSFER_ENCODING);
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             record.ended(Outcome::Complete);
+            let Some(body) = body else { return not_modified(head, record) };
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             Response::from_parts(head, ReplyBody::local(body, record))
         }
         Read::TooLarge(start) => {
@@ -178,6 +192,18 @@ pub async fn pass(
             Response::from_parts(head, ReplyBody::broken(error, record))
         }
     }
+}
+
+/// What a client gets instead of a card that it has: what the card's headers said that may have changed, and nothing
+/// that describes its bytes (RFC 9110 section 15.4.5).
+fn not_modified(mut head: response::Parts, mut record: Recorder) -> Response<ReplyBody> {
+    head.status = StatusCode::NOT_MODIFIED;
+    head.extensions.remove::<ReasonPhrase>();
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_LANGUAGE] {
+        head.headers.remove(name);
+    }
+    record.instead(head.status);
+    Response::from_parts(head, ReplyBody::Local(None, Box::new(record)))
 }
 
 async fn read(leased: &mut Leased, plan: &RelayPlan) -> Read {

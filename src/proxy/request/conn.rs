@@ -29,6 +29,8 @@ pub struct Connection {
     /// Requests of this connection whose body or answer has not ended; each exchange and each body
     /// counts itself.
     pub open: Arc<AtomicUsize>,
+    /// Those of them whose response has not ended, while their body may have.
+    pub unanswered: AtomicUsize,
     /// Its place among the connections, which a tunnel keeps.
     pub place: Option<Place>,
 }
@@ -50,7 +52,16 @@ impl Connection {
         let forwarded_for =
             HeaderValue::try_from(ip).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         let peer_text = peer.to_string().into();
-        Self { peer, peer_text, forwarded_for, scheme, listener, open: Arc::default(), place }
+        Self {
+            peer,
+            peer_text,
+            forwarded_for,
+            scheme,
+            listener,
+            open: Arc::default(),
+            unanswered: AtomicUsize::new(0),
+            place,
+        }
     }
 }
 

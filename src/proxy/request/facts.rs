@@ -10,6 +10,7 @@ use super::Ingress;
 use super::conn::Connection;
 use super::fields::Fields;
 use crate::config::ListenerLimits;
+use crate::headers::etag::IfNoneMatch;
 use crate::headers::names::Known;
 use crate::headers::onward::Origin;
 use crate::headers::{self, Chain};
@@ -37,6 +38,8 @@ pub struct Facts {
     pub is_delete: bool,
     /// It is the GET or HEAD of an agent card, which waits longest for its backend.
     pub is_card: bool,
+    /// `If-None-Match` of the GET of a card, which the proxy answers itself.
+    pub if_none_match: Option<Box<IfNoneMatch>>,
     /// Its `Mcp-Session-Id`.
     pub session: Option<HeaderValue>,
     /// The token that stood in its query: the stream that a legacy client posts for. It is not in `path` any more.
@@ -84,6 +87,7 @@ impl Facts {
         };
         let is_get = request.method() == Method::GET;
         let is_card = (is_get || request.method() == Method::HEAD) && is_card_path(path.path());
+        let compares = is_card && is_get && names.has(Known::IfNoneMatch);
         let has_last_event_id = names.has(Known::LastEventId);
         let events = is_get && names.has(Known::Accept) && wants_events(map);
         let upgrades = is_get && names.has(Known::Upgrade);
@@ -99,6 +103,7 @@ impl Facts {
             is_get,
             is_delete: request.method() == Method::DELETE,
             is_card,
+            if_none_match: compares.then(|| IfNoneMatch::of(map)),
             path,
             reopened: events && (fields.session.is_some() || has_last_event_id),
             session: fields.session,

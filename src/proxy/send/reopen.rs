@@ -50,7 +50,7 @@ impl SessionDelivery {
             let delivery = Arc::clone(&delivery);
             AbortOnDropHandle::new(tokio::spawn(async move {
                 tokio::time::sleep(left.pause).await;
-                delivery.open(trip, Box::new(request?)).await.ok()
+                Box::pin(delivery.open(trip, Box::new(request?))).await.ok()
             }))
         });
         Some(Again { open, home, since })
@@ -84,10 +84,9 @@ impl SessionDelivery {
             way
         };
         let (delivery, opens) = (Arc::clone(self), trip.clone());
-        let mut opening =
-            AbortOnDropHandle::new(tokio::spawn(
-                async move { delivery.open(opens, request).await },
-            ));
+        let mut opening = AbortOnDropHandle::new(tokio::spawn(async move {
+            Box::pin(delivery.open(opens, request)).await
+        }));
         let opened = tokio::time::timeout(REOPEN_WAIT, &mut opening).await;
         let reopening = match opened {
             Ok(Ok(Ok(Reopened { response, way, revived }))) => {
