@@ -4,6 +4,7 @@
 //! `listener/` feed them.
 
 pub mod answered;
+pub mod batch;
 pub mod h2_frames;
 pub mod h2_heads;
 pub mod jsonrpc;

@@ -185,6 +185,8 @@ impl Json {
                     self.key = (self.depth == 1 && self.key_next).then_some(([0; 6], 0));
                     self.key_next = false;
                 }
+                // A batch of messages is as good as each.
+                b'[' if self.depth == 0 => {}
                 b'{' | b'[' => {
                     self.key_next = self.depth == 0 && byte == b'{';
                     self.depth = self.depth.saturating_add(1);
@@ -253,7 +255,9 @@ mod tests {
         ("id: 7\n\nid: a\0b\n\n", false, Some("7")),
         ("id: 7\n\nid\n\n", false, Some("")),
         ("idx: 1\n\n: id: 1\n\nevent: id\n\n", false, None),
-        ("data: [{\"result\":1}]\n\n", false, None),
+        ("data: [{\"result\":1}]\n\n", true, None),
+        ("data: [{\"method\":\"a\"},{\"id\":1,\"error\":{}}]\n\n", true, None),
+        ("data: [{\"params\":[\"result\"]},[{\"a\":{\"result\":1}}],\"result\"]\n\n", false, None),
         ("data: {\"a\":{\"b\":[1,2]},\"result\":null}\n\n", true, None),
     ];
 

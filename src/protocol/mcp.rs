@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::jsonrpc::{self, Message};
@@ -230,6 +231,26 @@ pub fn unanswered(id: &str, server: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
 }
 
+/// What stands in for the answer to one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// Of the request, as its client wrote it.
+    pub id: String,
+    /// The JSON-RPC response.
+    pub answer: String,
+}
+
+/// What stands in for the answers to these requests of which nobody knows whether they ran; none for other messages.
+#[must_use]
+pub fn stand_ins(messages: &[Message<'_>], server: &str) -> Vec<StandIn> {
+    let waits = messages.iter().filter_map(|message| {
+        let (id, _) = (message.id?, message.method.as_ref()?);
+        let answer = if is_call(message) { lost_call(id, server) } else { unanswered(id, server) };
+        Some(StandIn { id: id.to_owned(), answer })
+    });
+    waits.collect()
+}
+
 /// What the request of this body is answered with in its server's place: a call by `call`, any other by an error. A
 /// batch gets an array with an answer for each request in it. `None` if nobody waits for an answer.
 #[must_use]
@@ -338,6 +359,18 @@ mod tests {
             [r#"[{"method":"a"}]"#, r#"{"method":"a"}"#, r#"{"id":1,"result":{}}"#, "[]", ""]
         {
             assert_eq!(in_servers_place(silent.as_bytes(), "a.b", lost_call), None, "{silent}");
+        }
+    }
+
+    #[test]
+    fn each_request_that_is_waited_for_has_a_stand_in() {
+        let batch = r#"[{"id":1,"method":"tools/call"},{"method":"a"},{"id":"b","method":"ping"},{"id":3,"result":{}}]"#;
+        let found = stand_ins(&jsonrpc::messages(batch.as_bytes()), "a.b");
+        let expected = [("1", lost_call("1", "a.b")), ("\"b\"", unanswered("\"b\"", "a.b"))];
+        let expected = expected.map(|(id, answer)| StandIn { id: id.to_owned(), answer });
+        assert_eq!(found, expected);
+        for silent in [r#"[{"method":"a"}]"#, r#"{"id":1,"result":{}}"#, "", &batch[..60]] {
+            assert_eq!(stand_ins(&jsonrpc::messages(silent.as_bytes()), "a.b"), [], "{silent}");
         }
     }
 

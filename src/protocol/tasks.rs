@@ -86,7 +86,7 @@ enum AnswerPlace {
 
 /// Where in an event stream.
 #[derive(Debug, Default)]
-struct Lines {
+pub(super) struct Lines {
     line: Line,
     /// The last line ended by a CR, which a LF may complete.
     cr: bool,
@@ -285,7 +285,7 @@ impl Default for Line {
 
 impl Lines {
     /// Shows the bytes of `data` fields, and `None` for the end of an event.
-    fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
         while let Some((&first, rest)) = bytes.split_first() {
             if std::mem::take(&mut self.cr) && first == b'\n' {
                 bytes = rest;

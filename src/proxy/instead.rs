@@ -20,8 +20,8 @@ pub enum Instead {
     NoStream,
     /// This JSON-RPC response.
     Answer(String),
-    /// The same as the only event of a stream.
-    Event(String),
+    /// A stream of these events.
+    Events(String),
     /// An event stream that begins when its backend's does. A client that was refused twice would never ask again.
     Held(Reopening, Box<Way>),
 }

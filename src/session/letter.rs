@@ -15,6 +15,7 @@ use super::homes::Home;
 use super::keys::Keyring;
 use super::tasks::TaskKey;
 use super::token::TokenId;
+use crate::protocol::mcp::StandIn;
 use crate::upstream::EndpointId;
 
 /// A letter that is older, or from further ahead, is not read: somebody may have kept it.
@@ -61,7 +62,7 @@ pub enum PeerResponse {
     /// Its client has ended it.
     Ended,
     /// A call: what it is answered with if its server is gone, and since when its session lived there.
-    Rest(String, u64),
+    Rest(Vec<StandIn>, u64),
 }
 
 /// A [`Home`] on its way.

@@ -16,17 +16,18 @@ use super::letter::{PeerRequest, PeerResponse};
 use super::peers::ANSWER;
 use super::token::TokenId;
 use crate::protocol::answered::MAX_EVENT_ID;
+use crate::protocol::mcp::StandIn;
 
 /// Calls that are remembered; one takes about a kilobyte.
 const MAX_CALLS: usize = 4096;
-/// A longer answer is not kept: the client has written a long id into it.
+/// Longer answers are not kept: a client has written a long id into one, or has sent a large batch.
 const MAX_ANSWER: usize = 2048;
 
 /// A call that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What it is answered with if its server is gone.
-    pub answer: String,
+    /// What it is answered with if its server is gone; several if it is what is left of a batch.
+    pub answers: Vec<StandIn>,
     /// Where its session lived then, as the time when that moved there.
     pub since: u64,
     /// By this id of an event the client asks for the rest.
@@ -61,7 +62,8 @@ impl Default for Unanswered {
 impl Unanswered {
     /// Its client may ask for the rest.
     pub fn keep(&self, session: TokenId, call: Call) {
-        if call.answer.len() <= MAX_ANSWER {
+        let length: usize = call.answers.iter().map(|one| one.id.len() + one.answer.len()).sum();
+        if length <= MAX_ANSWER {
             self.lock().insert((session, call.event.clone()), call);
         }
     }
@@ -117,7 +119,7 @@ impl Sessions {
     /// What a replica is told that asks for a call, and has it from now on.
     pub(super) fn say_rest(&self, session: TokenId, event: &[u8]) -> PeerResponse {
         match self.unanswered.take(session, event) {
-            Some(call) => PeerResponse::Rest(call.answer, call.since),
+            Some(call) => PeerResponse::Rest(call.answers, call.since),
             None => PeerResponse::Nothing,
         }
     }
@@ -130,7 +132,9 @@ impl Sessions {
         event: &[u8],
     ) -> Option<Call> {
         match self.exchange(address, PeerRequest::Rest(session, event.to_vec())).await?.text {
-            PeerResponse::Rest(answer, since) => Some(Call { answer, since, event: event.into() }),
+            PeerResponse::Rest(answers, since) => {
+                Some(Call { answers, since, event: event.into() })
+            }
             _ => None,
         }
     }
@@ -172,7 +176,7 @@ mod tests {
         let calls = Unanswered::default();
         let [a, b] = [1, 2].map(|n| TokenId([n; 16]));
         let call = |event: &str, length| Call {
-            answer: "x".repeat(length),
+            answers: vec![StandIn { id: "1".to_owned(), answer: "x".repeat(length - 1) }],
             since: 0,
             event: event.as_bytes().into(),
         };
@@ -194,7 +198,7 @@ mod tests {
         let sessions =
             Arc::new(Sessions::new(&SessionsConfig::default(), PeerMetrics::noop()).unwrap());
         let session = TokenId([1; 16]);
-        let call = Call { answer: "x".to_owned(), since: 3, event: b"1"[..].into() };
+        let call = Call { answers: Vec::new(), since: 3, event: b"1"[..].into() };
         sessions.unanswered.keep(session, call.clone());
         for event in [&b""[..], b"2", &[b'1'; MAX_EVENT_ID + 1]] {
             assert!(sessions.rest_of(session, event).await.is_none());

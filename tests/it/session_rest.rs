@@ -1,6 +1,7 @@
 //! The rest of a call's stream, for which a client asks by the id of its last event: who answers when its server is
 //! gone.
 
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::program::Program;
@@ -167,4 +168,59 @@ async fn read_to(call: &mut Client, end: &[u8]) {
     while !all.ends_with(end) {
         assert_ne!(call.0.read_buf(&mut all).await.unwrap(), 0, "closed");
     }
+}
+
+/// JSON-RPC 2.0 section 6: each request of a batch has its own answer.
+#[tokio::test]
+async fn a_stream_that_breaks_answers_what_is_left_of_its_batch() {
+    let params = json!({"name": "t"});
+    let ask = |id: Value, method: &str| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    let batch = json!([
+        ask(json!(1), "tools/call"),
+        ask(json!(7), "tools/call"),
+        {"jsonrpc": "2.0", "method": "notifications/progress"},
+        ask(json!("b"), "resources/subscribe"),
+    ]);
+    let first = PROGRESS.to_owned() + &RESULT.replace("\"id\":7", "\"id\":1");
+    for ended in [false, true] {
+        let scene = Scene::begin().await;
+        let mut client = scene.open("POST", None, &batch.to_string()).await;
+        let mut call = scene.asked().await;
+        call.say(&format!("{STREAM}{}", chunk(&first))).await;
+        client.until("\"result\"").await;
+        call.answer(if ended { END } else { "" }).await;
+        let all = client.rest().await;
+        assert!(all.ends_with(END), "{all}");
+        let told = answers(&all);
+        assert_eq!(told.len(), 2, "{all}");
+        assert_lost(&told[0]);
+        assert_eq!((&told[1]["id"], &told[1]["error"]["code"]), (&json!("b"), &json!(-32603)));
+        // Whoever can ask for the rest is answered then.
+        let mut client = scene.open("POST", None, &batch.to_string()).await;
+        let begun = format!("{STREAM}{}{END}", event("1", &first));
+        scene.asked().await.answer(&begun).await;
+        assert!(client.rest().await.ends_with(END));
+        let Scene { server, proxy, token } = scene;
+        drop(server);
+        let again = answers(&proxy.ask(&request("GET", (&token, Some("1")), "")).await);
+        assert_eq!(again, told);
+        proxy.stop().await;
+    }
+    // Where all have come, nothing is added.
+    let scene = Scene::begin().await;
+    let mut client = scene.open("POST", None, &batch.to_string()).await;
+    let all = [1, 7].map(|id| json!({"id": id, "result": {}}));
+    let last = json!({"id": "b", "result": {}});
+    let said = chunk(&format!("data: {}\n\n", json!(all))) + &chunk(&format!("data: {last}\n\n"));
+    scene.asked().await.answer(&format!("{STREAM}{said}{END}")).await;
+    let all = client.rest().await;
+    assert!(all.ends_with(END) && all.matches("\"result\"").count() == 3, "{all}");
+    scene.stop().await;
+}
+
+/// The responses of ours in a stream.
+fn answers(stream: &str) -> Vec<Value> {
+    let ours = stream.split_once("event: message\n").map(|(_, ours)| ours).unwrap_or_default();
+    let data = ours.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.map(|data| serde_json::from_str(data).unwrap()).collect()
 }

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
 use crate::protocol::answered::{AnswerScanner, LastId};
+use crate::protocol::batch::Seen;
 use crate::protocol::sse::{SseScanner, message_event};
 use crate::rewrite::endpoint::{EndpointEvent, HeldEvent};
 use crate::rewrite::origin::path_absolute;
@@ -111,8 +112,10 @@ impl Events {
         self.scanner.feed(&out);
         if let Some(answers) = &mut self.answers {
             answers.feed(&out);
-            if answers.is_answered() && self.awaited.take().is_some() {
-                self.answers = None;
+            if let Some(awaited) = &mut self.awaited
+                && awaited.sees(&out, answers)
+            {
+                (self.answers, self.awaited) = (None, None);
             }
         }
         Some(out)
@@ -161,8 +164,12 @@ impl Events {
             return None;
         }
         let awaited = self.awaited.take()?;
-        awaited.route.metrics.session(SessionEvent::AnsweredLost);
-        Some(Bytes::from(message_event(&awaited.stand_in)))
+        let mut events = String::new();
+        for one in awaited.answers {
+            awaited.route.metrics.session(SessionEvent::AnsweredLost);
+            events += &message_event(&one.answer);
+        }
+        Some(Bytes::from(events))
     }
 
     /// The client may ask for the rest of a session's call.
@@ -173,7 +180,7 @@ impl Events {
             && let Some((sessions, id, since)) = awaited.session
         {
             let event = last.as_bytes().into();
-            sessions.unanswered.keep(id, Call { answer: awaited.stand_in, since, event });
+            sessions.unanswered.keep(id, Call { answers: awaited.answers, since, event });
         }
     }
 
@@ -265,6 +272,23 @@ impl Events {
             return false;
         }
         may
+    }
+}
+
+// === impl Awaited ===
+
+impl Awaited {
+    /// These bytes pass, of which `answers` has seen whether a response is among them. Whether everything is answered,
+    /// or may be.
+    fn sees(&mut self, bytes: &[u8], answers: &AnswerScanner) -> bool {
+        let Self { answers: open, batch, .. } = self;
+        let Some(batch) = batch else { return answers.is_answered() };
+        batch.feed(bytes, |seen| match seen {
+            Seen::Answer(id) => open.retain(|one| one.id != id),
+            // Better none than a second one.
+            Seen::Unclear => open.clear(),
+        });
+        open.is_empty()
     }
 }
 

@@ -10,7 +10,6 @@ use http::{HeaderValue, Response, StatusCode};
 use super::body::ReplyBody;
 use super::plan::RelayPlan;
 use crate::drain::Watch;
-use crate::protocol::sse::message_event;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Instead;
 use crate::proxy::record::Recorder;
@@ -27,9 +26,9 @@ pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Respon
         Instead::Taken => (StatusCode::ACCEPTED, None),
         Instead::NoStream => (StatusCode::METHOD_NOT_ALLOWED, None),
         Instead::Answer(json) => (StatusCode::OK, Some(json)),
-        Instead::Event(json) => {
+        Instead::Events(events) => {
             kind = "text/event-stream";
-            (StatusCode::OK, Some(message_event(&json)))
+            (StatusCode::OK, Some(events))
         }
         Instead::Held(reopening, way) => {
             record.on_head(StatusCode::OK, Kind::Stream);

@@ -14,8 +14,9 @@ use crate::body::Upload;
 use crate::drain::Watch;
 use crate::headers::names::Known;
 use crate::headers::noted::Noted;
-use crate::protocol::jsonrpc::Message;
-use crate::protocol::mcp;
+use crate::protocol::batch::BatchScanner;
+use crate::protocol::jsonrpc::messages;
+use crate::protocol::mcp::{self, StandIn};
 use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::{Again, Way};
@@ -64,11 +65,13 @@ pub struct Legacy {
     pub pin: Option<HeaderValue>,
 }
 
-/// A request that an event stream answers.
+/// A request, or a batch, that an event stream answers.
 #[derive(Debug)]
 pub struct Awaited {
-    /// What goes out as the answer if the stream ends without one.
-    pub stand_in: String,
+    /// What goes out if the stream ends without an answer; several if it answers a batch.
+    pub answers: Vec<StandIn>,
+    /// Looks at which of a batch are answered.
+    pub batch: Option<Box<BatchScanner>>,
     /// The session that it belongs to, if the proxy looks after that, and since when it has lived there.
     pub session: Option<(Arc<Sessions>, TokenId, u64)>,
     /// The event that the stream begins behind.
@@ -156,21 +159,18 @@ impl RelayPlan {
                 // Not the session's own.
                 events.standalone = None;
                 let behind = HeaderValue::from_bytes(&call.event).ok();
-                events.awaited = Some(awaited(call.answer.clone(), behind, way, sessions));
+                events.awaited = Some(awaited(call.answers.clone(), behind, way, sessions));
             }
             // In a coding nothing can be seen, neither the answer nor the end of what the client has read.
             (None, Some((id, call))) => sessions.unanswered.keep(id, call.clone()),
             (Some(events), None) if events.standalone.is_none() => {
-                let start = upload.tap.all();
-                let message = Message::read(&start);
-                if let (Some(id), Some(method)) = (message.id, &message.method) {
-                    let host = &way.route.config.host;
-                    let is_call = method == mcp::TOOLS_CALL;
-                    let stand_in = if is_call { mcp::lost_call } else { mcp::unanswered };
-                    // Of a stream to which nothing may be added the client may still ask for the rest.
-                    if session.is_some() || is_call && events.open {
-                        events.awaited = Some(awaited(stand_in(id, host), None, way, sessions));
-                    }
+                let asked = upload.tap.all();
+                let messages = messages(&asked);
+                // Of a stream to which nothing may be added the client may still ask for the rest.
+                if session.is_some() || events.open && messages.iter().any(mcp::is_call) {
+                    let answers = mcp::stand_ins(&messages, &way.route.config.host);
+                    let is_waited_for = !answers.is_empty();
+                    events.awaited = is_waited_for.then(|| awaited(answers, None, way, sessions));
                 }
             }
             _ => {}
@@ -182,12 +182,13 @@ impl RelayPlan {
 }
 
 fn awaited(
-    stand_in: String,
+    answers: Vec<StandIn>,
     behind: Option<HeaderValue>,
     way: &Way,
     sessions: &Arc<Sessions>,
 ) -> Awaited {
     let session = way.session.as_ref();
     let session = session.map(|session| (Arc::clone(sessions), session.id, session.since));
-    Awaited { stand_in, session, behind, route: Arc::clone(&way.route) }
+    let batch = (answers.len() > 1).then(Box::default);
+    Awaited { answers, batch, session, behind, route: Arc::clone(&way.route) }
 }
