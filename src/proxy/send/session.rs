@@ -15,7 +15,7 @@ use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
-use super::whole::whole;
+use super::whole::{is_awaited, whole};
 use crate::backoff::Pauses;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
@@ -180,7 +180,8 @@ impl SessionDelivery {
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
             Err(End::Gone(request)) if reopened => {
-                return self.reopen(trip, request, record).await;
+                // Boxed, for it is rare.
+                return Box::pin(self.reopen(trip, request, record)).await;
             }
             Err(ended) => ended,
         };
@@ -253,7 +254,9 @@ impl SessionDelivery {
                 Err(Tried::Lost(request, cause)) => (request, cause),
                 Err(Tried::Over(end)) => return Err(end),
             };
-            request = match self.find_home(trip, (request, cause), revive, &mut course).await {
+            // Boxed, for it is rare.
+            let found = Box::pin(self.find_home(trip, (request, cause), revive, &mut course));
+            request = match found.await {
                 Ok(request) => request,
                 Err(Homeless::Answered(response)) => return Ok(*response),
                 Err(Homeless::End(end)) => return Err(end),
@@ -342,7 +345,11 @@ impl SessionDelivery {
         let failure = match attempt(way, facts, lease, age, request).await {
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
-                match whole(response, &upload, way).await {
+                if !is_awaited(&response) {
+                    return Ok(response);
+                }
+                // Boxed, as waiting is.
+                match Box::pin(whole(response, &upload, way)).await {
                     Ok(response) => return Ok(response),
                     Err(failure) => failure,
                 }
