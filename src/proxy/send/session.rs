@@ -10,7 +10,6 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
-use super::dial;
 use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
@@ -32,7 +31,7 @@ use crate::proxy::way::{InSession, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
 use crate::telemetry::metrics::Counted;
-use crate::upstream::{Lease, Leased};
+use crate::upstream::Leased;
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
@@ -373,43 +372,6 @@ impl SessionDelivery {
             Failure::Over(error @ ProxyError::BrokenBody(_)) => Tried::Over(End::Client(error)),
             Failure::Over(error) => Tried::Over(End::Unknown(error)),
         })
-    }
-
-    /// A connection to where the session lives.
-    async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
-        // A ticket of this moment was looked up there, and its way too.
-        if !std::mem::take(&mut trip.is_new) {
-            self.reviver.follow(trip);
-            if let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
-                && home.since > trip.ticket.home.since
-            {
-                trip.ticket.home = home;
-            }
-        }
-        trip.way.session = Some(Box::new(InSession {
-            token: trip.facts.session.clone(),
-            server_id: trip.ticket.home.id.clone(),
-            id: trip.ticket.id,
-            since: trip.ticket.home.since,
-            again: None,
-            resumes: None,
-        }));
-        let how = (fresh, trip.facts.kind == Kind::Upgrade);
-        match dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await {
-            // Boxed, as waiting is.
-            Err(Cause::PodGone) => Box::pin(self.home_by_now(trip, how)).await,
-            leased => leased,
-        }
-    }
-
-    /// The same by the table of this moment; another replica may have begun the session there just now.
-    async fn home_by_now(&self, trip: &mut Trip, how: (bool, bool)) -> Result<Lease, Cause> {
-        if trip.ticket.is_young() {
-            self.reviver.learn(trip).await;
-        } else {
-            self.reviver.follow(trip);
-        }
-        dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await
     }
 
     /// A session that its client has ended is forgotten.
