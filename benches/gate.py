@@ -44,10 +44,11 @@ OPENING = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\
 # The plain request before there were sessions: 34,166, less what it paid then for a foreign session's id and for a log
 # that nobody read (770, measured on a later program).
 BEFORE_SESSIONS = 33400
-# Instructions at most, by those of another case (its name, or a number): what is reached; and what is aimed at.
+# Instructions by those of another case (its name, or a number): what is reached, with 2 % for the spread of runs; and
+# what is aimed at.
 BOUNDS = {
-    "session instructions": ("instructions", 1.13, 1.03),
-    "instructions": (BEFORE_SESSIONS, 1.0, 1.005),
+    "session instructions": ("instructions", 1.15, 1.03),
+    "instructions": (BEFORE_SESSIONS, 1.03, 1.005),
 }
 # jemalloc's entries: each call is one allocation or one that grows.
 ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
