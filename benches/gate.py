@@ -41,6 +41,15 @@ INITIALIZE = json.dumps({"method": "initialize", "params": {"protocolVersion": "
     "clientInfo": {"name": "mcp", "version": "0.1.0"}}, "jsonrpc": "2.0", "id": 0}).encode()
 OPENING = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(INITIALIZE)) + INITIALIZE
+# The plain request before there were sessions: 34,166, less what it paid then for a foreign session's id and for a log
+# that nobody read (770, measured on a later program).
+BEFORE_SESSIONS = 33400
+# Instructions by those of another case (its name, or a number): what is reached, with 2 % for the spread of runs; and
+# what is aimed at.
+BOUNDS = {
+    "session instructions": ("instructions", 1.15, 1.03),
+    "instructions": (BEFORE_SESSIONS, 1.03, 1.005),
+}
 # jemalloc's entries: each call is one allocation or one that grows.
 ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
 
@@ -154,13 +163,28 @@ def main() -> None:
         BASELINE.write_text(json.dumps(found, indent=2) + "\n")
         return
     stored = json.loads(BASELINE.read_text())
+    bad = bounded(found)
     worse = {k: v for k, v in found.items() if v > stored[k] * (1 + TOLERANCE)}
     better = {k: v for k, v in found.items() if v < stored[k] * (1 - TOLERANCE)}
     if better:
         print(f"better than the baseline {stored}: store it with --write")
+    if bad:
+        sys.exit("; ".join(bad))
     if worse:
         sys.exit(f"a request costs more than the baseline {stored} allows: {worse}; "
                  "see --top for where, or store it with --write and say why")
+
+
+def bounded(found: dict) -> list[str]:
+    """What costs too much beside something else."""
+    bad = []
+    for name, (other, bound, aim) in BOUNDS.items():
+        beside = found.get(other, other)
+        ratio = found[name] / beside
+        print(f"{name} by {other}: {ratio:.3f}, at most {bound}, aim {aim}")
+        if ratio > bound:
+            bad.append(f"{name} are {ratio:.3f} times {other}, more than {bound}")
+    return bad
 
 
 def measure(program: str, name: str, post: bytes, backend_port: int) -> dict:

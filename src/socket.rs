@@ -70,7 +70,7 @@ impl Tcp {
         Ok(Self(OpenSocket::new(stream)))
     }
 
-    /// Whether it stands and nothing has come on it, as far as its reactor has heard. Nobody is woken when that changes.
+    /// Whether it stands and nothing has come on it, as far as its reactor knows. Nobody is woken when that changes.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         let read = self.0.try_read(&mut [0]);

@@ -10,6 +10,7 @@ pub mod delivered;
 pub mod dial;
 pub mod gather;
 pub mod hold;
+pub mod home;
 pub mod lost;
 pub mod refusal;
 pub mod reopen;

@@ -10,12 +10,11 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
-use super::dial;
 use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
-use super::whole::whole;
+use super::whole::{is_awaited, whole};
 use crate::backoff::Pauses;
 use crate::body::{RequestBody, Upload};
 use crate::config::{SessionMode, StandaloneGet};
@@ -32,7 +31,7 @@ use crate::proxy::way::{InSession, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
 use crate::telemetry::metrics::Counted;
-use crate::upstream::{Lease, Leased};
+use crate::upstream::Leased;
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
@@ -180,7 +179,8 @@ impl SessionDelivery {
         let ended = match self.carry(&mut trip, request, !reopened).await {
             Ok(response) => return Ok(self.arrived(response, trip, &upload, record)),
             Err(End::Gone(request)) if reopened => {
-                return self.reopen(trip, request, record).await;
+                // Boxed, for it is rare.
+                return Box::pin(self.reopen(trip, request, record)).await;
             }
             Err(ended) => ended,
         };
@@ -253,7 +253,9 @@ impl SessionDelivery {
                 Err(Tried::Lost(request, cause)) => (request, cause),
                 Err(Tried::Over(end)) => return Err(end),
             };
-            request = match self.find_home(trip, (request, cause), revive, &mut course).await {
+            // Boxed, for it is rare.
+            let found = Box::pin(self.find_home(trip, (request, cause), revive, &mut course));
+            request = match found.await {
                 Ok(request) => request,
                 Err(Homeless::Answered(response)) => return Ok(*response),
                 Err(Homeless::End(end)) => return Err(end),
@@ -342,7 +344,11 @@ impl SessionDelivery {
         let failure = match attempt(way, facts, lease, age, request).await {
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
-                match whole(response, &upload, way).await {
+                if !is_awaited(&response) {
+                    return Ok(response);
+                }
+                // Boxed, as waiting is.
+                match Box::pin(whole(response, &upload, way)).await {
                     Ok(response) => return Ok(response),
                     Err(failure) => failure,
                 }
@@ -366,43 +372,6 @@ impl SessionDelivery {
             Failure::Over(error @ ProxyError::BrokenBody(_)) => Tried::Over(End::Client(error)),
             Failure::Over(error) => Tried::Over(End::Unknown(error)),
         })
-    }
-
-    /// A connection to where the session lives.
-    async fn home(&self, trip: &mut Trip, fresh: bool) -> Result<Lease, Cause> {
-        // A ticket of this moment was looked up there, and its way too.
-        if !std::mem::take(&mut trip.is_new) {
-            self.reviver.follow(trip);
-            if let Some(home) = self.reviver.sessions.homes.of(trip.ticket.id)
-                && home.since > trip.ticket.home.since
-            {
-                trip.ticket.home = home;
-            }
-        }
-        trip.way.session = Some(Box::new(InSession {
-            token: trip.facts.session.clone(),
-            server_id: trip.ticket.home.id.clone(),
-            id: trip.ticket.id,
-            since: trip.ticket.home.since,
-            again: None,
-            resumes: None,
-        }));
-        let how = (fresh, trip.facts.kind == Kind::Upgrade);
-        match dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await {
-            // Boxed, as waiting is.
-            Err(Cause::PodGone) => Box::pin(self.home_by_now(trip, how)).await,
-            leased => leased,
-        }
-    }
-
-    /// The same by the table of this moment; another replica may have begun the session there just now.
-    async fn home_by_now(&self, trip: &mut Trip, how: (bool, bool)) -> Result<Lease, Cause> {
-        if trip.ticket.is_young() {
-            self.reviver.learn(trip).await;
-        } else {
-            self.reviver.follow(trip);
-        }
-        dial::pinned(&trip.way.route, &trip.ticket.home.endpoint, how).await
     }
 
     /// A session that its client has ended is forgotten.

@@ -24,29 +24,22 @@ const MAX_HELD: usize = 64 * 1024;
 /// So does what takes longer.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// The response, with its body here if that is small JSON.
+/// Whether the rest of its body is waited for: it is small JSON, and has not come with its head as most have.
+#[must_use]
+pub fn is_awaited(response: &Response<Leased>) -> bool {
+    let leased = response.body();
+    let is_long = || leased.size_hint().exact().is_some_and(|length| length > MAX_HELD as u64);
+    !leased.is_here()
+        && response.status() == StatusCode::OK
+        && is_plain_json(leased.noted())
+        && !is_long()
+}
+
+/// The response, with what comes in time of its body.
 ///
 /// # Errors
 /// The body is cut off.
 pub async fn whole(
-    response: Response<Leased>,
-    upload: &Arc<Upload>,
-    way: &Way,
-) -> Result<Response<Leased>, Failure> {
-    let leased = response.body();
-    // Most have come with their head.
-    if leased.is_here() || response.status() != StatusCode::OK || !is_plain_json(leased.noted()) {
-        return Ok(response);
-    }
-    match leased.size_hint().exact() {
-        Some(length) if length > MAX_HELD as u64 => Ok(response),
-        // Boxed, as waiting is.
-        _ => Box::pin(held(response, upload, way)).await,
-    }
-}
-
-/// The response, with what comes in time of its body.
-async fn held(
     mut response: Response<Leased>,
     upload: &Arc<Upload>,
     way: &Way,
