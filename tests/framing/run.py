@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Raw requests through the proxy to uvicorn, Node and hyper: each is refused, or read the same by all.
+"""Raw requests through the proxy to uvicorn, Node and hyper: each is refused, or read the same by all. And their
+responses, however they end: the same through the proxy as direct (responses.py).
 
 Usage: run.py PATH_OF_KAGENT_PROXY; hyper's backend is expected in `examples` beside it, where
 `cargo test` and `cargo build --examples` put it. A marker request follows each on the same connection; a
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import threading
 import venv
+
+import responses
 
 HERE = pathlib.Path(__file__).resolve().parent
 WORK = HERE.parent.parent / ".work"
@@ -118,6 +121,7 @@ class Stage:
         self.processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True)]
         backend = self.processes[0].stdout
         port = int(backend.readline())
+        self.direct = ("127.0.0.1", port)
         threading.Thread(target=lambda: [self.readings.put(json.loads(s)) for s in backend], daemon=True).start()
         args = ["--route", f"s.ns=127.0.0.1:{port}", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.processes.append(subprocess.Popen([program, "run", *args], stderr=subprocess.PIPE, text=True))
@@ -166,6 +170,7 @@ def main() -> int:
                 good = readings == wanted and statuses == answers
                 print("ok" if good else "not ok", f"{backend}: {name}", statuses, "" if good else readings)
                 failed += not good
+            failed += responses.compare(backend, stage.direct, stage.address)
         finally:
             stage.close()
     return 1 if failed else 0

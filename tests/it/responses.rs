@@ -4,6 +4,10 @@
 //! Every backend writes raw bytes. A client asks twice on one connection, so that bytes of the first
 //! response that would be read as the second one are seen.
 
+mod broken;
+mod heads;
+mod tls;
+
 use crate::support::{Client, start};
 
 const SECOND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecond";

@@ -1,6 +1,9 @@
 //! What may be sent again is, what may not is not (D11), and failing endpoints are left out.
 
+use std::time::Duration;
+
 use kagent_proxy::config::Scheme;
+use tokio::net::UnixStream;
 
 use crate::support::{Backend, Client, OK, TestProxy, Vacant, before, config, route, start};
 
@@ -53,6 +56,40 @@ async fn a_post_of_which_a_byte_was_written_is_never_repeated() {
     assert!(metrics.contains("kagent_proxy_retries_total{route=\"s.ns\"} 0"), "{metrics}");
     assert!(metrics.contains("event=\"opened\"} 1"), "{metrics}");
     drop(client);
+    proxy.stop().await;
+}
+
+/// Its connection is reset between the proxy's look at it and the first write: nothing was written, so it is sent
+/// again, whatever it asks for.
+#[tokio::test]
+async fn a_post_of_which_nothing_was_written_is_sent_again() {
+    let (proxy, backend) = start().await;
+    let chunked = POST
+        .replace("content-length: 2", "transfer-encoding: chunked")
+        .replace("{}", "2\r\n{}\r\n0\r\n\r\n");
+    for (post, end) in [(POST, "{}"), (&chunked, "{}\r\n0\r\n\r\n")] {
+        let (client, call) = warm(&proxy, &backend).await;
+        let (bell, door) = UnixStream::pair().unwrap();
+        socket2::SockRef::from(&call.0).set_linger(Some(Duration::ZERO)).unwrap();
+        let reset = tokio::spawn(async move {
+            door.readable().await.unwrap();
+            drop(call);
+        });
+        bell.writable().await.unwrap();
+        client.0.writable().await.unwrap();
+        // Everything here is one thread: both are seen in one turn, in this order, and the reset only in the next one.
+        bell.try_write(b"!").unwrap();
+        assert_eq!(client.0.try_write(post.as_bytes()).unwrap(), post.len());
+        let mut again = backend.accept().await;
+        let seen = again.until(end).await;
+        assert!(seen.starts_with("POST / HTTP/1.1\r\n") && seen.ends_with(end), "{seen}");
+        again.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
+        let mut client = client;
+        client.until("ok").await;
+        reset.await.unwrap();
+    }
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_retries_total{route=\"s.ns\"} 2"), "{metrics}");
     proxy.stop().await;
 }
 

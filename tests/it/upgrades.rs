@@ -54,6 +54,31 @@ async fn a_websocket_passes_both_ways_with_half_close() {
     proxy.stop().await;
 }
 
+/// Less than a small body, more than one, and more than one read holds.
+#[tokio::test]
+async fn bytes_that_come_with_the_101_are_the_tunnel_s() {
+    let (proxy, backend) = start().await;
+    for length in [1, 2047, 2048, 2049, 5000, 16 * 1024 - AGREE.len(), 40_000] {
+        let mut client = proxy.connect().await;
+        client.send(ASK).await;
+        let mut call = backend.accept().await;
+        call.until("\r\n\r\n").await;
+        let early: String = ('a'..='z').cycle().take(length).collect();
+        call.send(&format!("{AGREE}{early}")).await;
+        call.send("|later").await;
+        client.send("|up").await;
+        call.until("|up").await;
+        call.0.shutdown().await.unwrap();
+        let seen = client.until("|later").await;
+        let (head, rest) = seen.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(rest == format!("{early}|later"), "{length} bytes: {} came", rest.len());
+        drop(client);
+        assert_eq!(call.rest().await, "");
+    }
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn a_drain_waits_for_a_tunnel() {
     let (proxy, backend) = start().await;

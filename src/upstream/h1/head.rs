@@ -65,6 +65,11 @@ fn read_into<'b>(
     to_head: bool,
     map: &mut HeaderMap,
 ) -> Result<Option<Head>, Fault> {
+    // The parser skips empty lines, which only a server may (RFC 9112 section 2.2): before a response they are what
+    // was left of the one before.
+    if input.first().is_some_and(|byte| *byte != b'H') {
+        return Err(Fault::Head(httparse::Error::Version));
+    }
     let mut config = ParserConfig::default();
     // RFC 9112 section 5.1: a proxy removes them.
     config.allow_spaces_after_header_name_in_responses(true);
@@ -78,6 +83,9 @@ fn read_into<'b>(
         Err(httparse::Error::TooManyHeaders) => return Err(too_large),
         Err(error) => return Err(Fault::Head(error)),
     };
+    if has_bare_lf(input.get(..length).unwrap_or_default(), parsed.headers.len()) {
+        return Err(Fault::Head(httparse::Error::NewLine));
+    }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or(Fault::Head(httparse::Error::Status))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
@@ -105,6 +113,13 @@ fn read_into<'b>(
     *response.headers_mut() = std::mem::take(map);
     let behind = (small && end > length).then(|| whole.slice(length..));
     Ok(Some(Head { response, body, reusable, length, behind }))
+}
+
+/// Whether a line of this head, which was read, ends in LF alone. A recipient may take that for the end of a line (RFC
+/// 9112 section 2.2) and may take it for a space in a value (RFC 9110 section 5.5), which hides the fields behind it.
+/// The parser has taken each CR for a part of a line's end, so there are as many as lines: status, fields, nothing.
+fn has_bare_lf(head: &[u8], fields: usize) -> bool {
+    memchr::memchr_iter(b'\r', head).count() != fields + 2
 }
 
 /// Whether another response follows this one (RFC 9110 section 15.2): 101 is the last one that is HTTP.
@@ -187,15 +202,21 @@ fn framed(
     })
 }
 
-/// Whether the backend keeps the connection open.
+/// Whether the backend keeps the connection open: `close` counts before all else (RFC 9112 section 9.3).
 fn is_kept(version: Version, names: Names, map: &HeaderMap) -> bool {
+    let kept = version != Version::HTTP_10;
     if !names.has(Known::Connection) {
-        return version != Version::HTTP_10;
+        return kept;
     }
-    let options = map.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
-    match version {
-        Version::HTTP_10 => options.any(|option| option.eq_ignore_ascii_case("keep-alive")),
-        _ => !options.any(|option| option.eq_ignore_ascii_case("close")),
+    let options = map.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(is_comma));
+    let (mut closes, mut keeps) = (false, kept);
+    for option in options.map(<[u8]>::trim_ascii) {
+        closes |= option.eq_ignore_ascii_case(b"close");
+        keeps |= option.eq_ignore_ascii_case(b"keep-alive");
     }
+    keeps && !closes
+}
+
+fn is_comma(byte: &u8) -> bool {
+    *byte == b','
 }
