@@ -304,14 +304,7 @@ async fn answer(
             whole(202, "")
         }
         (_, Some("tools/call")) => tool(&state, &manner, &id, &body).await,
-        (_, Some("tools/list")) if manner.breaks => {
-            state.note(|seen| seen.calls.push("list".to_owned()));
-            return Err(std::io::ErrorKind::Other.into());
-        }
-        (_, Some("tools/list")) if body["params"]["silent"] == true && !manner.speaks => {
-            return Ok(open_stream(": wait\n\n"));
-        }
-        (_, Some("tools/list")) => list(&state, &manner, &body).await,
+        (_, Some("tools/list")) => list(&state, &manner, &body).await?,
         _ => {
             state.note(|seen| seen.noted.push(id.clone()));
             whole(202, "")
@@ -324,12 +317,19 @@ async fn answer(
     Ok(response)
 }
 
-async fn list(state: &State, manner: &Manner, body: &Value) -> Response<Body> {
+async fn list(state: &State, manner: &Manner, body: &Value) -> std::io::Result<Response<Body>> {
+    if manner.breaks {
+        state.note(|seen| seen.calls.push("list".to_owned()));
+        return Err(std::io::ErrorKind::Other.into());
+    }
+    if body["params"]["silent"] == true && !manner.speaks {
+        return Ok(open_stream(": wait\n\n"));
+    }
     if body["params"]["hang"] == true {
         state.note(|seen| seen.calls.push("list".to_owned()));
         std::future::pending::<()>().await;
     }
-    message(manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}}))
+    Ok(message(manner, &json!({"jsonrpc": "2.0", "id": body["id"], "result": {"tools": []}})))
 }
 
 /// What a GET is answered with.
