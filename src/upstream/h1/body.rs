@@ -225,6 +225,10 @@ impl Chunked {
             (State::Line | State::Field, b'\n') if self.trailers.last() != Some(&b'\r') => {
                 return Err(Fault::Chunk("a trailer ends in a bare LF"));
             }
+            // Nor is it waited for that more follows.
+            (State::Field, byte) if byte != b'\n' && self.trailers.last() == Some(&b'\r') => {
+                return Err(Fault::Chunk("a trailer has a bare CR"));
+            }
             (State::Line | State::Field, byte) => {
                 self.count(1)?;
                 self.trailers.push(byte);
@@ -371,6 +375,11 @@ mod tests {
         for trailers in ["no field\r\n", " x: y\r\n", "x: y\r\n z\r\n", "x y: z\r\n", "x: \0\r\n"] {
             let input = format!("0\r\n{trailers}\r\n");
             assert!(at_every_split(input.as_bytes()).is_err(), "{trailers:?}");
+        }
+        // At once, before its end has come.
+        for begun in ["0\r\nx: y\r\r\n", "0\r\nx: y\rz", "0\r\nx: y\n", "0\r\n\rx"] {
+            let read = decoded(Decoder::chunked(), &[begun.as_bytes()]);
+            assert!(matches!(read, Err(Fault::Chunk(_))), "{begun:?}");
         }
         let long = format!("0\r\nx: {}\r\n\r\n", "y".repeat(MAX_EXTRA));
         assert!(matches!(decoded(Decoder::chunked(), &[long.as_bytes()]), Err(Fault::Chunk(_))));

@@ -233,7 +233,13 @@ impl Case<'_> {
 
     /// Compares at these splits.
     async fn same(&self, at: &[usize], theirs: &Outcome) -> Outcome {
+        use Outcome::{Refused, Waits};
+
         let ours = self.by_us(at).await;
+        if !at.is_empty() && matches!((&ours, theirs), (Refused, Waits) | (Waits, Refused)) {
+            // Both look for the end of a head that comes in pieces before they parse it, and not in the same way.
+            return ours;
+        }
         let single = at.len() + 1 >= self.bytes.len();
         if let Err(why) = self.agree(&ours, theirs, single) {
             let Case { bytes, to_head, closes } = self;
