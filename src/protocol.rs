@@ -5,10 +5,13 @@
 
 pub mod answered;
 pub mod batch;
+pub mod calls;
+pub mod event_data;
 pub mod h2_frames;
 pub mod h2_heads;
 pub mod jsonrpc;
 pub mod mcp;
+pub mod outcomes;
 pub mod places;
 pub mod sse;
 pub mod tasks;

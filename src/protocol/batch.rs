@@ -4,8 +4,8 @@
 //! Keeps no more than the event that is being read, and of a long one only its start. Knows no batch and no answer of
 //! ours.
 
+use super::event_data::EventData;
 use super::jsonrpc::messages;
-use super::tasks::Lines;
 
 /// Bytes of an event that are kept; whether a longer one is an answer, and to what, may not be seen.
 const MAX_EVENT: usize = 64 * 1024;
@@ -13,7 +13,7 @@ const MAX_EVENT: usize = 64 * 1024;
 /// What has been seen of one stream.
 #[derive(Debug, Default)]
 pub struct BatchScanner {
-    lines: Lines,
+    lines: EventData,
     data: Vec<u8>,
     /// The event is longer than what is kept.
     cut: bool,

@@ -1,7 +1,8 @@
-//! Finds the strings that stand at chosen places of a JSON object (RFC 8259), across any split of its bytes.
+//! Finds the values that stand at chosen places of a JSON object (RFC 8259), or of each object of an array, across any
+//! split of its bytes.
 //!
-//! Keeps a few bytes of state and none of the object's, but for the one string that is being read. Judges nothing:
-//! what is no JSON object has nothing at any place.
+//! Keeps a few bytes of state and none of the object's, but for the one value that is being read and that a split has
+//! cut. Judges nothing: what is no JSON object has nothing at any place.
 
 use std::borrow::Cow;
 
@@ -26,9 +27,14 @@ pub struct Places<P> {
     skipped: u32,
     string: Option<TextKind>,
     escaped: bool,
-    /// The string so far, as it is written.
+    /// A number or a word at a place that matters is being read.
+    literal: bool,
+    /// The value so far, as it is written: of a string that is cut or escaped, and of a literal that is cut.
     text: Vec<u8>,
     too_long: bool,
+    /// Objects may stand in an array.
+    batches: bool,
+    in_batch: bool,
     ended: bool,
 }
 
@@ -48,6 +54,10 @@ pub enum Found<'t> {
     Object,
     /// A string.
     Text(Cow<'t, str>),
+    /// A number, `true`, `false` or `null`, as it is written.
+    Literal(&'t [u8]),
+    /// The end of the outermost object.
+    End,
 }
 
 // === impl Places ===
@@ -66,33 +76,60 @@ impl<P: Copy> Places<P> {
             skipped: 0,
             string: None,
             escaped: false,
+            literal: false,
             text: Vec::new(),
             too_long: false,
+            batches: false,
+            in_batch: false,
             ended: false,
         }
+    }
+
+    /// The same where an array of such objects may stand in place of one (JSON-RPC 2.0 section 6).
+    #[must_use]
+    pub fn batched(root: P, rule: fn(P, &[u8]) -> Option<P>) -> Self {
+        Self { batches: true, ..Self::new(root, rule) }
     }
 
     /// Takes the next bytes, and shows what they complete.
     pub fn feed(&mut self, mut bytes: &[u8], found: &mut impl FnMut(P, Found<'_>)) {
         while !self.ended {
-            if let Some(kind) = self.string {
-                let Some(rest) = self.in_string(kind, bytes, found) else { return };
-                bytes = rest;
-                continue;
-            }
-            let Some((&byte, rest)) = bytes.split_first() else { return };
+            let rest = match self.string {
+                Some(kind) => self.in_string(kind, bytes, found),
+                None if self.literal => self.in_literal(bytes, found),
+                None => self.outside(bytes, found),
+            };
+            let Some(rest) = rest else { return };
             bytes = rest;
-            match byte {
-                b'"' => self.begin_string(),
-                b'{' => self.open(found),
-                b'[' => self.skipped += 1,
-                b'}' | b']' => self.close(),
-                b',' if self.skipped == 0 => (self.key_next, self.value) = (true, None),
-                _ => {}
-            }
-            // Only an object has places.
-            self.ended |= self.depth == 0 && !byte.is_ascii_whitespace();
         }
+    }
+
+    /// What follows the next byte, which is in no string and no literal; `None` if there is none.
+    fn outside<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        found: &mut impl FnMut(P, Found<'_>),
+    ) -> Option<&'b [u8]> {
+        let (&byte, rest) = bytes.split_first()?;
+        match byte {
+            b'"' => self.begin_string(),
+            b'{' => self.open(found),
+            b'[' if self.depth == 0 && self.batches && !self.in_batch => self.in_batch = true,
+            b'[' => self.skipped = self.skipped.saturating_add(1),
+            b'}' | b']' => self.close(found),
+            b',' if self.skipped == 0 => (self.key_next, self.value) = (self.depth > 0, None),
+            b':' | b',' => {}
+            _ if byte.is_ascii_whitespace() => return Some(rest),
+            _ if self.skipped == 0 && self.value.is_some() => {
+                self.literal = true;
+                self.begin_text();
+                return Some(bytes);
+            }
+            _ => {}
+        }
+        // Only an object has places.
+        self.ended |= self.depth == 0 && !self.in_batch;
+        Some(rest)
     }
 
     /// Whether the object has ended, or what came is none.
@@ -103,8 +140,8 @@ impl<P: Copy> Places<P> {
 
     /// Another object follows.
     pub fn restart(&mut self) {
-        let text = std::mem::take(&mut self.text);
-        *self = Self { text, ..Self::new(self.root, self.rule) };
+        let (text, batches) = (std::mem::take(&mut self.text), self.batches);
+        *self = Self { text, batches, ..Self::new(self.root, self.rule) };
         self.text.clear();
     }
 
@@ -121,13 +158,18 @@ impl<P: Copy> Places<P> {
         }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, found: &mut impl FnMut(P, Found<'_>)) {
+        (self.key_next, self.value) = (false, None);
         if self.skipped > 0 {
             self.skipped -= 1;
-        } else {
-            self.depth = self.depth.saturating_sub(1);
+            return;
         }
-        (self.key_next, self.value) = (false, None);
+        match self.depth {
+            0 => self.in_batch = false,
+            1 => found(self.root, Found::End),
+            _ => {}
+        }
+        self.depth = self.depth.saturating_sub(1);
     }
 
     fn begin_string(&mut self) {
@@ -137,8 +179,37 @@ impl<P: Copy> Places<P> {
             Some(_) => TextKind::Value,
             None => TextKind::Other,
         });
+        self.begin_text();
+    }
+
+    fn begin_text(&mut self) {
         self.text.clear();
         (self.escaped, self.too_long) = (false, false);
+    }
+
+    /// What follows the literal; `None` if it goes on.
+    fn in_literal<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        found: &mut impl FnMut(P, Found<'_>),
+    ) -> Option<&'b [u8]> {
+        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
+        let end = bytes.iter().position(ends);
+        let (part, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+        if end.is_none() {
+            self.keep(TextKind::Value, part);
+            return None;
+        }
+        self.literal = false;
+        let place = self.value.take();
+        if !self.text.is_empty() || self.too_long {
+            self.keep(TextKind::Value, part);
+        }
+        let whole = if self.text.is_empty() { part } else { &self.text };
+        if let (Some(place), false) = (place, self.too_long) {
+            found(place, Found::Literal(whole));
+        }
+        Some(rest)
     }
 
     /// What follows the string; `None` if it goes on.
@@ -155,14 +226,25 @@ impl<P: Copy> Places<P> {
             return Some(rest);
         }
         let end = memchr::memchr2(b'"', b'\\', bytes);
-        self.keep(kind, bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default());
+        let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+        if bytes.get(part.len()) == Some(&b'"') && self.text.is_empty() && !self.too_long {
+            // Whole as it stands: nothing is copied.
+            self.string = None;
+            let said = if kind == TextKind::Other { None } else { unescaped(part) };
+            self.end_string(kind, said, found);
+            return bytes.get(part.len() + 1..);
+        }
+        self.keep(kind, part);
         let end = end?;
         if bytes.get(end) == Some(&b'\\') {
             self.escaped = true;
             self.keep(kind, b"\\");
         } else {
             self.string = None;
-            self.end_string(kind, found);
+            let text = std::mem::take(&mut self.text);
+            let said = if self.too_long { None } else { unescaped(&text) };
+            self.end_string(kind, said, found);
+            self.text = text;
         }
         bytes.get(end + 1..)
     }
@@ -176,8 +258,13 @@ impl<P: Copy> Places<P> {
         }
     }
 
-    fn end_string(&mut self, kind: TextKind, found: &mut impl FnMut(P, Found<'_>)) {
-        let said = if self.too_long { None } else { unescaped(&self.text) };
+    fn end_string(
+        &mut self,
+        kind: TextKind,
+        said: Option<Cow<'_, str>>,
+        found: &mut impl FnMut(P, Found<'_>),
+    ) {
+        let said = said.filter(|said| said.len() <= MAX_TEXT);
         match kind {
             TextKind::Key => {
                 let around = self.depth.checked_sub(1).and_then(|last| self.path.get(last));
@@ -225,7 +312,10 @@ mod tests {
 
     /// What is found, and whether the object has ended.
     fn read(pieces: &[&[u8]]) -> (Vec<(Place, String)>, bool) {
-        let mut places = Places::new(Place::Root, rule);
+        read_by(Places::new(Place::Root, rule), pieces)
+    }
+
+    fn read_by(mut places: Places<Place>, pieces: &[&[u8]]) -> (Vec<(Place, String)>, bool) {
         let mut all = Vec::new();
         for piece in pieces {
             places.feed(piece, &mut |place, found| {
@@ -234,6 +324,8 @@ mod tests {
                     match found {
                         Found::Object => "{".to_owned(),
                         Found::Text(text) => text.into_owned(),
+                        Found::Literal(text) => format!("={}", String::from_utf8_lossy(text)),
+                        Found::End => "}".to_owned(),
                     },
                 ));
             });
@@ -246,12 +338,27 @@ mod tests {
     const DOCUMENTS: &[(&str, Expected, bool)] = &[
         ("", &[], false),
         (" \r\n", &[], false),
-        (r#" {"b":"x"} "#, &[(Place::Root, "{"), (Place::B, "x")], true),
+        (r#" {"b":"x"} "#, &[(Place::Root, "{"), (Place::B, "x"), (Place::Root, "}")], true),
         (r#"{"b":"x""#, &[(Place::Root, "{"), (Place::B, "x")], false),
-        (r#"{"c":{"b":"no"},"b":["no",{"b":"no"}],"a":1}"#, &[(Place::Root, "{")], true),
+        (
+            r#"{"c":{"b":"no"},"b":["no",7,{"b":"no"}],"a":1}"#,
+            &[(Place::Root, "{"), (Place::A, "=1"), (Place::Root, "}")],
+            true,
+        ),
+        (
+            r#"{"b" : -1.5e3 , "a":{"b":false},"x":true,"b":null"#,
+            &[(Place::Root, "{"), (Place::B, "=-1.5e3"), (Place::A, "{"), (Place::B, "=false")],
+            false,
+        ),
         (
             r#"{"a":{"x":"b","b":"1\"\u0032\\"},"b":"3"}"#,
-            &[(Place::Root, "{"), (Place::A, "{"), (Place::B, "1\"2\\"), (Place::B, "3")],
+            &[
+                (Place::Root, "{"),
+                (Place::A, "{"),
+                (Place::B, "1\"2\\"),
+                (Place::B, "3"),
+                (Place::Root, "}"),
+            ],
             true,
         ),
         (
@@ -259,13 +366,13 @@ mod tests {
             &[(Place::Root, "{"), (Place::A, "{"), (Place::B, "x")],
             false,
         ),
-        (r#"{"b":"a","x":"b"}"#, &[(Place::Root, "{"), (Place::B, "a")], true),
+        (r#"{"b":"a","x":"b"}"#, &[(Place::Root, "{"), (Place::B, "a"), (Place::Root, "}")], true),
         (r#"[{"b":"x"}]"#, &[], true),
         (r#""b""#, &[], true),
         ("null", &[], true),
         ("}", &[], true),
-        (r#"{}{"b":"x"}"#, &[(Place::Root, "{")], true),
-        (r#"{"b" "x"}"#, &[(Place::Root, "{"), (Place::B, "x")], true),
+        (r#"{}{"b":"x"}"#, &[(Place::Root, "{"), (Place::Root, "}")], true),
+        (r#"{"b" "x"}"#, &[(Place::Root, "{"), (Place::B, "x"), (Place::Root, "}")], true),
     ];
 
     #[test]
@@ -284,11 +391,38 @@ mod tests {
     }
 
     #[test]
+    fn each_object_of_an_array_is_read_where_one_may_stand() {
+        const X: Expected = &[(Place::Root, "{"), (Place::B, "x"), (Place::Root, "}")];
+        const TWICE: Expected = &[X[0], X[1], X[2], X[0], X[1], X[2]];
+        let cases: [(&str, Expected, bool); 7] = [
+            (r#"{"b":"x"}"#, X, true),
+            (r#" [{"b":"x"} , {"b":"x"}] "#, TWICE, true),
+            (r#"[{"b":"x"},7,"b","x",null,[{"b":"no"}],{"b":"x"}"#, TWICE, false),
+            ("[]", &[], true),
+            ("[[]", &[], false),
+            (r#"[{"b":"x"}]{"b":"no"}"#, X, true),
+            (r#"}{"b":"no"}"#, &[], true),
+        ];
+        for (document, expected, ended) in cases {
+            let expected: Vec<_> =
+                expected.iter().map(|(place, text)| (*place, (*text).to_owned())).collect();
+            let bytes = document.as_bytes();
+            for at in 0..=bytes.len() {
+                let places = Places::batched(Place::Root, rule);
+                let found = read_by(places, &[&bytes[..at], &bytes[at..]]);
+                assert_eq!(found, (expected.clone(), ended), "{document} split at {at}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_too_long_or_too_deep_is_passed_over() {
         let long = "x".repeat(MAX_TEXT + 1);
         let document = format!(r#"{{"{long}":"no","b":"{long}","a":{{"b":"x"}}}}"#);
         let (found, ended) = read(&[document.as_bytes()]);
-        assert_eq!(found[1..], [(Place::A, "{".to_owned()), (Place::B, "x".to_owned())]);
+        let (a, b, end) = ((Place::A, "{"), (Place::B, "x"), (Place::Root, "}"));
+        let expected = [a, b, end].map(|(place, text)| (place, text.to_owned()));
+        assert_eq!(found[1..], expected);
         assert!(ended);
         let deep = r#"{"b":"#.repeat(MAX_DEPTH + 100) + &"}".repeat(MAX_DEPTH + 100);
         assert!(read(&[deep.as_bytes()]).1, "its end is found");

@@ -9,6 +9,7 @@
 //!
 //! Pure: bytes in, ids out, at any split, with a few bytes of state.
 
+use super::event_data::EventData;
 use super::places::{Found, Places};
 
 /// Bytes of an answer that are looked at: the Python SDK of A2A 0.3 writes a task's artifacts and history before its
@@ -68,7 +69,7 @@ enum RequestPlace {
 pub struct TaskAnswer {
     places: Places<AnswerPlace>,
     /// Of an event stream (WHATWG HTML, section 9.2.6).
-    lines: Option<Lines>,
+    lines: Option<EventData>,
     task: Option<String>,
     left: usize,
 }
@@ -82,22 +83,6 @@ enum AnswerPlace {
     /// What tells of a task.
     Update,
     Id,
-}
-
-/// Where in an event stream.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    line: Line,
-    /// The last line ended by a CR, which a LF may complete.
-    cr: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// In the field's name; so many bytes of `data:` have come.
-    Name(usize),
-    Data,
-    Other,
 }
 
 // === impl TaskRequest ===
@@ -162,7 +147,7 @@ impl TaskRequest {
 impl Said {
     fn take(&mut self, place: RequestPlace, found: Found<'_>) {
         match (place, found) {
-            (RequestPlace::TakesTask, _) => self.takes_task = true,
+            (RequestPlace::TakesTask, Found::Object | Found::Text(_)) => self.takes_task = true,
             (RequestPlace::Method, Found::Text(method)) => {
                 self.kind = Some(MethodKind::of(&method))
             }
@@ -220,7 +205,7 @@ impl TaskAnswer {
     /// Nothing has come yet of a response, or of a stream of `events` that are responses.
     #[must_use]
     pub fn new(events: bool) -> Self {
-        let lines = events.then(Lines::default);
+        let lines = events.then(EventData::default);
         Self {
             places: Places::new(AnswerPlace::Response, told),
             lines,
@@ -273,51 +258,6 @@ fn told(place: AnswerPlace, key: &[u8]) -> Option<AnswerPlace> {
         }
         _ => return None,
     })
-}
-
-// === impl Lines ===
-
-impl Default for Line {
-    fn default() -> Self {
-        Self::Name(0)
-    }
-}
-
-impl Lines {
-    /// Shows the bytes of `data` fields, and `None` for the end of an event.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
-        while let Some((&first, rest)) = bytes.split_first() {
-            if std::mem::take(&mut self.cr) && first == b'\n' {
-                bytes = rest;
-                continue;
-            }
-            let end = memchr::memchr2(b'\n', b'\r', bytes);
-            let (line, ending) = bytes.split_at(end.unwrap_or(bytes.len()));
-            if let Some(data) = self.data(line) {
-                show(Some(data));
-            }
-            let Some((&last, rest)) = ending.split_first() else { return };
-            if self.line == Line::default() {
-                show(None);
-            }
-            (self.line, self.cr) = (Line::default(), last == b'\r');
-            bytes = rest;
-        }
-    }
-
-    /// What of these bytes of a line is data.
-    fn data<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
-        const NAME: &[u8] = b"data:";
-        while let (Line::Name(seen), Some((byte, rest))) = (self.line, bytes.split_first()) {
-            bytes = rest;
-            self.line = match NAME.get(seen) {
-                Some(next) if next == byte && seen + 1 == NAME.len() => Line::Data,
-                Some(next) if next == byte => Line::Name(seen + 1),
-                _ => Line::Other,
-            };
-        }
-        (self.line == Line::Data && !bytes.is_empty()).then_some(bytes)
-    }
 }
 
 #[cfg(test)]

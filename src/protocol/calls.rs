@@ -1,0 +1,256 @@
+//! Reads which JSON-RPC calls a request carries (JSON-RPC 2.0 sections 4 and 6): each with its id, its method, and what
+//! it names: the tool or prompt of MCP (`params.name`), or its resource (`params.uri`).
+//!
+//! Pure: bytes in, calls out, at any split, with a few bytes of state; a value that is whole in one piece is not
+//! copied. A body that is no JSON has no calls. Judges nothing, and never matches a word within an argument.
+
+use std::borrow::Cow;
+
+use super::places::{Found, Places};
+
+/// Calls of one batch that are read; those behind pass unread.
+const MAX_CALLS: usize = 64;
+
+/// What tells one call from the others that are under way on one connection: a digest of its id, which may be a
+/// number or a string (JSON-RPC 2.0 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallId(u64);
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// `None` for a notification, which nobody answers.
+    pub id: Option<CallId>,
+    /// Its `method`.
+    pub method: Box<str>,
+    /// What it names, if its method names one.
+    pub name: Option<Box<str>>,
+}
+
+/// Reads a request's body.
+#[derive(Debug)]
+pub struct CallScanner {
+    places: Places<Place>,
+    now: Parts,
+    left: usize,
+}
+
+/// A call as far as it has come.
+#[derive(Debug, Default)]
+struct Parts {
+    id: Option<CallId>,
+    method: Option<Box<str>>,
+    name: Option<Box<str>>,
+    uri: Option<Box<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Call,
+    Id,
+    Method,
+    Params,
+    Name,
+    Uri,
+}
+
+// === impl CallId ===
+
+impl CallId {
+    /// Of what stands at the place of an id; `None` for what is none, such as `null`.
+    #[must_use]
+    pub fn of(found: &Found<'_>) -> Option<Self> {
+        let (kind, bytes) = match found {
+            Found::Text(text) => (b'"', text.as_bytes()),
+            Found::Literal(b"null" | b"true" | b"false") => return None,
+            Found::Literal(number) => (b'0', *number),
+            Found::Object | Found::End => return None,
+        };
+        // FNV-1a, 64 bits: an id is a client's own, and who makes two alike deceives nobody else.
+        let digest =
+            std::iter::once(&kind).chain(bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        Some(Self(digest))
+    }
+}
+
+// === impl CallScanner ===
+
+impl Default for CallScanner {
+    fn default() -> Self {
+        Self { places: Places::batched(Place::Call, place), now: Parts::default(), left: MAX_CALLS }
+    }
+}
+
+impl CallScanner {
+    /// Takes the next bytes, and shows the calls that they complete.
+    pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Call)) {
+        let Self { places, now, left } = self;
+        places.feed(bytes, &mut |place, found| match (place, found) {
+            (Place::Call, Found::Object) => *now = Parts::default(),
+            (Place::Call, Found::End) if *left > 0 => {
+                if let Some(call) = std::mem::take(now).call() {
+                    *left -= 1;
+                    show(call);
+                }
+            }
+            (Place::Id, found) => now.id = CallId::of(&found),
+            (Place::Method, Found::Text(text)) => now.method = Some(owned(text)),
+            (Place::Name, Found::Text(text)) => now.name = Some(owned(text)),
+            (Place::Uri, Found::Text(text)) => now.uri = Some(owned(text)),
+            _ => {}
+        });
+    }
+
+    /// Whether the bytes to come cannot show another call.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.left == 0 || self.places.is_ended()
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn call(self) -> Option<Call> {
+        let method = self.method?;
+        let name = match &*method {
+            "tools/call" | "prompts/get" => self.name,
+            _ if method.starts_with("resources/") => self.uri,
+            _ => None,
+        };
+        Some(Call { id: self.id, method, name })
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Box<str> {
+    text.into_owned().into()
+}
+
+fn place(around: Place, key: &[u8]) -> Option<Place> {
+    Some(match (around, key) {
+        (Place::Call, b"id") => Place::Id,
+        (Place::Call, b"method") => Place::Method,
+        (Place::Call, b"params") => Place::Params,
+        (Place::Params, b"name") => Place::Name,
+        (Place::Params, b"uri") => Place::Uri,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(pieces: &[&[u8]]) -> Vec<Call> {
+        let (mut scanner, mut all) = (CallScanner::default(), Vec::new());
+        for piece in pieces {
+            scanner.feed(piece, &mut |call| all.push(call));
+        }
+        all
+    }
+
+    fn call(id: Option<&Value>, method: &str, name: Option<&str>) -> Call {
+        let id = id.and_then(|id| match id {
+            Value::String(text) => CallId::of(&Found::Text(text.into())),
+            other => CallId::of(&Found::Literal(other.to_string().as_bytes())),
+        });
+        Call { id, method: method.into(), name: name.map(Into::into) }
+    }
+
+    #[test]
+    fn the_calls_of_a_body_are_read_at_every_split() {
+        let (seven, text) = (json!(7), json!("7"));
+        let cases: &[(&str, &[Call])] = &[
+            // As the Python SDK of MCP writes it: the id stands behind the arguments.
+            (
+                r#"{"method":"tools/call","params":{"name":"a\u0062","arguments":{"name":"x","id":9,"method":"y"}},"jsonrpc":"2.0","id":7}"#,
+                &[call(Some(&seven), "tools/call", Some("ab"))],
+            ),
+            (
+                r#"{"id":"7","method":"resources/read","params":{"uri":"file:///a","name":"b"}}"#,
+                &[call(Some(&text), "resources/read", Some("file:///a"))],
+            ),
+            (
+                r#"{"id":7,"method":"message/send","params":{"message":{"name":"x"},"name":"y"}}"#,
+                &[call(Some(&seven), "message/send", None)],
+            ),
+            (
+                r#"[{"method":"notifications/initialized"},{"id":7,"result":{}},{"id":7,"method":"ping"}]"#,
+                &[call(None, "notifications/initialized", None), call(Some(&seven), "ping", None)],
+            ),
+            (r#"{"id":null,"method":"ping"}"#, &[call(None, "ping", None)]),
+            (r#"{"id":{},"method":["ping"],"params":"x"}"#, &[]),
+            (r#"{"id":7,"method":"ping""#, &[]),
+            ("text", &[]),
+        ];
+        for (body, expected) in cases {
+            let bytes = body.as_bytes();
+            for at in 0..=bytes.len() {
+                for to in at..=bytes.len() {
+                    let found = read(&[&bytes[..at], &bytes[at..to], &bytes[to..]]);
+                    assert_eq!(found, *expected, "{body} split at {at}, {to}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_read_within_its_bound() {
+        let one = r#"{"id":1,"method":"ping"}"#;
+        let batch = format!("[{}]", [one; MAX_CALLS + 1].join(","));
+        let mut scanner = CallScanner::default();
+        let mut calls = 0;
+        scanner.feed(batch.as_bytes(), &mut |_| calls += 1);
+        assert_eq!(calls, MAX_CALLS);
+        assert!(scanner.is_done());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_parser_of_json_sees_the_same(
+            id in proptest::option::of(proptest::prop_oneof![
+                proptest::num::i64::ANY.prop_map_into_value(), ".{0,8}".prop_map_into_value()
+            ]),
+            method in "tools/call|prompts/get|ping|.{0,8}",
+            name in ".{0,12}",
+            key in "name|id|method|params|.{0,3}",
+            text in ".{0,12}",
+        ) {
+            let mut body = json!({
+                "params": {"arguments": {&key: &text, "name": [&text]}, "name": &name}, "method": &method
+            });
+            if let Some(id) = &id {
+                body["id"] = id.clone();
+            }
+            let named = matches!(&*method, "tools/call" | "prompts/get").then_some(&*name);
+            let expected = call(id.as_ref(), &method, named);
+            if !method.starts_with("resources/") {
+                proptest::prop_assert_eq!(read(&[body.to_string().as_bytes()]), [expected]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_do_no_harm(bytes in proptest::collection::vec(0u8.., 0..200)) {
+            let _whatever = read(&[&bytes]);
+        }
+    }
+
+    /// Values of JSON from strategies of other types.
+    trait IntoValue: proptest::strategy::Strategy + Sized {
+        fn prop_map_into_value(self) -> proptest::strategy::BoxedStrategy<Value>;
+    }
+
+    impl<S: proptest::strategy::Strategy + 'static> IntoValue for S
+    where
+        S::Value: Into<Value>,
+    {
+        fn prop_map_into_value(self) -> proptest::strategy::BoxedStrategy<Value> {
+            use proptest::strategy::Strategy;
+            self.prop_map(Into::into).boxed()
+        }
+    }
+}

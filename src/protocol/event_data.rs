@@ -1,0 +1,103 @@
+//! Shows what the events of a `text/event-stream` carry (WHATWG HTML, section 9.2.6), across any split of its bytes.
+//!
+//! Keeps a few bytes of state and none of the stream's: whoever wants the data whole gathers it. Knows no field but
+//! `data`.
+
+/// Where in an event stream.
+#[derive(Debug, Default)]
+pub struct EventData {
+    line: Line,
+    /// The last line ended by a CR, which a LF may complete.
+    cr: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// In the field's name; so many bytes of `data:` have come.
+    Name(usize),
+    Data,
+    Other,
+}
+
+// === impl EventData ===
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::Name(0)
+    }
+}
+
+impl EventData {
+    /// Shows the bytes of `data` fields, and `None` for the end of an event.
+    pub fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            if std::mem::take(&mut self.cr) && first == b'\n' {
+                bytes = rest;
+                continue;
+            }
+            let end = memchr::memchr2(b'\n', b'\r', bytes);
+            let (line, ending) = bytes.split_at(end.unwrap_or(bytes.len()));
+            if let Some(data) = self.data(line) {
+                show(Some(data));
+            }
+            let Some((&last, rest)) = ending.split_first() else { return };
+            if self.line == Line::default() {
+                show(None);
+            }
+            (self.line, self.cr) = (Line::default(), last == b'\r');
+            bytes = rest;
+        }
+    }
+
+    /// What of these bytes of a line is data.
+    fn data<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
+        const NAME: &[u8] = b"data:";
+        while let (Line::Name(seen), Some((byte, rest))) = (self.line, bytes.split_first()) {
+            bytes = rest;
+            self.line = match NAME.get(seen) {
+                Some(next) if next == byte && seen + 1 == NAME.len() => Line::Data,
+                Some(next) if next == byte => Line::Name(seen + 1),
+                _ => Line::Other,
+            };
+        }
+        (self.line == Line::Data && !bytes.is_empty()).then_some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of each event, a stroke behind each piece that is shown in one.
+    fn read(pieces: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut all, mut event) = (EventData::default(), Vec::new(), Vec::new());
+        for piece in pieces {
+            lines.feed(piece, |data| match data {
+                Some(data) => event.extend_from_slice(data),
+                None => all.push(String::from_utf8(std::mem::take(&mut event)).unwrap()),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn the_data_of_each_event_is_shown_at_every_split() {
+        let cases: &[(&str, &[&str])] = &[
+            ("data: {}\n\n", &[" {}"]),
+            ("data:{}\r\n\r\nid: 1\rdata:2\r\r", &["{}", "2"]),
+            ("event: message\ndata:{\ndata:}\n\n", &["{}"]),
+            ("data\ndatax:1\n:data:2\n data:3\n\n", &[""]),
+            ("data:1\n", &[]),
+            ("\n\n", &["", ""]),
+        ];
+        for (stream, expected) in cases {
+            let bytes = stream.as_bytes();
+            for at in 0..=bytes.len() {
+                for to in at..=bytes.len() {
+                    let found = read(&[&bytes[..at], &bytes[at..to], &bytes[to..]]);
+                    assert_eq!(found, *expected, "{stream:?} split at {at}, {to}");
+                }
+            }
+        }
+    }
+}

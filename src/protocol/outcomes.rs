@@ -1,0 +1,219 @@
+//! Reads how JSON-RPC calls ended (JSON-RPC 2.0 section 5): with a result, with an error and its code, or, in MCP, with
+//! a tool's own error (`result.isError`, MCP 2025-11-25, "Tools"), from a response in JSON or from an event stream of
+//! them.
+//!
+//! Pure: bytes in, outcomes out, at any split, with a few bytes of state. `isError` may stand behind any content, and
+//! is never matched within one. Requests and notifications of a server are no outcomes.
+
+use super::calls::CallId;
+use super::event_data::EventData;
+use super::places::{Found, Places};
+
+/// How one call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a result.
+    Result,
+    /// With a result that says that the tool has failed.
+    ToolError,
+    /// With an error of this code; 0 if it has none that fits.
+    Error(i64),
+}
+
+/// Reads a response's body.
+#[derive(Debug)]
+pub struct OutcomeScanner {
+    places: Places<Place>,
+    /// Of an event stream.
+    events: Option<EventData>,
+    now: Parts,
+}
+
+/// A message as far as it has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parts {
+    id: Option<CallId>,
+    ended: Option<Ended>,
+    /// It is the server's own request, or a notification.
+    asks: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Response,
+    Id,
+    Method,
+    Result,
+    IsError,
+    Error,
+    Code,
+}
+
+// === impl OutcomeScanner ===
+
+impl OutcomeScanner {
+    /// Nothing has come yet of a response, or of a stream of `events` that are responses.
+    #[must_use]
+    pub fn new(events: bool) -> Self {
+        Self {
+            places: Places::batched(Place::Response, place),
+            events: events.then(EventData::default),
+            now: Parts::default(),
+        }
+    }
+
+    /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
+    /// could not read.
+    pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
+        let Self { places, events, now } = self;
+        let mut found = |place: Place, found: Found<'_>| now.take(place, &found, show);
+        match events {
+            None => places.feed(bytes, &mut found),
+            Some(events) => events.feed(bytes, |data| match data {
+                Some(data) => places.feed(data, &mut found),
+                None => places.restart(),
+            }),
+        }
+    }
+
+    /// Whether the bytes to come cannot show another outcome.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.events.is_none() && self.places.is_ended()
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn take(
+        &mut self,
+        place: Place,
+        found: &Found<'_>,
+        show: &mut impl FnMut(Option<CallId>, Ended),
+    ) {
+        match (place, found) {
+            (Place::Response, Found::Object) => *self = Self::default(),
+            (Place::Response, Found::End) => {
+                if let (Some(ended), false) = (self.ended, self.asks) {
+                    show(self.id, ended);
+                }
+            }
+            (Place::Id, found) => self.id = CallId::of(found),
+            (Place::Method, _) => self.asks = true,
+            (Place::Result, _) if self.ended.is_none() => self.ended = Some(Ended::Result),
+            (Place::IsError, Found::Literal(b"true")) => self.ended = Some(Ended::ToolError),
+            (Place::Error, Found::Object) => self.ended = Some(Ended::Error(0)),
+            (Place::Code, Found::Literal(code)) => {
+                let code = std::str::from_utf8(code).ok().and_then(|code| code.parse().ok());
+                self.ended = Some(Ended::Error(code.unwrap_or(0)));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn place(around: Place, key: &[u8]) -> Option<Place> {
+    Some(match (around, key) {
+        (Place::Response, b"id") => Place::Id,
+        (Place::Response, b"method") => Place::Method,
+        (Place::Response, b"result") => Place::Result,
+        (Place::Response, b"error") => Place::Error,
+        (Place::Result, b"isError") => Place::IsError,
+        (Place::Error, b"code") => Place::Code,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &'static str) -> Option<CallId> {
+        CallId::of(&Found::Literal(text.as_bytes()))
+    }
+
+    fn read(events: bool, pieces: &[&[u8]]) -> Vec<(Option<CallId>, Ended)> {
+        let (mut scanner, mut all) = (OutcomeScanner::new(events), Vec::new());
+        for piece in pieces {
+            scanner.feed(piece, &mut |id, ended| all.push((id, ended)));
+        }
+        all
+    }
+
+    type Expected = &'static [(&'static str, Ended)];
+
+    const MESSAGES: &[(&str, Expected)] = &[
+        (r#"{"jsonrpc":"2.0","id":7,"result":{"content":[]}}"#, &[("7", Ended::Result)]),
+        (
+            r#"{"id":7,"result":{"content":[{"type":"text","text":"\"isError\":true"}],"isError":false}}"#,
+            &[("7", Ended::Result)],
+        ),
+        (
+            r#"{"result":{"content":[{"isError":false}],"isError":true},"id":7}"#,
+            &[("7", Ended::ToolError)],
+        ),
+        (
+            r#"{"id":7,"result":{"structuredContent":{"isError":true},"_meta":{"isError":true}}}"#,
+            &[("7", Ended::Result)],
+        ),
+        (
+            r#"{"id":7,"error":{"data":{"code":1},"code":-32601,"message":"x"}}"#,
+            &[("7", Ended::Error(-32601))],
+        ),
+        (r#"{"id":null,"error":{"code":1e400}}"#, &[("null", Ended::Error(0))]),
+        (r#"{"id":7,"method":"sampling/createMessage","params":{}}"#, &[]),
+        (r#"{"method":"notifications/progress","params":{"result":{}}}"#, &[]),
+        (
+            r#"[{"id":1,"result":{}},{"id":2,"result":{"isError":true}},{"id":3,"error":{}}]"#,
+            &[("1", Ended::Result), ("2", Ended::ToolError), ("3", Ended::Error(0))],
+        ),
+        (r#"{"id":7,"result":null}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":[]}"#, &[]),
+        (r#"{"id":7,"result":{"content":[]}"#, &[]),
+        ("<html>", &[]),
+    ];
+
+    #[test]
+    fn outcomes_are_read_at_every_split_in_json_and_in_events() {
+        for &(message, expected) in MESSAGES {
+            let expected: Vec<_> =
+                expected.iter().map(|(text, ended)| (id(text), *ended)).collect();
+            let event = format!("event: message\r\nid: 1\r\ndata: {message}\r\n\r\n");
+            for (events, text) in [(false, message), (true, &event)] {
+                let bytes = text.as_bytes();
+                for at in 0..=bytes.len() {
+                    let found = read(events, &[&bytes[..at], &bytes[at..]]);
+                    assert_eq!(found, expected, "{text} split at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_share_a_stream_end_one_by_one() {
+        let stream = "data: {\"id\":2,\"result\":{}}\n\n: ping\n\n\
+                      data: {\"method\":\"notifications/message\"}\n\n\
+                      data: {\"id\":1,\ndata: \"error\":{\"code\":-1}}\n\n";
+        let expected = [(id("2"), Ended::Result), (id("1"), Ended::Error(-1))];
+        assert_eq!(read(true, &[stream.as_bytes()]), expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_do_no_harm(
+            bytes in proptest::collection::vec(0u8.., 0..200), events in proptest::bool::ANY
+        ) {
+            let _whatever = read(events, &[&bytes]);
+        }
+
+        #[test]
+        fn nothing_within_a_content_counts(text in ".{0,30}", is_error in proptest::bool::ANY) {
+            let body = serde_json::json!({
+                "id": 1, "result": {"content": [{"text": &text, "isError": true}, &text], "isError": is_error}
+            });
+            let ended = if is_error { Ended::ToolError } else { Ended::Result };
+            proptest::prop_assert_eq!(read(false, &[body.to_string().as_bytes()]), [(id("1"), ended)]);
+        }
+    }
+}
