@@ -12,10 +12,14 @@ fuzz_target!(|text: &str| {
     if let Ok((key, _)) = HostKey::parse(text, "cluster.local") {
         let name = key.as_str();
         assert!(name.parse::<IpAddr>().is_err() && name != "localhost", "{text:?} became {name:?}");
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-'));
+        assert!(
+            name.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
+        );
         // `a.b.svc.svc` loses one suffix each time; no Service has such a name.
         if !name.ends_with(".svc") && !name.ends_with(".svc.cluster.local") {
-            let (again, port) = HostKey::parse(name, "cluster.local").expect("a key is a host name");
+            let (again, port) =
+                HostKey::parse(name, "cluster.local").expect("a key is a host name");
             assert!(again == key && port.is_none(), "{text:?} became {name:?}");
         }
     }

@@ -75,7 +75,8 @@ fuzz_target!(|bytes: &[u8]| {
     runtime.block_on(async {
         let whole = async {
             exchange(*address, bytes).await;
-            let plain = b"GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
+            let plain =
+                b"GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
             let mut client = TcpStream::connect(*address).await.expect("the proxy listens");
             client.write_all(plain).await.expect("the proxy reads");
             let mut answer = Vec::new();

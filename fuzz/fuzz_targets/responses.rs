@@ -11,7 +11,10 @@ use libfuzzer_sys::fuzz_target;
 const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 32 };
 
 /// Data and trailers of a body that comes in these pieces, and what is left behind it.
-fn decoded(mut decoder: Decoder, pieces: [&[u8]; 2]) -> Option<(Vec<u8>, Option<HeaderMap>, usize)> {
+fn decoded(
+    mut decoder: Decoder,
+    pieces: [&[u8]; 2],
+) -> Option<(Vec<u8>, Option<HeaderMap>, usize)> {
     let (mut data, mut behind) = (Vec::new(), 0);
     for piece in pieces {
         let mut piece = piece.to_vec();

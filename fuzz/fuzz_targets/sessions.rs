@@ -10,7 +10,7 @@ use kagent_proxy::protocol::answered::AnswerScanner;
 use kagent_proxy::protocol::jsonrpc::{Message, request_id};
 use kagent_proxy::protocol::mcp;
 use kagent_proxy::session::keys::Keyring;
-use kagent_proxy::session::letter::{Ask, Letter, Say};
+use kagent_proxy::session::letter::{Letter, PeerRequest, PeerResponse};
 use kagent_proxy::session::token::Session;
 use libfuzzer_sys::fuzz_target;
 
@@ -48,13 +48,15 @@ fn tokens(data: &[u8]) {
         let at = usize::from(at) % changed.len();
         changed[at] = to;
         match Session::open(&KEYS, "a.b", &changed) {
-            Ok((opened, _)) => assert_eq!((&opened, changed.as_slice()), (session, token.as_bytes())),
+            Ok((opened, _)) => {
+                assert_eq!((&opened, changed.as_slice()), (session, token.as_bytes()))
+            }
             Err(_) => assert_ne!(changed.as_slice(), token.as_bytes()),
         }
     }
     let now = Duration::from_secs(1_790_000_000);
-    assert!(Letter::<Ask>::open(&KEYS, now, &mut data.to_vec()).is_none());
-    assert!(Letter::<Say>::open(&KEYS, now, &mut data.to_vec()).is_none());
+    assert!(Letter::<PeerRequest>::open(&KEYS, now, &mut data.to_vec()).is_none());
+    assert!(Letter::<PeerResponse>::open(&KEYS, now, &mut data.to_vec()).is_none());
 }
 
 fn messages(data: &[u8]) {
@@ -75,6 +77,7 @@ fn messages(data: &[u8]) {
     whole.feed(data);
     let mut split = AnswerScanner::default();
     data.chunks(1 + data.len() / 7).for_each(|part| split.feed(part));
-    let seen = |scanner: &AnswerScanner| (scanner.is_answered(), format!("{:?}", scanner.last_id()));
+    let seen =
+        |scanner: &AnswerScanner| (scanner.is_answered(), format!("{:?}", scanner.last_id()));
     assert_eq!(seen(&whole), seen(&split));
 }

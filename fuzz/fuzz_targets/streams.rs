@@ -7,7 +7,7 @@
 use kagent_proxy::protocol::jsonrpc::request_id;
 use kagent_proxy::protocol::sse::SseScanner;
 use kagent_proxy::protocol::tasks::{TaskAnswer, TaskRequest};
-use kagent_proxy::rewrite::endpoint::{EndpointEvent, Held, Map};
+use kagent_proxy::rewrite::endpoint::{EndpointEvent, HeldEvent, Map};
 use kagent_proxy::rewrite::origin::path_absolute;
 use libfuzzer_sys::fuzz_target;
 
@@ -48,8 +48,8 @@ fn through<'s>(pieces: impl Iterator<Item = &'s [u8]>, map: &Map<'_>) -> Vec<u8>
     for bytes in pieces {
         match open.then(|| event.feed(bytes, map)) {
             None => out.extend_from_slice(bytes),
-            Some(Held::Wait(passed)) => out.extend(passed),
-            Some(Held::Release(bytes)) => {
+            Some(HeldEvent::Wait(passed)) => out.extend(passed),
+            Some(HeldEvent::Release(bytes)) => {
                 out.extend(bytes);
                 open = false;
             }
