@@ -1,7 +1,7 @@
 //! Routes from the cluster's own objects: watches feed an index, what changes there is decided anew and
 //! published.
 //!
-//! One task owns it all, beside the traffic; it never touches a request. ObjectWatch, index, decision, routes:
+//! One task owns it all, beside the traffic; it never touches a request. Watch, index, decision, routes:
 //! `watch.rs`, `index.rs`, `decide.rs`, `publish.rs`. Readiness opens when every watch that exists has
 //! told all there is. What comes out goes to the proxy's table.
 

@@ -37,7 +37,7 @@ pub enum PlanState {
     Open(Box<OpenPlan>),
     /// Never as things stand.
     Refused(String),
-    /// Not as long as nothing markers it.
+    /// Not as long as nothing marks it.
     Unmarked(String),
     /// Something of this name exists, without a Service.
     Pending(String),

@@ -30,7 +30,7 @@ pub struct Health {
     /// It has answered.
     proven: AtomicBool,
     resets: AtomicU32,
-    /// A [`Ejection`] in one word, so that of several threads one changes it.
+    /// An [`Ejection`] in one word, so that of several threads one changes it.
     state: AtomicU64,
 }
 

@@ -153,8 +153,8 @@ impl Events {
     }
 
     /// An answer of ours to the call that the stream has not answered. None inside an event, and none where nothing may
-    /// be added or the client asks for the rest by the id of an event: but in a session whose stream is `broken`, since nobody can tell
-    /// in time whether its server lives with the session or has just been restarted.
+    /// be added or the client asks for the rest by the id of an event: but in a session whose stream is `broken`, since
+    /// nobody can tell in time whether its server lives with the session or has just been restarted.
     pub(super) fn stand_in(&mut self, broken: bool) -> Option<Bytes> {
         let in_session = self.awaited.as_ref()?.session.is_some();
         if !self.open
