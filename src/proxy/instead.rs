@@ -1,8 +1,12 @@
 //! What a request is answered with where no backend's response can be had, and an error would do harm.
 //!
-//! Plain data. Knows no status and no bytes of HTTP.
+//! Plain data, and the events that carry it. Knows no status and no bytes of HTTP.
 
 use super::way::{Reopening, Way};
+use crate::protocol::mcp::StandIn;
+use crate::protocol::sse::message_event;
+use crate::route::Route;
+use crate::telemetry::family::SessionEvent;
 
 /// What is answered.
 #[derive(Debug)]
@@ -40,6 +44,13 @@ pub enum Care {
     Revived,
     /// The request was answered in its server's place.
     Lost,
+}
+
+/// Events that answer calls in the place of their server, each of them counted for the route.
+#[must_use]
+pub fn events(answers: &[StandIn], route: &Route) -> String {
+    let each = answers.iter().inspect(|_| route.metrics.session(SessionEvent::AnsweredLost));
+    each.map(|one| message_event(&one.answer)).collect()
 }
 
 // === impl Care ===

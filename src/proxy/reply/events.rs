@@ -17,13 +17,13 @@ use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::Phase;
 use crate::protocol::answered::{AnswerScanner, LastId};
 use crate::protocol::batch::Seen;
-use crate::protocol::sse::{SseScanner, message_event};
+use crate::protocol::sse::SseScanner;
+use crate::proxy::instead;
 use crate::rewrite::endpoint::{EndpointEvent, HeldEvent};
 use crate::rewrite::origin::path_absolute;
 use crate::rewrite::pin;
 use crate::session::homes::Slot;
 use crate::session::unanswered::Call;
-use crate::telemetry::family::SessionEvent;
 
 /// How long a stream that is to end is listened to yet: what the backend has sent before may be in the kernel, of which
 /// the runtime hears at its next turn, or with a connection of HTTP/2, which is a task of its own.
@@ -164,12 +164,7 @@ impl Events {
             return None;
         }
         let awaited = self.awaited.take()?;
-        let mut events = String::new();
-        for one in awaited.answers {
-            awaited.route.metrics.session(SessionEvent::AnsweredLost);
-            events += &message_event(&one.answer);
-        }
-        Some(Bytes::from(events))
+        Some(Bytes::from(instead::events(&awaited.answers, &awaited.route)))
     }
 
     /// The client may ask for the rest of a session's call.

@@ -12,12 +12,10 @@ use super::session::{End, SessionDelivery, is_own_stream};
 use super::trip::Trip;
 use crate::body::RequestBody;
 use crate::headers;
-use crate::protocol::sse::message_event;
 use crate::proxy::error::Refused;
-use crate::proxy::instead::{Care, Instead};
+use crate::proxy::instead::{self, Care, Instead};
 use crate::proxy::record::Recorder;
 use crate::session::unanswered::{Asked, Call};
-use crate::telemetry::family::SessionEvent;
 
 type Boxed = Box<Request<RequestBody>>;
 
@@ -85,10 +83,5 @@ impl SessionDelivery {
 /// The call's answer, in its server's place.
 fn answered(call: Call, trip: &Trip, record: &mut Recorder) -> Delivered {
     record.cared(Care::Lost);
-    let mut events = String::new();
-    for one in call.answers {
-        trip.way.route.metrics.session(SessionEvent::AnsweredLost);
-        events += &message_event(&one.answer);
-    }
-    Delivered::Instead(Instead::Events(events))
+    Delivered::Instead(Instead::Events(instead::events(&call.answers, &trip.way.route)))
 }
