@@ -141,6 +141,8 @@ fn place(around: Place, key: &[u8]) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::option;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -209,11 +211,11 @@ mod tests {
         assert!(scanner.is_done());
     }
 
-    proptest::proptest! {
+    proptest! {
         #[test]
         fn a_parser_of_json_sees_the_same(
-            id in proptest::option::of(proptest::prop_oneof![
-                proptest::num::i64::ANY.prop_map_into_value(), ".{0,8}".prop_map_into_value()
+            id in option::of(prop_oneof![
+                any::<i64>().prop_map(Value::from), ".{0,8}".prop_map(Value::from)
             ]),
             method in "tools/call|prompts/get|ping|.{0,8}",
             name in ".{0,12}",
@@ -229,28 +231,13 @@ mod tests {
             let named = matches!(&*method, "tools/call" | "prompts/get").then_some(&*name);
             let expected = call(id.as_ref(), &method, named);
             if !method.starts_with("resources/") {
-                proptest::prop_assert_eq!(read(&[body.to_string().as_bytes()]), [expected]);
+                prop_assert_eq!(read(&[body.to_string().as_bytes()]), [expected]);
             }
         }
 
         #[test]
-        fn any_bytes_do_no_harm(bytes in proptest::collection::vec(0u8.., 0..200)) {
+        fn any_bytes_do_no_harm(bytes in prop::collection::vec(0u8.., 0..200)) {
             let _whatever = read(&[&bytes]);
-        }
-    }
-
-    /// Values of JSON from strategies of other types.
-    trait IntoValue: proptest::strategy::Strategy + Sized {
-        fn prop_map_into_value(self) -> proptest::strategy::BoxedStrategy<Value>;
-    }
-
-    impl<S: proptest::strategy::Strategy + 'static> IntoValue for S
-    where
-        S::Value: Into<Value>,
-    {
-        fn prop_map_into_value(self) -> proptest::strategy::BoxedStrategy<Value> {
-            use proptest::strategy::Strategy;
-            self.prop_map(Into::into).boxed()
         }
     }
 }

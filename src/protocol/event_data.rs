@@ -1,7 +1,17 @@
 //! Shows what the events of a `text/event-stream` carry (WHATWG HTML, section 9.2.6), across any split of its bytes.
 //!
 //! Keeps a few bytes of state and none of the stream's: whoever wants the data whole gathers it. Knows no field but
-//! `data`.
+//! `data`. Where each event is a message, the places of one are found as in a body that is one.
+
+use super::places::{Found, Places};
+
+/// A body that is a message in JSON, or an event stream of them.
+#[derive(Debug)]
+pub struct Messages<P> {
+    places: Places<P>,
+    /// Of an event stream.
+    events: Option<EventData>,
+}
 
 /// Where in an event stream.
 #[derive(Debug, Default)]
@@ -17,6 +27,34 @@ enum Line {
     Name(usize),
     Data,
     Other,
+}
+
+// === impl Messages ===
+
+impl<P: Copy> Messages<P> {
+    /// Nothing has come yet of a message with these places, or of a stream of `events` that are such messages.
+    #[must_use]
+    pub fn new(places: Places<P>, events: bool) -> Self {
+        Self { places, events: events.then(EventData::default) }
+    }
+
+    /// Takes the next bytes, and shows what they complete.
+    pub fn feed(&mut self, bytes: &[u8], found: &mut impl FnMut(P, Found<'_>)) {
+        let Self { places, events } = self;
+        match events {
+            None => places.feed(bytes, found),
+            Some(events) => events.feed(bytes, |data| match data {
+                Some(data) => places.feed(data, found),
+                None => places.restart(),
+            }),
+        }
+    }
+
+    /// Whether no message can follow.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.events.is_none() && self.places.is_ended()
+    }
 }
 
 // === impl EventData ===

@@ -6,7 +6,7 @@
 //! is never matched within one. Requests and notifications of a server are no outcomes.
 
 use super::calls::CallId;
-use super::event_data::EventData;
+use super::event_data::Messages;
 use super::places::{Found, Places};
 
 /// How one call ended.
@@ -23,9 +23,7 @@ pub enum Ended {
 /// Reads a response's body.
 #[derive(Debug)]
 pub struct OutcomeScanner {
-    places: Places<Place>,
-    /// Of an event stream.
-    events: Option<EventData>,
+    messages: Messages<Place>,
     now: Parts,
 }
 
@@ -55,31 +53,21 @@ impl OutcomeScanner {
     /// Nothing has come yet of a response, or of a stream of `events` that are responses.
     #[must_use]
     pub fn new(events: bool) -> Self {
-        Self {
-            places: Places::batched(Place::Response, place),
-            events: events.then(EventData::default),
-            now: Parts::default(),
-        }
+        let places = Places::batched(Place::Response, place);
+        Self { messages: Messages::new(places, events), now: Parts::default() }
     }
 
     /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
     /// could not read.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
-        let Self { places, events, now } = self;
-        let mut found = |place: Place, found: Found<'_>| now.take(place, &found, show);
-        match events {
-            None => places.feed(bytes, &mut found),
-            Some(events) => events.feed(bytes, |data| match data {
-                Some(data) => places.feed(data, &mut found),
-                None => places.restart(),
-            }),
-        }
+        let Self { messages, now } = self;
+        messages.feed(bytes, &mut |place, found| now.take(place, &found, show));
     }
 
     /// Whether the bytes to come cannot show another outcome.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.events.is_none() && self.places.is_ended()
+        self.messages.is_ended()
     }
 }
 

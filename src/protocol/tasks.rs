@@ -9,7 +9,7 @@
 //!
 //! Pure: bytes in, ids out, at any split, with a few bytes of state.
 
-use super::event_data::EventData;
+use super::event_data::Messages;
 use super::places::{Found, Places};
 
 /// Bytes of an answer that are looked at: the Python SDK of A2A 0.3 writes a task's artifacts and history before its
@@ -67,9 +67,7 @@ enum RequestPlace {
 /// Finds the task that an answer names: a JSON-RPC response, or a stream of them.
 #[derive(Debug)]
 pub struct TaskAnswer {
-    places: Places<AnswerPlace>,
-    /// Of an event stream (WHATWG HTML, section 9.2.6).
-    lines: Option<EventData>,
+    messages: Messages<AnswerPlace>,
     task: Option<String>,
     left: usize,
 }
@@ -205,32 +203,20 @@ impl TaskAnswer {
     /// Nothing has come yet of a response, or of a stream of `events` that are responses.
     #[must_use]
     pub fn new(events: bool) -> Self {
-        let lines = events.then(EventData::default);
-        Self {
-            places: Places::new(AnswerPlace::Response, told),
-            lines,
-            task: None,
-            left: MAX_ANSWER,
-        }
+        let places = Places::new(AnswerPlace::Response, told);
+        Self { messages: Messages::new(places, events), task: None, left: MAX_ANSWER }
     }
 
     /// Takes the next bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         let bytes = bytes.get(..self.left).unwrap_or(bytes);
         self.left -= bytes.len();
-        let Self { places, lines, task, .. } = self;
-        let mut found = |place, found: Found<'_>| {
+        let Self { messages, task, .. } = self;
+        messages.feed(bytes, &mut |place, found| {
             if let (AnswerPlace::Id, Found::Text(id), None) = (place, found, &task) {
                 *task = is_id(id.into_owned());
             }
-        };
-        match lines {
-            None => places.feed(bytes, &mut found),
-            Some(lines) => lines.feed(bytes, |data| match data {
-                Some(data) => places.feed(data, &mut found),
-                None => places.restart(),
-            }),
-        }
+        });
     }
 
     /// The task, once its id has come.
@@ -242,8 +228,7 @@ impl TaskAnswer {
     /// Whether the bytes to come are not looked at any more.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let ended = self.lines.is_none() && self.places.is_ended();
-        self.task.is_some() || ended || self.left == 0
+        self.task.is_some() || self.messages.is_ended() || self.left == 0
     }
 }
 
