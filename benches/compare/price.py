@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import gate  # noqa: E402
@@ -62,28 +61,7 @@ def serve(post: bytes, requests: int, folder: pathlib.Path, backend: int, line: 
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", apt_binary("nginx"),
                "-e", str(folder / "error.log"), "-c", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while True:
-            try:
-                client = socket.create_connection(("127.0.0.1", port))
-                break
-            except ConnectionRefusedError:
-                if process.poll() is not None or time.monotonic() > until:
-                    sys.exit(f"nginx does not listen: {(folder / 'error.log').read_text()}")
-                time.sleep(0.1)  # valgrind starts slowly; the port opens when it is ready
-        client.settimeout(30)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(requests):
-            client.sendall(post)
-            assert b" 200 " in gate.message(client), "nginx did not pass the request on"
-        client.close()
-        process.terminate()
-        process.wait(60)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    gate.drive(process, port, folder / "error.log", lambda _, post: post, post, requests)
     return int(re.search(r"(?m)^(?:summary|totals): (\d+)", out.read_text(errors="replace"))[1])
 
 
