@@ -15,7 +15,7 @@ use crate::support::frames::{
     frame,
 };
 use crate::support::{BOUND, TestProxy, start, start_with};
-use crate::tls::{Authority, acceptor, inline};
+use crate::tls::before_https;
 
 const LARGE: usize = 3 * 1024 * 1024;
 
@@ -85,15 +85,7 @@ async fn a_backend_that_refuses_an_upload_and_closes_is_heard_every_time() {
 
 #[tokio::test]
 async fn a_refusal_by_tls_is_heard_every_time() {
-    let authority = Authority::new();
-    let acceptor = acceptor(&authority.issue("tools.kagent"), b"http/1.1", None);
-    let (proxy, backend) = start_with(|config| {
-        let to = &mut config.routes[0].to;
-        to.targets[0].scheme = Scheme::Https;
-        to.tls.ca = Some(inline(&authority.pem()));
-        to.tls.server_name = Some("tools.kagent".to_owned());
-    })
-    .await;
+    let (proxy, backend, acceptor) = before_https().await;
     for (framing, body) in bodies() {
         for status in statuses() {
             let answer = async {

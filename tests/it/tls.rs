@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::support::{BOUND, Backend, LAST_GET, LAST_OK, TestProxy, before, config, route};
+use crate::support::{
+    BOUND, Backend, LAST_GET, LAST_OK, TestProxy, before, config, route, start_with,
+};
 
 /// An authority of the test's own.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -218,6 +220,20 @@ fn serve(listener: TcpListener, identity: &Identity, alpn: &[u8], clients: Optio
             });
         }
     });
+}
+
+/// A proxy whose `s.ns` speaks HTTP/1.1 over TLS, and what accepts its connections.
+pub(crate) async fn before_https() -> (TestProxy, Backend, TlsAcceptor) {
+    let authority = Authority::new();
+    let acceptor = acceptor(&authority.issue("tools.kagent"), b"http/1.1", None);
+    let (proxy, backend) = start_with(|config| {
+        let to = &mut config.routes[0].to;
+        to.targets[0].scheme = Scheme::Https;
+        to.tls.ca = Some(inline(&authority.pem()));
+        to.tls.server_name = Some("tools.kagent".to_owned());
+    })
+    .await;
+    (proxy, backend, acceptor)
 }
 
 pub(crate) fn https(host: &str, port: u16, tls: ClientTls) -> RouteConfig {

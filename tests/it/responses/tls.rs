@@ -1,28 +1,13 @@
 //! The same over TLS, where an end that nobody has announced is no end (RFC 9112 section 9.8).
 
-use kagent_proxy::config::Scheme;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::get;
-use crate::support::{BOUND, Backend, TestProxy, start_with};
-use crate::tls::{Authority, acceptor, inline};
-
-/// A proxy whose `s.ns` speaks HTTP/1.1 over TLS.
-async fn start() -> (TestProxy, Backend, TlsAcceptor) {
-    let authority = Authority::new();
-    let acceptor = acceptor(&authority.issue("tools.kagent"), b"http/1.1", None);
-    let (proxy, backend) = start_with(|config| {
-        let to = &mut config.routes[0].to;
-        to.targets[0].scheme = Scheme::Https;
-        to.tls.ca = Some(inline(&authority.pem()));
-        to.tls.server_name = Some("tools.kagent".to_owned());
-    })
-    .await;
-    (proxy, backend, acceptor)
-}
+use crate::support::{BOUND, Backend};
+use crate::tls::before_https;
 
 /// A call whose head has been read, and which has been answered with these bytes.
 async fn answered(
@@ -50,7 +35,7 @@ async fn is_closed(mut call: TlsStream<TcpStream>) -> bool {
 
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {
-    let (proxy, backend, acceptor) = start().await;
+    let (proxy, backend, acceptor) = before_https().await;
     for response in [
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n\
          5\r\nhello\r\n0\r\n\r\n",
@@ -71,7 +56,7 @@ async fn what_can_be_read_in_two_ways_is_refused() {
 /// Whoever can cut the connection could shorten a body otherwise.
 #[tokio::test]
 async fn a_body_ends_only_where_the_backend_says_so() {
-    let (proxy, backend, acceptor) = start().await;
+    let (proxy, backend, acceptor) = before_https().await;
     for (fields, body, announced, whole) in [
         ("", "hello", true, true),
         ("", "hello", false, false),
