@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::methods::{Method, Names};
 use super::places::{Found, Places};
 
 /// Calls of one batch that are read; those behind pass unread.
@@ -22,7 +23,7 @@ pub struct Call {
     /// `None` for a notification, which nobody answers.
     pub id: Option<CallId>,
     /// Its `method`.
-    pub method: Box<str>,
+    pub method: Method,
     /// What it names, if its method names one.
     pub name: Option<Box<str>>,
 }
@@ -39,7 +40,7 @@ pub struct CallScanner {
 #[derive(Debug, Default)]
 struct Parts {
     id: Option<CallId>,
-    method: Option<Box<str>>,
+    method: Option<Method>,
     name: Option<Box<str>>,
     uri: Option<Box<str>>,
 }
@@ -96,7 +97,7 @@ impl CallScanner {
                 }
             }
             (Place::Id, found) => now.id = CallId::of(&found),
-            (Place::Method, Found::Text(text)) => now.method = Some(owned(text)),
+            (Place::Method, Found::Text(text)) => now.method = Some(Method::of(&text)),
             (Place::Name, Found::Text(text)) => now.name = Some(owned(text)),
             (Place::Uri, Found::Text(text)) => now.uri = Some(owned(text)),
             _ => {}
@@ -115,10 +116,10 @@ impl CallScanner {
 impl Parts {
     fn call(self) -> Option<Call> {
         let method = self.method?;
-        let name = match &*method {
-            "tools/call" | "prompts/get" => self.name,
-            _ if method.starts_with("resources/") => self.uri,
-            _ => None,
+        let name = match method.names() {
+            Names::Name => self.name,
+            Names::Uri => self.uri,
+            Names::Nothing => None,
         };
         Some(Call { id: self.id, method, name })
     }
@@ -160,7 +161,7 @@ mod tests {
             Value::String(text) => CallId::of(&Found::Text(text.into())),
             other => CallId::of(&Found::Literal(other.to_string().as_bytes())),
         });
-        Call { id, method: method.into(), name: name.map(Into::into) }
+        Call { id, method: Method::of(method), name: name.map(Into::into) }
     }
 
     #[test]

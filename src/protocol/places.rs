@@ -1,5 +1,5 @@
 //! Finds the values that stand at chosen places of a JSON object (RFC 8259), or of each object of an array, across any
-//! split of its bytes.
+//! split of its bytes. An array at a chosen place is looked into where a rule gives its items a place, by the key `[]`.
 //!
 //! Keeps a few bytes of state and none of the object's, but for the one value that is being read and that a split has
 //! cut. Judges nothing: what is no JSON object has nothing at any place.
@@ -20,6 +20,8 @@ pub struct Places<P> {
     /// The open objects that matter, outermost first.
     path: [P; MAX_DEPTH],
     depth: usize,
+    /// Which of them are arrays, whose items are at the place that is written there: a bit for each.
+    arrays: u8,
     /// The place of the value that comes next.
     value: Option<P>,
     key_next: bool,
@@ -71,6 +73,7 @@ impl<P: Copy> Places<P> {
             rule,
             path: [root; MAX_DEPTH],
             depth: 0,
+            arrays: 0,
             value: None,
             key_next: false,
             skipped: 0,
@@ -115,9 +118,9 @@ impl<P: Copy> Places<P> {
             b'"' => self.begin_string(),
             b'{' => self.open(found),
             b'[' if self.depth == 0 && self.batches && !self.in_batch => self.in_batch = true,
-            b'[' => self.skipped = self.skipped.saturating_add(1),
+            b'[' => self.open_array(),
             b'}' | b']' => self.close(found),
-            b',' if self.skipped == 0 => (self.key_next, self.value) = (self.depth > 0, None),
+            b',' if self.skipped == 0 => self.next(),
             b':' | b',' => {}
             _ if byte.is_ascii_whitespace() => return Some(rest),
             _ if self.skipped == 0 && self.value.is_some() => {
@@ -145,6 +148,32 @@ impl<P: Copy> Places<P> {
         self.text.clear();
     }
 
+    /// Another member or item follows.
+    fn next(&mut self) {
+        let item = self.array();
+        (self.key_next, self.value) = (self.depth > 0 && item.is_none(), item);
+    }
+
+    /// The place of the items of the innermost array; `None` in an object.
+    fn array(&self) -> Option<P> {
+        let last = self.depth.checked_sub(1)?;
+        if self.arrays & (1 << last) == 0 { None } else { self.path.get(last).copied() }
+    }
+
+    fn open_array(&mut self) {
+        let place = if self.skipped == 0 { self.value.take() } else { None };
+        let items = place.and_then(|place| (self.rule)(place, b"[]"));
+        match (items, self.path.get_mut(self.depth)) {
+            (Some(items), Some(room)) => {
+                *room = items;
+                self.arrays |= 1 << self.depth;
+                self.depth += 1;
+                (self.key_next, self.value) = (false, Some(items));
+            }
+            _ => self.skipped = self.skipped.saturating_add(1),
+        }
+    }
+
     fn open(&mut self, found: &mut impl FnMut(P, Found<'_>)) {
         let place = if self.depth == 0 { Some(self.root) } else { self.value.take() };
         match (place, self.path.get_mut(self.depth)) {
@@ -170,6 +199,7 @@ impl<P: Copy> Places<P> {
             _ => {}
         }
         self.depth = self.depth.saturating_sub(1);
+        self.arrays &= !(1 << self.depth);
     }
 
     fn begin_string(&mut self) {
