@@ -7,6 +7,7 @@
 pub mod echo;
 pub mod progress;
 pub mod replay;
+pub mod seen;
 pub mod tap;
 
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use hyper::body::Incoming;
 
 use crate::headers;
 use progress::Progress;
-use tap::Tap;
+use tap::{Tap, Watch};
 
 /// Bytes behind a refused head that are read all the same, and for how long.
 const MAX_DISCARD: u64 = 16 * 1024 * 1024;
@@ -125,16 +126,15 @@ pub struct Upload {
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// A client's body, of which as much as may be needed is remembered if `remember`; `expects` if the client
-    /// waits for `100 Continue` (RFC 9110 section 10.1.1).
+    /// A client's body, watched like this; `expects` if the client waits for `100 Continue` (RFC 9110 section 10.1.1).
     #[must_use]
-    pub fn new(incoming: Incoming, remember: bool, expects: bool, open: &Arc<AtomicUsize>) -> Self {
+    pub fn new(incoming: Incoming, watch: Watch, expects: bool, open: &Arc<AtomicUsize>) -> Self {
         let open = (!incoming.is_end_stream()).then(|| {
             open.fetch_add(1, Ordering::Relaxed);
             OpenBody(Arc::clone(open))
         });
         let length = incoming.size_hint().exact();
-        let tap = if remember { Tap::remembering(length) } else { Tap::default() };
+        let tap = Tap::new(watch, length);
         let upload = Arc::new(Upload { progress: Progress::new(open.is_none()), tap });
         Self { source: BodySource::Client(incoming), upload, expects, _open: open }
     }
@@ -397,7 +397,7 @@ mod tests {
 
     /// What is left of a client's body of these chunks.
     fn passed(chunks: &[Bytes]) -> Arc<Upload> {
-        let upload = Upload { progress: Progress::default(), tap: Tap::remembering(None) };
+        let upload = Upload { progress: Progress::default(), tap: Tap::new(Watch::Bytes, None) };
         for chunk in chunks {
             upload.progress.add(chunk.len() as u64);
             upload.tap.data(chunk);

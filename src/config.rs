@@ -22,6 +22,7 @@ mod scalar;
 mod schema;
 mod sessions;
 mod show;
+mod sight;
 mod sources;
 pub mod target;
 pub mod units;
@@ -33,6 +34,7 @@ pub use overlay::{Loaded, load, load_text};
 pub use schema::schema;
 pub use sessions::{mode_of, mode_word};
 pub use show::view;
+pub use sight::{CallerConfig, SightConfig, Use};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
 
 /// Everything the program was told, complete and checked.
@@ -54,6 +56,10 @@ pub struct Config {
     pub hold: HoldConfig,
     /// MCP sessions.
     pub sessions: SessionsConfig,
+    /// Who calls what.
+    pub sight: SightConfig,
+    /// Agents by the addresses that they call from, besides those that discovery knows.
+    pub callers: Vec<CallerConfig>,
     /// Peers whose `x-forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Scheme and authority that stand in rewritten agent cards, such as `http://proxy.kagent:8080`;

@@ -12,6 +12,7 @@ pub mod object;
 pub mod pod;
 pub mod publish;
 pub mod secrets;
+pub mod uses;
 pub mod watch;
 pub mod whose;
 
@@ -323,6 +324,8 @@ impl Discovery {
         }
         let touched = self.index.take_changes();
         let mut changes = self.publisher.apply(&self.index, touched);
+        let agents = self.index.take_uses();
+        self.publisher.declare(&self.index, agents, &mut changes);
         for (kind, metrics) in &self.kinds {
             #[expect(clippy::cast_precision_loss, reason = "counts of objects are far below 2^52")]
             metrics.objects.set(self.index.count(*kind) as f64);

@@ -23,6 +23,14 @@ pub const X_KAGENT_HOST: HeaderName = HeaderName::from_static("x-kagent-host");
 pub const MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// What client and server of a session agreed upon (MCP 2025-06-18, "Protocol Version Header").
 pub const MCP_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The method of the request's call, as its body has it (MCP 2026-07-28, "Standard Request Headers").
+pub const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
+/// What that names: a tool, a prompt, a resource or a task (the same).
+pub const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
+/// The version that a client of A2A speaks (A2A 1.0 section 3.6).
+pub const A2A_VERSION: HeaderName = HeaderName::from_static("a2a-version");
+/// The conversation that all calls of one turn belong to (kagent, `kagent/adk/_remote_a2a_tool.py`).
+pub const ROOT_CONTEXT: HeaderName = HeaderName::from_static("x-kagent-root-context-id");
 /// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What traces call a request (W3C Trace Context).

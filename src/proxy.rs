@@ -15,6 +15,7 @@ pub mod request;
 pub mod routes;
 pub mod send;
 pub mod service;
+pub mod sight;
 pub mod way;
 
 use std::future::Future;
@@ -67,8 +68,9 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<ReplyBody>, Unanswered>> + Send + 'a {
         let fields = Fields::of(request.headers());
-        let request = Box::new(received(conn, &fields, request));
-        let mut record = Recorder::begin(conn, task, self.books.near(), (&request, &fields));
+        let books = self.books.near();
+        let request = Box::new(received(conn, &fields, request, books.sees_calls));
+        let mut record = Recorder::begin(conn, task, books, (&request, &fields));
         let upload = Arc::clone(request.body().upload());
         let work = async move {
             match self.serve(conn, (request, fields), &mut record).await {

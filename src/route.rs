@@ -17,10 +17,12 @@ use crate::plain_path::is_plain;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Cluster;
 
+pub mod caller;
 pub mod discovered;
 pub mod host;
 pub mod rule;
 
+pub use caller::{Caller, Callers, Proof, Uses};
 pub use discovered::{Considered, Discovered, ObjectId};
 pub use host::{BadHost, HostKey};
 
@@ -72,7 +74,8 @@ pub struct RouteTable {
     statics: Arc<Statics>,
     cluster_domain: Arc<str>,
     discovered: HashTrieMapSync<HostKey, Arc<Discovered>>,
-    callers: HashTrieMapSync<IpAddr, ObjectId>,
+    /// Who calls.
+    pub callers: Callers,
     /// Hosts may become known, from these namespaces; none is every namespace.
     discovering: Option<Arc<[String]>>,
 }
@@ -186,8 +189,9 @@ impl RouteTable {
     /// This table with the discovered part of another one.
     #[must_use]
     pub fn with_discovered_of(self, other: &Self) -> Self {
-        let Self { statics, cluster_domain, .. } = self;
-        Self { statics, cluster_domain, ..other.clone() }
+        let Self { statics, cluster_domain, callers, .. } = self;
+        let callers = other.callers.clone().with(callers.written());
+        Self { statics, cluster_domain, callers, ..other.clone() }
     }
 
     /// The DNS suffix of the cluster.
@@ -237,26 +241,14 @@ impl RouteTable {
 
     /// Forgets all that the cluster has said.
     pub fn forget_discovered(&mut self) {
-        (self.discovered, self.callers) = Default::default();
-    }
-
-    /// The Agent behind an address; `None` forgets it.
-    pub fn set_caller(&mut self, address: IpAddr, caller: Option<ObjectId>) {
-        match caller {
-            Some(caller) => self.callers.insert_mut(address, caller),
-            None => {
-                self.callers.remove_mut(&address);
-            }
-        }
+        self.discovered = HashTrieMapSync::default();
+        self.callers = Callers::default().with(self.callers.written());
     }
 
     /// The Agent behind an address, where exactly one is known (D6).
     #[must_use]
-    pub fn caller(&self, address: IpAddr) -> Option<&ObjectId> {
-        if self.callers.is_empty() {
-            return None;
-        }
-        self.callers.get(&address.to_canonical())
+    pub fn caller(&self, address: IpAddr) -> Option<&Arc<Caller>> {
+        self.callers.get(address)
     }
 
     /// What the cluster says of a host.

@@ -5,8 +5,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use crate::config::{Config, RouteConfig, RouteTarget, Scheme};
-use crate::route::{DefaultRoute, Route, RouteSource, RouteTable};
+use crate::config::target::bare_host;
+use crate::config::{CallerConfig, Config, RouteConfig, RouteTarget, Scheme, Use};
+use crate::route::caller::WrittenCallers;
+use crate::route::{Caller, DefaultRoute, ObjectId, Proof, Route, RouteSource, RouteTable};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
@@ -61,8 +63,30 @@ pub fn build(
         };
         defaults.push(DefaultRoute { host, listener, route: build.route(route)? });
     }
-    let table = RouteTable::new(routes, defaults, &config.cluster_domain);
+    let mut table = RouteTable::new(routes, defaults, &config.cluster_domain);
+    table.callers = table.callers.with(&Arc::new(callers(config, metrics)));
     Ok(Built { table, fresh: build.fresh, tls: build.tls })
+}
+
+/// Who calls from where, and what those say that they use.
+fn callers(config: &Config, metrics: &Metrics) -> WrittenCallers {
+    let mut callers = WrittenCallers::default();
+    for CallerConfig { agent: (namespace, name), addresses, uses } in &config.callers {
+        let id = ObjectId::new(namespace, name);
+        let caller = Arc::new(Caller::new(id.clone(), Proof::Config));
+        callers.at.extend(addresses.iter().map(|net| (*net, Arc::clone(&caller))));
+        let named = uses.iter().map(|Use { host, tools }| {
+            let host = bare_host(host, &config.cluster_domain);
+            (host.into(), tools.iter().map(|tool| Box::from(tool.as_str())).collect())
+        });
+        for Use { host, tools } in uses {
+            metrics.declare_tools(host, tools.iter().map(String::as_str));
+        }
+        if !uses.is_empty() {
+            callers.uses.push((id, Arc::new(named.collect())));
+        }
+    }
+    callers
 }
 
 /// The TLS files of a route as they are now; `None` for one without an `https` target.

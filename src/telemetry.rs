@@ -4,16 +4,20 @@
 
 pub mod access_log;
 pub mod family;
+pub mod feed;
 mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod names;
 mod of_route;
+pub mod operations;
 pub mod panics;
 pub mod peers;
 pub mod record;
 mod series;
+pub mod streams;
 mod text;
+pub mod tools;
 
 use self::log::Log;
 use crate::config::{LogConfig, LogFormat};

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kagent_proxy::body::RequestBody;
+use kagent_proxy::body::tap::Watch;
 use kagent_proxy::headers::onward::{Ask, Keep, Onward, Origin};
 use kagent_proxy::upstream::faults::HeadLimits;
 use kagent_proxy::upstream::h1::body::{Decoded, Decoder};
@@ -135,7 +136,7 @@ async fn relay(
         keep: if keep { Keep::Yes } else { Keep::If(|start| start.starts_with(b"k")) },
     };
     let request =
-        Box::new(request.map(|body| RequestBody::new(body, true, false, &Arc::default())));
+        Box::new(request.map(|body| RequestBody::new(body, Watch::Bytes, false, &Arc::default())));
     let mut connection = Connection::new(Io::Memory(backend), LIMITS);
     match connection.send(request, &onward).await {
         Ok(response) => {

@@ -1,4 +1,4 @@
-//! What watches the bytes of a body as they pass, and remembers what may be needed again.
+//! What watches the bytes of a body as they pass: remembers what may be needed again, and reads which calls they are.
 //!
 //! Sees each byte once and changes none. Never knows whether the body has ended or broken off, nor who
 //! reads what is remembered.
@@ -9,27 +9,53 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::replay::Replay;
+use super::seen::SeenCalls;
+use crate::protocol::calls::Call;
 
-/// The observer of one body's bytes. Without a length to expect ([`Tap::default`]) it remembers nothing.
+/// The observer of one body's bytes; [`Tap::default`] watches for nothing.
 #[derive(Debug, Default)]
 pub struct Tap {
     /// Bytes to come may be remembered: most bytes of a long body pass without the lock.
     listens: AtomicBool,
     replay: Mutex<Option<Replay>>,
+    /// Calls may come.
+    scans: AtomicBool,
+    calls: Mutex<SeenCalls>,
+}
+
+/// What is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing.
+    Nothing,
+    /// Bytes are remembered.
+    Bytes,
+    /// They are, and calls are read.
+    Calls,
 }
 
 // === impl Tap ===
 
 impl Tap {
-    /// Remembers a body of which this length has been announced.
+    /// Watches a body of which this length has been announced.
     #[must_use]
-    pub fn remembering(length: Option<u64>) -> Self {
-        let replay = Mutex::new(Some(Replay::expecting(length)));
-        Self { listens: AtomicBool::new(true), replay }
+    pub fn new(watch: Watch, length: Option<u64>) -> Self {
+        if watch == Watch::Nothing {
+            return Self::default();
+        }
+        Self {
+            listens: AtomicBool::new(true),
+            replay: Mutex::new(Some(Replay::expecting(length))),
+            scans: AtomicBool::new(watch == Watch::Calls),
+            calls: Mutex::default(),
+        }
     }
 
     /// The next bytes pass.
     pub fn data(&self, data: &Bytes) {
+        if self.scans.load(Ordering::Relaxed) && !self.calls().feed(data) {
+            self.scans.store(false, Ordering::Relaxed);
+        }
         if !self.listens.load(Ordering::Relaxed) {
             return;
         }
@@ -95,7 +121,12 @@ impl Tap {
         }
     }
 
-    /// Forgets everything, and remembers nothing more.
+    /// Takes the calls that have come whole and that nobody has taken yet.
+    pub fn take_calls(&self, take: impl FnMut(Call)) {
+        self.calls().take().for_each(take);
+    }
+
+    /// Forgets everything that is remembered, and remembers nothing more.
     pub fn forget(&self) {
         drop(self.take());
     }
@@ -103,6 +134,10 @@ impl Tap {
     fn take(&self) -> Option<Replay> {
         self.listens.store(false, Ordering::Relaxed);
         self.lock().take()
+    }
+
+    fn calls(&self) -> MutexGuard<'_, SeenCalls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
@@ -129,7 +164,7 @@ mod tests {
     #[test]
     fn what_passed_is_there_until_it_is_taken_or_forgotten() {
         for taken in [true, false] {
-            let tap = Tap::remembering(None);
+            let tap = Tap::new(Watch::Bytes, None);
             tap.data(&CALL);
             assert!(tap.wants_start());
             assert_eq!(tap.whole(), Some(CALL));
@@ -145,8 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_read_though_their_bytes_are_forgotten() {
+        let tap = Tap::new(Watch::Calls, None);
+        let seen = || {
+            let mut all = Vec::new();
+            tap.take_calls(|call| all.push(call.method.as_str().to_owned()));
+            all
+        };
+        tap.data(&Bytes::from_static(b"{\"method\":\"ping\""));
+        tap.forget();
+        assert_eq!(seen(), [""; 0]);
+        tap.data(&Bytes::from_static(b",\"id\":1}"));
+        assert!(!tap.scans.load(Ordering::Relaxed));
+        assert_eq!(seen(), ["ping"]);
+        assert_eq!(seen(), [""; 0], "once");
+    }
+
+    #[test]
     fn the_lock_is_not_taken_for_what_nobody_will_need() {
-        let tap = Tap::remembering(None);
+        let tap = Tap::new(Watch::Bytes, None);
         let chunk = Bytes::from(vec![0; MAX_REPLAY]);
         tap.data(&chunk);
         assert!(tap.listens.load(Ordering::Relaxed));

@@ -42,6 +42,8 @@ pub const DEFAULT_HOLD_SESSION: Duration = Duration::from_secs(20);
 pub const DEFAULT_SESSION_MAX_AGE: Duration = Duration::from_secs(168 * 3600);
 /// Requests held at once, all clients together.
 pub const DEFAULT_MAX_HELD: usize = 1_000;
+/// Series of the metrics of calls: some megabytes at most.
+pub const DEFAULT_MAX_SERIES: usize = 20_000;
 /// Requests held at once for one source address.
 pub const DEFAULT_MAX_HELD_PER_SOURCE: usize = 100;
 /// Silence after which an event stream gets a comment, so that clients' read limits do not end it.
@@ -91,6 +93,8 @@ impl Default for Config {
             upstream: UpstreamConfig::default(),
             hold: HoldConfig { max: DEFAULT_MAX_HELD, max_per_source: DEFAULT_MAX_HELD_PER_SOURCE },
             sessions: SessionsConfig::default(),
+            sight: SightConfig { calls: true, max_series: DEFAULT_MAX_SERIES },
+            callers: Vec::new(),
             trusted_proxies: Vec::new(),
             public_url: None,
             cluster_domain: "cluster.local".to_owned(),

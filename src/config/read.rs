@@ -1,6 +1,7 @@
 //! From the tree of the file to the checked [`Config`], and back: one function for each section.
 //!
-//! With `config/routes.rs`, `config/discovery.rs` and `config/sessions.rs` the one list of the keys and their types: a
+//! With `config/routes.rs`, `config/discovery.rs`, `config/sessions.rs` and
+//! `config/sight.rs` the one list of the keys and their types: a
 //! [`Reader`] that is asked for all of them reads a file, describes one or shows a configuration. Knows nothing of the
 //! command line. Every fault is collected; what is wrong keeps its default, so that the rest is looked at too.
 
@@ -68,6 +69,7 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
         RouteTarget { host_header: None, tls: ClientTls::default(), ..inherited };
     reader.upstream(&mut map, config);
     reader.sessions(&mut map, config);
+    reader.sight(&mut map, config);
     reader.top(&mut map, config);
     reader.end(&map);
 }

@@ -49,6 +49,8 @@ pub struct Index {
     users_of_service: HashMap<ObjectId, Ids>,
     /// To be decided anew.
     plan_dirty: Ids,
+    /// Agents that may use something else than before.
+    uses_dirty: Ids,
     /// With other endpoints than before.
     endpoints_dirty: Ids,
     /// Of Pods that are gone for good.
@@ -255,6 +257,7 @@ impl Index {
             return;
         }
         self.touch(&id);
+        self.uses_dirty.insert(id.clone());
         let old = self.agents.remove(&id).unwrap_or_default();
         let now = new.clone().unwrap_or_default();
         for (before, after, users) in [
@@ -277,6 +280,7 @@ impl Index {
         if self.remotes.get(&id) == new.as_ref() {
             return;
         }
+        self.uses_dirty.extend(self.users_of_remote(&id));
         let mut hosts = self.spoken_of(&id);
         for service in &hosts {
             unlink(&mut self.remotes_at, service, &id);
@@ -294,6 +298,23 @@ impl Index {
             hosts.extend(self.spoken_of(&id));
         }
         self.touch_all(&hosts);
+    }
+
+    /// The Agents that may use something else than before; they are told once.
+    pub fn take_uses(&mut self) -> Ids {
+        std::mem::take(&mut self.uses_dirty)
+    }
+
+    /// An Agent.
+    #[must_use]
+    pub fn agent(&self, id: &ObjectId) -> Option<&Agent> {
+        self.agents.get(id)
+    }
+
+    /// A `RemoteMCPServer`.
+    #[must_use]
+    pub fn remote(&self, id: &ObjectId) -> Option<&RemoteServer> {
+        self.remotes.get(id)
     }
 
     /// The Services that a tool server's object names.

@@ -113,6 +113,12 @@ pub struct SliceEndpoint {
 /// An Agent: what it uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agent {
+    /// It says what it uses.
+    pub declares: bool,
+    /// Agents among its tools.
+    pub agents: Vec<ObjectId>,
+    /// `MCPServer` objects among its tools.
+    pub mcp_servers: Vec<ObjectId>,
     /// `RemoteMCPServer` objects among its tools.
     pub remotes: Vec<ObjectId>,
     /// Services among its tools.
@@ -352,8 +358,13 @@ fn state(endpoint: &Value) -> Option<EndpointState> {
 }
 
 fn agent(namespace: &str, json: &Value) -> Agent {
-    let mut agent = Agent::default();
+    let declares = json.pointer("/spec/declarative").is_some();
+    let mut agent = Agent { declares, ..Agent::default() };
     for tool in items(json, "/spec/declarative/tools") {
+        if let Some(name) = text(tool, "/agent/name") {
+            let space = text(tool, "/agent/namespace").unwrap_or(namespace);
+            agent.agents.push(ObjectId::new(space, name));
+        }
         let Some(name) = text(tool, "/mcpServer/name") else { continue };
         // Older kagent wrote namespace/name.
         let (space, name) = name.split_once('/').unwrap_or((namespace, name));
@@ -369,7 +380,7 @@ fn agent(namespace: &str, json: &Value) -> Agent {
         match kind {
             ObjectKind::RemoteMcpServer => agent.remotes.push(id.clone()),
             ObjectKind::Service => agent.services.push(id.clone()),
-            _ => {}
+            _ => agent.mcp_servers.push(id.clone()),
         }
         let (names, approval) =
             (strings(tool, "/mcpServer/toolNames"), strings(tool, "/mcpServer/requireApproval"));

@@ -13,12 +13,14 @@ use super::decide::{self, Backend, OpenPlan, PlanState, RulePlan, ServicePlan, T
 use super::endpoints::{Judged, View};
 use super::index::{ClusterHost, Ids, Index};
 use super::secrets::Secrets;
+use super::uses;
 use super::whose::{self, LeftOut};
 use crate::config::{ClientTls, DiscoveryConfig, RouteConfig, RouteTarget, Target, UpstreamConfig};
 use crate::route::discovered::{Fallback, HostState, OpenHost};
 use crate::route::rule::{self, Authority, Rule};
 use crate::route::{
-    Considered, Discovered, HostKey, NoRoute, ObjectId, Route, RouteSource, RouteTable,
+    Caller, Considered, Discovered, HostKey, NoRoute, ObjectId, Proof, Route, RouteSource,
+    RouteTable, Uses,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
@@ -33,7 +35,9 @@ pub struct Changes {
     /// Hosts with what is known of them now.
     pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
     /// Addresses with the Agent behind them.
-    pub callers: Vec<(IpAddr, Option<ObjectId>)>,
+    pub callers: Vec<(IpAddr, Option<Arc<Caller>>)>,
+    /// Agents with what they say that they use.
+    pub uses: Vec<(ObjectId, Option<Arc<Uses>>)>,
     /// The addresses of ourselves and the other replicas, where they are others now.
     pub replicas: Option<Vec<IpAddr>>,
     /// These are the first ones: what was discovered before by others does not hold any more.
@@ -52,7 +56,7 @@ pub struct Publisher {
     pub secrets: Secrets,
     live: HashMap<ObjectId, Live>,
     /// The Agents behind an address, each with the Service that says so.
-    callers: HashMap<IpAddr, BTreeMap<ObjectId, ObjectId>>,
+    callers: HashMap<IpAddr, BTreeMap<ObjectId, Arc<Caller>>>,
     left_out: Tally,
     /// What comes from now on was not there before.
     follows: bool,
@@ -65,7 +69,7 @@ struct Live {
     pods: BTreeSet<Box<str>>,
     routes: Vec<LiveRoute>,
     addresses: BTreeSet<IpAddr>,
-    agent: Option<ObjectId>,
+    agent: Option<Arc<Caller>>,
     left_out: Vec<(IpAddr, LeftOut)>,
     /// There is such a Service.
     exists: bool,
@@ -88,6 +92,7 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
             && self.callers.is_empty()
+            && self.uses.is_empty()
             && self.retired.is_empty()
             && self.replicas.is_none()
             && !self.anew
@@ -104,7 +109,10 @@ impl Changes {
             table.set_discovered(host, discovered);
         }
         for (address, caller) in self.callers {
-            table.set_caller(address, caller);
+            table.callers.set(address, caller);
+        }
+        for (agent, uses) in self.uses {
+            table.callers.set_uses(agent, uses);
         }
         table
     }
@@ -146,6 +154,25 @@ impl Publisher {
         self.secrets.forget_unused();
         self.follows = true;
         changes
+    }
+
+    /// Takes over what these Agents say that they use. The tools that they list may be labels.
+    pub fn declare(&self, index: &Index, agents: Ids, changes: &mut Changes) {
+        for agent in agents {
+            let uses = uses::of(index, &agent).map(Arc::new);
+            for (host, tools) in uses.iter().flat_map(|uses| uses.iter()) {
+                self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
+            }
+            let found = index.agent(&agent).map(|agent| &*agent.remotes).unwrap_or_default();
+            for remote in found.iter().filter_map(|remote| index.remote(remote)) {
+                let target = remote.literal_host.as_deref().unwrap_or(&remote.host);
+                if let Some(host) = index.host(target).filter(|_| !remote.tools.is_empty()) {
+                    let names = remote.tools.iter().map(|name| &**name);
+                    self.metrics.declare_tools(&host.to_string(), names);
+                }
+            }
+            changes.uses.push((agent, uses));
+        }
     }
 
     /// Puts the endpoints of a Service in force.
@@ -244,10 +271,11 @@ impl Publisher {
 
     /// Whose pods stand behind the addresses of a Service (D6). An address of two Agents is nobody's.
     fn find_callers(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
-        let agent = decide::agent_of(index, id);
+        let proof = if index.sees_pods(&id.namespace) { Proof::Pod } else { Proof::Slice };
+        let agent = decide::agent_of(index, id).map(|agent| Arc::new(Caller::new(agent, proof)));
         let addresses: BTreeSet<IpAddr> = match (&agent, index.service(id)) {
             (Some(agent), Some(service)) => {
-                let of = (id, service, agent);
+                let of = (id, service, &agent.id);
                 let endpoints = index.slices(id).flat_map(|slice| &slice.endpoints);
                 let theirs = endpoints.filter(|e| whose::is_caller(index, &self.config, of, e));
                 theirs.map(|endpoint| endpoint.address).collect()
@@ -270,7 +298,8 @@ impl Publisher {
                 known.insert(id.clone(), agent.clone());
             }
             let mut agents = known.values();
-            let only = agents.next().filter(|first| agents.all(|agent| agent == *first)).cloned();
+            let first = agents.next();
+            let only = first.filter(|first| agents.all(|agent| agent.id == first.id)).cloned();
             if known.is_empty() {
                 self.callers.remove(address);
             }

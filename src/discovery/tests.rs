@@ -54,7 +54,9 @@ impl World {
 
     fn publish(&mut self) -> usize {
         let touched = self.index.take_changes();
-        let changes: Changes = self.publisher.apply(&self.index, touched);
+        let mut changes: Changes = self.publisher.apply(&self.index, touched);
+        let agents = self.index.take_uses();
+        self.publisher.declare(&self.index, agents, &mut changes);
         let count = changes.hosts.len();
         self.table = changes.applied(&self.table);
         count

@@ -6,14 +6,12 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
-use super::MCP_PROTOCOL_VERSION;
+use super::{MCP_METHOD, MCP_NAME, MCP_PROTOCOL_VERSION};
 
 /// The first revision with tasks; revisions are dates.
 const TASKS_SINCE: &str = "2025-11-25";
-const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// The task that a head names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +45,8 @@ impl<'h> HeadTask<'h> {
 }
 
 /// The value as it is, or what is encoded in it as `=?base64?...?=`.
-fn decoded(value: &str) -> Option<Cow<'_, str>> {
+#[must_use]
+pub fn decoded(value: &str) -> Option<Cow<'_, str>> {
     let encoded = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
     match encoded {
         None => Some(Cow::Borrowed(value)),
@@ -57,6 +56,8 @@ fn decoded(value: &str) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the name of a field")]
 pub enum Known {
+    A2aVersion,
     Accept,
     AcceptEncoding,
     Connection,
@@ -29,9 +30,13 @@ pub enum Known {
     IfUnmodifiedSince,
     KagentHost,
     KagentProxyError,
+    KagentRootContextId,
     KeepAlive,
     LastEventId,
     Location,
+    McpMethod,
+    McpName,
+    McpProtocolVersion,
     McpSessionId,
     ProxyConnection,
     Range,
@@ -67,9 +72,12 @@ impl Known {
             8 if name == "if-match" => Self::IfMatch,
             8 if name == "if-range" => Self::IfRange,
             8 if name == "location" => Self::Location,
+            8 if name == "mcp-name" => Self::McpName,
             10 if name == "connection" => Self::Connection,
             10 if name == "keep-alive" => Self::KeepAlive,
+            10 if name == "mcp-method" => Self::McpMethod,
             11 if name == "traceparent" => Self::Traceparent,
+            11 if name == "a2a-version" => Self::A2aVersion,
             12 if name == "content-type" => Self::ContentType,
             13 if name == "x-kagent-host" => Self::KagentHost,
             13 if name == "last-event-id" => Self::LastEventId,
@@ -87,6 +95,8 @@ impl Known {
             17 if name == "if-modified-since" => Self::IfModifiedSince,
             19 if name == "if-unmodified-since" => Self::IfUnmodifiedSince,
             20 if name == "x-kagent-proxy-error" => Self::KagentProxyError,
+            20 if name == "mcp-protocol-version" => Self::McpProtocolVersion,
+            24 if name == "x-kagent-root-context-id" => Self::KagentRootContextId,
             _ => return None,
         })
     }
@@ -154,10 +164,11 @@ mod tests {
 
     #[test]
     fn each_name_is_found_by_its_spelling_and_no_other() {
-        let spellings = "accept accept-encoding connection content-encoding content-length \
+        let spellings = "a2a-version accept accept-encoding connection content-encoding content-length \
             content-type cookie expect x-forwarded-for x-forwarded-host x-forwarded-proto host \
             http2-settings if-match if-modified-since if-none-match if-range if-unmodified-since \
-            x-kagent-host x-kagent-proxy-error keep-alive last-event-id location mcp-session-id \
+            x-kagent-host x-kagent-proxy-error x-kagent-root-context-id mcp-method mcp-name \
+            mcp-protocol-version keep-alive last-event-id location mcp-session-id \
             proxy-connection range te traceparent trailer transfer-encoding upgrade via";
         let mut all = Names::default();
         for spelling in spellings.split_whitespace() {

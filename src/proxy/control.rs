@@ -51,7 +51,13 @@ impl Proxy {
         let delivery = Delivery::new(routes, holds, unknown, Arc::clone(&sessions));
         let public_url = config.public_url.clone();
         let egress = Egress { public_url, watch, tunnels: TaskTracker::new(), sessions };
-        let books = Common::new(Arc::new(Books { open: Tally::default(), log }));
+        metrics.series_cap().set(config.sight.max_series);
+        let books = Common::new(Arc::new(Books {
+            open: Tally::default(),
+            log,
+            sees_calls: config.sight.calls,
+            feed: metrics.feed().clone(),
+        }));
         Ok(Self { ingress, delivery, egress, metrics, books })
     }
 

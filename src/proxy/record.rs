@@ -3,24 +3,35 @@
 //! Opened before anything may fail, it rides inside the response's body to the very end. Knows metrics
 //! and the log; never a socket.
 
+mod calls;
+mod head;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use tokio::time::Instant;
 
+use self::calls::{Exchange, LoggedCalls, caller_label, unheard};
+use self::head::HeadCopy;
+use crate::body::tap::Tap;
 use crate::body::{RequestBody, Upload};
+use crate::headers::noted::Noted;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
 use crate::proxy::request::fields::Fields;
-use crate::route::Route;
+use crate::proxy::sight::Sight;
+use crate::proxy::way::Way;
+use crate::route::{Caller, Route};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::feed::Feed;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
+use crate::telemetry::streams::StreamNote;
 use crate::workers::near::Near;
 use crate::workers::per_worker::Tally;
 
@@ -31,6 +42,10 @@ pub struct Books {
     pub open: Tally,
     /// Takes a line of each.
     pub log: AccessLog,
+    /// Whether calls are read.
+    pub sees_calls: bool,
+    /// Shows each call.
+    pub feed: Feed,
 }
 
 /// Takes the notes.
@@ -44,6 +59,10 @@ pub struct Recorder {
     kind: Kind,
     books: Near<Books>,
     upload: Arc<Upload>,
+    sight: Sight,
+    caller: Option<Arc<Caller>>,
+    /// Of an open stream or tunnel.
+    note: Option<Arc<StreamNote>>,
     /// Counted as an open stream or tunnel.
     is_stream: bool,
     reopened: bool,
@@ -57,16 +76,6 @@ pub struct Recorder {
     connect: Option<Duration>,
     response_headers: Option<Duration>,
     first: Option<Duration>,
-}
-
-/// What the record keeps of the request's head: copies in one piece, for what is cut out of the head
-/// would keep the whole buffer that it came in.
-#[derive(Debug)]
-struct HeadCopy {
-    /// Path, `x-kagent-host` and `traceparent`, one behind the other.
-    text: Box<str>,
-    path_end: usize,
-    target_end: usize,
 }
 
 // === impl Recorder ===
@@ -88,10 +97,13 @@ impl Recorder {
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            head: HeadCopy::of(request.uri().path(), fields),
+            head: HeadCopy::of(request, fields),
             kind: Kind::Unary,
             books,
             upload: Arc::clone(request.body().upload()),
+            sight: Sight::default(),
+            caller: None,
+            note: None,
             is_stream: false,
             reopened: false,
             session: None,
@@ -107,10 +119,11 @@ impl Recorder {
         }
     }
 
-    /// The request goes by this route from now on: it counts as open there, and for the share of requests that may be
+    /// The request goes this way from now on: it counts as open there, and for the share of requests that may be
     /// retried. The one place where a request comes to a route and leaves another one. Returns whether it went by
     /// another one before, or by none.
-    pub fn enter(&mut self, route: &Arc<Route>, kind: Kind) -> bool {
+    pub fn enter(&mut self, way: &Way, kind: Kind) -> bool {
+        let route = &way.route;
         if self.route.as_ref().is_some_and(|before| Arc::ptr_eq(before, route)) {
             return false;
         }
@@ -120,7 +133,44 @@ impl Recorder {
         if let Some(left) = self.route.replace(Arc::clone(route)) {
             left.metrics.leave();
         }
+        self.caller.clone_from(&way.caller);
         true
+    }
+
+    /// Bytes of a backend's response pass, as they came.
+    pub fn on_response(&mut self, bytes: &[u8]) {
+        if self.sight.listens() {
+            self.with_calls(|sight, exchange, _| exchange.pass(sight, bytes));
+        }
+    }
+
+    /// Reads calls, where a route is known that they are counted for.
+    fn with_calls(&mut self, read: impl FnOnce(&mut Sight, Exchange<'_>, &Tap)) {
+        let mut sight = std::mem::take(&mut self.sight);
+        if let Some(route) = self.route.as_deref().filter(|_| self.books.sees_calls) {
+            let exchange = Exchange {
+                route,
+                caller: caller_label(self.caller.as_ref()),
+                head: &self.head,
+                peer: &self.conn.peer_text,
+                status: self.status,
+                session: self.session,
+                age: self.age(),
+                feed: &self.books.feed,
+            };
+            read(&mut sight, exchange, &self.upload.tap);
+        }
+        self.sight = sight;
+    }
+
+    /// The exchange has ended, and with it what calls are left.
+    fn end_calls(&mut self) {
+        let (error, unanswered) = unheard(self.outcome, self.status);
+        let verb = self.method.clone();
+        self.with_calls(|sight, exchange, tap| {
+            exchange.take_calls(sight, tap, verb.as_str());
+            sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
+        });
     }
 
     /// What has passed of the request's body.
@@ -157,6 +207,16 @@ impl Recorder {
         age
     }
 
+    /// A backend's response is here, of whose fields this was noted.
+    pub fn on_answer(&mut self, status: StatusCode, kind: Kind, (noted, encoded): (Noted, bool)) {
+        self.on_head(status, kind);
+        let verb = self.method.clone();
+        self.with_calls(|sight, exchange, tap| {
+            exchange.take_calls(sight, tap, verb.as_str());
+            sight.answered(noted, encoded);
+        });
+    }
+
     /// The head of the answer is here, and with it the kind of call.
     pub fn on_head(&mut self, status: StatusCode, kind: Kind) {
         self.response_headers = Some(self.age());
@@ -167,6 +227,14 @@ impl Recorder {
         {
             self.is_stream = true;
             route.metrics.begin_stream();
+            let note = Arc::new(StreamNote {
+                started: self.started,
+                caller: Arc::clone(caller_label(self.caller.as_ref())),
+                path: self.head.path().into(),
+                session: self.session,
+            });
+            route.metrics.note_stream(&note);
+            self.note = Some(note);
         }
     }
 
@@ -250,7 +318,16 @@ impl Recorder {
 
     /// What is known by now.
     fn record(&self) -> Record<'_> {
+        let calls = LoggedCalls::of(&self.sight, (self.head.speaks_mcp, self.head.speaks_a2a));
         Record {
+            caller: self.route.as_ref().map_or("", |_| caller_label(self.caller.as_ref())),
+            caller_by: self.caller.as_ref().map_or("", |caller| caller.proof.word()),
+            protocol: calls.protocol,
+            rpc_method: calls.method,
+            tool: calls.tool,
+            rpc_error: calls.error,
+            calls: calls.count,
+            conversation: self.head.conversation(),
             peer: &self.conn.peer_text,
             method: self.method.as_str(),
             path: self.head.path(),
@@ -288,6 +365,7 @@ impl Drop for Recorder {
         self.conn.open.fetch_sub(1, Ordering::Relaxed);
         self.conn.unanswered.fetch_sub(1, Ordering::Relaxed);
         self.books.open.add(-1);
+        self.end_calls();
         let record = self.record();
         if let Some(route) = &self.route {
             route.metrics.finish(&record);
@@ -309,6 +387,14 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
         outcome: Outcome::Refused(reason.word()),
         session: None,
         care: "",
+        caller: "",
+        caller_by: "",
+        protocol: "",
+        rpc_method: "",
+        tool: "",
+        rpc_error: None,
+        calls: 0,
+        conversation: "",
         traceparent: "",
         bytes: 0,
         is_stream: false,
@@ -319,33 +405,4 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
         first: None,
         whole: Duration::ZERO,
     });
-}
-
-// === impl HeadCopy ===
-
-impl HeadCopy {
-    fn of(path: &str, fields: &Fields) -> Self {
-        let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
-        let path_end = path.len();
-        let target_end = path_end + target.len();
-        let mut text = String::with_capacity(target_end + traceparent.len());
-        text.extend([path, target, traceparent]);
-        Self { text: text.into(), path_end, target_end }
-    }
-
-    fn path(&self) -> &str {
-        self.text.get(..self.path_end).unwrap_or_default()
-    }
-
-    fn target(&self) -> &str {
-        self.text.get(self.path_end..self.target_end).unwrap_or_default()
-    }
-
-    fn traceparent(&self) -> &str {
-        self.text.get(self.target_end..).unwrap_or_default()
-    }
-}
-
-fn text(value: &Option<HeaderValue>) -> &str {
-    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -102,7 +102,7 @@ impl Reply {
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);
         }
-        record.on_head(response.status(), plan.kind);
+        record.on_answer(response.status(), plan.kind, (noted, plan.encoded));
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),
             None => Self::Relay(response, plan),

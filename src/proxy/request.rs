@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 
 use crate::body::RequestBody;
+use crate::body::tap::Watch;
 use crate::config::ListenerLimits;
 use crate::headers::names::Known;
 use conn::Connection;
@@ -32,14 +33,20 @@ pub struct Ingress {
 }
 
 /// The request with a body that is counted, and remembered where an error may need its id: before
-/// anything else is read, so that every error can have one.
+/// anything else is read, so that every error can have one. Its calls are read if `sees_calls`.
 #[must_use]
 pub fn received(
     conn: &Connection,
     fields: &Fields,
     request: Request<Incoming>,
+    sees_calls: bool,
 ) -> Request<RequestBody> {
-    let remember = fields.is_json && request.method() == Method::POST;
+    let is_call = fields.is_json && request.method() == Method::POST;
+    let watch = match (is_call, sees_calls) {
+        (false, _) => Watch::Nothing,
+        (true, false) => Watch::Bytes,
+        (true, true) => Watch::Calls,
+    };
     let expects = fields.names.has(Known::Expect);
-    request.map(|incoming| RequestBody::new(incoming, remember, expects, &conn.open))
+    request.map(|incoming| RequestBody::new(incoming, watch, expects, &conn.open))
 }

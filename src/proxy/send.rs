@@ -115,7 +115,7 @@ impl Delivery {
                     return Box::pin(delivery).await;
                 }
                 Err(instead) => {
-                    record.enter(&way.route, facts.kind);
+                    record.enter(&way, facts.kind);
                     record.cared(Care::Lost);
                     request.into_body().discard();
                     return Ok(Delivered::Instead(instead));
@@ -129,7 +129,7 @@ impl Delivery {
             home = Box::pin(TaskHome::find(sessions, &way, &mut request)).await;
         }
         loop {
-            if record.enter(&way.route, facts.kind) {
+            if record.enter(&way, facts.kind) {
                 retry.on_route(&way.route, facts.is_card);
             }
             let http1 = facts.kind == Kind::Upgrade;

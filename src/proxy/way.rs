@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderValue, Response};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::route::{ObjectId, Route, RouteTable};
+use crate::route::{Caller, Route, RouteTable};
 use crate::session::homes::Slot;
 use crate::session::token::TokenId;
 use crate::session::unanswered::Call;
@@ -25,7 +25,7 @@ pub struct Way {
     /// The query of the tool server's URL, which kagent drops.
     pub query: Option<Arc<str>>,
     /// The Agent that sends it, where its address names one.
-    pub caller: Option<ObjectId>,
+    pub caller: Option<Arc<Caller>>,
     /// The session it belongs to, if the proxy looks after that.
     pub session: Option<Box<InSession>>,
 }

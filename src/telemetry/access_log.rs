@@ -145,6 +145,7 @@ impl Record<'_> {
         }
         out.extend_from_slice(b",\"whole_ms\":");
         milliseconds(out, self.whole);
+        self.json_calls(out);
         if let Some(session) = self.session {
             out.extend_from_slice(b",\"session\":\"");
             for digit in (0..8).rev().map(|place| (session >> (4 * place)) & 0xf) {
@@ -159,6 +160,40 @@ impl Record<'_> {
             out.push(b'"');
         }
         out.extend_from_slice(b"}\n");
+    }
+
+    /// Who calls what, where that is known.
+    fn json_calls(&self, out: &mut Vec<u8>) {
+        if !self.caller.is_empty() {
+            out.extend_from_slice(b",\"caller\":\"");
+            escaped(out, self.caller);
+            out.push(b'"');
+        }
+        if !self.caller_by.is_empty() {
+            out.extend_from_slice(b",\"caller_by\":\"");
+            out.extend_from_slice(self.caller_by.as_bytes());
+            out.push(b'"');
+        }
+        if let Some(error) = self.rpc_error {
+            out.extend_from_slice(b",\"protocol\":\"");
+            out.extend_from_slice(self.protocol.as_bytes());
+            out.extend_from_slice(b"\",\"rpc_method\":\"");
+            escaped(out, self.rpc_method);
+            out.extend_from_slice(b"\",\"tool\":\"");
+            escaped(out, self.tool);
+            out.extend_from_slice(b"\",\"rpc_error\":\"");
+            if error.is_error() {
+                // Writing into a vector does not fail.
+                let _infallible = write!(out, "{error}");
+            }
+            out.extend_from_slice(b"\",\"calls\":");
+            number(out, self.calls.into());
+        }
+        if !self.conversation.is_empty() {
+            out.extend_from_slice(b",\"conversation\":\"");
+            escaped(out, self.conversation);
+            out.push(b'"');
+        }
     }
 
     /// The same for people: texts in quotes, so that nothing in a path can look like a field.
@@ -193,6 +228,19 @@ impl Record<'_> {
                 write!(out, " {name}=")?;
                 milliseconds(out, time);
             }
+        }
+        for (name, value) in [("caller", self.caller), ("caller_by", self.caller_by)] {
+            if !value.is_empty() {
+                write!(out, " {name}={value:?}")?;
+            }
+        }
+        if let Some(error) = self.rpc_error {
+            let (method, tool, error) = (self.rpc_method, self.tool, error.to_string());
+            write!(out, " protocol={} rpc_method={method:?} tool={tool:?}", self.protocol)?;
+            write!(out, " rpc_error={error:?} calls={}", self.calls)?;
+        }
+        if !self.conversation.is_empty() {
+            write!(out, " conversation={:?}", self.conversation)?;
         }
         if let Some(session) = self.session {
             write!(out, " session={session:08x} session_event={:?}", self.care)?;
@@ -264,6 +312,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::telemetry::operations::ErrorType;
     use crate::telemetry::record::Outcome;
 
     fn line() -> Record<'static> {
@@ -279,6 +328,14 @@ mod tests {
             is_stream: true,
             session: None,
             care: "",
+            caller: "",
+            caller_by: "",
+            protocol: "",
+            rpc_method: "",
+            tool: "",
+            rpc_error: None,
+            calls: 0,
+            conversation: "",
             traceparent: "",
             bytes: 9,
             events: 2,
@@ -306,6 +363,40 @@ mod tests {
     }
 
     #[test]
+    fn a_line_says_who_calls_what() {
+        let line = Record {
+            caller: "team-a/parent",
+            caller_by: "pod",
+            protocol: "mcp",
+            rpc_method: "tools/call",
+            tool: "add\"",
+            rpc_error: Some(ErrorType::Code(-32_602)),
+            calls: 2,
+            conversation: "c-1",
+            ..line()
+        };
+        let mut out = Vec::new();
+        line.json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
+        let read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        for (name, value) in [
+            ("caller", "team-a/parent"),
+            ("caller_by", "pod"),
+            ("protocol", "mcp"),
+            ("rpc_method", "tools/call"),
+            ("tool", "add\""),
+            ("rpc_error", "-32602"),
+            ("conversation", "c-1"),
+        ] {
+            assert_eq!(read[name], value, "{name}");
+        }
+        assert_eq!(read["calls"], 2);
+        out.clear();
+        line.text(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH)).unwrap();
+        let end = b" protocol=mcp rpc_method=\"tools/call\" tool=\"add\\\"\" rpc_error=\"-32602\" calls=2 conversation=\"c-1\"\n";
+        assert!(out.ends_with(end), "{}", String::from_utf8_lossy(&out));
+    }
+
+    #[test]
     fn a_json_line_is_one_object_with_every_field() {
         let mut out = Vec::new();
         line().json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
@@ -330,8 +421,17 @@ mod tests {
         let documented: BTreeSet<&str> =
             column.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
         let some = Some(Duration::ZERO);
-        let full =
-            Record { session: Some(1), care: "opened", connect: some, first: some, ..line() };
+        let full = Record {
+            session: Some(1),
+            care: "opened",
+            caller: "a/b",
+            caller_by: "pod",
+            rpc_error: Some(ErrorType::Tool),
+            conversation: "c",
+            connect: some,
+            first: some,
+            ..line()
+        };
         let mut out = Vec::new();
         full.json(&mut out, Stamp::default().at(SystemTime::UNIX_EPOCH));
         let read: serde_json::Value = serde_json::from_slice(&out).unwrap();

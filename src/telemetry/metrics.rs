@@ -4,18 +4,24 @@
 //! series. What every request counts, each worker counts for itself (`telemetry/of_route.rs`); what is rare
 //! goes to a recorder. What a route counts is shown as long as somebody holds its handles.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use metrics::{Counter, CounterFn, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::family::SessionEvent;
+use super::feed::Feed;
 use super::names::*;
 use super::of_route::OfRoute;
+use super::operations::{Durations, Operation, SeriesCap, SeriesKey};
 use super::peers::PeerMetrics;
 use super::record::Record;
 use super::series::Series;
-use super::text::Families;
+use super::streams::StreamNote;
+use super::text::{Families, Labels};
+use super::tools::ToolNames;
 use super::{log, panics};
 
 pub use super::of_route::Counted;
@@ -32,6 +38,7 @@ struct All {
     queue_full: Counter,
     write_failed: Counter,
     panics: Counter,
+    feed: Feed,
 }
 
 /// The handles of one kind of discovered object.
@@ -52,6 +59,21 @@ struct Later {
     metrics: Metrics,
     route: String,
     series: OnceLock<Arc<OfRoute>>,
+}
+
+/// What is known of one route at the moment, for people.
+#[derive(Debug)]
+pub struct RouteSight {
+    /// The route's label.
+    pub route: String,
+    /// Its calls.
+    pub operations: BTreeMap<SeriesKey, Durations>,
+    /// Its open streams and tunnels.
+    pub streams: Vec<Arc<StreamNote>>,
+    /// What has happened to sessions, by event and cause.
+    pub sessions: BTreeMap<(&'static str, &'static str), u64>,
+    /// Requests under way, and streams and tunnels.
+    pub open: (i64, i64),
 }
 
 /// The handles of one route. Several of one label share their series.
@@ -84,14 +106,15 @@ impl Metrics {
         let dropped = |cause: &str| counter(&own, LOG_DROPPED, vec![("cause", cause.to_owned())]);
         let (queue_full, write_failed) = (dropped("queue_full"), dropped("write_failed"));
         let panics = counter(&own, PANICS, Vec::new());
-        let routes = Series::default();
-        Self(Arc::new(All { own, routes, queue_full, write_failed, panics }))
+        let routes = Series::new(SeriesCap::new(usize::MAX));
+        let feed = Feed::default();
+        Self(Arc::new(All { own, routes, queue_full, write_failed, panics, feed }))
     }
 
     /// Everything, in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
-        let All { own, routes, queue_full, write_failed, panics } = &*self.0;
+        let All { own, routes, queue_full, write_failed, panics, .. } = &*self.0;
         let dropped = log::dropped();
         queue_full.absolute(dropped.queue_full);
         write_failed.absolute(dropped.write_failed);
@@ -99,7 +122,36 @@ impl Metrics {
         let mut families = Families::default();
         families.add(&own.handle().render());
         routes.live().iter().for_each(|route| route.add_to(&mut families));
+        let (used, most) = routes.cap.state();
+        families.gauge(OPERATION_SERIES, &Labels::default(), used);
+        families.gauge(OPERATION_SERIES_LIMIT, &Labels::default(), most);
         families.text(HELP)
+    }
+
+    /// Shows each call that ends.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    /// How many series of calls there may be.
+    #[must_use]
+    pub fn series_cap(&self) -> &SeriesCap {
+        &self.0.routes.cap
+    }
+
+    /// What is known of each route at the moment, in the order of their labels.
+    #[must_use]
+    pub fn sight(&self) -> Vec<RouteSight> {
+        let live = self.0.routes.live();
+        let each = live.iter().map(|route| RouteSight {
+            route: route.label().to_owned(),
+            operations: route.operations.all(),
+            streams: route.streams.all(),
+            sessions: route.sessions(),
+            open: route.open(),
+        });
+        each.collect()
     }
 
     /// Counts an answer of our own.
@@ -185,6 +237,11 @@ impl Metrics {
         RouteMetrics(series)
     }
 
+    /// These are tools of the route of this label, which may be labels from now on.
+    pub fn declare_tools<'n>(&self, route: &str, names: impl IntoIterator<Item = &'n str>) {
+        self.0.routes.tools(route).add(names);
+    }
+
     fn counter(&self, name: &'static str, labels: Vec<(&'static str, String)>) -> Counter {
         counter(&self.0.own, name, labels)
     }
@@ -257,5 +314,21 @@ impl RouteMetrics {
     /// Counts what happens to a session.
     pub fn session(&self, event: SessionEvent) {
         self.0.own().session(event);
+    }
+
+    /// Counts a call that has ended.
+    pub fn operation(&self, operation: &Operation<'_>, took: Duration) {
+        self.0.operations.count(operation, took);
+    }
+
+    /// The tools of the route.
+    #[must_use]
+    pub fn tools(&self) -> &ToolNames {
+        &self.0.tools
+    }
+
+    /// A stream is open as long as somebody holds its note.
+    pub fn note_stream(&self, note: &Arc<StreamNote>) {
+        self.0.streams.open(note);
     }
 }

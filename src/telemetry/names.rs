@@ -23,6 +23,36 @@ pub const BOUNDS: [u64; 17] = [
     1_800_000_000,
 ];
 
+/// Bucket bounds of the duration of operations, in microseconds: those of OpenTelemetry's conventions for MCP.
+pub const OPERATION_BOUNDS: [u64; 14] = [
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+];
+
+/// Seconds that calls of MCP took, by caller, method, tool and error.
+pub const MCP_SECONDS: &str = "kagent_proxy_mcp_operation_duration_seconds";
+/// Seconds that calls of A2A took, by caller, method and error.
+pub const A2A_SECONDS: &str = "kagent_proxy_a2a_operation_duration_seconds";
+/// Series of calls in use.
+pub const OPERATION_SERIES: &str = "kagent_proxy_operation_series";
+/// How many of them there may be.
+pub const OPERATION_SERIES_LIMIT: &str = "kagent_proxy_operation_series_limit";
+/// Headers of MCP that say something else than the body.
+pub const HEADER_MISMATCH: &str = "kagent_proxy_mcp_header_mismatch_total";
+/// Seconds since the oldest open stream began.
+pub const OLDEST_STREAM: &str = "kagent_proxy_oldest_stream_seconds";
 /// Finished requests, by route, class, status and outcome.
 pub const REQUESTS: &str = "kagent_proxy_requests_total";
 /// Seconds from the request's arrival to the headers of the response.
@@ -94,6 +124,17 @@ pub const BUILD: &str = "kagent_proxy_build_info";
 
 /// Name and help text of every metric; the table of docs/metrics-and-logs.md is compared with it.
 pub const HELP: &[(&str, &str)] = &[
+    (
+        MCP_SECONDS,
+        "Seconds that calls of MCP took, by route, caller, method, tool and error; buckets of OpenTelemetry's conventions",
+    ),
+    (A2A_SECONDS, "The same for calls of A2A, by route, caller, method and error"),
+    (OPERATION_SERIES, "Series of the two metrics above that are in use, by every worker"),
+    (OPERATION_SERIES_LIMIT, "How many of them there may be; calls beyond are counted as other"),
+    (
+        HEADER_MISMATCH,
+        "Calls whose Mcp-Method or Mcp-Name header says something else than their body",
+    ),
     (REQUESTS, "Finished requests by route, class, status and outcome"),
     (RESPONSE_HEADERS_SECONDS, "Seconds from the request's arrival to the headers of the response"),
     (WHOLE_SECONDS, "Seconds from the request's arrival to the end of the response"),
@@ -103,6 +144,7 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     (OPEN, "Requests that are under way"),
     (OPEN_STREAMS, "Event streams and tunnels that are under way"),
+    (OLDEST_STREAM, "Seconds since the oldest of them began"),
     (EVENTS, "Events passed to clients"),
     (COMMENTS, "Keep-alive comments written into silent event streams"),
     (ABORTS, "Exchanges broken off, by side: client or upstream"),

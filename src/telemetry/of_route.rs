@@ -4,13 +4,17 @@
 //! their records.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use super::family::{Family, SessionEvent};
 use super::histogram::{Histogram, Samples};
 use super::names::*;
+use super::operations::{Operations, SeriesCap};
 use super::record::{Outcome, Record};
+use super::streams::Streams;
 use super::text::{Families, Labels};
+use super::tools::ToolNames;
 use crate::workers::per_worker::PerWorker;
 
 /// What is counted one by one.
@@ -34,6 +38,8 @@ pub enum Counted {
     CardsPassed,
     /// Cards that lost a signature.
     SignaturesRemoved,
+    /// Calls that their headers call otherwise.
+    HeaderMismatch,
     /// Bytes of answers.
     Bytes,
     /// Connections opened.
@@ -51,7 +57,7 @@ pub enum Counted {
 type Label = (&'static str, &'static str);
 
 /// The name of each, and the label that tells it from others of its name.
-const COUNTED: [(Counted, &str, Option<Label>); 15] = [
+const COUNTED: [(Counted, &str, Option<Label>); 16] = [
     (Counted::Events, EVENTS, None),
     (Counted::Comments, COMMENTS, None),
     (Counted::AbortsClient, ABORTS, Some(("side", "client"))),
@@ -61,6 +67,7 @@ const COUNTED: [(Counted, &str, Option<Label>); 15] = [
     (Counted::CardsRewritten, CARDS, Some(("result", "rewritten"))),
     (Counted::CardsPassed, CARDS, Some(("result", "passed"))),
     (Counted::SignaturesRemoved, CARDS, Some(("result", "signature_removed"))),
+    (Counted::HeaderMismatch, HEADER_MISMATCH, None),
     (Counted::Bytes, BYTES, None),
     (Counted::Opened, POOL, Some(("event", "opened"))),
     (Counted::Reused, POOL, Some(("event", "reused"))),
@@ -78,6 +85,12 @@ pub(super) struct OfRoute {
     /// shows nothing.
     has_discards: AtomicBool,
     is_used: AtomicBool,
+    /// Its calls.
+    pub(super) operations: Operations,
+    /// The tools that its server lists.
+    pub(super) tools: Arc<ToolNames>,
+    /// Its open streams and tunnels.
+    pub(super) streams: Streams,
 }
 
 /// What one worker has counted. Gauges may be below zero: what one has opened another may close.
@@ -108,9 +121,33 @@ struct RequestLabels {
 
 impl OfRoute {
     /// Nothing counted, nothing shown.
-    pub(super) fn new(label: &str) -> Self {
-        let (has_discards, is_used) = Default::default();
-        Self { label: label.to_owned(), each: PerWorker::default(), has_discards, is_used }
+    pub(super) fn new(label: &str, tools: Arc<ToolNames>, cap: SeriesCap) -> Self {
+        let (has_discards, is_used, streams) = Default::default();
+        let (label, each, operations) =
+            (label.to_owned(), PerWorker::default(), Operations::new(cap));
+        Self { label, each, has_discards, is_used, operations, tools, streams }
+    }
+
+    /// The route's label.
+    pub(super) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// What has happened to sessions, by event and cause.
+    pub(super) fn sessions(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut sessions = BTreeMap::new();
+        for (event, count) in self.each.iter().flat_map(|counts| counts.sessions.iter()) {
+            *sessions.entry(event.words()).or_default() += count;
+        }
+        sessions
+    }
+
+    /// Requests, and streams and tunnels, that are under way.
+    pub(super) fn open(&self) -> (i64, i64) {
+        let sum = |of: fn(&Counts) -> &AtomicI64| {
+            self.each.iter().map(|counts| of(counts).load(Ordering::Relaxed)).sum()
+        };
+        (sum(|counts| &counts.open), sum(|counts| &counts.open_streams))
     }
 
     /// From now on discarded connections are shown.
@@ -148,11 +185,13 @@ impl OfRoute {
     }
 
     fn add_rest(&self, route: &Labels, families: &mut Families) {
-        let gauge = |of: fn(&Counts) -> &AtomicI64| {
-            self.each.iter().map(|counts| of(counts).load(Ordering::Relaxed)).sum()
-        };
-        families.gauge(OPEN, route, gauge(|counts| &counts.open));
-        families.gauge(OPEN_STREAMS, route, gauge(|counts| &counts.open_streams));
+        let (open, open_streams) = self.open();
+        families.gauge(OPEN, route, open);
+        families.gauge(OPEN_STREAMS, route, open_streams);
+        if let Some(oldest) = self.streams.oldest() {
+            families.gauge(OLDEST_STREAM, route, oldest.as_secs_f64());
+        }
+        self.operations.add_to(route, families);
         let mut histogram = |name, of: fn(&Counts) -> &Histogram| {
             let mut samples = Samples::default();
             self.each.iter().for_each(|counts| samples.add(of(counts)));
@@ -162,14 +201,10 @@ impl OfRoute {
         histogram(WHOLE_SECONDS, |counts| &counts.whole);
         histogram(FIRST_EVENT_SECONDS, |counts| &counts.first_event);
         let mut requests = BTreeMap::<_, u64>::new();
-        let mut sessions = BTreeMap::<_, u64>::new();
         for counts in self.each.iter() {
             for (labels, count) in counts.requests.iter() {
                 *requests.entry((labels.class, labels.status, labels.outcome)).or_default() +=
                     count;
-            }
-            for (event, count) in counts.sessions.iter() {
-                *sessions.entry(event.words()).or_default() += count;
             }
         }
         for ((class, status, outcome), count) in requests {
@@ -177,7 +212,7 @@ impl OfRoute {
             let labels = [("class", class), ("status", &status), ("outcome", outcome)];
             families.counter(REQUESTS, &route.and(labels), count);
         }
-        for ((event, cause), count) in sessions {
+        for ((event, cause), count) in self.sessions() {
             families.counter(SESSIONS, &route.and([("event", event), ("cause", cause)]), count);
         }
     }
@@ -282,6 +317,14 @@ mod tests {
             outcome: Outcome::ClientGone,
             session: None,
             care: "",
+            caller: "",
+            caller_by: "",
+            protocol: "",
+            rpc_method: "",
+            tool: "",
+            rpc_error: None,
+            calls: 0,
+            conversation: "",
             traceparent: "",
             bytes: 9,
             is_stream: true,
@@ -341,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_text_is_what_the_exporter_writes_of_the_same_counts() {
-        let route = OfRoute::new(LABEL);
+        let route = OfRoute::new(LABEL, Arc::default(), SeriesCap::new(9));
         route.show();
         route.show_discards();
         route.own().open(1);
@@ -359,7 +402,7 @@ mod tests {
 
     #[test]
     fn what_workers_have_counted_is_one_sum() {
-        let route = OfRoute::new("r");
+        let route = OfRoute::new("r", Arc::default(), SeriesCap::new(9));
         route.show();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -391,7 +434,7 @@ mod tests {
     #[test]
     fn a_route_that_only_a_table_knows_shows_nothing() {
         let mut text = Families::default();
-        OfRoute::new("r").add_to(&mut text);
+        OfRoute::new("r", Arc::default(), SeriesCap::new(9)).add_to(&mut text);
         assert_eq!(text.text(&[]), "");
     }
 

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::operations::ErrorType;
+
 /// How a request ended; the same words stand in the log, the metric and the docs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -49,6 +51,22 @@ pub struct Record<'a> {
     pub session: Option<u32>,
     /// What was done for the session, empty if nothing.
     pub care: &'static str,
+    /// The Agent that sent it, `namespace/name`, or `unknown`; empty without a route.
+    pub caller: &'a str,
+    /// How surely that is known, a plain word; empty if it is unknown.
+    pub caller_by: &'static str,
+    /// What was spoken, a plain word; empty if no call was seen.
+    pub protocol: &'static str,
+    /// The method of the first call, as it was sent.
+    pub rpc_method: &'a str,
+    /// The tool or prompt that it names, as it was sent.
+    pub tool: &'a str,
+    /// How it ended; `None` if no call was seen.
+    pub rpc_error: Option<ErrorType>,
+    /// Calls of the request, notifications among them.
+    pub calls: u32,
+    /// `x-kagent-root-context-id` as sent: the conversation that all calls of a turn share.
+    pub conversation: &'a str,
     /// `traceparent` as sent (W3C Trace Context).
     pub traceparent: &'a str,
     /// Bytes of the response's body.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::histogram::Samples;
 use super::names::BOUNDS;
+use super::operations::Durations;
 
 /// Families of series from several sources, each family once: its `TYPE` line, and its series.
 #[derive(Debug, Default)]
@@ -38,21 +39,38 @@ impl Families {
     }
 
     /// Adds a gauge.
-    pub(super) fn gauge(&mut self, name: &str, labels: &Labels, value: i64) {
+    pub(super) fn gauge(&mut self, name: &str, labels: &Labels, value: impl Display) {
         line(self.of(name, || format!("# TYPE {name} gauge")), name, "", labels, value);
     }
 
     /// Adds a histogram, in seconds.
     pub(super) fn histogram(&mut self, name: &str, labels: &Labels, samples: &Samples) {
+        let up_to = BOUNDS.into_iter().zip(samples.up_to);
+        let sum = Duration::from_micros(samples.sum);
+        self.buckets(name, labels, up_to, (samples.count, sum));
+    }
+
+    /// Adds the durations of calls.
+    pub(super) fn durations(&mut self, name: &str, labels: &Labels, durations: &Durations) {
+        self.buckets(name, labels, durations.up_to(), (durations.count(), durations.sum()));
+    }
+
+    /// Adds a histogram: bounds in microseconds, with how many are up to each, how many there are, and their sum.
+    fn buckets(
+        &mut self,
+        name: &str,
+        labels: &Labels,
+        up_to: impl Iterator<Item = (u64, u64)>,
+        (count, sum): (u64, Duration),
+    ) {
         let text = self.of(name, || format!("# TYPE {name} histogram"));
-        let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
-        for (bound, count) in BOUNDS.iter().zip(samples.up_to) {
-            let bound = seconds(*bound).to_string();
+        for (bound, count) in up_to {
+            let bound = Duration::from_micros(bound).as_secs_f64().to_string();
             line(text, name, "_bucket", &labels.and([("le", bound.as_str())]), count);
         }
-        line(text, name, "_bucket", &labels.and([("le", "+Inf")]), samples.count);
-        line(text, name, "_sum", labels, seconds(samples.sum));
-        line(text, name, "_count", labels, samples.count);
+        line(text, name, "_bucket", &labels.and([("le", "+Inf")]), count);
+        line(text, name, "_sum", labels, sum.as_secs_f64());
+        line(text, name, "_count", labels, count);
     }
 
     /// The series of a family; `kind` is its `TYPE` line if it is new.
@@ -75,7 +93,10 @@ impl Families {
 
 fn line(text: &mut String, name: &str, suffix: &str, labels: &Labels, value: impl Display) {
     // Writing into text does not fail.
-    let _infallible = writeln!(text, "{name}{suffix}{{{}}} {value}", labels.0);
+    let _infallible = match labels.0.as_str() {
+        "" => writeln!(text, "{name}{suffix} {value}"),
+        labels => writeln!(text, "{name}{suffix}{{{labels}}} {value}"),
+    };
 }
 
 // === impl Labels ===

@@ -137,13 +137,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("request", &["send", "reply", "record", "routes"]),
     ("send", &["reply"]),
     ("reply", &["send", "routes"]),
-    ("record", &["send", "reply", "routes", "way"]),
+    ("record", &["send", "reply", "routes"]),
     ("routes", &["request", "send", "reply", "record", "way"]),
     ("way", &["request", "send", "reply", "record", "routes"]),
     ("call", &["request", "send", "reply", "record", "routes", "way", "error"]),
     ("instead", &["request", "send", "reply", "record", "routes", "call", "error"]),
     ("error", &["request", "send", "reply", "record", "routes", "way", "call"]),
     ("limiter", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
+    ("sight", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
     ("service", &[]),
     ("control", &[]),
     ("reason", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
@@ -199,12 +200,13 @@ fn no_files_of_the_request_path_or_the_configuration_import_each_other_in_a_circ
     assert_eq!(circles, [], "each imports one of the others");
 }
 
-/// The parts of a request's body, and the one other that each may know.
+/// The parts of a request's body, and the others that each may know.
 const BODY: &[(&str, &[&str])] = &[
     ("body/echo.rs", &[]),
     ("body/progress.rs", &[]),
     ("body/replay.rs", &[]),
-    ("body/tap.rs", &["body/replay.rs"]),
+    ("body/seen.rs", &["protocol/calls.rs"]),
+    ("body/tap.rs", &["body/replay.rs", "body/seen.rs", "protocol/calls.rs"]),
 ];
 
 #[test]

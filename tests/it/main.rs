@@ -55,6 +55,7 @@ mod sessions;
 mod sessions_core;
 mod sessions_legacy;
 mod sessions_replicas;
+mod sight;
 mod stalled;
 mod tasks;
 mod tls;

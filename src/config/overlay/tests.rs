@@ -259,6 +259,7 @@ fn bounds() -> Vec<(String, &'static str, &'static str)> {
         ("hold.max", "0", "1000000"),
         ("hold.maxPerSource", "0", "1000000"),
         ("sessions.maxAge", "1h", year),
+        ("sight.maxSeries", "1", "1000000"),
         ("drain.lag", "0", "1h"),
         ("drain.deadline", "0", "24h"),
         ("workers", "1", "1024"),

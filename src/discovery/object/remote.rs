@@ -28,6 +28,8 @@ pub struct RemoteServer {
     pub tls: RemoteTls,
     /// `kagent-proxy.dev/sessions`.
     pub sessions: Option<Sessions>,
+    /// The names of the tools that the controller has found (`status.discoveredTools`).
+    pub tools: Vec<Box<str>>,
 }
 
 /// `spec.tls` of a `RemoteMCPServer`.
@@ -69,7 +71,9 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
     });
     let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
     let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
+    let tools = items(json, "/status/discoveredTools").filter_map(|tool| text(tool, "/name"));
     Some(RemoteServer {
+        tools: tools.map(Box::from).collect(),
         https,
         host: host.to_owned(),
         port,

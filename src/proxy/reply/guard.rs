@@ -42,6 +42,7 @@ mod tests {
     use crate::proxy::request::conn::{ConnTask, Connection};
     use crate::proxy::request::fields::Fields;
     use crate::telemetry::access_log::AccessLog;
+    use crate::telemetry::feed::Feed;
     use crate::telemetry::log::Log;
     use crate::workers::near::Common;
     use crate::workers::per_worker::Tally;
@@ -69,7 +70,12 @@ mod tests {
             Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), "http", "http".into(), None));
         let request = Request::new(RequestBody::empty(Arc::default()));
         let access = AccessLog::new(LogFormat::Json, log.clone());
-        let books = Common::new(Arc::new(Books { open: Tally::default(), log: access }));
+        let books = Common::new(Arc::new(Books {
+            open: Tally::default(),
+            log: access,
+            sees_calls: true,
+            feed: Feed::default(),
+        }));
         let head = (&request, &Fields::default());
         (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)
     }

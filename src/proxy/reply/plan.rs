@@ -33,6 +33,8 @@ pub struct RelayPlan {
     pub limits: BodyTimeouts,
     /// It is a 200.
     is_ok: bool,
+    /// Its body is in a coding, and cannot be read.
+    pub encoded: bool,
     /// How the stream is opened again whose backend has left it.
     pub again: Option<Again>,
     /// For a `text/event-stream` that is not encoded; boxed, for it is large.
@@ -116,6 +118,7 @@ impl RelayPlan {
         Self {
             kind,
             is_ok: head.status() == StatusCode::OK,
+            encoded,
             again: way.session.as_ref().filter(|_| open).and_then(|session| session.again.clone()),
             limits: BodyTimeouts {
                 keep_alive,
@@ -135,6 +138,7 @@ impl RelayPlan {
         Self {
             kind,
             is_ok: true,
+            encoded: false,
             again: way.session.as_ref().and_then(|session| session.again.clone()),
             limits: BodyTimeouts { keep_alive, ..limits },
             events: Some(Box::new(EventPlan {

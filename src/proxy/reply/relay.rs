@@ -223,10 +223,11 @@ impl Relay {
         if let Some(watchdog) = &self.watchdog {
             watchdog.passed();
         }
-        if let (Some(task), Some(data)) = (&mut self.task, frame.data_ref())
-            && task.pass(data)
-        {
-            self.task = None;
+        if let Some(data) = frame.data_ref() {
+            self.record.on_response(data);
+            if self.task.as_mut().is_some_and(|task| task.pass(data)) {
+                self.task = None;
+            }
         }
         // hyper does not poll again after the last byte of a sized body.
         let last = self.leased.as_ref().is_none_or(Body::is_end_stream);
@@ -320,7 +321,7 @@ impl Relay {
             && headers::is_event_stream(response.headers())
             && !response.headers().contains_key(CONTENT_ENCODING);
         if streams {
-            self.record.enter(&way.route, Kind::Stream);
+            self.record.enter(&way, Kind::Stream);
             self.leased = Some(response.into_body());
             self.opened = Instant::now();
             if let (Some(again), Some(session)) = (&mut self.again, &way.session)

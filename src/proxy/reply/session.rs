@@ -46,7 +46,7 @@ pub fn name(
                 route: &way.route.identity,
                 endpoint: response.body().endpoint().id(),
                 id,
-                caller: way.caller.as_ref().map(ToString::to_string),
+                caller: way.caller.as_ref().map(|caller| caller.label.to_string()),
                 params: params(record.upload()),
                 version: version(response),
             };
@@ -74,7 +74,7 @@ pub fn pin(response: &Response<Leased>, way: &Way, sessions: &Sessions) -> Optio
         route: &way.route.identity,
         endpoint: response.body().endpoint().id(),
         id: &HeaderValue::from_static(""),
-        caller: way.caller.as_ref().map(ToString::to_string),
+        caller: way.caller.as_ref().map(|caller| caller.label.to_string()),
         params: None,
         version: None,
     };

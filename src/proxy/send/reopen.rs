@@ -91,7 +91,7 @@ impl SessionDelivery {
         let reopening = match opened {
             Ok(Ok(Ok(Reopened { response, way, revived }))) => {
                 record.cared(if revived { Care::Revived } else { Care::None });
-                record.enter(&way.route, Kind::Stream);
+                record.enter(&way, Kind::Stream);
                 record.on_connection(response.body().since());
                 return Ok(Delivered::Response(response, with_again(way)));
             }

@@ -3,10 +3,12 @@
 //! The one place where a request finds its route; `explain` asks the same functions. Pure: waits for
 //! nothing, opens nothing.
 
+use std::sync::Arc;
+
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteMatch, RouteQuery, RouteTable};
+use crate::route::{Caller, Considered, HostKey, NoRoute, RouteMatch, RouteQuery, RouteTable};
 use crate::workers::near::Near;
 
 /// Why a request has no route, in short; `refusal.rs` makes the error of it.
@@ -46,7 +48,7 @@ pub fn route(
 fn route_of(
     table: &RouteTable,
     conn: &Connection,
-    (facts, caller): (&Facts, Option<&ObjectId>),
+    (facts, caller): (&Facts, Option<&Arc<Caller>>),
     chain: Option<&mut Vec<Considered>>,
 ) -> Result<RouteMatch, Unrouted> {
     let Some(host) = &facts.target else {
@@ -63,14 +65,14 @@ pub fn query<'a>(
     table: &'a RouteTable,
     host: &'a HostKey,
     facts: &'a Facts,
-    caller: Option<&'a ObjectId>,
+    caller: Option<&'a Arc<Caller>>,
 ) -> RouteQuery<'a> {
     RouteQuery {
         host,
         path: facts.path.path(),
         port: facts.port,
         authority: facts.host_text(),
-        caller,
+        caller: caller.map(|caller| &caller.id),
         cluster_domain: table.cluster_domain(),
     }
 }

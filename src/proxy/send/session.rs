@@ -119,7 +119,7 @@ impl SessionDelivery {
             return Err(Instead::NoStream);
         }
         let config = &way.route.config;
-        let caller = way.caller.as_ref().map(|caller| (&*caller.namespace, &*caller.name));
+        let caller = way.caller.as_ref().map(|caller| (&*caller.id.namespace, &*caller.id.name));
         match self.reviver.sessions.admit(token, &way.route.identity, caller) {
             Admission::Foreign => Ok(None),
             // It may be another proxy's behind us; ours reaches no server.
@@ -167,7 +167,7 @@ impl SessionDelivery {
         };
         trip.way.route.metrics.session(SessionEvent::Carried);
         record.in_session(trip.ticket.id.short());
-        record.enter(&trip.way.route, facts.kind);
+        record.enter(&trip.way, facts.kind);
         let reopened = is_own_stream(facts);
         // Boxed, for it is rare.
         if facts.has_last_event_id
@@ -195,7 +195,7 @@ impl SessionDelivery {
         upload: &Arc<Upload>,
         record: &mut Recorder,
     ) -> Delivered {
-        record.enter(&trip.way.route, trip.facts.kind);
+        record.enter(&trip.way, trip.facts.kind);
         record.on_connection(response.body().since());
         record.cared(trip.care);
         let streams = response.status() == StatusCode::OK

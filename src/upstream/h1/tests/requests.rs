@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use tokio::time::timeout;
 
 use super::*;
+use crate::body::tap::Watch;
 
 /// Of a paused clock: longer than whoever sends in pieces waits between two, and longer than anything takes.
 const SILENCE: Duration = Duration::from_millis(100);
@@ -55,7 +56,7 @@ async fn send(request: Request<Incoming>, by: By, ask: Ask, io: DuplexStream) {
     match by {
         By::Us => {
             let expects = head.headers.contains_key("expect");
-            let body = RequestBody::new(body, true, expects, &Arc::default());
+            let body = RequestBody::new(body, Watch::Bytes, expects, &Arc::default());
             let request = Box::new(Request::from_parts(head, body));
             let mut connection = Connection::new(Io::Memory(io), LIMITS);
             let response = connection.send(request, &onward).await.unwrap();

@@ -1,0 +1,85 @@
+//! The calls of a body, read while its bytes pass.
+//!
+//! Most bodies come in one piece and have one call: that takes no room besides its name. Never knows what is done
+//! with the calls.
+
+use crate::protocol::calls::{Call, CallScanner};
+
+/// The calls of one body, as far as it has come.
+#[derive(Debug, Default)]
+pub struct SeenCalls {
+    scan: Scan,
+    first: Option<Call>,
+    more: Vec<Call>,
+}
+
+/// How far the body has been read.
+#[derive(Debug, Default)]
+enum Scan {
+    /// It has not begun.
+    #[default]
+    Before,
+    /// It is within this.
+    Within(Box<CallScanner>),
+    /// Nothing else can come.
+    Behind,
+}
+
+// === impl SeenCalls ===
+
+impl SeenCalls {
+    /// The next bytes pass. Whether those behind matter.
+    pub fn feed(&mut self, bytes: &[u8]) -> bool {
+        let Self { scan, first, more } = self;
+        let mut show = |call| match first {
+            None => *first = Some(call),
+            Some(_) => more.push(call),
+        };
+        match scan {
+            Scan::Before => {
+                let mut scanner = CallScanner::default();
+                scanner.feed(bytes, &mut show);
+                *scan = match scanner.is_done() {
+                    true => Scan::Behind,
+                    false => Scan::Within(Box::new(scanner)),
+                };
+            }
+            Scan::Within(scanner) => {
+                scanner.feed(bytes, &mut show);
+                if scanner.is_done() {
+                    *scan = Scan::Behind;
+                }
+            }
+            Scan::Behind => {}
+        }
+        !matches!(scan, Scan::Behind)
+    }
+
+    /// The calls that nobody has taken yet.
+    pub fn take(&mut self) -> impl Iterator<Item = Call> {
+        self.first.take().into_iter().chain(std::mem::take(&mut self.more))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(seen: &mut SeenCalls) -> Vec<String> {
+        seen.take().map(|call| call.method.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_call_is_taken_once_wherever_the_body_is_split() {
+        let body = br#"[{"id":1,"method":"ping"},{"id":2,"method":"tools/list"}]"#;
+        for at in 0..=body.len() {
+            let mut seen = SeenCalls::default();
+            assert!(seen.feed(&body[..at]) || at == body.len());
+            let mut all = taken(&mut seen);
+            assert!(!seen.feed(&body[at..]));
+            all.extend(taken(&mut seen));
+            assert_eq!(all, ["ping", "tools/list"], "split at {at}");
+            assert!(!seen.feed(b"{\"method\":\"ping\"}") && taken(&mut seen).is_empty());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The calls of a request, counted and shown as they end.
+//!
+//! Each exactly once, with the time from the request's arrival to its own end. Knows metrics and the feed; reads no
+//! message.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use super::head::HeadCopy;
+use crate::body::tap::Tap;
+use crate::protocol::calls::Call;
+use crate::protocol::methods::{Method, Names, OTHER};
+use crate::proxy::sight::{Sight, Told};
+use crate::route::{Caller, Route};
+use crate::telemetry::feed::{Feed, FinishedCall};
+use crate::telemetry::metrics::Counted;
+use crate::telemetry::operations::{ErrorType, Operation, UNKNOWN};
+use crate::telemetry::record::Outcome;
+
+/// Characters of a name that are shown.
+const SHOWN: usize = 128;
+/// What a call is said to have ended with to which the response has no answer.
+const UNANSWERED: ErrorType = ErrorType::Word("unanswered");
+
+/// What a caller is called whose address names no Agent.
+static UNKNOWN_CALLER: LazyLock<Arc<str>> = LazyLock::new(|| UNKNOWN.into());
+
+/// The exchange that calls belong to, as far as it has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exchange<'r> {
+    pub(super) route: &'r Route,
+    pub(super) caller: &'r Arc<str>,
+    pub(super) head: &'r HeadCopy,
+    pub(super) peer: &'r str,
+    pub(super) status: u16,
+    pub(super) session: Option<u32>,
+    pub(super) age: Duration,
+    pub(super) feed: &'r Feed,
+}
+
+/// The caller as labels say it.
+pub(super) fn caller_label(caller: Option<&Arc<Caller>>) -> &Arc<str> {
+    caller.map_or(&*UNKNOWN_CALLER, |caller| &caller.label)
+}
+
+/// How the calls end that nothing has answered.
+pub(super) fn unheard(outcome: Outcome, status: u16) -> (ErrorType, ErrorType) {
+    let error = match outcome {
+        Outcome::Complete | Outcome::Drained if status >= 300 => ErrorType::Status(status),
+        Outcome::Complete | Outcome::Drained => ErrorType::None,
+        other => ErrorType::Word(other.detail()),
+    };
+    (error, if error.is_error() { error } else { UNANSWERED })
+}
+
+impl Exchange<'_> {
+    /// The calls of the request that have come whole by now. Of one without any the path may be a call.
+    pub(super) fn take_calls(&self, sight: &mut Sight, tap: &Tap, verb: &str) {
+        tap.take_calls(|call| {
+            if self.head.contradicts(&call) {
+                self.route.metrics.add(Counted::HeaderMismatch, 1);
+            }
+            sight.add(call);
+        });
+        if sight.first().is_none()
+            && let Some(method) = Method::of_rest(verb, self.head.path(), self.head.speaks_a2a)
+        {
+            sight.add(Call { id: None, method, name: None });
+        }
+    }
+
+    /// Bytes of the response pass.
+    pub(super) fn pass(&self, sight: &mut Sight, bytes: &[u8]) {
+        let mut tools = Vec::<Box<str>>::new();
+        sight.pass(bytes, &mut |told| match told {
+            Told::Ended(call, error) => self.count(call, error),
+            Told::Tool(name) => tools.push(name.into()),
+        });
+        if !tools.is_empty() {
+            self.route.metrics.tools().add(tools.iter().map(|name| &**name));
+        }
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn count(&self, call: &Call, error: ErrorType) {
+        let Self { route, caller, head, age, .. } = *self;
+        let protocol = call.method.protocol(head.speaks_mcp, head.speaks_a2a);
+        let (method, tool) = (call.method.label(), tool_label(route, call));
+        let operation = Operation { caller, protocol, method, tool, error };
+        route.metrics.operation(&operation, age);
+        self.feed.show(|| FinishedCall {
+            at: SystemTime::now(),
+            route: route.config.host.as_str().into(),
+            caller: Arc::clone(caller),
+            protocol,
+            method: cut(call.method.as_str()).into(),
+            tool: cut(shown_name(call)).into(),
+            error,
+            status: self.status,
+            took: age,
+            peer: self.peer.into(),
+            path: head.path().into(),
+            session: self.session,
+            conversation: head.conversation().into(),
+            trace: head.trace().into(),
+        });
+    }
+}
+
+/// The tool as the label says it: one that somebody has declared.
+fn tool_label<'c>(route: &Route, call: &'c Call) -> &'c str {
+    match (&call.method, call.name.as_deref()) {
+        (Method::Known("tools/call", _), Some(name)) if route.metrics.tools().has(name) => name,
+        (Method::Known("tools/call", _), _) => OTHER,
+        _ => "",
+    }
+}
+
+/// The tool or prompt that a call names. Addresses of resources may hold what nobody should read.
+pub(super) fn shown_name(call: &Call) -> &str {
+    match call.method.names() {
+        Names::Name => call.name.as_deref().unwrap_or_default(),
+        Names::Uri | Names::Nothing => "",
+    }
+}
+
+/// At most so much of it as is shown.
+pub(super) fn cut(text: &str) -> &str {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => text.get(..end).unwrap_or_default(),
+        None => text,
+    }
+}
+
+/// What the log says of the calls of an exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LoggedCalls<'s> {
+    pub(super) protocol: &'static str,
+    pub(super) method: &'s str,
+    pub(super) tool: &'s str,
+    pub(super) error: Option<ErrorType>,
+    pub(super) count: u32,
+}
+
+impl<'s> LoggedCalls<'s> {
+    /// Of those that were seen.
+    pub(super) fn of(sight: &'s Sight, (mcp, a2a): (bool, bool)) -> Self {
+        let Some(first) = sight.first() else { return Self::default() };
+        let call = &first.call;
+        Self {
+            protocol: call.method.protocol(mcp, a2a).word(),
+            method: cut(call.method.as_str()),
+            tool: cut(shown_name(call)),
+            error: first.error,
+            count: u32::try_from(sight.count()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        assert_eq!(cut("äb"), "äb");
+        let long = "ä".repeat(SHOWN + 1);
+        assert_eq!(cut(&long), &long[..2 * SHOWN]);
+    }
+
+    #[test]
+    fn addresses_of_resources_are_not_shown() {
+        let of = |method, name: &str| Call {
+            id: None,
+            method: Method::of(method),
+            name: Some(name.into()),
+        };
+        assert_eq!(shown_name(&of("tools/call", "add")), "add");
+        assert_eq!(shown_name(&of("prompts/get", "ask")), "ask");
+        assert_eq!(shown_name(&of("resources/read", "postgres://u:p@db")), "");
+    }
+}

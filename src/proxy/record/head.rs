@@ -1,0 +1,159 @@
+//! What the record keeps of a request's head: copies in one piece, for what is cut out of the head would keep the whole
+//! buffer that it came in.
+//!
+//! Knows headers; no body and no route.
+
+use http::{HeaderMap, HeaderValue, Request};
+
+use crate::headers::names::{Known, Names};
+use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
+use crate::protocol::calls::Call;
+use crate::proxy::request::fields::Fields;
+
+/// Copies of what matters later.
+#[derive(Debug)]
+pub(super) struct HeadCopy {
+    /// Each behind the one before: path, `x-kagent-host`, `traceparent`, conversation.
+    text: Box<str>,
+    ends: [usize; 3],
+    /// What the head says of its call, decoded (MCP 2026-07-28, "Standard Request Headers").
+    said: Option<Box<Said>>,
+    /// It has a header that only clients of MCP send.
+    pub(super) speaks_mcp: bool,
+    /// It has one that only clients of A2A send.
+    pub(super) speaks_a2a: bool,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    method: Option<Box<str>>,
+    name: Option<Box<str>>,
+}
+
+// === impl HeadCopy ===
+
+impl HeadCopy {
+    pub(super) fn of<B>(request: &Request<B>, fields: &Fields) -> Self {
+        const MCP: Names =
+            Names::all(&[Known::McpMethod, Known::McpProtocolVersion, Known::McpSessionId]);
+        let (path, map, names) = (request.uri().path(), request.headers(), fields.names);
+        let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
+        let conversation = match names.has(Known::KagentRootContextId) {
+            true => map.get(ROOT_CONTEXT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
+            false => "",
+        };
+        let path_end = path.len();
+        let target_end = path_end + target.len();
+        let trace_end = target_end + traceparent.len();
+        let mut text = String::with_capacity(trace_end + conversation.len());
+        text.extend([path, target, traceparent, conversation]);
+        Self {
+            text: text.into(),
+            ends: [path_end, target_end, trace_end],
+            said: names.has(Known::McpMethod).then(|| Said::of(map)),
+            speaks_mcp: names.has_any(MCP),
+            speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
+        }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        let [end, ..] = self.ends;
+        self.text.get(..end).unwrap_or_default()
+    }
+
+    pub(super) fn target(&self) -> &str {
+        let [start, end, _] = self.ends;
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    pub(super) fn traceparent(&self) -> &str {
+        let [_, start, end] = self.ends;
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// The id of the trace in `traceparent` (W3C Trace Context section 3.2.2); empty if there is none.
+    pub(super) fn trace(&self) -> &str {
+        self.traceparent().split('-').nth(1).filter(|id| id.len() == 32).unwrap_or_default()
+    }
+
+    pub(super) fn conversation(&self) -> &str {
+        let [.., start] = self.ends;
+        self.text.get(start..).unwrap_or_default()
+    }
+
+    /// Whether the head says something else of a call than its body does.
+    pub(super) fn contradicts(&self, call: &Call) -> bool {
+        let Some(said) = &self.said else { return false };
+        let other = |said: &Option<Box<str>>, is: Option<&str>| {
+            said.as_deref().zip(is).is_some_and(|(said, is)| said != is)
+        };
+        other(&said.method, Some(call.method.as_str())) || other(&said.name, call.name.as_deref())
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    fn of(map: &HeaderMap) -> Box<Self> {
+        let decoded = |name| {
+            let value: Option<&HeaderValue> = map.get(name);
+            let text = value.and_then(|value| value.to_str().ok()).and_then(mcp::decoded);
+            text.map(|text| Box::from(&*text))
+        };
+        Box::new(Self { method: decoded(MCP_METHOD), name: decoded(MCP_NAME) })
+    }
+}
+
+fn text(value: &Option<HeaderValue>) -> &str {
+    value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::methods::Method;
+
+    fn copy(fields: &[(&str, &str)]) -> HeadCopy {
+        let mut request = Request::post("http://p/mcp?x=1");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(()).unwrap();
+        HeadCopy::of(&request, &Fields::of(request.headers()))
+    }
+
+    #[test]
+    fn what_matters_is_copied() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let copy = copy(&[
+            ("x-kagent-host", "tools.team-a"),
+            ("traceparent", trace),
+            ("x-kagent-root-context-id", "c-1"),
+            ("a2a-version", "1.0"),
+        ]);
+        assert_eq!((copy.path(), copy.target()), ("/mcp", "tools.team-a"));
+        assert_eq!((copy.traceparent(), copy.conversation()), (trace, "c-1"));
+        assert_eq!(copy.trace(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!((copy.speaks_mcp, copy.speaks_a2a), (false, true));
+        let bare = self::copy(&[("traceparent", "x"), ("mcp-protocol-version", "2025-06-18")]);
+        assert_eq!((bare.target(), bare.conversation(), bare.trace()), ("", "", ""));
+        assert_eq!((bare.speaks_mcp, bare.speaks_a2a), (true, false));
+    }
+
+    #[test]
+    fn a_head_contradicts_its_body_where_both_say_something_else() {
+        let call = Call { id: None, method: Method::of("tools/call"), name: Some("ä".into()) };
+        for (method, name, contradicts) in [
+            ("tools/call", None, false),
+            ("tools/call", Some("=?base64?w6Q=?="), false),
+            ("tools/call", Some("other"), true),
+            ("tools/list", None, true),
+            ("tools/list", Some("=?base64?w6Q=?="), true),
+        ] {
+            let mut fields = vec![("mcp-method", method)];
+            fields.extend(name.map(|name| ("mcp-name", name)));
+            assert_eq!(copy(&fields).contradicts(&call), contradicts, "{fields:?}");
+        }
+        assert!(!copy(&[("mcp-name", "other")]).contradicts(&call), "without a method");
+    }
+}

@@ -1,0 +1,265 @@
+//! The calls of one exchange: which the request makes, and how each ends.
+//!
+//! Passive: bytes and calls in, ends out; what cannot be read is told by how the exchange itself ends. Knows no metric,
+//! no log and no connection.
+
+use crate::headers::noted::Noted;
+use crate::protocol::calls::{Call, CallId};
+use crate::protocol::methods::Method;
+use crate::protocol::outcomes::{Ended, OutcomeScanner};
+use crate::protocol::tool_list::ToolListScanner;
+use crate::telemetry::operations::ErrorType;
+
+/// The calls of one exchange.
+#[derive(Debug, Default)]
+pub struct Sight {
+    /// Most requests make one call.
+    first: Option<SeenCall>,
+    more: Vec<SeenCall>,
+    /// Calls that the response may still answer.
+    open: usize,
+    answers: Answers,
+}
+
+/// One call.
+#[derive(Debug)]
+pub struct SeenCall {
+    /// As it was made.
+    pub call: Call,
+    /// How it ended, once it has.
+    pub error: Option<ErrorType>,
+}
+
+/// What reads the response.
+#[derive(Debug, Default)]
+enum Answers {
+    /// Nothing: there is no response yet, or none that can be read.
+    #[default]
+    Unread,
+    /// It can be read, and nothing of its body has come.
+    Readable { events: bool },
+    /// This.
+    Reading(Box<Reader>),
+    /// All that was waited for has come.
+    Read,
+}
+
+#[derive(Debug)]
+struct Reader {
+    outcomes: OutcomeScanner,
+    /// Of a response that lists tools.
+    tools: Option<ToolListScanner>,
+}
+
+/// What a piece of a response tells.
+#[derive(Clone, Copy, Debug)]
+pub enum Told<'t> {
+    /// This call has ended.
+    Ended(&'t Call, ErrorType),
+    /// The server has this tool.
+    Tool(&'t str),
+}
+
+// === impl Sight ===
+
+impl Sight {
+    /// The request makes this call too.
+    pub fn add(&mut self, call: Call) {
+        self.open += usize::from(call.id.is_some());
+        let seen = SeenCall { call, error: None };
+        match &self.first {
+            None => self.first = Some(seen),
+            Some(_) => self.more.push(seen),
+        }
+    }
+
+    /// The response has come, of whose fields this was noted; its body can be read unless it is `encoded`.
+    pub fn answered(&mut self, noted: Noted, encoded: bool) {
+        if (noted.is_json || noted.is_events) && !encoded && self.open > 0 {
+            self.answers = Answers::Readable { events: noted.is_events };
+        }
+    }
+
+    /// Whether the response's bytes to come matter.
+    #[must_use]
+    pub const fn listens(&self) -> bool {
+        matches!(self.answers, Answers::Readable { .. } | Answers::Reading(_))
+    }
+
+    /// The next bytes of the response pass.
+    pub fn pass(&mut self, bytes: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+        let mut reader = match std::mem::take(&mut self.answers) {
+            Answers::Readable { events } => {
+                // On the stack, where most responses are read in one piece.
+                let mut reader = self.reader(events);
+                self.read(&mut reader, bytes, tell);
+                self.answers = self.goes_on(reader.is_done(), || Box::new(reader));
+                return;
+            }
+            Answers::Reading(reader) => reader,
+            other => return self.answers = other,
+        };
+        self.read(&mut reader, bytes, tell);
+        let done = reader.is_done();
+        self.answers = self.goes_on(done, || reader);
+    }
+
+    /// The exchange has ended: what is open ends with it, like this. A call that could have been answered, and was not,
+    /// by `unanswered`.
+    pub fn rest(
+        &mut self,
+        error: ErrorType,
+        unanswered: ErrorType,
+        tell: &mut impl FnMut(&Call, ErrorType),
+    ) {
+        let readable = !matches!(self.answers, Answers::Unread);
+        for seen in self.first.iter_mut().chain(&mut self.more) {
+            if seen.error.is_none() {
+                let unheard = readable && seen.call.id.is_some();
+                let error = if unheard { unanswered } else { error };
+                seen.error = Some(error);
+                tell(&seen.call, error);
+            }
+        }
+        self.open = 0;
+    }
+
+    /// The first call, if one was seen.
+    #[must_use]
+    pub const fn first(&self) -> Option<&SeenCall> {
+        self.first.as_ref()
+    }
+
+    /// How many calls were seen.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    fn goes_on(&self, done: bool, reader: impl FnOnce() -> Box<Reader>) -> Answers {
+        if done || self.open == 0 { Answers::Read } else { Answers::Reading(reader()) }
+    }
+
+    fn reader(&self, events: bool) -> Reader {
+        let mut calls = self.first.iter().chain(&self.more);
+        let lists = calls.any(|seen| matches!(seen.call.method, Method::Known("tools/list", _)));
+        let tools = lists.then(|| ToolListScanner::new(events));
+        Reader { outcomes: OutcomeScanner::new(events), tools }
+    }
+
+    fn read(&mut self, reader: &mut Reader, bytes: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+        if let Some(tools) = &mut reader.tools {
+            tools.feed(bytes, &mut |name| tell(Told::Tool(name)));
+        }
+        reader.outcomes.feed(bytes, &mut |id, ended| self.end(id, ended, tell));
+    }
+
+    /// The call of this id has ended; without one, the only call that is open: of a request that it cannot read a
+    /// server knows no id (JSON-RPC 2.0 section 5).
+    fn end(&mut self, id: Option<CallId>, ended: Ended, tell: &mut impl FnMut(Told<'_>)) {
+        let only = self.open == 1;
+        let fits = |seen: &&mut SeenCall| {
+            let is_open = seen.error.is_none() && seen.call.id.is_some();
+            is_open && (id.is_some() && seen.call.id == id || id.is_none() && only)
+        };
+        let Some(seen) = self.first.iter_mut().chain(&mut self.more).find(fits) else { return };
+        let error = match ended {
+            Ended::Result => ErrorType::None,
+            Ended::ToolError => ErrorType::Tool,
+            Ended::Error(code) => ErrorType::Code(code),
+        };
+        seen.error = Some(error);
+        self.open -= 1;
+        tell(Told::Ended(&seen.call, error));
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn is_done(&self) -> bool {
+        self.outcomes.is_done()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::calls::CallScanner;
+
+    const JSON: Noted = noted(false);
+    const EVENTS: Noted = noted(true);
+
+    const fn noted(is_events: bool) -> Noted {
+        let names = crate::headers::names::Names::all(&[]);
+        Noted { names, is_events, is_json: !is_events }
+    }
+
+    fn sight(request: &str, noted: Noted) -> Sight {
+        let mut sight = Sight::default();
+        CallScanner::default().feed(request.as_bytes(), &mut |call| sight.add(call));
+        sight.answered(noted, false);
+        sight
+    }
+
+    /// What is told of a response in these pieces, and at its end.
+    fn told(sight: &mut Sight, pieces: &[&[u8]]) -> Vec<String> {
+        let mut all = Vec::new();
+        for piece in pieces {
+            sight.pass(piece, &mut |told| {
+                all.push(match told {
+                    Told::Ended(call, error) => format!("{}:{error}", call.method.as_str()),
+                    Told::Tool(name) => format!("has {name}"),
+                });
+            });
+        }
+        sight.rest(ErrorType::Status(502), ErrorType::Word("unanswered"), &mut |call, error| {
+            all.push(format!("end {}:{error}", call.method.as_str()));
+        });
+        all
+    }
+
+    #[test]
+    fn calls_on_one_stream_end_each_with_its_own_answer_at_every_split() {
+        let request = r#"[{"id":1,"method":"tools/call","params":{"name":"a"}},{"id":"1","method":"ping"},{"method":"notifications/cancelled"},{"id":3,"method":"tools/list"}]"#;
+        let answer = "data: {\"id\":\"1\",\"result\":{}}\n\ndata: {\"id\":9,\"result\":{}}\n\n\
+                      data: {\"id\":1,\"result\":{\"content\":[],\"isError\":true}}\n\n";
+        let expected = [
+            "ping:",
+            "tools/call:tool_error",
+            "end notifications/cancelled:502",
+            "end tools/list:unanswered",
+        ];
+        for at in 0..=answer.len() {
+            let (one, two) = answer.as_bytes().split_at(at);
+            let mut sight = sight(request, EVENTS);
+            assert_eq!(told(&mut sight, &[one, two]), expected, "split at {at}");
+            assert_eq!(sight.count(), 4);
+            assert_eq!(sight.first().unwrap().error, Some(ErrorType::Tool));
+        }
+    }
+
+    #[test]
+    fn an_error_without_an_id_ends_the_only_call() {
+        let answer: &[u8] = br#"{"id":null,"error":{"code":-32700,"message":""}}"#;
+        let one = r#"{"id":1,"method":"ping"}"#;
+        assert_eq!(told(&mut sight(one, JSON), &[answer]), ["ping:-32700"]);
+        let two = r#"[{"id":1,"method":"ping"},{"id":2,"method":"ping"}]"#;
+        let unanswered = ["end ping:unanswered", "end ping:unanswered"];
+        assert_eq!(told(&mut sight(two, JSON), &[answer]), unanswered);
+    }
+
+    #[test]
+    fn the_tools_that_a_server_lists_are_told() {
+        let mut sight = sight(r#"{"id":1,"method":"tools/list"}"#, JSON);
+        let answer = br#"{"id":1,"result":{"tools":[{"name":"a"},{"name":"b"}]}}"#;
+        assert_eq!(told(&mut sight, &[answer]), ["has a", "has b", "tools/list:"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_as_the_exchange_does() {
+        let mut sight = sight(r#"{"id":1,"method":"ping"}"#, Noted::default());
+        let answer = br#"{"id":1,"result":{}}"#;
+        assert_eq!(told(&mut sight, &[answer]), ["end ping:502"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Who sends requests from an address, how surely that is known, and what it says that it uses.
+//!
+//! Knows names; not the objects they came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rpds::HashTrieMapSync;
+
+use super::discovered::ObjectId;
+
+/// An Agent that calls.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Which.
+    pub id: ObjectId,
+    /// The same as labels and logs say it: `namespace/name`.
+    pub label: Arc<str>,
+    /// How that is known.
+    pub proof: Proof,
+}
+
+/// How surely an address is a caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A running Pod of the Agent has it.
+    Pod,
+    /// An EndpointSlice says so, which others could write; Pods are not seen.
+    Slice,
+    /// The configuration says so.
+    Config,
+}
+
+/// The hosts that an Agent says it uses, and which tools of each: all of them where none is named.
+pub type Uses = BTreeMap<Box<str>, Arc<[Box<str>]>>;
+
+/// All callers of one moment. Cheap to clone: what discovery changes shares everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Callers {
+    at: HashTrieMapSync<IpAddr, Arc<Caller>>,
+    uses: HashTrieMapSync<ObjectId, Arc<Uses>>,
+    written: Arc<WrittenCallers>,
+}
+
+/// Callers that somebody wrote down.
+#[derive(Debug, Default)]
+pub struct WrittenCallers {
+    /// Who calls from where; the first that fits is taken.
+    pub at: Vec<(IpNet, Arc<Caller>)>,
+    /// What those say that they use.
+    pub uses: Vec<(ObjectId, Arc<Uses>)>,
+}
+
+// === impl Callers ===
+
+impl Callers {
+    /// These, with those that somebody wrote down.
+    #[must_use]
+    pub fn with(self, written: &Arc<WrittenCallers>) -> Self {
+        Self { written: Arc::clone(written), ..self }
+    }
+
+    /// Those that somebody wrote down.
+    #[must_use]
+    pub fn written(&self) -> &Arc<WrittenCallers> {
+        &self.written
+    }
+
+    /// The Agent behind an address; `None` forgets it.
+    pub fn set(&mut self, address: IpAddr, caller: Option<Arc<Caller>>) {
+        match caller {
+            Some(caller) => self.at.insert_mut(address, caller),
+            None => {
+                self.at.remove_mut(&address);
+            }
+        }
+    }
+
+    /// What an Agent says that it uses; `None` forgets it.
+    pub fn set_uses(&mut self, agent: ObjectId, uses: Option<Arc<Uses>>) {
+        match uses {
+            Some(uses) => self.uses.insert_mut(agent, uses),
+            None => {
+                self.uses.remove_mut(&agent);
+            }
+        }
+    }
+
+    /// What Agents say that they use; one that says nothing may use anything.
+    pub fn uses(&self) -> impl Iterator<Item = (&ObjectId, &Arc<Uses>)> {
+        let written = self.written.uses.iter().map(|(agent, uses)| (agent, uses));
+        written.chain(self.uses.iter())
+    }
+
+    /// The Agent behind an address, where exactly one is known (D6).
+    #[must_use]
+    pub fn get(&self, address: IpAddr) -> Option<&Arc<Caller>> {
+        if self.at.is_empty() && self.written.at.is_empty() {
+            return None;
+        }
+        let address = address.to_canonical();
+        let written = || self.written.at.iter().find(|(net, _)| net.contains(&address));
+        self.at.get(&address).or_else(|| written().map(|(_, caller)| caller))
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// This Agent, known by this.
+    #[must_use]
+    pub fn new(id: ObjectId, proof: Proof) -> Self {
+        let label = format!("{}/{}", id.namespace, id.name).into();
+        Self { id, label, proof }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+// === impl Proof ===
+
+impl Proof {
+    /// The word of the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Slice => "slice",
+            Self::Config => "config",
+        }
+    }
+}

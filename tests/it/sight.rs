@@ -1,0 +1,288 @@
+//! Who calls what: every call is counted once, with its caller, method, tool and end, as the metrics say it.
+
+use std::time::Duration;
+
+use kagent_proxy::config::{CallerConfig, Use};
+
+use crate::support::{BOUND, Backend, Client, TestProxy, start_with};
+
+const MCP: &str = "kagent_proxy_mcp_operation_duration_seconds_count";
+const A2A: &str = "kagent_proxy_a2a_operation_duration_seconds_count";
+
+/// A proxy that knows loopback as an Agent that lists one tool of the route.
+async fn start() -> (TestProxy, Backend) {
+    start_with(|config| {
+        config.callers.push(CallerConfig {
+            agent: ("team-a".to_owned(), "parent".to_owned()),
+            addresses: vec!["127.0.0.0/8".parse().unwrap()],
+            uses: vec![Use { host: "s.ns".to_owned(), tools: vec!["add".to_owned()] }],
+        });
+    })
+    .await
+}
+
+fn post(body: &str) -> String {
+    with_head("POST / HTTP/1.1", body)
+}
+
+fn with_head(line: &str, body: &str) -> String {
+    format!(
+        "{line}\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn json(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn events(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
+}
+
+/// One exchange; the request's head ends with an empty line, and its body with `}` or `]`.
+async fn exchange(proxy: &TestProxy, backend: &Backend, request: &str, answer: &str) -> String {
+    let mut client = proxy.connect().await;
+    client.send(request).await;
+    let mut call = backend.accept().await;
+    let (_, body) = request.split_once("\r\n\r\n").unwrap();
+    call.until(if body.is_empty() { "\r\n\r\n" } else { body }).await;
+    call.send(answer).await;
+    drop(call);
+    client.rest().await
+}
+
+/// The series of calls, each with its count; waits until so many calls are counted.
+async fn counted(proxy: &TestProxy, calls: u64) -> Vec<String> {
+    let look = async {
+        loop {
+            let text = proxy.admin("/metrics").await;
+            let ours = text.lines().filter(|line| line.starts_with(MCP) || line.starts_with(A2A));
+            let lines: Vec<String> = ours.map(short).collect();
+            let count = |line: &String| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+            if lines.iter().map(count).sum::<u64>() >= calls {
+                return lines;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(BOUND, look).await.expect("calls are missing")
+}
+
+/// `caller method tool error count`.
+fn short(line: &str) -> String {
+    let value = |name: &str| {
+        let from = line.split(&format!("{name}=\"")).nth(1)?;
+        from.split('"').next()
+    };
+    let method = value("mcp_method_name").or_else(|| value("a2a_method_name")).unwrap();
+    let protocol = if line.starts_with(MCP) { "mcp" } else { "a2a" };
+    let [caller, tool, error] = ["caller", "gen_ai_tool_name", "error_type"]
+        .map(|name| value(name).filter(|value| !value.is_empty()).unwrap_or("-"));
+    let count = line.rsplit(' ').next().unwrap();
+    format!("{protocol} {caller} {method} {tool} {error} {count}")
+}
+
+fn call(id: u32, tool: &str) -> String {
+    format!(
+        r#"{{"method":"tools/call","params":{{"name":"{tool}","arguments":{{"method":"ping","name":"x"}}}},"jsonrpc":"2.0","id":{id}}}"#
+    )
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_caller_method_tool_and_end() {
+    let (proxy, backend) = start().await;
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let listed = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"sub","inputSchema":{}}]}}"#;
+    let good = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[{"type":"text","text":"\"isError\":true"}]}}"#;
+    let failed = r#"{"jsonrpc":"2.0","id":2,"result":{"content":[],"isError":true}}"#;
+    let error = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32602,"message":"x"}}"#;
+    let sent = r#"{"jsonrpc":"2.0","id":"a","method":"message/send","params":{}}"#;
+    let spoken = r#"{"jsonrpc":"2.0","id":"a","result":{"kind":"message"}}"#;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    for (request, answer) in [
+        (post(&call(2, "sub")), json("200 OK", good)),
+        (post(list), json("200 OK", listed)),
+        (post(&call(2, "sub")), json("200 OK", good)),
+        (post(&call(2, "add")), json("200 OK", failed)),
+        (post(&call(2, "add")), json("400 Bad Request", error)),
+        (post(&call(2, "add")), json("500 Internal Server Error", "{}")),
+        (post(&call(2, "secret")), json("200 OK", good)),
+        (post(r#"{"id":1,"method":"my/own","params":{"name":"add"}}"#), json("200 OK", "null")),
+        (post(sent), json("200 OK", spoken)),
+        (post(note), "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        (post("[1,2]"), json("200 OK", "{}")),
+        (with_head("POST /v1/message:send HTTP/1.1", r#"{"message":{}}"#), json("200 OK", "{}")),
+    ] {
+        exchange(&proxy, &backend, &request, &answer).await;
+    }
+    assert_eq!(
+        counted(&proxy, 11).await,
+        [
+            "a2a team-a/parent message/send - - 2",
+            "mcp team-a/parent notifications/initialized - - 1",
+            "mcp team-a/parent other - unanswered 1",
+            "mcp team-a/parent tools/call add tool_error 1",
+            "mcp team-a/parent tools/call add -32602 1",
+            "mcp team-a/parent tools/call add 500 1",
+            "mcp team-a/parent tools/call other - 2",
+            "mcp team-a/parent tools/call sub - 1",
+            "mcp team-a/parent tools/list - - 1",
+        ]
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn calls_that_share_a_stream_are_counted_when_each_is_answered() {
+    let (proxy, backend) = start().await;
+    let mut client = proxy.connect().await;
+    let batch = format!("[{},{},{}]", call(1, "add"), call(2, "add"), call(3, "add"));
+    client.send(&post(&batch)).await;
+    let mut server = backend.accept().await;
+    server.until(&batch).await;
+    server.send(&events("data: {\"id\":2,\"result\":{}}\n\n")).await;
+    client.until("\"id\":2").await;
+    assert_eq!(counted(&proxy, 1).await, ["mcp team-a/parent tools/call add - 1"]);
+    server.send("data: {\"id\":1,\"result\":{\"isError\":true}}\n\n").await;
+    client.until("\"id\":1").await;
+    counted(&proxy, 2).await;
+    drop(server);
+    client.rest().await;
+    assert_eq!(
+        counted(&proxy, 3).await,
+        [
+            "mcp team-a/parent tools/call add - 1",
+            "mcp team-a/parent tools/call add tool_error 1",
+            "mcp team-a/parent tools/call add unanswered 1",
+        ]
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn calls_that_get_no_answer_say_why() {
+    let (proxy, backend) = start().await;
+    let mut client = proxy.connect().await;
+    client.send(&post(&call(1, "add"))).await;
+    let mut server = backend.accept().await;
+    server.until("}").await;
+    drop(client);
+    assert_eq!(counted(&proxy, 1).await, ["mcp team-a/parent tools/call add client_gone 1"]);
+    drop(backend);
+    drop(server);
+    let answer = proxy.ask(&post(r#"{"id":1,"method":"ping"}"#)).await;
+    assert!(answer.contains("no_ready_endpoint"), "{answer}");
+    assert_eq!(
+        counted(&proxy, 2).await,
+        [
+            "mcp team-a/parent ping - no_ready_endpoint 1",
+            "mcp team-a/parent tools/call add client_gone 1"
+        ]
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn headers_that_say_something_else_than_the_body_are_counted() {
+    let (proxy, backend) = start().await;
+    for (head, tool) in [
+        ("mcp-method: tools/call\r\nmcp-name: =?base64?YWRk?=", "add"),
+        ("mcp-method: tools/call\r\nmcp-name: sub", "add"),
+        ("mcp-method: tools/list", "add"),
+    ] {
+        let request = post(&call(1, tool)).replacen("host: p", &format!("{head}\r\nhost: p"), 1);
+        exchange(&proxy, &backend, &request, &json("200 OK", "{\"id\":1,\"result\":{}}")).await;
+    }
+    counted(&proxy, 3).await;
+    let metrics = proxy.admin("/metrics").await;
+    let line = "kagent_proxy_mcp_header_mismatch_total{route=\"s.ns\"} 2\n";
+    assert!(metrics.contains(line), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_read_costs_nothing_and_is_not_counted() {
+    let (proxy, backend) = start_with(|config| config.sight.calls = false).await;
+    let answer = json("200 OK", "{\"id\":1,\"result\":{}}");
+    let got = exchange(&proxy, &backend, &post(&call(1, "add")), &answer).await;
+    assert!(got.ends_with("{\"id\":1,\"result\":{}}"), "{got}");
+    assert_eq!(counted(&proxy, 0).await, [""; 0]);
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn hostile_bodies_change_nothing_but_other() {
+    let (proxy, backend) = start_with(|config| config.sight.max_series = 100).await;
+    let mut client = proxy.connect().await;
+    let serve = async {
+        let mut server = backend.accept().await;
+        for _ in 0..HOSTILE {
+            server.until("end\"}").await;
+            server.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    };
+    let ask = async {
+        for n in 0..HOSTILE {
+            let body = hostile(n);
+            let request = post(&body).replacen("connection: close\r\n", "", 1);
+            client.send(&request).await;
+            client.until("\r\n\r\n").await;
+        }
+    };
+    tokio::join!(serve, ask);
+    for line in counted(&proxy, 1).await {
+        let labels: Vec<&str> = line.split(' ').collect();
+        assert!(
+            matches!(
+                labels[..],
+                ["mcp", "unknown", "other", "-", ..]
+                    | ["mcp", "unknown", "tools/call", "other", ..]
+            ),
+            "{line}"
+        );
+    }
+    proxy.stop().await;
+}
+
+const HOSTILE: usize = 2000;
+
+/// A body that ends in `end"}`, and may be no JSON.
+fn hostile(n: usize) -> String {
+    match n % 5 {
+        0 => format!(r#"{{"method":"m{n}","id":{n},"x":"end"}}"#),
+        1 => {
+            format!(r#"{{"method":"tools/call","params":{{"name":"t{n}"}},"id":"{n}","x":"end"}}"#)
+        }
+        2 => format!(r#"[[{{"method":"m{n}"}}],{{"method":"m{n}","x":"end"}}"#),
+        3 => format!(r#"{{{{"method":"m{n}\u0000","x":"end"}}"#),
+        _ => format!(r#"{{"method":"{}{n}","x":"end"}}"#, "m".repeat(600)),
+    }
+}
+
+#[tokio::test]
+async fn open_streams_say_how_old_they_are() {
+    let (proxy, backend) = start().await;
+    let mut client = Client(tokio::net::TcpStream::connect(proxy.address).await.unwrap());
+    client.send("GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n\r\n").await;
+    let mut server = backend.accept().await;
+    server.until("\r\n\r\n").await;
+    server.send(&events(": hello\n\n")).await;
+    client.until(": hello").await;
+    let oldest = async || {
+        let metrics = proxy.admin("/metrics").await;
+        let line =
+            metrics.lines().find(|line| line.starts_with("kagent_proxy_oldest_stream_seconds{"));
+        line.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    };
+    let first = oldest().await.expect("a stream is open");
+    assert!(first < BOUND.as_secs_f64(), "{first}");
+    drop((client, server));
+    let gone = async { while oldest().await.is_some() {} };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it is still shown");
+    proxy.stop().await;
+}
