@@ -4,17 +4,35 @@
 //! show in headers that a page cannot choose: Host, Origin, Sec-Fetch-Site. Knows one head.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::{Authority, Uri};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::answer::text;
 
 /// Fetch Metadata: what a browser says of the page behind a request.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Answers who may ask.
+pub(super) async fn guard(
+    State(hosts): State<Arc<[String]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match foreign(request.uri(), request.headers(), &hosts) {
+        Some(why) => text(StatusCode::FORBIDDEN, format!("refused: {why}\n")),
+        None => next.run(request).await,
+    }
+}
+
 /// Why a request is not an operator's, if it is not. `hosts` are names besides `localhost` and addresses.
 #[must_use]
-pub(super) fn foreign(uri: &Uri, headers: &HeaderMap, hosts: &[String]) -> Option<&'static str> {
+fn foreign(uri: &Uri, headers: &HeaderMap, hosts: &[String]) -> Option<&'static str> {
     if headers.get_all(HOST).iter().nth(1).is_some() {
         return Some("it has several Host headers");
     }

@@ -4,19 +4,18 @@
 //! in reserve is given up for one connection at a time. Knows no path.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use axum::Router;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tower_service::Service;
 
 use crate::socket::ACCEPT_PAUSE;
 use crate::socket::reserve::{self, Lent};
@@ -47,11 +46,8 @@ impl Default for Bounds {
     }
 }
 
-/// Answers every request by `answer`, until dropped.
-pub(super) async fn serve<A>(listener: &TcpListener, bounds: Bounds, answer: A)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
-{
+/// Answers every request by `router`, until dropped.
+pub(super) async fn serve(listener: &TcpListener, bounds: Bounds, router: Router) {
     let mut connections = JoinSet::new();
     let mut by_age = VecDeque::new();
     loop {
@@ -76,20 +72,14 @@ where
         {
             oldest.abort();
         }
-        by_age.push_back(connections.spawn(connection(stream, lent, bounds, answer.clone())));
+        by_age.push_back(connections.spawn(connection(stream, lent, bounds, router.clone())));
     }
 }
 
-async fn connection<A>(stream: TcpStream, lent: Option<Lent>, bounds: Bounds, answer: A)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
-{
+async fn connection(stream: TcpStream, lent: Option<Lent>, bounds: Bounds, router: Router) {
     // Dropped after the connection: its descriptor becomes the reserve again.
     let life = if lent.is_some() { bounds.reserved_life } else { bounds.life };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request);
-        async move { Ok::<_, Infallible>(response) }
-    });
+    let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -123,10 +113,8 @@ mod tests {
     async fn start(bounds: Bounds) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            serve(&listener, bounds, |_| Response::new(Full::new(Bytes::from_static(b"fine"))))
-                .await;
-        });
+        let fine = Router::new().fallback(async || "fine");
+        tokio::spawn(async move { serve(&listener, bounds, fine).await });
         address
     }
 

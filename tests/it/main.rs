@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod admin_api;
 #[cfg(feature = "kube")]
 mod api;
 mod balance;
