@@ -19,6 +19,7 @@
 
 mod answer;
 mod door;
+mod events;
 mod layers;
 mod limit;
 mod operate;
@@ -43,6 +44,8 @@ use tokio::net::TcpListener;
 
 use answer::{not_allowed, text};
 use limit::Limit;
+
+pub use events::Streams;
 
 use crate::config::Expose;
 use crate::drain::{Trigger, Watch};
@@ -71,6 +74,8 @@ pub struct Admin {
     pub readiness: Readiness,
     /// For `/drain`.
     pub trigger: Trigger,
+    /// Those that are open, on all sockets.
+    pub streams: Streams,
     /// For `/config` and `/explain`.
     pub config: Arc<ArcSwap<Value>>,
     /// What the socket for everyone shows.

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::admin::{Admin, Door};
+use crate::admin::{Admin, Door, Streams};
 use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
 #[cfg(feature = "kube")]
 use crate::discovery::{Discovery, Publish};
@@ -241,7 +241,14 @@ impl Bound {
     /// Returns whether everything under way finished before the deadline.
     pub async fn run(mut self) -> bool {
         let mut background = JoinSet::new();
-        self.start_background(&mut background);
+        let streams = self.start_background(&mut background);
+        let finished = Box::pin(self.carry()).await;
+        streams.end().await;
+        finished
+    }
+
+    /// The traffic, until the drain is over.
+    async fn carry(self) -> bool {
         let Self { config, proxy, watch, trigger, .. } = self;
         let mut draining = watch.clone();
         let mut serving =
@@ -257,8 +264,8 @@ impl Bound {
         tokio::time::timeout(config.drain.deadline, serving).await.is_ok()
     }
 
-    /// Everything beside the traffic; each task is started again when it panics.
-    fn start_background(&mut self, tasks: &mut JoinSet<()>) {
+    /// Everything beside the traffic; each task is started again when it panics. Returns what has to be told of the end.
+    fn start_background(&mut self, tasks: &mut JoinSet<()>) -> Streams {
         let metrics = self.metrics.clone();
         for cluster in std::mem::take(&mut self.clusters) {
             let cluster = Arc::downgrade(&cluster);
@@ -294,6 +301,7 @@ impl Bound {
         let (proxy, watch) = (Arc::clone(&self.proxy), self.watch.clone());
         let report = move || report_drain(Arc::clone(&proxy), watch.clone());
         tasks.spawn(keep_running("drain_report", metrics, report));
+        admin.streams
     }
 
     fn admin(&self) -> Admin {
@@ -304,6 +312,7 @@ impl Bound {
             watch: self.watch.clone(),
             readiness: self.readiness.clone(),
             trigger: self.trigger.clone(),
+            streams: Streams::default(),
             config: Arc::clone(&self.view),
             expose: self.config.admin.expose,
             hosts: self.config.admin.hosts.as_slice().into(),

@@ -1,7 +1,7 @@
 //! How many requests are answered at once. What comes beyond is refused: a queue would only make everybody wait.
 //!
-//! An answer counts until its last byte is written, for it lies in memory until then, and a reader may be slow. Knows no
-//! path.
+//! An answer counts until its last byte is written, for it lies in memory until then, and a reader may be slow. An
+//! event stream does not; there is a bound of its own for those. Knows no path.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::busy;
+use super::serve::Lasting;
 
 /// The places; clones share them.
 #[derive(Clone, Debug)]
@@ -50,6 +51,9 @@ pub(super) async fn hold(State(limit): State<Limit>, request: Request, next: Nex
         return busy(format!("{all} other requests are being answered; ask again\n"));
     };
     let answer = next.run(request).await;
+    if answer.extensions().get::<Lasting>().is_some() {
+        return answer;
+    }
     answer.map(|body| Body::new(Held { body, place: Arc::new(place) }))
 }
 

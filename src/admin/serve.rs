@@ -1,10 +1,14 @@
 //! The connections of an admin socket: so many, for so long, and one more when descriptors run out.
 //!
 //! Traffic may use up every descriptor of the process. Then a kubelet must still hear that it lives, so the descriptor
-//! in reserve is given up for one connection at a time. Knows no path.
+//! in reserve is given up for one connection at a time. A connection with an event stream lives as long as that. Knows
+//! no path.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,8 +21,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower_service::Service;
 
-use crate::socket::ACCEPT_PAUSE;
 use crate::socket::reserve::{self, Lent};
+use crate::socket::{ACCEPT_PAUSE, Tcp};
+
+/// Stands in the extensions of an answer that lasts as long as it has something to say. Whoever puts it there bounds how
+/// many there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lasting;
 
 /// Bounds on the connections of one socket.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +36,8 @@ pub(super) struct Bounds {
     pub(super) connections: usize,
     /// For a head, also while none has begun.
     pub(super) head: Duration,
-    /// For a connection; then it ends with the response that is under way.
+    /// For a connection; then it ends with the response that is under way, which has the time of a head to end unless it
+    /// is [`Lasting`].
     pub(super) life: Duration,
     /// The same for one on the descriptor in reserve, which others may wait for.
     pub(super) reserved_life: Duration,
@@ -79,7 +89,20 @@ pub(super) async fn serve(listener: &TcpListener, bounds: Bounds, router: Router
 async fn connection(stream: TcpStream, lent: Option<Lent>, bounds: Bounds, router: Router) {
     // Dropped after the connection: its descriptor becomes the reserve again.
     let life = if lent.is_some() { bounds.reserved_life } else { bounds.life };
-    let service = service_fn(move |request: Request<Incoming>| router.clone().call(request));
+    // A dead peer of an event stream would keep its place for a quarter of an hour.
+    let Ok(stream) = Tcp::new(stream) else { return };
+    let lasts = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&lasts);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (answer, seen) = (router.clone().call(request), Arc::clone(&seen));
+        async move {
+            let answer = answer.await?;
+            if answer.extensions().get::<Lasting>().is_some() {
+                seen.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -91,7 +114,12 @@ async fn connection(stream: TcpStream, lent: Option<Lent>, bounds: Bounds, route
         ended = connection.as_mut() => ended,
         () = tokio::time::sleep(life) => {
             connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(bounds.head, connection.as_mut()).await.unwrap_or(Ok(()))
+            match tokio::time::timeout(bounds.head, connection.as_mut()).await {
+                Ok(ended) => ended,
+                // Others wait for the reserve.
+                Err(_) if lent.is_none() && lasts.load(Ordering::Relaxed) => connection.await,
+                Err(_) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {
