@@ -8,6 +8,7 @@
 //! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
 //! - `GET /explain?host=&path=&method=`: how such a request would be routed, JSON.
 //! - `POST /drain`: starts the drain, as SIGTERM does.
+//! - `GET /`: the page that shows all this to people; its files are below `/assets/`.
 //!
 //! - `POST /sessions/peer`: another replica asks about a session; who has no key of sessions is not heard.
 //!
@@ -23,6 +24,7 @@ mod events;
 mod layers;
 mod limit;
 mod operate;
+mod page;
 mod peer;
 mod routes;
 mod serve;
@@ -140,6 +142,9 @@ fn operators(here: bool, local: SocketAddr) -> Router<Arc<Admin>> {
         known = format!("{known} {path}");
         let elsewhere = from_fn_with_state(local, elsewhere);
         router = router.route(path, if here { handler } else { handler.route_layer(elsewhere) });
+    }
+    if here {
+        router = router.route("/", read(page::index)).route("/assets/{*file}", read(page::asset));
     }
     let known: Arc<str> = known.into();
     router.fallback(async move |method: Method| unknown(&method, &known))

@@ -1,10 +1,10 @@
 //! How the admin listeners answer, whatever they are asked: methods, headers for browsers, compression, and how much at
-//! once.
+//! once; and the page.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use kagent_proxy::config::Config;
+use kagent_proxy::config::{Config, Expose};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -43,6 +43,7 @@ async fn every_answer_tells_a_browser_to_do_nothing_else_with_it() {
         ("GET /metrics", "", 200),
         ("GET /config", "", 200),
         ("HEAD /config", "", 200),
+        ("GET /assets/nothing", "", 404),
         ("GET /explain?wrong=1", "", 400),
         ("GET /config", foreign, 403),
         ("GET /nothing", "", 404),
@@ -75,6 +76,8 @@ async fn methods_that_a_path_does_not_have_are_refused_with_those_that_it_has() 
         ("PUT /routes", "GET, HEAD"),
         ("OPTIONS /explain", "GET, HEAD"),
         ("POST /nothing", "GET, HEAD"),
+        ("POST /", "GET, HEAD"),
+        ("POST /assets/index.html", "GET, HEAD"),
         ("GET /drain", "POST"),
         ("HEAD /drain", "POST"),
         ("GET /sessions/peer", "POST"),
@@ -100,7 +103,7 @@ async fn methods_that_a_path_does_not_have_are_refused_with_those_that_it_has() 
 #[tokio::test]
 async fn a_head_says_what_a_get_would() {
     let proxy = TestProxy::start(config(Vec::new())).await;
-    for path in ["/livez", "/config", "/routes", "/nothing"] {
+    for path in ["/livez", "/config", "/routes", "/nothing", "/", "/assets/index.html"] {
         let (head, body) = ask(proxy.local, &format!("GET {path}"), "").await;
         assert!(has(&head, &format!("content-length: {}", body.len())), "{path}: {head}");
         let (alone, nothing) = ask(proxy.local, &format!("HEAD {path}"), "").await;
@@ -138,7 +141,7 @@ async fn what_is_long_is_compressed_for_those_who_like_that() {
 }
 
 /// More than a socket takes over before anybody reads.
-const LONG: usize = 6 * 1024 * 1024;
+const LONG: usize = 5 * 1024 * 1024;
 
 #[tokio::test]
 async fn who_does_not_read_takes_a_place_and_no_probe_needs_one() {
@@ -174,4 +177,70 @@ async fn who_does_not_read_takes_a_place_and_no_probe_needs_one() {
     let free = async { while ask(proxy.local, "GET /routes", "").await.0.contains(" 503 ") {} };
     tokio::time::timeout(BOUND, free).await.expect("no place is given back");
     proxy.stop().await;
+}
+
+/// What a browser has of the page; the file may change.
+const PAGE: [&str; 2] = ["/", "/assets/index.html"];
+
+#[tokio::test]
+async fn the_page_is_sent_once_and_asked_for_each_time() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    for path in PAGE {
+        let request = format!("GET {path}");
+        let (head, body) = ask(proxy.local, &request, "").await;
+        assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+        assert!(has(&head, "content-type: text/html; charset=utf-8"), "{head}");
+        assert!(body.starts_with(b"<!doctype html>"), "{path}");
+        for field in ["cache-control: no-cache", "x-content-type-options: nosniff"] {
+            assert!(has(&head, field), "{head}");
+        }
+        assert!(head.contains("\r\ncontent-security-policy: default-src 'none'; "), "{head}");
+        let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        assert!(tag.starts_with("W/\""), "{tag}");
+        let known = format!("if-none-match: \"other\", {tag}\r\n");
+        let (head, body) = ask(proxy.local, &request, &known).await;
+        assert!(head.starts_with("HTTP/1.0 304 ") && body.is_empty(), "{head}");
+        assert!(has(&head, &format!("etag: {tag}")), "{head}");
+        assert!(has(&head, "cache-control: no-cache"), "{head}");
+        assert!(!head.contains("\ncontent-length:") && !head.contains("\ncontent-type:"), "{head}");
+        let (head, _) = ask(proxy.local, &request, "if-none-match: \"other\"\r\n").await;
+        assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
+    }
+    for path in ["/assets/", "/assets/nothing.js", "/assets/../config", "/index.html"] {
+        let (head, _) = ask(proxy.local, &format!("GET {path}"), "").await;
+        assert!(head.starts_with("HTTP/1.0 404 "), "{path}: {head}");
+    }
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_is_for_operators_and_for_no_other_page() {
+    let mut exposed = two_doors();
+    exposed.admin.expose = Expose::All;
+    for (config, everyones) in [(two_doors(), "404"), (exposed, "200")] {
+        let proxy = TestProxy::start(config).await;
+        for path in PAGE {
+            for (fields, status) in [
+                ("host: localhost\r\n", "200"),
+                ("host: localhost\r\nsec-fetch-site: same-origin\r\n", "200"),
+                ("host: localhost\r\nsec-fetch-site: cross-site\r\n", "403"),
+                ("host: localhost\r\norigin: https://page.example\r\n", "403"),
+                ("host: rebound.example\r\n", "403"),
+            ] {
+                let ask_at = async |address: SocketAddr| {
+                    let to = (Ipv4Addr::LOCALHOST, address.port());
+                    let mut client = Client(TcpStream::connect(to).await.unwrap());
+                    client.send(&format!("GET {path} HTTP/1.0\r\n{fields}\r\n")).await;
+                    client.rest().await
+                };
+                let answer = ask_at(proxy.local).await;
+                assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{fields}: {answer}");
+                assert_eq!(status == "403", !answer.contains("<!doctype html>"), "{answer}");
+                let answer = ask_at(proxy.admin).await;
+                let status = if everyones == "404" { everyones } else { status };
+                assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{fields}: {answer}");
+            }
+        }
+        proxy.stop().await;
+    }
 }
