@@ -56,7 +56,7 @@ use crate::readiness::Readiness;
 use crate::session::{Sessions, peers};
 use crate::telemetry::metrics::Metrics;
 
-/// Requests that one socket answers at once. The probes and the other replicas are not among them.
+/// Requests that one socket answers at once. The probes, the other replicas and the drain are not among them.
 const AT_ONCE: usize = 16;
 /// The methods of what changes nothing.
 const READS: &str = "GET, HEAD";
@@ -116,7 +116,7 @@ fn router(admin: Admin, door: Door) -> Router {
         Router::new().route("/livez", read(state::livez)).route("/readyz", read(state::readyz));
     let metrics = Router::new().route("/metrics", read(state::metrics));
     let mut everyones = probes.merge(layers::bounded(metrics, &limit));
-    let mut operators = layers::bounded(operators(here, admin.local), &limit);
+    let mut operators = operators(here, admin.local, &limit);
     // Kubelets and scrapers call the other socket by names that nobody configures.
     if door == Door::Local {
         everyones = everyones.layer(guard.clone());
@@ -129,25 +129,27 @@ fn router(admin: Admin, door: Door) -> Router {
 }
 
 /// What is for operators, or the word that it is `elsewhere`; and what becomes of every other path.
-fn operators(here: bool, local: SocketAddr) -> Router<Arc<Admin>> {
-    let all = [
+fn operators(here: bool, local: SocketAddr, limit: &Limit) -> Router<Arc<Admin>> {
+    let shown = |handler: MethodRouter<Arc<Admin>>| {
+        if here { handler } else { handler.route_layer(from_fn_with_state(local, elsewhere)) }
+    };
+    let mut known = "/livez /readyz /metrics".to_owned();
+    let mut answers = Router::new();
+    for (path, handler) in [
         ("/routes", read(routes::routes)),
         ("/config", read(operate::config)),
         ("/explain", read(operate::explain)),
-        ("/drain", order(operate::drain)),
-    ];
-    let mut known = "/livez /readyz /metrics".to_owned();
-    let mut router = Router::new();
-    for (path, handler) in all {
+    ] {
         known = format!("{known} {path}");
-        let elsewhere = from_fn_with_state(local, elsewhere);
-        router = router.route(path, if here { handler } else { handler.route_layer(elsewhere) });
+        answers = answers.route(path, shown(handler));
     }
     if here {
-        router = router.route("/", read(page::index)).route("/assets/{*file}", read(page::asset));
+        answers = answers.route("/", read(page::index)).route("/assets/{*file}", read(page::asset));
     }
-    let known: Arc<str> = known.into();
-    router.fallback(async move |method: Method| unknown(&method, &known))
+    let known: Arc<str> = format!("{known} /drain").into();
+    let unknown = async move |method: Method| unknown(&method, &known);
+    // Whoever ends the program need not wait for readers.
+    layers::bounded(answers.fallback(unknown), limit).route("/drain", shown(order(operate::drain)))
 }
 
 /// What is asked.

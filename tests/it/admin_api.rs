@@ -143,25 +143,31 @@ async fn what_is_long_is_compressed_for_those_who_like_that() {
 /// More than a socket takes over before anybody reads.
 const LONG: usize = 5 * 1024 * 1024;
 
+/// A client who asks for that much and reads no more than the first line of the answer.
+async fn slow_reader(proxy: &TestProxy) -> (Client, String) {
+    let mut client = Client(TcpStream::connect(proxy.local).await.unwrap());
+    client.send("GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    let first = client.until("\r\n").await;
+    (client, first)
+}
+
 #[tokio::test]
-async fn who_does_not_read_takes_a_place_and_no_probe_needs_one() {
+async fn who_does_not_read_takes_a_place_which_neither_probes_nor_the_drain_need() {
     let mut config = two_doors();
     config.admin.hosts = vec!["x".repeat(LONG)];
     let proxy = TestProxy::start(config).await;
     let mut slow = Vec::new();
     loop {
-        let mut client = Client(TcpStream::connect(proxy.local).await.unwrap());
-        client.send("GET /config HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        let head = client.until("\r\n").await;
-        if head.starts_with("HTTP/1.1 503 ") {
+        let (client, first) = slow_reader(&proxy).await;
+        if first.starts_with("HTTP/1.1 503 ") {
             break;
         }
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
         slow.push(client);
         assert!(slow.len() <= 16, "nobody is refused");
     }
     assert_eq!(slow.len(), 16);
-    for path in ["/routes", "/metrics", "/config"] {
+    for path in ["/", "/routes", "/metrics", "/config"] {
         let (head, body) = ask(proxy.local, &format!("GET {path}"), "").await;
         assert!(head.starts_with("HTTP/1.0 503 ") && has(&head, "retry-after: 1"), "{head}");
         assert_eq!(body, b"16 other requests are being answered; ask again\n");
@@ -173,9 +179,15 @@ async fn who_does_not_read_takes_a_place_and_no_probe_needs_one() {
     // The other socket has places of its own.
     let (head, _) = ask(proxy.admin, "GET /metrics", "").await;
     assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
-    drop(slow);
+    slow.pop();
     let free = async { while ask(proxy.local, "GET /routes", "").await.0.contains(" 503 ") {} };
     tokio::time::timeout(BOUND, free).await.expect("no place is given back");
+    let (_last, first) = slow_reader(&proxy).await;
+    assert!(first.starts_with("HTTP/1.1 200 "), "{first}");
+    let (head, _) = ask(proxy.local, "GET /routes", "").await;
+    assert!(head.starts_with("HTTP/1.0 503 "), "{head}");
+    let (head, _) = ask(proxy.local, "POST /drain", "").await;
+    assert!(head.starts_with("HTTP/1.0 202 "), "{head}");
     proxy.stop().await;
 }
 
