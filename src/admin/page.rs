@@ -25,7 +25,37 @@ macro_rules! files {
 }
 
 /// Every file, by its path.
-const FILES: &[(&str, &[u8])] = files!["index.html",];
+const FILES: &[(&str, &[u8])] = files![
+    "index.html",
+    "style.css",
+    "parts.css",
+    "tables.css",
+    "graph.css",
+    "narrow.css",
+    "app.js",
+    "calls.js",
+    "chart.js",
+    "dom.js",
+    "drawing.js",
+    "explain.js",
+    "filter.js",
+    "format.js",
+    "graph.js",
+    "history.js",
+    "layout.js",
+    "live.js",
+    "panel.js",
+    "routes.js",
+    "sessions.js",
+    "streams.js",
+    "table.js",
+    "tabs.js",
+    "tools.js",
+    "words.js",
+    "vendor/uPlot.iife.min.js",
+    "vendor/uPlot.min.css",
+    "vendor/dagre.esm.js",
+];
 
 /// The same, ready to be sent.
 static SERVED: LazyLock<BTreeMap<&str, Asset>> =
