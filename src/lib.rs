@@ -23,6 +23,7 @@ pub mod listener;
 #[cfg(feature = "kube")]
 pub mod doctor;
 pub mod explain;
+pub mod sight;
 
 #[cfg(feature = "kube")]
 pub mod discovery;

@@ -68,8 +68,8 @@ pub struct RouteSight {
     pub route: String,
     /// Its calls.
     pub operations: BTreeMap<SeriesKey, Durations>,
-    /// Its open streams and tunnels.
-    pub streams: Vec<Arc<StreamNote>>,
+    /// Its open streams and tunnels: copies, for a note that is held is a stream that is open.
+    pub streams: Vec<StreamNote>,
     /// What has happened to sessions, by event and cause.
     pub sessions: BTreeMap<(&'static str, &'static str), u64>,
     /// Requests under way, and streams and tunnels.
@@ -147,7 +147,7 @@ impl Metrics {
         let each = live.iter().map(|route| RouteSight {
             route: route.label().to_owned(),
             operations: route.operations.all(),
-            streams: route.streams.all(),
+            streams: route.streams.all().iter().map(|note| StreamNote::clone(note)).collect(),
             sessions: route.sessions(),
             open: route.open(),
         });

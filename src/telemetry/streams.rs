@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::workers::per_worker::PerWorker;
 
 /// An open stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StreamNote {
     /// When its request arrived.
     pub started: Instant,

@@ -1,0 +1,388 @@
+//! Who calls whom, as data for people: what is counted beside what is declared.
+//!
+//! Gives JSON and DOT of one moment; what happened within the last minute comes from two moments. Knows counts, the
+//! route table and what Agents say that they use; carries no request.
+
+pub mod dot;
+pub mod edges;
+pub mod look;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use self::edges::{Edge, Edges};
+use self::look::Look;
+
+/// What rates and quantiles are of.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// How many edges and tools are told, the busiest first.
+const MAX_ROWS: usize = 2_000;
+/// How many streams are told, the oldest first.
+const MAX_STREAMS: usize = 1_000;
+
+/// Looks of the last minute are kept that are so far apart: each holds every series.
+pub const APART: Duration = Duration::from_secs(10);
+
+/// Looks of the last minute, the oldest first.
+#[derive(Debug, Default)]
+pub struct Looks(VecDeque<Look>);
+
+// === impl Looks ===
+
+impl Looks {
+    /// Takes another look; those that are older than the window go, but for the youngest of them.
+    pub fn take(&mut self, look: Look) {
+        let edge = look.taken.checked_sub(WINDOW);
+        while self.0.get(1).is_some_and(|second| edge.is_some_and(|edge| second.taken <= edge)) {
+            self.0.pop_front();
+        }
+        // The youngest is replaced until it is far enough from the one before.
+        let before = self.0.len().checked_sub(2).and_then(|at| self.0.get(at));
+        let near = before.is_some_and(|before| look.taken < before.taken + APART);
+        if near {
+            self.0.pop_back();
+        }
+        self.0.push_back(look);
+    }
+
+    /// When the youngest was taken.
+    #[must_use]
+    pub fn latest(&self) -> Option<Instant> {
+        self.0.back().map(|look| look.taken)
+    }
+
+    /// What there is to say now; nothing before the first look.
+    #[must_use]
+    pub fn told(&self, at: SystemTime) -> Value {
+        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return json!({}) };
+        let window = last.taken.saturating_duration_since(first.taken);
+        let told = Told { first, last, window };
+        told.json(at)
+    }
+
+    /// All edges now, seen and declared.
+    #[must_use]
+    pub fn edges(&self) -> Vec<Edge> {
+        match (self.0.front(), self.0.back()) {
+            (Some(first), Some(last)) => Edges::of(first, last),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Two moments, and what lies between.
+struct Told<'l> {
+    first: &'l Look,
+    last: &'l Look,
+    window: Duration,
+}
+
+// === impl Told ===
+
+impl Told<'_> {
+    fn json(&self, at: SystemTime) -> Value {
+        let mut edges = Edges::of(self.first, self.last);
+        let mut truncated = edges.len() > MAX_ROWS;
+        edges.sort_by(|a, b| {
+            b.recent.calls.cmp(&a.recent.calls).then(b.total.calls.cmp(&a.total.calls))
+        });
+        edges.truncate(MAX_ROWS);
+        let (tools, more_tools) = self.tools();
+        let (streams, more_streams) = self.streams();
+        truncated |= more_tools || more_streams;
+        json!({
+            "at": humantime::format_rfc3339_millis(at).to_string(),
+            "windowSeconds": self.window.as_secs(),
+            "totals": self.totals(),
+            "edges": edges.iter().map(|edge| edge.json(self.window)).collect::<Vec<_>>(),
+            "tools": tools,
+            "streams": streams,
+            "sessions": self.sessions(),
+            "truncated": truncated,
+        })
+    }
+
+    fn totals(&self) -> Value {
+        let (now, before) = (self.last.all(), self.first.all());
+        let recent = now.since(&before);
+        let mut totals = now.json(&recent, self.window);
+        if let Some(map) = totals.as_object_mut() {
+            let (requests, streams) = self.last.open();
+            map.insert("openRequests".to_owned(), json!(requests));
+            map.insert("openStreams".to_owned(), json!(streams));
+            map.insert("routes".to_owned(), json!(self.last.routes));
+            map.insert("refusedRoutes".to_owned(), json!(self.last.refused));
+        }
+        totals
+    }
+
+    /// Each method and tool of each caller and route, and whether there are more.
+    fn tools(&self) -> (Vec<Value>, bool) {
+        let before = self.first.tools();
+        let mut all: Vec<_> = self
+            .last
+            .tools()
+            .into_iter()
+            .map(|(key, counts)| {
+                let recent =
+                    before.get(&key).map_or_else(|| counts.clone(), |old| counts.since(old));
+                (key, counts, recent)
+            })
+            .collect();
+        all.sort_by_key(|(_, _, recent)| std::cmp::Reverse(recent.calls));
+        let more = all.len() > MAX_ROWS;
+        let rows = all.iter().take(MAX_ROWS).map(|(key, counts, recent)| {
+            let mut row = counts.json(recent, self.window);
+            if let Some(map) = row.as_object_mut() {
+                map.insert("route".to_owned(), json!(key.route));
+                map.insert("caller".to_owned(), json!(key.caller));
+                map.insert("protocol".to_owned(), json!(key.protocol.word()));
+                map.insert("method".to_owned(), json!(key.method));
+                map.insert("tool".to_owned(), json!(key.tool));
+                let declared = self.last.declares(key.caller, key.route, key.tool);
+                map.insert("declared".to_owned(), json!(declared));
+            }
+            row
+        });
+        (rows.collect(), more)
+    }
+
+    /// The oldest open streams, and whether there are more.
+    fn streams(&self) -> (Vec<Value>, bool) {
+        let now = self.last.taken;
+        let mut all: Vec<_> = self.last.streams().collect();
+        all.sort_by_key(|(_, note)| note.started);
+        let more = all.len() > MAX_STREAMS;
+        let rows = all.iter().take(MAX_STREAMS).map(|(route, note)| {
+            json!({
+                "route": route,
+                "caller": &*note.caller,
+                "path": &*note.path,
+                "ageSeconds": seconds(now.saturating_duration_since(note.started)),
+                "session": note.session.map(|session| format!("{session:08x}")),
+            })
+        });
+        (rows.collect(), more)
+    }
+
+    fn sessions(&self) -> Vec<Value> {
+        let routes = self.last.sights.iter().filter(|sight| !sight.sessions.is_empty());
+        let rows = routes.map(|sight| {
+            let count = |wanted: &str| -> u64 {
+                let fits = sight.sessions.iter().filter(|((event, _), _)| *event == wanted);
+                fits.map(|(_, count)| count).sum()
+            };
+            json!({
+                "route": sight.route,
+                "opened": count("opened"),
+                "carried": count("carried"),
+                "revived": count("revived"),
+                "lost": count("lost"),
+                "answeredLost": count("answered_lost"),
+                "closed": count("closed"),
+            })
+        });
+        rows.collect()
+    }
+}
+
+/// To thousandths.
+fn seconds(time: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
+}
+
+/// The graph of one moment: who calls, what is called, and the edges between.
+#[must_use]
+pub fn graph(edges: &[Edge], window: Duration) -> Value {
+    let mut nodes = BTreeMap::<String, Value>::new();
+    for edge in edges {
+        let kind = if edge.from == "unknown" { "unknown" } else { "agent" };
+        let agent = || json!({ "id": edge.from, "kind": kind });
+        nodes.entry(edge.from.clone()).or_insert_with(agent);
+        if edge.to_node() == edge.to {
+            let tools = || json!({ "id": edge.to, "kind": "tools" });
+            nodes.entry(edge.to.clone()).or_insert_with(tools);
+        } else {
+            let agent = json!({ "id": edge.to_node(), "kind": "agent", "route": edge.to });
+            nodes.insert(edge.to_node().to_owned(), agent);
+        }
+    }
+    json!({
+        "nodes": nodes.into_values().collect::<Vec<_>>(),
+        "edges": edges.iter().map(|edge| edge.json(window)).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::methods::Protocol;
+    use crate::route::caller::WrittenCallers;
+    use crate::route::{ObjectId, RouteTable, Uses};
+    use crate::telemetry::metrics::{Metrics, RouteMetrics};
+    use crate::telemetry::operations::{ErrorType, Operation};
+    use crate::telemetry::streams::StreamNote;
+
+    /// A moment later: where Agent `a/b` uses `t.ns` (only `add`), `c.a` and `idle.ns`, and `a/c` is an Agent too.
+    struct World {
+        metrics: Metrics,
+        tools: RouteMetrics,
+        agent: RouteMetrics,
+        table: RouteTable,
+        looks: Looks,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let uses: Uses = [("t.ns", &["add"][..]), ("c.a", &[]), ("idle.ns", &[])]
+                .into_iter()
+                .map(|(host, tools)| {
+                    (host.into(), tools.iter().map(|name| Box::from(*name)).collect())
+                })
+                .collect();
+            let of = |name| ObjectId::new("a", name);
+            let uses = vec![(of("b"), Arc::new(uses)), (of("c"), Arc::default())];
+            let mut table = RouteTable::default();
+            let written = WrittenCallers { uses, ..WrittenCallers::default() };
+            table.callers = table.callers.with(&Arc::new(written));
+            let metrics = Metrics::new();
+            let (tools, agent) = (metrics.route("t.ns"), metrics.route("c.a"));
+            let mut world = Self { metrics, tools, agent, table, looks: Looks::default() };
+            world.look();
+            world
+        }
+
+        fn look(&mut self) {
+            self.looks.take(Look::of(Instant::now(), &self.metrics, &self.table));
+        }
+
+        fn told(&self) -> Value {
+            self.looks.told(SystemTime::UNIX_EPOCH)
+        }
+
+        fn call(&self, caller: &'static str, tool: &'static str, error: ErrorType, millis: u64) {
+            let (protocol, method) = (Protocol::Mcp, "tools/call");
+            let operation = Operation { caller, protocol, method, tool, error };
+            self.tools.operation(&operation, Duration::from_millis(millis));
+        }
+
+        fn speak(&self, caller: &'static str) {
+            let (protocol, method) = (Protocol::A2a, "message/send");
+            let error = ErrorType::None;
+            let operation = Operation { caller, protocol, method, tool: "", error };
+            self.agent.operation(&operation, Duration::from_secs(7));
+        }
+    }
+
+    fn edges(told: &Value) -> Vec<String> {
+        let edges = told["edges"].as_array().unwrap();
+        let text = |edge: &Value| {
+            let [from, to, state] =
+                ["from", "to", "state"].map(|name| edge[name].as_str().unwrap());
+            format!("{from} {to} {state} {}/{}", edge["errors"], edge["calls"])
+        };
+        edges.iter().map(text).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_seen_is_told_beside_what_is_declared() {
+        let mut world = World::new();
+        world.call("a/b", "add", ErrorType::None, 15);
+        world.call("a/b", "add", ErrorType::None, 15);
+        world.call("a/b", "other", ErrorType::Tool, 15);
+        world.speak("a/b");
+        world.call("a/c", "add", ErrorType::None, 15);
+        world.call("unknown", "add", ErrorType::None, 15);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        world.look();
+        let told = world.told();
+        assert_eq!(
+            edges(&told),
+            [
+                "a/b t.ns failing 1/3",
+                "a/b c.a slow 0/1",
+                "a/c t.ns undeclared 0/1",
+                "unknown t.ns ok 0/1",
+                "a/b idle.ns unused 0/0",
+            ]
+        );
+        assert_eq!(told["windowSeconds"], 10);
+        assert_eq!(told["totals"]["calls"], 6);
+        assert_eq!(told["totals"]["rate"], 0.6);
+        let tools = told["tools"].as_array().unwrap();
+        let add =
+            tools.iter().find(|tool| tool["tool"] == "add" && tool["caller"] == "a/b").unwrap();
+        assert_eq!((&add["declared"], &add["p50Ms"]), (&json!(true), &json!(15.0)));
+        let other = tools.iter().find(|tool| tool["tool"] == "other").unwrap();
+        assert_eq!(other["declared"], false);
+        let unknown = tools.iter().find(|tool| tool["caller"] == "unknown").unwrap();
+        assert_eq!(unknown["declared"], Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rates_are_of_the_last_minute_and_few_looks_are_kept() {
+        let mut world = World::new();
+        world.call("a/b", "add", ErrorType::Tool, 1);
+        for _ in 0..200 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            world.look();
+        }
+        let told = world.told();
+        assert!(world.looks.0.len() <= 9, "{}", world.looks.0.len());
+        let window = told["windowSeconds"].as_u64().unwrap();
+        assert!((60..=70).contains(&window), "{window}");
+        assert_eq!((&told["totals"]["calls"], &told["totals"]["rate"]), (&json!(1), &json!(0.0)));
+        assert_eq!(edges(&told)[..2], ["a/b t.ns ok 1/1", "a/b c.a unused 0/0"]);
+        let seen =
+            told["edges"].as_array().unwrap().iter().find(|edge| edge["to"] == "t.ns").unwrap();
+        assert_eq!((&seen["state"], &seen["p99Ms"]), (&json!("ok"), &Value::Null));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_was_looked_at_ends_all_the_same() {
+        let mut world = World::new();
+        let (started, session) = (Instant::now(), Some(0x0a1b));
+        let note = StreamNote { started, caller: "a/b".into(), path: "/mcp".into(), session };
+        let note = Arc::new(note);
+        world.tools.note_stream(&note);
+        tokio::time::advance(Duration::from_millis(2_500)).await;
+        world.look();
+        let stream = json!({
+            "route": "t.ns", "caller": "a/b", "path": "/mcp", "ageSeconds": 2.5, "session": "00000a1b",
+        });
+        assert_eq!(world.told()["streams"], json!([stream]));
+        drop(note);
+        world.look();
+        assert_eq!(world.told()["streams"], json!([]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_graph_joins_an_agents_route_with_the_agent() {
+        let mut world = World::new();
+        world.speak("a/b");
+        world.call("a/c", "add", ErrorType::None, 1);
+        world.call("quo\"te", "add", ErrorType::None, 1);
+        world.look();
+        let edges = world.looks.edges();
+        let graph = graph(&edges, WINDOW);
+        let nodes = graph["nodes"].as_array().unwrap();
+        let agent = nodes.iter().find(|node| node["id"] == "a/c").unwrap();
+        assert_eq!(agent["route"], "c.a");
+        let tools = nodes.iter().find(|node| node["id"] == "t.ns").unwrap();
+        assert_eq!(tools["kind"], "tools");
+        let text = dot::dot(&edges);
+        for line in [
+            "  \"a/b\" -> \"a/c\" [color=goldenrod, label=\"1 calls, 0 errors\"];",
+            "  \"a/c\" -> \"t.ns\" [style=dashed, color=darkorange, label=\"1 calls, 0 errors\"];",
+            "  \"a/b\" -> \"idle.ns\" [style=dotted, color=gray];",
+            "  \"quo\\\"te\" -> \"t.ns\" [color=black, label=\"1 calls, 0 errors\"];",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The edges of the graph: who calls which route, seen or declared.
+//!
+//! Pure: two looks in, edges out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::look::{Counts, Look, host_of};
+use crate::protocol::methods::Protocol;
+
+/// An edge fails if more than one of so many of its recent calls did.
+const FAILING: u64 = 20;
+/// It is slow if one in a hundred of its recent calls took longer, in milliseconds.
+const SLOW: f64 = 5_000.0;
+
+/// From a caller to a route.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// The caller, `namespace/name`, or `unknown`.
+    pub from: String,
+    /// The route's label.
+    pub to: String,
+    /// The Agent that the route leads to, `namespace/name`, where it does.
+    pub agent: Option<String>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Whether the caller says that it uses the route; `None` if it says nothing.
+    pub declared: Option<bool>,
+    /// Since the start.
+    pub total: Counts,
+    /// Within the window.
+    pub recent: Counts,
+    /// Streams that are open.
+    pub streams: usize,
+}
+
+/// Makes edges.
+#[derive(Debug)]
+pub struct Edges;
+
+// === impl Edges ===
+
+impl Edges {
+    /// Every edge that was seen or is declared, in the order of their names.
+    #[must_use]
+    pub fn of(first: &Look, last: &Look) -> Vec<Edge> {
+        let (now, before) = (last.edges(), first.edges());
+        let mut streams = BTreeMap::<(&str, &str), usize>::new();
+        for (route, note) in last.streams() {
+            *streams.entry((&*note.caller, route)).or_default() += 1;
+        }
+        let agents = agents(last);
+        let mut edges = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (key, total) in &now {
+            let (from, to, protocol) = *key;
+            seen.insert((from, host_of(to)));
+            let recent = before.get(key).map_or_else(|| total.clone(), |old| total.since(old));
+            edges.push(Edge {
+                from: from.to_owned(),
+                to: to.to_owned(),
+                agent: agent_at(to, &agents),
+                protocol,
+                declared: last.declares(from, to, ""),
+                total: total.clone(),
+                recent,
+                streams: streams.get(&(from, to)).copied().unwrap_or_default(),
+            });
+        }
+        for (from, host) in
+            last.uses.iter().flat_map(|(from, uses)| uses.keys().map(move |host| (from, host)))
+        {
+            if seen.contains(&(from.as_str(), &**host)) {
+                continue;
+            }
+            let agent = agent_at(host, &agents);
+            let protocol = if agent.is_some() { Protocol::A2a } else { Protocol::Mcp };
+            edges.push(Edge {
+                from: from.clone(),
+                to: host.to_string(),
+                agent,
+                protocol,
+                declared: Some(true),
+                total: Counts::default(),
+                recent: Counts::default(),
+                streams: streams.get(&(from, host)).copied().unwrap_or_default(),
+            });
+        }
+        edges
+    }
+}
+
+/// Every Agent that calls, or says what it uses.
+fn agents(look: &Look) -> BTreeSet<String> {
+    let seen = look.sights.iter().flat_map(|sight| sight.operations.keys());
+    let seen = seen.map(|key| key.caller.to_string()).filter(|caller| caller.contains('/'));
+    look.uses.keys().cloned().chain(seen).collect()
+}
+
+/// The Agent whose host this is: an Agent's Service has its name.
+fn agent_at(route: &str, agents: &BTreeSet<String>) -> Option<String> {
+    let (name, namespace) = host_of(route).split_once('.')?;
+    let agent = format!("{namespace}/{name}");
+    agents.contains(&agent).then_some(agent)
+}
+
+// === impl Edge ===
+
+impl Edge {
+    /// The node that it leads to.
+    #[must_use]
+    pub fn to_node(&self) -> &str {
+        self.agent.as_deref().unwrap_or(&self.to)
+    }
+
+    /// What is to be said of it first.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        let recent = &self.recent;
+        if self.total.calls == 0 {
+            "unused"
+        } else if self.declared == Some(false) {
+            "undeclared"
+        } else if recent.errors.saturating_mul(FAILING) > recent.calls {
+            "failing"
+        } else if recent.quantile(0.99).is_some_and(|p99| p99 > SLOW) {
+            "slow"
+        } else {
+            "ok"
+        }
+    }
+
+    /// As the admin API tells it.
+    #[must_use]
+    pub fn json(&self, window: Duration) -> Value {
+        let mut json = self.total.json(&self.recent, window);
+        if let Some(map) = json.as_object_mut() {
+            map.insert("from".to_owned(), json!(self.from));
+            map.insert("to".to_owned(), json!(self.to));
+            map.insert("protocol".to_owned(), json!(self.protocol.word()));
+            map.insert("state".to_owned(), json!(self.state()));
+            map.insert("declared".to_owned(), json!(self.declared));
+            map.insert("openStreams".to_owned(), json!(self.streams));
+        }
+        json
+    }
+}

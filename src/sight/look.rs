@@ -1,0 +1,216 @@
+//! One look at everything that is counted of calls, beside what is declared at that moment.
+//!
+//! Plain data and sums over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::protocol::methods::{OTHER, Protocol};
+use crate::route::discovered::HostState;
+use crate::route::{RouteTable, Uses};
+use crate::telemetry::metrics::{Metrics, RouteSight};
+use crate::telemetry::operations::{Durations, UNKNOWN};
+use crate::telemetry::streams::StreamNote;
+
+/// One moment.
+#[derive(Debug)]
+pub struct Look {
+    /// When.
+    pub taken: Instant,
+    /// Every route that is counted for.
+    pub sights: Vec<RouteSight>,
+    /// What Agents say that they use, by `namespace/name`.
+    pub uses: BTreeMap<String, Arc<Uses>>,
+    /// Routes that can be called, and hosts that cannot.
+    pub routes: usize,
+    /// See `routes`.
+    pub refused: usize,
+}
+
+/// Calls that were counted together.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// How many.
+    pub calls: u64,
+    /// How many of them ended with an error.
+    pub errors: u64,
+    /// How long they took.
+    pub durations: Durations,
+}
+
+/// What tells the calls of one tool, or of one method, from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ToolKey<'l> {
+    /// The route.
+    pub route: &'l str,
+    /// Who calls.
+    pub caller: &'l str,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The method.
+    pub method: &'static str,
+    /// The tool; empty for other methods.
+    pub tool: &'l str,
+}
+
+// === impl Look ===
+
+impl Look {
+    /// How it is now, by this table.
+    #[must_use]
+    pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable) -> Self {
+        let uses = table.callers.uses();
+        let (mut routes, mut refused) = (table.statics().len(), 0);
+        for (discovered, _) in table.all_discovered() {
+            match discovered.state {
+                HostState::Open(_) => routes += discovered.routes().count(),
+                HostState::Unmarked(_) => {}
+                HostState::Refused(_) | HostState::Pending(_) | HostState::Missing(_) => {
+                    refused += 1;
+                }
+            }
+        }
+        Self {
+            taken,
+            sights: metrics.sight(),
+            uses: uses.map(|(agent, uses)| (agent_label(agent), Arc::clone(uses))).collect(),
+            routes,
+            refused,
+        }
+    }
+
+    /// All calls.
+    #[must_use]
+    pub fn all(&self) -> Counts {
+        let mut all = Counts::default();
+        for (key, durations) in self.sights.iter().flat_map(|sight| &sight.operations) {
+            all.add(durations, key.error.is_error());
+        }
+        all
+    }
+
+    /// Calls by caller, route and protocol.
+    #[must_use]
+    pub fn edges(&self) -> BTreeMap<(&str, &str, Protocol), Counts> {
+        let mut edges = BTreeMap::<_, Counts>::new();
+        for sight in &self.sights {
+            for (key, durations) in &sight.operations {
+                let edge = edges.entry((&*key.caller, &*sight.route, key.protocol)).or_default();
+                edge.add(durations, key.error.is_error());
+            }
+        }
+        edges
+    }
+
+    /// Calls by caller, route, method and tool.
+    #[must_use]
+    pub fn tools(&self) -> BTreeMap<ToolKey<'_>, Counts> {
+        let mut tools = BTreeMap::<_, Counts>::new();
+        for sight in &self.sights {
+            for (key, durations) in &sight.operations {
+                let tool = ToolKey {
+                    route: &sight.route,
+                    caller: &key.caller,
+                    protocol: key.protocol,
+                    method: key.method,
+                    tool: &key.tool,
+                };
+                tools.entry(tool).or_default().add(durations, key.error.is_error());
+            }
+        }
+        tools
+    }
+
+    /// Open streams with their routes.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, &StreamNote)> {
+        self.sights
+            .iter()
+            .flat_map(|sight| sight.streams.iter().map(|note| (sight.route.as_str(), note)))
+    }
+
+    /// Requests, and streams, that are under way.
+    #[must_use]
+    pub fn open(&self) -> (i64, i64) {
+        let sum = |of: fn(&RouteSight) -> i64| self.sights.iter().map(of).sum();
+        (sum(|sight| sight.open.0), sum(|sight| sight.open.1))
+    }
+
+    /// Whether a caller says that it uses this tool of a route; of the whole route if `tool` is empty. `None` if it says
+    /// nothing.
+    #[must_use]
+    pub fn declares(&self, caller: &str, route: &str, tool: &str) -> Option<bool> {
+        if caller == UNKNOWN || caller == OTHER {
+            return None;
+        }
+        let uses = self.uses.get(caller)?;
+        let tools = uses.get(host_of(route));
+        Some(tools.is_some_and(|tools| {
+            tool.is_empty() || tools.is_empty() || tools.iter().any(|name| **name == *tool)
+        }))
+    }
+}
+
+/// The host of a route's label, which may have a prefix behind it.
+#[must_use]
+pub fn host_of(route: &str) -> &str {
+    route.split('/').next().unwrap_or(route)
+}
+
+fn agent_label(agent: &crate::route::ObjectId) -> String {
+    format!("{}/{}", agent.namespace, agent.name)
+}
+
+// === impl Counts ===
+
+impl Counts {
+    fn add(&mut self, durations: &Durations, is_error: bool) {
+        let calls = durations.count();
+        self.calls += calls;
+        self.errors += if is_error { calls } else { 0 };
+        self.durations.join(durations);
+    }
+
+    /// What has come since an earlier moment.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(before.calls),
+            errors: self.errors.saturating_sub(before.errors),
+            durations: self.durations.since(&before.durations),
+        }
+    }
+
+    /// All of them, and the rates and quantiles of `recent` ones.
+    #[must_use]
+    pub fn json(&self, recent: &Self, window: Duration) -> Value {
+        json!({
+            "calls": self.calls,
+            "errors": self.errors,
+            "rate": rate(recent.calls, window),
+            "errorRate": rate(recent.errors, window),
+            "p50Ms": recent.quantile(0.5),
+            "p99Ms": recent.quantile(0.99),
+        })
+    }
+
+    /// Milliseconds, to thousandths.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let found = self.durations.quantile(share)?;
+        Some((found.as_secs_f64() * 1e6).round() / 1e3)
+    }
+}
+
+/// Each second, to thousandths.
+fn rate(count: u64, window: Duration) -> f64 {
+    if window.is_zero() {
+        return 0.0;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let count = count as f64;
+    (count / window.as_secs_f64() * 1e3).round() / 1e3
+}
