@@ -1,4 +1,5 @@
-//! What `kagent-proxy demo` puts behind the proxy: an MCP server and an A2A agent, on loopback.
+//! What `kagent-proxy demo` puts behind the proxy and in front of it: two MCP servers and an A2A agent, and Agents that
+//! call them, on loopback.
 //!
 //! Only with the feature `demo`, so that none of it is in production. Knows nothing of the proxy:
 //! [`Backends::routes`] are what the command line would say.
@@ -17,20 +18,27 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
 mod agent;
+mod notes;
 mod tools;
+mod world;
+
+pub use world::{AGENTS, DemoAgent};
 
 /// The host by which the MCP server is reached.
 pub const TOOLS: &str = "tools.demo";
+/// The host by which the MCP server with sessions is reached.
+pub const NOTES: &str = "notes.demo";
 /// The host by which the A2A agent is reached.
 pub const AGENT: &str = "agent.demo";
 
 /// What the demo's servers answer with.
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// Two open ports on loopback that nobody serves yet.
+/// Open ports on loopback that nobody serves yet.
 #[derive(Debug)]
 pub struct Backends {
     tools: TcpListener,
+    notes: TcpListener,
     agent: TcpListener,
 }
 
@@ -47,29 +55,37 @@ impl Backends {
             listener.set_nonblocking(true)?;
             Ok::<_, io::Error>(listener)
         };
-        Ok(Self { tools: open()?, agent: open()? })
+        Ok(Self { tools: open()?, notes: open()?, agent: open()? })
     }
 
     /// The routes to them, as `--route` takes them.
     ///
     /// # Errors
     /// The ports are not open any more.
-    pub fn routes(&self) -> io::Result<[String; 2]> {
+    pub fn routes(&self) -> io::Result<[String; 3]> {
         let tools = format!("{TOOLS}={}", self.tools.local_addr()?);
-        Ok([tools, format!("{AGENT}={}", self.agent.local_addr()?)])
+        let notes = format!("{NOTES}={}", self.notes.local_addr()?);
+        Ok([tools, notes, format!("{AGENT}={}", self.agent.local_addr()?)])
     }
 
-    /// Serves both until the returned set is dropped.
+    /// Serves all of them, and lets the Agents call through this proxy, until the returned set is dropped.
     ///
     /// # Errors
     /// The runtime does not take the ports.
-    pub fn serve(self) -> io::Result<JoinSet<()>> {
+    pub fn serve(self, proxy: Option<SocketAddr>) -> io::Result<JoinSet<()>> {
         let mut servers = JoinSet::new();
         let tools = tools::service();
         servers.spawn(accept(tokio::net::TcpListener::from_std(self.tools)?, move |request| {
             let tools = tools.clone();
             async move { Box::pin(tools.handle(request)).await }
         }));
+        let notes = notes::NotesServer::new();
+        servers.spawn(accept(tokio::net::TcpListener::from_std(self.notes)?, move |request| {
+            notes.clone().answer(request)
+        }));
+        if let Some(proxy) = proxy {
+            world::live(reachable(proxy), &mut servers);
+        }
         let listener = tokio::net::TcpListener::from_std(self.agent)?;
         let agent = agent::Agent::new(listener.local_addr()?);
         servers.spawn(accept(listener, move |request| agent.clone().answer(request)));
@@ -77,7 +93,7 @@ impl Backends {
     }
 }
 
-/// Three commands for a shell and what each of them shows, for a proxy on these addresses.
+/// The page's address, and commands for a shell with what each of them shows, for a proxy on these addresses.
 #[must_use]
 pub fn guide(listen: SocketAddr, admin: SocketAddr) -> String {
     let (listen, admin) = (reachable(listen), reachable(admin));
@@ -86,7 +102,15 @@ pub fn guide(listen: SocketAddr, admin: SocketAddr) -> String {
     let json = "-H 'content-type: application/json'";
     let both = "-H 'accept: application/json, text/event-stream'";
     format!(
-        "kagent-proxy demo on http://{listen}: an MCP server as {TOOLS}, an A2A agent as {AGENT}.
+        "Who calls whom: http://{admin}/
+
+kagent-proxy demo on http://{listen}: MCP servers as {TOOLS} and {NOTES}, an A2A agent as {AGENT}, and four Agents that
+call them: one tool is slow, one fails, one call is not declared, one declared server is never called, and the sessions of
+{NOTES} lose their server every 45 seconds.
+
+# The same in the terminal, and call by call.
+kagent-proxy top --admin http://{admin}
+kagent-proxy tap --admin http://{admin}
 
 # A tool call: the MCP server adds two numbers.
 curl -sS http://{listen}/mcp -H 'x-kagent-host: {TOOLS}' {json} {both} -d '{call}'
@@ -153,5 +177,6 @@ mod tests {
         assert!(text.contains("curl -sS http://[::1]:8090/mcp"), "{text}");
         assert!(text.contains("curl -sS http://127.0.0.1:9090/metrics"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("curl ")).count(), 3);
+        assert!(text.starts_with("Who calls whom: http://127.0.0.1:9090/\n"), "{text}");
     }
 }

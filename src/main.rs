@@ -127,6 +127,21 @@ fn run(args: &ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
 
 /// As [`run`], with backends of our own, and without the lag of a drain: no cluster has to learn that
 /// we are leaving.
+/// An Agent of the demo as the configuration has it.
+#[cfg(feature = "demo")]
+fn caller(agent: &demo::DemoAgent) -> config::CallerConfig {
+    let uses = agent.uses.iter().map(|uses| {
+        let (host, tools) = uses.split_once('=').unwrap_or((uses, ""));
+        let tools = tools.split(',').filter(|tool| !tool.is_empty());
+        config::Use { host: host.to_owned(), tools: tools.map(str::to_owned).collect() }
+    });
+    config::CallerConfig {
+        agent: ("demo".to_owned(), agent.name.to_owned()),
+        addresses: vec![ipnet::IpNet::from(std::net::IpAddr::V4(agent.address))],
+        uses: uses.collect(),
+    }
+}
+
 #[cfg(feature = "demo")]
 fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode {
     let opened = demo::Backends::bind().and_then(|backends| Ok((backends.routes()?, backends)));
@@ -145,10 +160,11 @@ fn demonstrate(mut args: ConfigArgs, env: &BTreeMap<String, String>) -> ExitCode
         if loaded.sources.of("log.format") == Source::Default {
             loaded.config.log.format = LogFormat::Text;
         }
+        loaded.config.callers.extend(demo::AGENTS.iter().map(caller));
         Ok(loaded)
     };
     start(Box::new(load), |bound| {
-        let servers = backends.serve()?;
+        let servers = backends.serve(bound.addresses.first().copied())?;
         if let Some(listen) = bound.addresses.first() {
             say(&demo::guide(*listen, bound.admin_local));
         }
