@@ -7,6 +7,9 @@
 //! - `GET /routes`: every route with its endpoints and their load, JSON.
 //! - `GET /config`: the configuration in force and where each value came from, secrets redacted, JSON.
 //! - `GET /explain?host=&path=&method=`: how such a request would be routed, JSON.
+//! - `GET /sight`: who calls whom, which tools, open streams, sessions: JSON, or such an event each second.
+//! - `GET /graph`: who calls whom, JSON or DOT.
+//! - `GET /calls`: each call as it ends, an event stream.
 //! - `POST /drain`: starts the drain, as SIGTERM does.
 //! - `GET /`: the page that shows all this to people; its files are below `/assets/`.
 //!
@@ -29,6 +32,7 @@ mod peer;
 mod routes;
 mod serve;
 mod state;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,6 +52,7 @@ use answer::{not_allowed, text};
 use limit::Limit;
 
 pub use events::Streams;
+pub use watch::Seen;
 
 use crate::config::Expose;
 use crate::drain::{Trigger, Watch};
@@ -78,6 +83,8 @@ pub struct Admin {
     pub trigger: Trigger,
     /// Those that are open, on all sockets.
     pub streams: Streams,
+    /// For `/sight` and `/graph`.
+    pub seen: Seen,
     /// For `/config` and `/explain`.
     pub config: Arc<ArcSwap<Value>>,
     /// What the socket for everyone shows.
@@ -139,6 +146,9 @@ fn operators(here: bool, local: SocketAddr, limit: &Limit) -> Router<Arc<Admin>>
         ("/routes", read(routes::routes)),
         ("/config", read(operate::config)),
         ("/explain", read(operate::explain)),
+        ("/sight", read(watch::sight)),
+        ("/graph", read(watch::edges)),
+        ("/calls", read(watch::calls)),
     ] {
         known = format!("{known} {path}");
         answers = answers.route(path, shown(handler));

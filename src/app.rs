@@ -3,6 +3,8 @@
 //! The only place that constructs. [`App::build`] binds and resolves, so that a fault is an error and
 //! tests learn their ports; [`Bound::run`] serves until the drain is over.
 
+mod cluster;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -16,10 +18,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::admin::{Admin, Door, Streams};
+use self::cluster::discover;
+use crate::admin::{Admin, Door, Seen, Streams};
 use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
-#[cfg(feature = "kube")]
-use crate::discovery::{Discovery, Publish};
 use crate::drain::{self, Phase, Trigger, Watch};
 use crate::listener::spread::Spread;
 use crate::listener::tls::Acceptor;
@@ -301,6 +302,12 @@ impl Bound {
         let (proxy, watch) = (Arc::clone(&self.proxy), self.watch.clone());
         let report = move || report_drain(Arc::clone(&proxy), watch.clone());
         tasks.spawn(keep_running("drain_report", metrics, report));
+        if self.config.sight.calls {
+            let (seen, proxy) = (admin.seen, Arc::clone(&self.proxy));
+            let metrics = self.metrics.clone();
+            let look = move || seen.clone().keep_looking(metrics.clone(), Arc::clone(&proxy));
+            tasks.spawn(keep_running("sight", self.metrics.clone(), look));
+        }
         admin.streams
     }
 
@@ -313,76 +320,13 @@ impl Bound {
             readiness: self.readiness.clone(),
             trigger: self.trigger.clone(),
             streams: Streams::default(),
+            seen: Seen::default(),
             config: Arc::clone(&self.view),
             expose: self.config.admin.expose,
             hosts: self.config.admin.hosts.as_slice().into(),
             local: self.admin_local,
         }
     }
-}
-
-/// Follows the cluster; what it says goes into the proxy's table. After a panic it begins anew, as if the API server
-/// had been away: traffic goes on by the last table until everything has been listed again.
-#[cfg(feature = "kube")]
-fn discover(
-    config: &Config,
-    (proxy, sessions): (&Arc<Proxy>, &Arc<Sessions>),
-    metrics: &Metrics,
-    readiness: Readiness,
-) -> impl Future<Output = ()> + Send + 'static {
-    // Hosts may become known from the first moment.
-    proxy.update(|table| {
-        let mut table = table.clone();
-        table.set_discovering(&config.discovery.namespaces);
-        table
-    });
-    readiness.wait_for("the first lists of the cluster's objects");
-    let (config, proxy, sessions) =
-        (Arc::new(config.clone()), Arc::clone(proxy), Arc::clone(sessions));
-    let (of_discovery, synced) = (metrics.clone(), metrics.synced());
-    let start = move || {
-        let (config, metrics, readiness) =
-            (Arc::clone(&config), of_discovery.clone(), readiness.clone());
-        let publish = publish(&config, Arc::clone(&proxy), Arc::clone(&sessions));
-        synced.set(0.0);
-        async move {
-            let Config { discovery, cluster_domain, upstream, .. } = &*config;
-            let discovery =
-                Discovery::new(discovery, cluster_domain, upstream, &metrics, readiness, publish);
-            Box::pin(discovery.run()).await;
-        }
-    };
-    keep_running("discovery", metrics.clone(), start)
-}
-
-/// What takes discovery's changes over.
-#[cfg(feature = "kube")]
-fn publish(config: &Config, proxy: Arc<Proxy>, sessions: Arc<Sessions>) -> Publish {
-    let port = config.admin.address.port();
-    Box::new(move |mut changes| {
-        if let Some(replicas) = changes.replicas.take() {
-            let admin = replicas.into_iter().map(|address| SocketAddr::new(address, port));
-            sessions.set_peers(admin.collect());
-        }
-        let before = if changes.anew { proxy.routes().all_discovered() } else { Vec::new() };
-        proxy.update(|table| changes.applied(table));
-        // Who waits for one of those finds what is in force now.
-        before
-            .iter()
-            .flat_map(|(of_host, _)| of_host.routes())
-            .for_each(|old| old.cluster.retire());
-    })
-}
-
-/// Without the feature there is nothing to follow with; the configuration has been refused before.
-#[cfg(not(feature = "kube"))]
-fn discover(
-    _config: &Config,
-    _of: (&Arc<Proxy>, &Arc<Sessions>),
-    _metrics: &Metrics,
-    _readiness: Readiness,
-) -> impl Future<Output = ()> + Send + 'static {
-    std::future::pending()
 }
 
 /// Every listener, and what came out of them, to the end.

@@ -93,7 +93,8 @@ async fn methods_that_a_path_does_not_have_are_refused_with_those_that_it_has() 
     for door in [proxy.local, proxy.admin] {
         let (head, body) = ask(door, "GET /nothing", "").await;
         assert!(head.starts_with("HTTP/1.0 404 "), "{head}");
-        let endpoints = "/livez /readyz /metrics /routes /config /explain /drain";
+        let endpoints =
+            "/livez /readyz /metrics /routes /config /explain /sight /graph /calls /drain";
         let said = format!("not found; endpoints: {endpoints}\n");
         assert_eq!(String::from_utf8(body).unwrap(), said);
     }

@@ -286,3 +286,86 @@ async fn open_streams_say_how_old_they_are() {
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it is still shown");
     proxy.stop().await;
 }
+
+/// The body of an answer of the admin listener.
+async fn body(proxy: &TestProxy, path: &str) -> String {
+    let answer = proxy.admin(path).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn who_calls_whom_is_told_as_json_and_as_a_graph() {
+    let (proxy, backend) = start().await;
+    let good = json("200 OK", r#"{"id":1,"result":{}}"#);
+    exchange(&proxy, &backend, &post(&call(1, "add")), &good).await;
+    exchange(&proxy, &backend, &post(&call(1, "add")), &json("500 Oops", "{}")).await;
+    counted(&proxy, 2).await;
+    let told = async {
+        loop {
+            // A picture is kept for a moment.
+            let told: serde_json::Value =
+                serde_json::from_str(&body(&proxy, "/sight").await).unwrap();
+            if told["totals"]["calls"] == 2 {
+                return told;
+            }
+        }
+    };
+    let told = tokio::time::timeout(BOUND, told).await.expect("calls are missing");
+    let edge = &told["edges"][0];
+    assert_eq!((&edge["from"], &edge["to"]), (&"team-a/parent".into(), &"s.ns".into()));
+    assert_eq!((&edge["calls"], &edge["errors"]), (&2.into(), &1.into()));
+    assert_eq!((&edge["declared"], &edge["state"]), (&true.into(), &"failing".into()));
+    assert_eq!(told["tools"][0]["tool"], "add");
+    assert_eq!(told["totals"]["routes"], 1);
+    let graph: serde_json::Value = serde_json::from_str(&body(&proxy, "/graph").await).unwrap();
+    assert_eq!(graph["nodes"][1], serde_json::json!({"id": "team-a/parent", "kind": "agent"}));
+    let dot = body(&proxy, "/graph?format=dot").await;
+    assert!(dot.contains("  \"team-a/parent\" -> \"s.ns\" [color=red"), "{dot}");
+    let wrong = proxy.admin("/graph?format=png").await;
+    assert!(wrong.starts_with("HTTP/1.1 400 ") && wrong.contains("write json or dot"), "{wrong}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn calls_are_shown_as_they_end_to_whoever_asks_for_them() {
+    let (proxy, backend) = start().await;
+    let mut viewer = Client(tokio::net::TcpStream::connect(proxy.local).await.unwrap());
+    let host = proxy.local;
+    viewer.send(&format!("GET /calls?error=any HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+    let head = viewer.until("\r\n\r\n").await;
+    assert!(head.contains("content-type: text/event-stream\r\n"), "{head}");
+    let good = json("200 OK", r#"{"id":1,"result":{}}"#);
+    let failed = json("200 OK", r#"{"id":1,"result":{"isError":true}}"#);
+    let request = post(&call(1, "not declared"));
+    exchange(&proxy, &backend, &request, &good).await;
+    let traced = request.replacen(
+        "host: p",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\
+         x-kagent-root-context-id: c-1\r\nhost: p",
+        1,
+    );
+    exchange(&proxy, &backend, &traced, &failed).await;
+    let event = viewer.until("\n\n").await;
+    let data = event.split("data: ").nth(1).unwrap().split('\n').next().unwrap();
+    let told: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert!(event.contains("event: call\n"), "{event}");
+    for (name, value) in [
+        ("caller", "team-a/parent"),
+        ("route", "s.ns"),
+        ("protocol", "mcp"),
+        ("method", "tools/call"),
+        ("tool", "not declared"),
+        ("error", "tool_error"),
+        ("conversation", "c-1"),
+        ("trace", "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("path", "/"),
+    ] {
+        assert_eq!(told[name], value, "{told}");
+    }
+    assert_eq!(told["status"], 200);
+    let wrong = proxy.admin("/calls?tools=x").await;
+    assert!(wrong.starts_with("HTTP/1.1 400 ") && wrong.contains("filters are caller"), "{wrong}");
+    drop(viewer);
+    proxy.stop().await;
+}
