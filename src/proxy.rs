@@ -8,6 +8,7 @@ mod control;
 pub mod error;
 pub mod instead;
 pub mod limiter;
+pub mod posted;
 pub mod reason;
 pub mod record;
 pub mod reply;

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Proxy;
 use super::error::ProxyError;
+use super::posted::PostedCalls;
 use super::record::{self, Books};
 use super::reply::{Egress, unread};
 use super::request::Ingress;
@@ -57,6 +58,7 @@ impl Proxy {
             log,
             sees_calls: config.sight.calls,
             feed: metrics.feed().clone(),
+            posted: PostedCalls::default(),
         }));
         Ok(Self { ingress, delivery, egress, metrics, books })
     }

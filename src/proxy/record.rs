@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use tokio::time::Instant;
 
 use self::calls::{Exchange, LoggedCalls, caller_label, unheard};
@@ -20,6 +20,7 @@ use crate::body::{RequestBody, Upload};
 use crate::headers::noted::Noted;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
+use crate::proxy::posted::{AnswerStream, PostedCall, PostedCalls};
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
@@ -46,6 +47,8 @@ pub struct Books {
     pub sees_calls: bool,
     /// Shows each call.
     pub feed: Feed,
+    /// Calls that are answered on another stream than their own.
+    pub posted: PostedCalls,
 }
 
 /// Takes the notes.
@@ -60,6 +63,9 @@ pub struct Recorder {
     books: Near<Books>,
     upload: Arc<Upload>,
     sight: Sight,
+    /// The stream that answers its calls, or the one that it is itself.
+    answers: Option<Arc<AnswerStream>>,
+    is_answers: bool,
     caller: Option<Arc<Caller>>,
     /// Of an open stream or tunnel.
     note: Option<Arc<StreamNote>>,
@@ -102,6 +108,8 @@ impl Recorder {
             books,
             upload: Arc::clone(request.body().upload()),
             sight: Sight::default(),
+            answers: None,
+            is_answers: false,
             caller: None,
             note: None,
             is_stream: false,
@@ -157,6 +165,7 @@ impl Recorder {
                 session: self.session,
                 age: self.age(),
                 feed: &self.books.feed,
+                answers: self.answers.as_deref().filter(|_| self.is_answers),
             };
             read(&mut sight, exchange, &self.upload.tap);
         }
@@ -167,8 +176,22 @@ impl Recorder {
     fn end_calls(&mut self) {
         let (error, unanswered) = unheard(self.outcome, self.status);
         let verb = self.method.clone();
+        let (started, answers) = (self.started, self.answers.clone());
+        // Its answers come on another stream.
+        let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
         self.with_calls(|sight, exchange, tap| {
             exchange.take_calls(sight, tap, verb.as_str());
+            match answers {
+                Some(stream) if is_taken => {
+                    for call in sight.take_open() {
+                        exchange.post(&stream, PostedCall { call, started });
+                    }
+                }
+                Some(stream) if exchange.answers.is_some() => {
+                    exchange.give_up(&stream.give_up(), error);
+                }
+                _ => {}
+            }
             sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
         });
     }
@@ -182,6 +205,18 @@ impl Recorder {
     /// The head has been read.
     pub fn read(&mut self, facts: &Facts) {
         self.reopened = facts.reopened;
+        if let Some(token) = facts.pin.as_ref().filter(|_| self.books.sees_calls) {
+            self.answers = self.books.posted.find(token.as_bytes());
+        }
+    }
+
+    /// Its response is the stream on which posts with this token are answered.
+    pub fn on_answer_stream(&mut self, token: &HeaderValue) {
+        if self.books.sees_calls {
+            self.answers = Some(self.books.posted.open(token.as_bytes()));
+            self.is_answers = true;
+            self.sight.answers_others();
+        }
     }
 
     /// It belongs to the session that logs call this.

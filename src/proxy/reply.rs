@@ -102,7 +102,11 @@ impl Reply {
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);
         }
+        let pin = plan.events.as_ref().and_then(|events| events.legacy.as_ref()?.pin.clone());
         record.on_answer(response.status(), plan.kind, (noted, plan.encoded));
+        if let Some(token) = &pin {
+            record.on_answer_stream(token);
+        }
         Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),
             None => Self::Relay(response, plan),

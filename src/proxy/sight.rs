@@ -19,6 +19,8 @@ pub struct Sight {
     /// Calls that the response may still answer.
     open: usize,
     answers: Answers,
+    /// The response answers calls of other requests.
+    for_others: bool,
 }
 
 /// One call.
@@ -58,6 +60,8 @@ pub enum Told<'t> {
     Ended(&'t Call, ErrorType),
     /// The server has this tool.
     Tool(&'t str),
+    /// A call of another request has ended.
+    Others(CallId, ErrorType),
 }
 
 // === impl Sight ===
@@ -78,6 +82,11 @@ impl Sight {
         if (noted.is_json || noted.is_events) && !encoded && self.open > 0 {
             self.answers = Answers::Readable { events: noted.is_events };
         }
+    }
+
+    /// The response is an event stream that answers calls of other requests.
+    pub fn answers_others(&mut self) {
+        (self.answers, self.for_others) = (Answers::Readable { events: true }, true);
     }
 
     /// Whether the response's bytes to come matter.
@@ -130,6 +139,19 @@ impl Sight {
         self.first.as_ref()
     }
 
+    /// Takes the calls out that have ids and no answer: they are answered elsewhere.
+    pub fn take_open(&mut self) -> Vec<Call> {
+        let mut open = Vec::new();
+        for seen in self.first.iter_mut().chain(&mut self.more) {
+            if seen.error.is_none() && seen.call.id.is_some() {
+                seen.error = Some(ErrorType::None);
+                open.push(seen.call.clone());
+            }
+        }
+        self.open = 0;
+        open
+    }
+
     /// How many calls were seen.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -137,12 +159,17 @@ impl Sight {
     }
 
     fn goes_on(&self, done: bool, reader: impl FnOnce() -> Box<Reader>) -> Answers {
-        if done || self.open == 0 { Answers::Read } else { Answers::Reading(reader()) }
+        if done || self.open == 0 && !self.for_others {
+            Answers::Read
+        } else {
+            Answers::Reading(reader())
+        }
     }
 
     fn reader(&self, events: bool) -> Reader {
         let mut calls = self.first.iter().chain(&self.more);
-        let lists = calls.any(|seen| matches!(seen.call.method, Method::Known("tools/list", _)));
+        let lists = self.for_others
+            || calls.any(|seen| matches!(seen.call.method, Method::Known("tools/list", _)));
         let tools = lists.then(|| ToolListScanner::new(events));
         Reader { outcomes: OutcomeScanner::new(events), tools }
     }
@@ -162,11 +189,16 @@ impl Sight {
             let is_open = seen.error.is_none() && seen.call.id.is_some();
             is_open && (id.is_some() && seen.call.id == id || id.is_none() && only)
         };
-        let Some(seen) = self.first.iter_mut().chain(&mut self.more).find(fits) else { return };
         let error = match ended {
             Ended::Result => ErrorType::None,
             Ended::ToolError => ErrorType::Tool,
             Ended::Error(code) => ErrorType::Code(code),
+        };
+        let Some(seen) = self.first.iter_mut().chain(&mut self.more).find(fits) else {
+            if let Some(id) = id.filter(|_| self.for_others) {
+                tell(Told::Others(id, error));
+            }
+            return;
         };
         seen.error = Some(error);
         self.open -= 1;
@@ -210,6 +242,7 @@ mod tests {
                 all.push(match told {
                     Told::Ended(call, error) => format!("{}:{error}", call.method.as_str()),
                     Told::Tool(name) => format!("has {name}"),
+                    Told::Others(_, error) => format!("another's:{error}"),
                 });
             });
         }
@@ -254,6 +287,20 @@ mod tests {
         let mut sight = sight(r#"{"id":1,"method":"tools/list"}"#, JSON);
         let answer = br#"{"id":1,"result":{"tools":[{"name":"a"},{"name":"b"}]}}"#;
         assert_eq!(told(&mut sight, &[answer]), ["has a", "has b", "tools/list:"]);
+    }
+
+    #[test]
+    fn a_stream_for_posts_tells_the_ends_of_calls_of_other_requests() {
+        let mut sight = Sight::default();
+        sight.answers_others();
+        let events = b"data: {\"id\":1,\"result\":{\"isError\":true}}\n\n\
+            data: {\"method\":\"notifications/message\"}\n\ndata: {\"id\":2,\"result\":{}}\n\n";
+        let expected = ["another's:tool_error", "another's:"];
+        for at in 0..events.len() {
+            let mut sight = Sight::default();
+            sight.answers_others();
+            assert_eq!(told(&mut sight, &[&events[..at], &events[at..]]), expected, "{at}");
+        }
     }
 
     #[test]

@@ -145,6 +145,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &["request", "send", "reply", "record", "routes", "way", "call"]),
     ("limiter", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
     ("sight", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),
+    ("posted", &["request", "send", "reply", "record", "routes", "way", "call", "error", "sight"]),
     ("service", &[]),
     ("control", &[]),
     ("reason", &["request", "send", "reply", "record", "routes", "way", "call", "error"]),

@@ -164,6 +164,53 @@ async fn calls_that_share_a_stream_are_counted_when_each_is_answered() {
     proxy.stop().await;
 }
 
+/// A legacy client's calls are answered on the stream that it opened before, some before their post is over.
+#[tokio::test]
+async fn calls_that_are_posted_are_counted_when_their_stream_answers_them() {
+    let (proxy, backend) = start().await;
+    let mut client = proxy.connect().await;
+    client
+        .send("GET /sse HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\naccept: text/event-stream\r\n\r\n")
+        .await;
+    let mut stream = backend.accept().await;
+    stream.until("\r\n\r\n").await;
+    stream.send(&events("event: endpoint\ndata: /messages?session_id=1\n\n")).await;
+    let first = client.until("\n\n").await;
+    let url = first.split("data: ").nth(1).unwrap().lines().next().unwrap();
+    let taken = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+    for (id, early) in [(1, true), (2, false), (3, false)] {
+        let request = with_head(&format!("POST {url} HTTP/1.1"), &call(id, "add"));
+        let mut poster = proxy.connect().await;
+        poster.send(&request).await;
+        let mut server = backend.accept().await;
+        server.until(&call(id, "add")).await;
+        let answer = format!("data: {{\"id\":{id},\"result\":{{\"isError\":{early}}}}}\n\n");
+        if early {
+            stream.send(&answer).await;
+            client.until("isError").await;
+        }
+        server.send(taken).await;
+        let said = poster.rest().await;
+        assert!(said.starts_with("HTTP/1.1 202 "), "{said}");
+        if id == 2 {
+            stream.send(&answer).await;
+            client.until("isError").await;
+        }
+    }
+    counted(&proxy, 2).await;
+    drop(stream);
+    client.rest().await;
+    assert_eq!(
+        counted(&proxy, 3).await,
+        [
+            "mcp team-a/parent tools/call add - 1",
+            "mcp team-a/parent tools/call add tool_error 1",
+            "mcp team-a/parent tools/call add unanswered 1",
+        ]
+    );
+    proxy.stop().await;
+}
+
 #[tokio::test]
 async fn calls_that_get_no_answer_say_why() {
     let (proxy, backend) = start().await;

@@ -6,10 +6,13 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use super::head::HeadCopy;
 use crate::body::tap::Tap;
 use crate::protocol::calls::Call;
 use crate::protocol::methods::{Method, Names, OTHER};
+use crate::proxy::posted::{AnswerStream, PostedCall};
 use crate::proxy::sight::{Sight, Told};
 use crate::route::{Caller, Route};
 use crate::telemetry::feed::{Feed, FinishedCall};
@@ -36,6 +39,8 @@ pub(super) struct Exchange<'r> {
     pub(super) session: Option<u32>,
     pub(super) age: Duration,
     pub(super) feed: &'r Feed,
+    /// The stream that it is, if posts are answered on it.
+    pub(super) answers: Option<&'r AnswerStream>,
 }
 
 /// The caller as labels say it.
@@ -75,10 +80,36 @@ impl Exchange<'_> {
         sight.pass(bytes, &mut |told| match told {
             Told::Ended(call, error) => self.count(call, error),
             Told::Tool(name) => tools.push(name.into()),
+            Told::Others(id, error) => {
+                let posted = self.answers.and_then(|stream| stream.answered(id, error));
+                if let Some(posted) = posted {
+                    self.count_posted(&posted, error, Instant::now());
+                }
+            }
         });
         if !tools.is_empty() {
             self.route.metrics.tools().add(tools.iter().map(|name| &**name));
         }
+    }
+
+    /// The call is answered on that stream, and may be already.
+    pub(super) fn post(&self, stream: &AnswerStream, posted: PostedCall) {
+        match stream.wait(posted) {
+            Ok(None) => {}
+            Ok(Some((posted, error, when))) => self.count_posted(&posted, error, when),
+            Err(posted) => self.count(&posted.call, ErrorType::None),
+        }
+    }
+
+    /// Nothing answers these any more: the stream has ended like this.
+    pub(super) fn give_up(&self, all: &[PostedCall], error: ErrorType) {
+        let error = if error.is_error() { error } else { UNANSWERED };
+        all.iter().for_each(|posted| self.count_posted(posted, error, Instant::now()));
+    }
+
+    fn count_posted(&self, posted: &PostedCall, error: ErrorType, when: Instant) {
+        let age = when.saturating_duration_since(posted.started);
+        Self { age, ..*self }.count(&posted.call, error);
     }
 
     /// Counts a call that has ended.

@@ -36,6 +36,7 @@ mod tests {
     use super::*;
     use crate::body::{RequestBody, Upload};
     use crate::config::LogFormat;
+    use crate::proxy::posted::PostedCalls;
     use crate::proxy::record::{Books, Recorder};
     use crate::proxy::reply::refuse::internal;
     use crate::proxy::reply::relay::StreamError;
@@ -75,6 +76,7 @@ mod tests {
             log: access,
             sees_calls: true,
             feed: Feed::default(),
+            posted: PostedCalls::default(),
         }));
         let head = (&request, &Fields::default());
         (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)
