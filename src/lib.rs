@@ -44,6 +44,7 @@ pub mod telemetry;
 
 pub mod config;
 
+pub mod admin_client;
 pub mod cli;
 
 #[cfg(feature = "demo")]

@@ -87,7 +87,10 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
         Some(admin) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
-            runtime.and_then(|runtime| runtime.block_on(explain::ask(admin, &question)))
+            runtime.and_then(|runtime| {
+                let asked = runtime.block_on(explain::ask(admin, &question));
+                asked.map_err(|failure| failure.to_string())
+            })
         }
         None => match config::load(&args.config_args(), env) {
             Ok(loaded) => {

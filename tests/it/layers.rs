@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["body", "tls", "supervise"],
     &["telemetry"],
     &["config"],
-    &["cli"],
+    &["cli", "admin_client"],
     &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
     &["authority", "backoff", "plain_path"],
 ];
