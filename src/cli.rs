@@ -161,15 +161,18 @@ pub struct ExplainArgs {
     /// Where requests without x-kagent-host go (`KAGENT_PROXY_DEFAULT_ROUTE`).
     #[arg(long, value_name = "TARGET")]
     pub default_route: Option<String>,
+    /// text for people, json for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// One line a finding.
+    /// Lines for people.
     #[default]
     Text,
-    /// One JSON object.
+    /// JSON for programs.
     Json,
 }
 

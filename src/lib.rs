@@ -47,6 +47,7 @@ pub mod config;
 pub mod admin_client;
 pub mod cli;
 
+pub mod columns;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod drain;

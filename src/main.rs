@@ -12,7 +12,7 @@ use clap::Parser;
 use kagent_proxy::app::{App, Bound};
 #[cfg(feature = "kube")]
 use kagent_proxy::cli::DoctorArgs;
-use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs};
+use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
@@ -102,7 +102,10 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
     };
     match answer {
         Ok(answer) => {
-            say(&format!("{answer:#}"));
+            say(&match args.output {
+                Output::Text => explain::to_text(&answer),
+                Output::Json => format!("{answer:#}"),
+            });
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error, 1),

@@ -20,7 +20,17 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["config"],
     &["cli", "admin_client"],
-    &["protocol", "rewrite", "drain", "headers", "readiness", "demo", "socket", "workers"],
+    &[
+        "protocol",
+        "rewrite",
+        "drain",
+        "headers",
+        "readiness",
+        "demo",
+        "socket",
+        "workers",
+        "columns",
+    ],
     &["authority", "backoff", "plain_path"],
 ];
 
