@@ -34,6 +34,15 @@ Examples:
   By a running proxy, which alone knows what was discovered; first: kubectl port-forward deploy/kagent-proxy 9091
     kagent-proxy explain --admin http://127.0.0.1:9091 --host tools.team-a --path /mcp --from 10.244.1.7";
 
+const TOP_EXAMPLES: &str = "\
+Examples:
+  A pod's own view, on the terminal
+    kubectl -n kagent exec -it deployment/kagent-proxy -- kagent-proxy top
+  From a workstation; first: kubectl -n kagent port-forward deployment/kagent-proxy 9091
+    kagent-proxy top --show tools
+  For a script
+    kagent-proxy top --once --admin http://127.0.0.1:9091";
+
 const VERSION_EXAMPLES: &str = "\
 Examples:
   kagent-proxy version
@@ -71,6 +80,9 @@ pub enum Command {
     /// Say how a request would be routed, and why.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Show who calls whom, live: calls, errors and latency of each edge and tool.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
     /// Look at the cluster and say what would go wrong; exit 0, 1 (an error was found) or 2 (could not look).
     #[cfg(feature = "kube")]
     Doctor(DoctorArgs),
@@ -164,6 +176,37 @@ pub struct ExplainArgs {
     /// text for people, json for programs.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// Where the admin listener is that shows everything: in the pod, and at the end of a port-forward.
+const LOCAL_ADMIN: &str = "http://127.0.0.1:9091";
+
+/// Flags of `top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Admin listener of the running proxy.
+    #[arg(long, value_name = "URL", default_value = LOCAL_ADMIN)]
+    pub admin: String,
+    /// Which table to begin with.
+    #[arg(long, value_enum, default_value_t)]
+    pub show: Tab,
+    /// Print the table once as plain text; so does every standard output that is no terminal.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// The tables of `top`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tab {
+    /// Who calls whom.
+    #[default]
+    Edges,
+    /// Methods and tools.
+    Tools,
+    /// Open streams.
+    Streams,
+    /// MCP sessions of each route.
+    Sessions,
 }
 
 /// How a report is printed.
@@ -268,7 +311,7 @@ mod tests {
             let lines = help.lines().filter(|line| line.starts_with("    "));
             let lines = lines.chain(help.lines().filter(|line| line.starts_with("  kagent-proxy")));
             let examples: Vec<_> =
-                lines.filter_map(|line| line.split_once("kagent-proxy ")).collect();
+                lines.filter_map(|line| line.rsplit_once("kagent-proxy ")).collect();
             assert!(!examples.is_empty(), "{command}");
             for (_, words) in examples {
                 let words = ["kagent-proxy"].into_iter().chain(words.split_whitespace());

@@ -4,7 +4,7 @@
 //! configuration is at fault (`EX_USAGE`).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use clap::Parser;
 use kagent_proxy::app::{App, Bound};
 #[cfg(feature = "kube")]
 use kagent_proxy::cli::DoctorArgs;
-use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output};
+use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output, TopArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
@@ -25,8 +25,8 @@ use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
 use kagent_proxy::telemetry::log::{self, Log};
 use kagent_proxy::workers::Workers;
-use kagent_proxy::{telemetry, tls};
-use tokio::runtime::Handle;
+use kagent_proxy::{telemetry, tls, top};
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[cfg(feature = "jemalloc")]
@@ -63,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Some(Command::Explain(args)) => explained(&args, &env),
+        Some(Command::Top(args)) => watch(&args, &env),
         #[cfg(feature = "kube")]
         Some(Command::Doctor(args)) => examine(&args, &env),
         #[cfg(feature = "demo")]
@@ -84,14 +85,10 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
         from: args.from,
     };
     let answer = match &args.admin {
-        Some(admin) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
-            runtime.and_then(|runtime| {
-                let asked = runtime.block_on(explain::ask(admin, &question));
-                asked.map_err(|failure| failure.to_string())
-            })
-        }
+        Some(admin) => runtime().and_then(|runtime| {
+            let asked = runtime.block_on(explain::ask(admin, &question));
+            asked.map_err(|failure| failure.to_string())
+        }),
         None => match config::load(&args.config_args(), env) {
             Ok(loaded) => {
                 tls::install_provider();
@@ -112,12 +109,35 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
     }
 }
 
+/// On a screen, or once as text where there is none.
+fn watch(args: &TopArgs, env: &BTreeMap<String, String>) -> ExitCode {
+    let is_screen = io::stdout().is_terminal() && env.get("TERM").is_none_or(|term| term != "dumb");
+    finished(runtime().and_then(|runtime| {
+        if is_screen && !args.once {
+            return runtime.block_on(top::live(args));
+        }
+        let text = runtime.block_on(top::once(args));
+        text.map(|text| say(&text)).map_err(|failure| failure.to_string())
+    }))
+}
+
+/// For a command that asks and ends.
+fn runtime() -> Result<Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start: {error}"))
+}
+
+fn finished(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => complain(&why, 1),
+    }
+}
+
 #[cfg(feature = "kube")]
 fn examine(args: &DoctorArgs, env: &BTreeMap<String, String>) -> ExitCode {
     tls::install_provider();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
-    match runtime.and_then(|runtime| runtime.block_on(doctor::doctor(args, env))) {
+    match runtime().and_then(|runtime| runtime.block_on(doctor::doctor(args, env))) {
         Ok((report, code)) => {
             say(&report);
             ExitCode::from(code)
