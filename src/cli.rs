@@ -43,6 +43,15 @@ Examples:
   For a script
     kagent-proxy top --once --admin http://127.0.0.1:9091";
 
+const TAP_EXAMPLES: &str = "\
+Examples:
+  Every call of one agent that fails
+    kagent-proxy tap --caller team-a/parent --error any
+  The next ten calls of a tool, as JSON
+    kagent-proxy tap --tool add --max 10 --output json
+  In the pod
+    kubectl -n kagent exec deployment/kagent-proxy -- kagent-proxy tap --route tools.team-a";
+
 const VERSION_EXAMPLES: &str = "\
 Examples:
   kagent-proxy version
@@ -83,6 +92,9 @@ pub enum Command {
     /// Show who calls whom, live: calls, errors and latency of each edge and tool.
     #[command(after_help = TOP_EXAMPLES)]
     Top(TopArgs),
+    /// Print a line for each call, as it ends.
+    #[command(after_help = TAP_EXAMPLES)]
+    Tap(TapArgs),
     /// Look at the cluster and say what would go wrong; exit 0, 1 (an error was found) or 2 (could not look).
     #[cfg(feature = "kube")]
     Doctor(DoctorArgs),
@@ -207,6 +219,38 @@ pub enum Tab {
     Streams,
     /// MCP sessions of each route.
     Sessions,
+}
+
+/// Flags of `tap`.
+#[derive(Args, Clone, Debug)]
+pub struct TapArgs {
+    /// Admin listener of the running proxy.
+    #[arg(long, value_name = "URL", default_value = LOCAL_ADMIN)]
+    pub admin: String,
+    /// Only calls of this Agent, or of unknown.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub caller: Option<String>,
+    /// Only calls to this host.
+    #[arg(long, value_name = "HOST")]
+    pub route: Option<String>,
+    /// Only this method, such as tools/call.
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Only this tool or prompt.
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Only mcp or a2a.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Only calls with this error, such as tool_error or 503; any for every error.
+    #[arg(long, value_name = "ERROR")]
+    pub error: Option<String>,
+    /// End after so many calls.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max: Option<u64>,
+    /// text for people, json for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// How a report is printed.

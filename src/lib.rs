@@ -24,6 +24,7 @@ pub mod listener;
 pub mod doctor;
 pub mod explain;
 pub mod sight;
+pub mod tap;
 pub mod top;
 
 #[cfg(feature = "kube")]

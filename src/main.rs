@@ -12,7 +12,7 @@ use clap::Parser;
 use kagent_proxy::app::{App, Bound};
 #[cfg(feature = "kube")]
 use kagent_proxy::cli::DoctorArgs;
-use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output, TopArgs};
+use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output, TapArgs, TopArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
@@ -25,7 +25,7 @@ use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
 use kagent_proxy::telemetry::log::{self, Log};
 use kagent_proxy::workers::Workers;
-use kagent_proxy::{telemetry, tls, top};
+use kagent_proxy::{tap, telemetry, tls, top};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,6 +64,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Some(Command::Explain(args)) => explained(&args, &env),
         Some(Command::Top(args)) => watch(&args, &env),
+        Some(Command::Tap(args)) => follow_calls(args),
         #[cfg(feature = "kube")]
         Some(Command::Doctor(args)) => examine(&args, &env),
         #[cfg(feature = "demo")]
@@ -119,6 +120,31 @@ fn watch(args: &TopArgs, env: &BTreeMap<String, String>) -> ExitCode {
         let text = runtime.block_on(top::once(args));
         text.map(|text| say(&text)).map_err(|failure| failure.to_string())
     }))
+}
+
+/// Writes on a thread of its own, so that a signal ends it even while nobody reads what it writes.
+fn follow_calls(args: TapArgs) -> ExitCode {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let tapping = move || {
+        let mut out = io::BufWriter::new(io::stdout());
+        let done = runtime()
+            .and_then(|runtime| runtime.block_on(tap::tap(&args, &mut out, &mut io::stderr())));
+        let _ended_by_a_signal = end.send(done);
+    };
+    let done = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            let cannot = |error: io::Error| format!("cannot start: {error}");
+            let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+            let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+            std::thread::Builder::new().name("tap".to_owned()).spawn(tapping).map_err(cannot)?;
+            tokio::select! {
+                done = ended => done.unwrap_or_else(|_| Err("tap has panicked".to_owned())),
+                _ = term.recv() => Ok(()),
+                _ = int.recv() => Ok(()),
+            }
+        })
+    });
+    finished(done)
 }
 
 /// For a command that asks and ends.

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["reload"],
     &["listener", "admin"],
-    &["explain", "top", "cli/check", "doctor", "sight"],
+    &["explain", "top", "tap", "cli/check", "doctor", "sight"],
     &["proxy", "static_routes", "discovery"],
     &["route"],
     &["session"],

@@ -1,19 +1,23 @@
-//! What `top` and `explain` say of the admin listeners they ask: those of a proxy, and scripted ones.
+//! What `top`, `tap` and `explain` say of the admin listeners they ask: those of a proxy, and scripted ones.
 //!
 //! Screens and keys are tested beside the code.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Parser;
 use kagent_proxy::admin_client::{AdminClient, Failure, News, follow};
-use kagent_proxy::cli::{Cli, Command, TopArgs};
+use kagent_proxy::cli::{Cli, Command, TapArgs, TopArgs};
 use kagent_proxy::explain::{Question, ask, to_text};
-use kagent_proxy::top;
+use kagent_proxy::{tap, top};
 use tokio::sync::mpsc;
 
 use crate::support::{BOUND, Backend, Client, TestProxy, before, config};
 
 const EVENTS: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+const CALL: &str = "event: call\ndata: {\"at\":\"2026-11-27T18:00:00.123Z\",\"route\":\"tools.team-a\",\"caller\":\
+    \"team-a/parent\",\"protocol\":\"mcp\",\"method\":\"tools/call\",\"tool\":\"add\",\"error\":\"\",\"status\":200,\
+    \"durationMs\":1.5}\n\n";
 const SIGHT: &str = r#"{"at":"2026-11-27T18:00:00.000Z","windowSeconds":60,"totals":{"calls":7,"errors":0,"rate":0.1,
     "errorRate":0,"openRequests":0,"openStreams":0,"routes":1,"refusedRoutes":0},"edges":[{"from":"team-a/parent",
     "to":"tools.team-a","protocol":"mcp","state":"ok","declared":true,"calls":7,"errors":0,"rate":0.1,"errorRate":0,
@@ -21,6 +25,12 @@ const SIGHT: &str = r#"{"at":"2026-11-27T18:00:00.000Z","windowSeconds":60,"tota
 
 fn url(backend: &Backend) -> String {
     format!("http://127.0.0.1:{}", backend.port())
+}
+
+fn tap_args(url: &str, flags: &[&str]) -> TapArgs {
+    let cli = Cli::try_parse_from(["kagent-proxy", "tap", "--admin", url].iter().chain(flags));
+    let Some(Command::Tap(args)) = cli.unwrap().command else { panic!("not tap") };
+    args
 }
 
 fn top_args(url: &str) -> TopArgs {
@@ -37,9 +47,72 @@ async fn begin(backend: &Backend, bytes: &str) -> (Client, String) {
     (stream, head)
 }
 
+/// What `tap` writes and notes, with its result.
+async fn tapped(args: TapArgs) -> (String, String, Result<(), String>) {
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
+    let done = tokio::time::timeout(BOUND, tap::tap(&args, &mut out, &mut notes)).await;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(out), text(notes), done.expect("tap does not end"))
+}
+
 fn json_response(status: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+#[tokio::test]
+async fn tap_writes_calls_until_there_were_enough_and_says_what_it_missed() {
+    let backend = Backend::start().await;
+    let args = tap_args(&url(&backend), &["--caller", "team-a/parent", "--max", "2"]);
+    let plays = async {
+        let missed = "event: missed\ndata: {\"missed\": 3}\n\n";
+        let events = format!(": keep-alive\n\n{CALL}{missed}{CALL}{CALL}");
+        begin(&backend, &events).await
+    };
+    let ((_stream, head), (out, notes, done)) = tokio::join!(plays, tapped(args));
+    assert!(head.starts_with("GET /calls?caller=team-a%2Fparent HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("host: 127.0.0.1:{}\r\n", backend.port())), "{head}");
+    assert_eq!((out.lines().count(), notes.as_str(), done), (4, "", Ok(())), "{out}");
+    assert_eq!(out.matches("team-a/parent").count(), 2, "{out}");
+    assert!(out.contains("# 3 calls are missing here"), "{out}");
+}
+
+#[tokio::test]
+async fn tap_asks_again_when_the_proxy_goes_away_and_says_so() {
+    let backend = Backend::start().await;
+    let args = tap_args(&url(&backend), &["--output", "json", "--max", "2"]);
+    let plays = async {
+        drop(begin(&backend, CALL).await);
+        begin(&backend, CALL).await
+    };
+    let (_stream, (out, notes, done)) = tokio::join!(plays, tapped(args));
+    assert_eq!((out.lines().count(), done), (2, Ok(())), "{out}");
+    assert!(notes.contains("asking again\n") && notes.contains("are not shown\n"), "{notes}");
+}
+
+/// A pipe whose reader has gone.
+#[derive(Debug)]
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn tap_ends_in_peace_when_nobody_reads_any_more() {
+    let backend = Backend::start().await;
+    let args = tap_args(&url(&backend), &["--output", "json"]);
+    let (mut out, mut notes) = (Closed, Vec::new());
+    let tapping = tap::tap(&args, &mut out, &mut notes);
+    let both = async { tokio::join!(begin(&backend, CALL), tapping) };
+    let (_stream, done) = tokio::time::timeout(BOUND, both).await.expect("it goes on");
+    assert_eq!((done, notes), (Ok(()), Vec::new()));
 }
 
 #[tokio::test]
@@ -97,10 +170,17 @@ async fn who_is_no_proxy_or_an_older_one_is_told_apart_with_what_to_do() {
         assert!(failure.is_final() && said.starts_with(&url), "{said}");
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
     }
+    // No event stream, though it says 200.
+    let args = tap_args(&url, &[]);
+    let (_, (_, _, done)) = tokio::join!(backend.answer(&page), tapped(args));
+    let said = done.unwrap_err();
+    assert!(said.contains("/calls") && said.contains("no event stream"), "{said}");
     // Nobody at all.
     drop(backend);
     let said = top::once(&top_args(&url)).await.unwrap_err().to_string();
     assert!(said.contains("Connection refused") && said.contains("kubectl port-forward"), "{said}");
+    let (_, _, done) = tapped(tap_args(&url, &[])).await;
+    assert_eq!(done, Err(said), "tap does not wait for a proxy that was never there");
 }
 
 #[tokio::test]
