@@ -1,6 +1,6 @@
 //! What `top`, `tap` and `explain` say of the admin listeners they ask: those of a proxy, and scripted ones.
 //!
-//! Screens and keys are tested beside the code.
+//! Their screens and keys are tested beside the code, and in a real terminal by `tests/terminal/run.py`.
 
 use std::io::{self, Write};
 use std::time::Duration;
