@@ -34,6 +34,24 @@ Examples:
   By a running proxy, which alone knows what was discovered; first: kubectl port-forward deploy/kagent-proxy 9091
     kagent-proxy explain --admin http://127.0.0.1:9091 --host tools.team-a --path /mcp --from 10.244.1.7";
 
+const TOP_EXAMPLES: &str = "\
+Examples:
+  A pod's own view, on the terminal
+    kubectl -n kagent exec -it deployment/kagent-proxy -- kagent-proxy top
+  From a workstation; first: kubectl -n kagent port-forward deployment/kagent-proxy 9091
+    kagent-proxy top --show tools
+  For a script
+    kagent-proxy top --once --admin http://127.0.0.1:9091";
+
+const TAP_EXAMPLES: &str = "\
+Examples:
+  Every call of one agent that fails
+    kagent-proxy tap --caller team-a/parent --error any
+  The next ten calls of a tool, as JSON
+    kagent-proxy tap --tool add --max 10 --output json
+  In the pod
+    kubectl -n kagent exec deployment/kagent-proxy -- kagent-proxy tap --route tools.team-a";
+
 const VERSION_EXAMPLES: &str = "\
 Examples:
   kagent-proxy version
@@ -71,6 +89,12 @@ pub enum Command {
     /// Say how a request would be routed, and why.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Show who calls whom, live: calls, errors and latency of each edge and tool.
+    #[command(after_help = TOP_EXAMPLES)]
+    Top(TopArgs),
+    /// Print a line for each call, as it ends.
+    #[command(after_help = TAP_EXAMPLES)]
+    Tap(TapArgs),
     /// Look at the cluster and say what would go wrong; exit 0, 1 (an error was found) or 2 (could not look).
     #[cfg(feature = "kube")]
     Doctor(DoctorArgs),
@@ -161,15 +185,81 @@ pub struct ExplainArgs {
     /// Where requests without x-kagent-host go (`KAGENT_PROXY_DEFAULT_ROUTE`).
     #[arg(long, value_name = "TARGET")]
     pub default_route: Option<String>,
+    /// text for people, json for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// Where the admin listener is that shows everything: in the pod, and at the end of a port-forward.
+const LOCAL_ADMIN: &str = "http://127.0.0.1:9091";
+
+/// Flags of `top`.
+#[derive(Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Admin listener of the running proxy.
+    #[arg(long, value_name = "URL", default_value = LOCAL_ADMIN)]
+    pub admin: String,
+    /// Which table to begin with.
+    #[arg(long, value_enum, default_value_t)]
+    pub show: Tab,
+    /// Print the table once as plain text; so does every standard output that is no terminal.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// The tables of `top`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tab {
+    /// Who calls whom.
+    #[default]
+    Edges,
+    /// Methods and tools.
+    Tools,
+    /// Open streams.
+    Streams,
+    /// MCP sessions of each route.
+    Sessions,
+}
+
+/// Flags of `tap`.
+#[derive(Args, Clone, Debug)]
+pub struct TapArgs {
+    /// Admin listener of the running proxy.
+    #[arg(long, value_name = "URL", default_value = LOCAL_ADMIN)]
+    pub admin: String,
+    /// Only calls of this Agent, or of unknown.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub caller: Option<String>,
+    /// Only calls to this host.
+    #[arg(long, value_name = "HOST")]
+    pub route: Option<String>,
+    /// Only this method, such as tools/call.
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Only this tool or prompt.
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Only mcp or a2a.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Only calls with this error, such as tool_error or 503; any for every error.
+    #[arg(long, value_name = "ERROR")]
+    pub error: Option<String>,
+    /// End after so many calls.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max: Option<u64>,
+    /// text for people, json for programs.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// One line a finding.
+    /// Lines for people.
     #[default]
     Text,
-    /// One JSON object.
+    /// JSON for programs.
     Json,
 }
 
@@ -265,7 +355,7 @@ mod tests {
             let lines = help.lines().filter(|line| line.starts_with("    "));
             let lines = lines.chain(help.lines().filter(|line| line.starts_with("  kagent-proxy")));
             let examples: Vec<_> =
-                lines.filter_map(|line| line.split_once("kagent-proxy ")).collect();
+                lines.filter_map(|line| line.rsplit_once("kagent-proxy ")).collect();
             assert!(!examples.is_empty(), "{command}");
             for (_, words) in examples {
                 let words = ["kagent-proxy"].into_iter().chain(words.split_whitespace());

@@ -1,6 +1,6 @@
 //! How a request would be routed and why, as data: by the table and the code that route.
 //!
-//! Dials nothing and resolves no name. The client of `/explain` is `explain/ask.rs`.
+//! Dials nothing and resolves no name. The client of `/explain` is `explain/ask.rs`; `explain/text.rs` is for people.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -23,7 +23,9 @@ use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
 
 mod ask;
+mod text;
 pub use ask::ask;
+pub use text::to_text;
 
 /// The request that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]

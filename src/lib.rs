@@ -24,6 +24,8 @@ pub mod listener;
 pub mod doctor;
 pub mod explain;
 pub mod sight;
+pub mod tap;
+pub mod top;
 
 #[cfg(feature = "kube")]
 pub mod discovery;
@@ -44,8 +46,10 @@ pub mod telemetry;
 
 pub mod config;
 
+pub mod admin_client;
 pub mod cli;
 
+pub mod columns;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod drain;

@@ -4,7 +4,7 @@
 //! configuration is at fault (`EX_USAGE`).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use clap::Parser;
 use kagent_proxy::app::{App, Bound};
 #[cfg(feature = "kube")]
 use kagent_proxy::cli::DoctorArgs;
-use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs};
+use kagent_proxy::cli::{self, Cli, Command, ConfigArgs, ExplainArgs, Output, TapArgs, TopArgs};
 use kagent_proxy::config::{self, Loaded};
 #[cfg(feature = "demo")]
 use kagent_proxy::config::{LogFormat, Source};
@@ -25,8 +25,8 @@ use kagent_proxy::explain::{self, Question};
 use kagent_proxy::reload::Load;
 use kagent_proxy::telemetry::log::{self, Log};
 use kagent_proxy::workers::Workers;
-use kagent_proxy::{telemetry, tls};
-use tokio::runtime::Handle;
+use kagent_proxy::{tap, telemetry, tls, top};
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[cfg(feature = "jemalloc")]
@@ -63,6 +63,8 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Some(Command::Explain(args)) => explained(&args, &env),
+        Some(Command::Top(args)) => watch(&args, &env),
+        Some(Command::Tap(args)) => follow_calls(args),
         #[cfg(feature = "kube")]
         Some(Command::Doctor(args)) => examine(&args, &env),
         #[cfg(feature = "demo")]
@@ -84,11 +86,10 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
         from: args.from,
     };
     let answer = match &args.admin {
-        Some(admin) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
-            runtime.and_then(|runtime| runtime.block_on(explain::ask(admin, &question)))
-        }
+        Some(admin) => runtime().and_then(|runtime| {
+            let asked = runtime.block_on(explain::ask(admin, &question));
+            asked.map_err(|failure| failure.to_string())
+        }),
         None => match config::load(&args.config_args(), env) {
             Ok(loaded) => {
                 tls::install_provider();
@@ -99,19 +100,70 @@ fn explained(args: &ExplainArgs, env: &BTreeMap<String, String>) -> ExitCode {
     };
     match answer {
         Ok(answer) => {
-            say(&format!("{answer:#}"));
+            say(&match args.output {
+                Output::Text => explain::to_text(&answer),
+                Output::Json => format!("{answer:#}"),
+            });
             ExitCode::SUCCESS
         }
         Err(error) => complain(&error, 1),
     }
 }
 
+/// On a screen, or once as text where there is none.
+fn watch(args: &TopArgs, env: &BTreeMap<String, String>) -> ExitCode {
+    let is_screen = io::stdout().is_terminal() && env.get("TERM").is_none_or(|term| term != "dumb");
+    finished(runtime().and_then(|runtime| {
+        if is_screen && !args.once {
+            return runtime.block_on(top::live(args));
+        }
+        let text = runtime.block_on(top::once(args));
+        text.map(|text| say(&text)).map_err(|failure| failure.to_string())
+    }))
+}
+
+/// Writes on a thread of its own, so that a signal ends it even while nobody reads what it writes.
+fn follow_calls(args: TapArgs) -> ExitCode {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let tapping = move || {
+        let mut out = io::BufWriter::new(io::stdout());
+        let done = runtime()
+            .and_then(|runtime| runtime.block_on(tap::tap(&args, &mut out, &mut io::stderr())));
+        let _ended_by_a_signal = end.send(done);
+    };
+    let done = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            let cannot = |error: io::Error| format!("cannot start: {error}");
+            let mut term = signal(SignalKind::terminate()).map_err(cannot)?;
+            let mut int = signal(SignalKind::interrupt()).map_err(cannot)?;
+            std::thread::Builder::new().name("tap".to_owned()).spawn(tapping).map_err(cannot)?;
+            tokio::select! {
+                done = ended => done.unwrap_or_else(|_| Err("tap has panicked".to_owned())),
+                _ = term.recv() => Ok(()),
+                _ = int.recv() => Ok(()),
+            }
+        })
+    });
+    finished(done)
+}
+
+/// For a command that asks and ends.
+fn runtime() -> Result<Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start: {error}"))
+}
+
+fn finished(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => complain(&why, 1),
+    }
+}
+
 #[cfg(feature = "kube")]
 fn examine(args: &DoctorArgs, env: &BTreeMap<String, String>) -> ExitCode {
     tls::install_provider();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| format!("cannot start: {error}"));
-    match runtime.and_then(|runtime| runtime.block_on(doctor::doctor(args, env))) {
+    match runtime().and_then(|runtime| runtime.block_on(doctor::doctor(args, env))) {
         Ok((report, code)) => {
             say(&report);
             ExitCode::from(code)

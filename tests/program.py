@@ -63,14 +63,18 @@ def commands() -> None:
         file.write("routes:\n  - match: helper.team-a\n    targets: [http://127.0.0.1:9]\n")
         file.flush()
         assert run("check", "--config", file.name).returncode == 0
-    known = json.loads(run("explain", "--host", "Helper.team-a.svc", *route).stdout)
+    told = run("explain", "--host", "Helper.team-a.svc", "--path", "/mcp", *route).stdout
+    assert told.startswith("POST /mcp for Helper.team-a.svc goes to http://127.0.0.1:9\n"), told
+    assert "targets http://127.0.0.1:9 (--route)" in told, told
+    explain = ["explain", "--output", "json"]
+    known = json.loads(run(*explain, "--host", "Helper.team-a.svc", *route).stdout)
     assert known["targets"] == ["http://127.0.0.1:9"], known
     assert known["values"]["targets"]["source"] == "--route", known
-    default = json.loads(run("explain", "--default-route", "127.0.0.1:9").stdout)
+    default = json.loads(run(*explain, "--default-route", "127.0.0.1:9").stdout)
     assert default["route"]["kind"] == "default", default
     asked = run("explain", "--host", "a", "--admin", "https://127.0.0.1:9")
     assert asked.returncode == 1 and "http://127.0.0.1:9091" in asked.stderr, asked
-    unknown = json.loads(run("explain", "--host", "helper.team-b", *route).stdout)
+    unknown = json.loads(run(*explain, "--host", "helper.team-b", *route).stdout)
     assert unknown["reason"] == "unknown_target", unknown
 
 
@@ -100,7 +104,7 @@ def traffic() -> None:
         client.close()
         admin = re.search(r'"admin":"([^"]+)"', first).group(1)
         question = ["--host", "helper.team-a", "--path", "/mcp?x=1", "--admin", f"http://{admin}"]
-        explained = json.loads(run("explain", *question).stdout)
+        explained = json.loads(run("explain", "--output", "json", *question).stdout)
         assert explained["targets"] == [f"http://127.0.0.1:{port}"], explained
         assert explained["values"]["targets"]["source"] == "--route", explained
         line = json.loads(proxy.stderr.readline())

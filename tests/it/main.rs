@@ -59,6 +59,7 @@ mod sessions_replicas;
 mod sight;
 mod stalled;
 mod tasks;
+mod terminal;
 mod tls;
 mod unread;
 mod upgrades;
