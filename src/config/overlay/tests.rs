@@ -381,6 +381,11 @@ fn default_yaml_is_the_default() {
         "routeDefaults.tls.keyFile",
         "routeDefaults.tls.serverName",
         "discovery.trustedNamespaces",
+        "traces.headersFile",
+        "traces.tls.caFile",
+        "traces.tls.certFile",
+        "traces.tls.keyFile",
+        "traces.tls.serverName",
     ];
     let text = std::fs::read_to_string(loaded.file.as_ref().unwrap()).unwrap();
     let comments: Vec<_> = text.lines().filter_map(|line| line.split_once('#')).collect();
