@@ -18,6 +18,7 @@ use self::head::HeadCopy;
 use crate::body::tap::Tap;
 use crate::body::{RequestBody, Upload};
 use crate::headers::noted::Noted;
+use crate::headers::onward::Trace;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::reason::Reason;
@@ -32,6 +33,7 @@ use crate::telemetry::feed::Feed;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
 use crate::telemetry::streams::StreamNote;
+use crate::telemetry::trace::{Hop, Traces};
 use crate::workers::near::Near;
 use crate::workers::per_worker::Tally;
 
@@ -46,6 +48,8 @@ pub struct Books {
     pub sees_calls: bool,
     /// Shows each call.
     pub feed: Feed,
+    /// Takes a span of each that is traced.
+    pub traces: Traces,
 }
 
 /// Takes the notes.
@@ -76,6 +80,8 @@ pub struct Recorder {
     connect: Option<Duration>,
     response_headers: Option<Duration>,
     first: Option<Duration>,
+    /// Its span, if it is traced here.
+    hop: Option<Box<Hop>>,
 }
 
 // === impl Recorder ===
@@ -92,12 +98,13 @@ impl Recorder {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
         conn.unanswered.fetch_add(1, Ordering::Relaxed);
+        let hop = books.traces.begin(request.headers(), conn.scheme, request.version());
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            head: HeadCopy::of(request, fields),
+            head: HeadCopy::of(request, fields, hop.as_deref()),
             kind: Kind::Unary,
             books,
             upload: Arc::clone(request.body().upload()),
@@ -116,6 +123,7 @@ impl Recorder {
             connect: None,
             response_headers: None,
             first: None,
+            hop,
         }
     }
 
@@ -171,6 +179,13 @@ impl Recorder {
             exchange.take_calls(sight, tap, verb.as_str());
             sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
         });
+    }
+
+    /// What the next hop is told of the request's trace; `None` leaves what the client has sent.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        let hop = self.hop.as_ref()?;
+        Some(Trace { traceparent: hop.traceparent()?, begins: hop.begins() })
     }
 
     /// What has passed of the request's body.
@@ -371,6 +386,9 @@ impl Drop for Recorder {
             route.metrics.finish(&record);
         }
         self.books.log.finish(&record);
+        if let Some(hop) = &self.hop {
+            self.books.traces.finish(&record, hop);
+        }
     }
 }
 

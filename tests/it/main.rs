@@ -60,6 +60,8 @@ mod sight;
 mod stalled;
 mod tasks;
 mod tls;
+#[cfg(feature = "traces")]
+mod traces;
 mod unread;
 mod upgrades;
 mod urls;

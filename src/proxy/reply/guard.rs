@@ -44,6 +44,7 @@ mod tests {
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::feed::Feed;
     use crate::telemetry::log::Log;
+    use crate::telemetry::trace::Traces;
     use crate::workers::near::Common;
     use crate::workers::per_worker::Tally;
 
@@ -75,6 +76,7 @@ mod tests {
             log: access,
             sees_calls: true,
             feed: Feed::default(),
+            traces: Traces::off(),
         }));
         let head = (&request, &Fields::default());
         (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)
