@@ -17,7 +17,7 @@ use kagent_proxy::proxy::Proxy;
 use kagent_proxy::proxy::request::conn::{ConnTask, Connection};
 use kagent_proxy::proxy::service::ProxyService;
 use kagent_proxy::session::Sessions;
-use kagent_proxy::telemetry::{access_log::AccessLog, metrics::Metrics};
+use kagent_proxy::telemetry::{access_log::AccessLog, metrics::Metrics, trace::Traces};
 use kagent_proxy::{drain, static_routes};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
@@ -35,7 +35,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (_trigger, watch) = drain::channel();
     let name = "embedded".to_owned();
     let sessions = Arc::new(Sessions::new(&config.sessions, metrics.session_peers())?);
-    let proxy = Proxy::new(built.table, metrics, AccessLog::off(), &config, watch, name, sessions)?;
+    let proxy = Proxy::new(
+        built.table,
+        metrics,
+        (AccessLog::off(), Traces::off()),
+        &config,
+        watch,
+        name,
+        sessions,
+    )?;
     let proxy = Arc::new(proxy);
     let listener = TcpListener::bind("127.0.0.1:8090").await?;
     loop {

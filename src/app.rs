@@ -4,6 +4,7 @@
 //! tests learn their ports; [`Bound::run`] serves until the drain is over.
 
 mod cluster;
+mod sinks;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use self::cluster::discover;
+use self::sinks::Spans;
 use crate::admin::{Admin, Door, Seen, Streams};
 use crate::config::{self, AdminConfig, Config, ListenerConfig, Sources};
 use crate::drain::{self, Phase, Trigger, Watch};
@@ -32,8 +34,6 @@ use crate::session::{KeyFault, Sessions};
 use crate::socket;
 use crate::static_routes::{self, RouteFault};
 use crate::supervise::keep_running;
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
 use crate::upstream::Cluster;
@@ -56,6 +56,9 @@ pub enum BuildError {
     /// The keys of sessions are unusable.
     #[error("{0}")]
     Keys(#[from] KeyFault),
+    /// What traces need is unusable.
+    #[error("traces.{0}")]
+    Traces(String),
     /// The recorder or the instance's name is unusable.
     #[error("cannot set up: {0}")]
     Setup(String),
@@ -82,6 +85,7 @@ pub struct Bound {
     watch: Watch,
     reload: Option<Arc<Mutex<Reload>>>,
     readiness: Readiness,
+    spans: Spans,
     traffic: Vec<Handle>,
 }
 
@@ -129,13 +133,14 @@ impl App {
             tracing::warn!("some targets' names do not resolve in time, serving without them");
         }
         let (trigger, watch) = drain::channel();
-        let log = access_log(&config)?;
         let sessions = Arc::new(Sessions::new(&config.sessions, metrics.session_peers())?);
         let (name, follows) = (pseudonym(), watch.clone());
+        let log = sinks::access_log(&config)?;
+        let (traces, spans) = Spans::open(&config, &metrics, &name)?;
         let proxy = Proxy::new(
             built.table,
             metrics.clone(),
-            log,
+            (log, traces),
             &config,
             follows,
             name,
@@ -158,6 +163,7 @@ impl App {
             watch,
             reload: None,
             readiness: Readiness::default(),
+            spans,
             traffic: traffic.to_vec(),
         })
     }
@@ -243,7 +249,9 @@ impl Bound {
     pub async fn run(mut self) -> bool {
         let mut background = JoinSet::new();
         let streams = self.start_background(&mut background);
+        let (spans, proxy) = (std::mem::take(&mut self.spans), Arc::clone(&self.proxy));
         let finished = Box::pin(self.carry()).await;
+        spans.end(&proxy).await;
         streams.end().await;
         finished
     }
@@ -299,6 +307,7 @@ impl Bound {
             let run = move || admin.clone().run(Arc::clone(&listener), door);
             tasks.spawn(keep_running("admin", metrics.clone(), run));
         }
+        self.spans.start(tasks, &metrics);
         let (proxy, watch) = (Arc::clone(&self.proxy), self.watch.clone());
         let report = move || report_drain(Arc::clone(&proxy), watch.clone());
         tasks.spawn(keep_running("drain_report", metrics, report));
@@ -362,15 +371,6 @@ fn spread(traffic: &[Handle], metrics: &Metrics) -> Spread {
         let gauge = if shown { metrics.worker_connections(worker) } else { Gauge::noop() };
         (handle.clone(), gauge)
     }))
-}
-
-fn access_log(config: &Config) -> Result<AccessLog, BuildError> {
-    if !config.log.access {
-        return Ok(AccessLog::off());
-    }
-    let log = Log::standard_error()
-        .map_err(|error| BuildError::Setup(format!("a thread for the log: {error}")))?;
-    Ok(AccessLog::new(config.log.format, log))
 }
 
 /// Says each second of a drain what it still waits for.

@@ -25,6 +25,7 @@ mod show;
 mod sight;
 mod sources;
 pub mod target;
+mod traces;
 pub mod units;
 
 use crate::workers::Scheduler;
@@ -36,6 +37,7 @@ pub use sessions::{mode_of, mode_word};
 pub use show::view;
 pub use sight::{CallerConfig, SightConfig, Use};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
+pub use traces::{OtlpProtocol, TracesConfig, headers_of};
 
 /// Everything the program was told, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub drain: DrainConfig,
     /// What is logged and how.
     pub log: LogConfig,
+    /// What is traced, and where to.
+    pub traces: Box<TracesConfig>,
     /// Threads that carry traffic; `None` is one for each core.
     pub workers: Option<NonZeroUsize>,
     /// Whether each of them has a scheduler of its own.

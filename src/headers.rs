@@ -35,6 +35,8 @@ pub const ROOT_CONTEXT: HeaderName = HeaderName::from_static("x-kagent-root-cont
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What traces call a request (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What tracing systems add to that (W3C Trace Context section 3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Why the proxy itself answered; the value is a word of `proxy/reason.rs`.
 pub const X_KAGENT_PROXY_ERROR: HeaderName = HeaderName::from_static("x-kagent-proxy-error");
 

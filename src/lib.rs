@@ -36,6 +36,8 @@ pub mod route;
 
 pub mod session;
 
+#[cfg(feature = "traces")]
+pub mod otlp;
 pub mod upstream;
 
 pub mod body;

@@ -265,6 +265,9 @@ async fn serve<T>(
     if !loaded.ignored_env.is_empty() {
         tracing::debug!(variables = ?loaded.ignored_env, "environment variables are not ours");
     }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }

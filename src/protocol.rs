@@ -17,3 +17,4 @@ pub mod places;
 pub mod sse;
 pub mod tasks;
 pub mod tool_list;
+pub mod trace_context;

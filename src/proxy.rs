@@ -98,7 +98,10 @@ impl Proxy {
     ) -> Result<Reply, Refused> {
         let facts = match self.read(conn, &request, fields) {
             // A session's request keeps them, and moves would cost as much.
-            Ok(facts) => Arc::new(facts),
+            Ok(mut facts) => {
+                facts.origin.trace = record.trace();
+                Arc::new(facts)
+            }
             Err(error) => return Err(Refused::unsent(error, *request)),
         };
         record.read(&facts);

@@ -18,6 +18,7 @@ mod series;
 pub mod streams;
 mod text;
 pub mod tools;
+pub mod trace;
 
 use self::log::Log;
 use crate::config::{LogConfig, LogFormat};

@@ -125,6 +125,7 @@ async fn relay(
         proto: "http",
         host: None,
         via: HeaderValue::from_static("1.1 us"),
+        trace: None,
     };
     let onward = Onward {
         origin: &origin,

@@ -23,7 +23,9 @@ pub fn check(args: &ConfigArgs, env: &BTreeMap<String, String>) -> (String, u8) 
     }
     let routes = loaded.config.routes.len();
     let file = loaded.file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
-    (format!("configuration is valid: {file}, static routes: {routes}"), 0)
+    let mut report = format!("configuration is valid: {file}, static routes: {routes}");
+    report.extend(loaded.warnings.iter().map(|warning| format!("\nwarning: {warning}")));
+    (report, 0)
 }
 
 /// What is wrong with the certificates and keys that the configuration names.
@@ -42,6 +44,9 @@ fn file_faults(loaded: &Loaded) -> ConfigFaults {
     for (at, route) in config.default_routes.iter().enumerate() {
         let own = format!("defaultRoutes[{at}]");
         add(&mut faults, sources, &[&own, "routeDefaults"], tls::client_faults(&route.to.tls));
+    }
+    if config.traces.endpoint.is_some() {
+        add(&mut faults, sources, &["traces"], tls::client_faults(&config.traces.tls));
     }
     if let Err(fault) = Sessions::check(&config.sessions) {
         let path = "sessions.keyFiles".to_owned();
@@ -97,6 +102,17 @@ mod tests {
             assert!(line.starts_with(&start), "{line} should start with {start}");
         }
         assert_eq!(code, 64);
+    }
+
+    #[test]
+    fn a_variable_that_is_not_used_is_told() {
+        let name = "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned();
+        let env = BTreeMap::from([(name, "collector:4317".to_owned())]);
+        let (report, code) = check(&ConfigArgs::default(), &env);
+        let lines: Vec<_> = report.lines().collect();
+        assert!(lines[0].starts_with("configuration is valid") && lines.len() == 2, "{report}");
+        assert!(lines[1].starts_with("warning: OTEL_EXPORTER_OTLP_ENDPOINT \"coll"), "{report}");
+        assert_eq!(code, 0);
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Default for Config {
             discovery: Box::default(),
             drain: DrainConfig { lag: DEFAULT_DRAIN_LAG, deadline: DEFAULT_DRAIN_DEADLINE },
             log: LogConfig { format: LogFormat::Json, level: "info".to_owned(), access: true },
+            traces: Box::default(),
             workers: None,
             scheduler: Scheduler::Shared,
             reload_every: DEFAULT_RELOAD_EVERY,

@@ -13,6 +13,7 @@ use super::read::read_file;
 use super::scalar::{parse_log_format, parse_log_level, parse_workers};
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::{duplicate, is_same, parse_route, parse_targets};
+use super::traces;
 use super::{Config, DefaultRouteConfig, ListenerConfig, RouteConfig, RouteTarget};
 use crate::cli::ConfigArgs;
 
@@ -44,6 +45,8 @@ pub struct Loaded {
     pub sources: Sources,
     /// `KAGENT_PROXY_*` variables that are none of ours, for a debug line.
     pub ignored_env: Vec<String>,
+    /// What is wrong with variables of OpenTelemetry, which are not used then.
+    pub warnings: Vec<String>,
     /// The file that was read.
     pub file: Option<PathBuf>,
 }
@@ -91,6 +94,11 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
         given.one(given.args.log_level.as_deref(), "--log-level", "KAGENT_PROXY_LOG_LEVEL"),
     );
     build.workers(given.one(given.args.workers.as_deref(), "--workers", "KAGENT_PROXY_WORKERS"));
+    let warnings = traces::lay_over(
+        &mut build.config.traces,
+        (&mut build.sources, &mut build.faults),
+        &|name| given.var(name),
+    );
     build.default_listeners();
     build.unreachable_defaults();
     build.unbuilt();
@@ -103,6 +111,7 @@ fn load_over(given: &Given<'_>, config: Config) -> Result<Loaded, ConfigFaults> 
         config: build.config,
         sources: build.sources,
         ignored_env: given.ignored(),
+        warnings,
         file: file.map(|(_, path)| path),
     })
 }

@@ -1,9 +1,9 @@
 //! From the tree of the file to the checked [`Config`], and back: one function for each section.
 //!
-//! With `config/routes.rs`, `config/discovery.rs`, `config/sessions.rs` and
-//! `config/sight.rs` the one list of the keys and their types: a
-//! [`Reader`] that is asked for all of them reads a file, describes one or shows a configuration. Knows nothing of the
-//! command line. Every fault is collected; what is wrong keeps its default, so that the rest is looked at too.
+//! With `config/routes.rs`, `config/discovery.rs`, `config/sessions.rs`, `config/sight.rs` and `config/traces.rs` the one
+//! list of the keys and their types: a [`Reader`] that is asked for all of them reads a file, describes one or shows a
+//! configuration. Knows nothing of the command line. Every fault is collected; what is wrong keeps its default, so that
+//! the rest is looked at too.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,7 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
     reader.upstream(&mut map, config);
     reader.sessions(&mut map, config);
     reader.sight(&mut map, config);
+    reader.traces(&mut map, config);
     reader.top(&mut map, config);
     reader.end(&map);
 }
@@ -284,7 +285,7 @@ const ADDRESS: ScalarKind<SocketAddr> = ScalarKind::text(parse_address);
 pub(super) const HOST: ScalarKind<String> = ScalarKind::text(parse_host);
 const SECRET: ScalarKind<Secret> =
     ScalarKind::text_shown(|text| Ok(Secret::Inline(Arc::from(text))), shown_secret);
-const SECRET_FILE: ScalarKind<Secret> =
+pub(super) const SECRET_FILE: ScalarKind<Secret> =
     ScalarKind::text_shown(|text| Ok(Secret::File(PathBuf::from(text))), shown_secret);
 
 fn shown_secret(_: &ScalarKind<Secret>, secret: &Secret) -> Value {

@@ -125,7 +125,7 @@ impl Reader<'_> {
         self.set(map, "standaloneGet", &mut to.standalone_get, STANDALONE_GET);
     }
 
-    fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {
+    pub(super) fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {
         let Some(mut section) = self.section(map, "tls") else { return };
         let ca = self.secret(&mut section, "ca", "caFile", tls.ca.as_ref());
         tls.ca = ca.or_else(|| tls.ca.take());

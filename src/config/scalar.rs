@@ -33,6 +33,8 @@ pub(super) enum Shape {
         min: u64,
         max: u64,
     },
+    /// A number from 0 to 1.
+    Ratio,
     Duration,
     Size,
     /// One of these words.
@@ -204,6 +206,16 @@ where
         parse,
         show: |_, number| json!(number),
     }
+}
+
+/// A share, from 0 to 1.
+pub(super) const RATIO: ScalarKind<f64> =
+    ScalarKind { shape: Shape::Ratio, parse: parse_ratio, show: |_, ratio| json!(ratio) };
+
+/// A share.
+pub(super) fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| format!("{text:?} is not a share; write a number from 0 to 1"))
 }
 
 /// Threads that carry traffic; none is one for each core.

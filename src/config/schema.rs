@@ -83,6 +83,9 @@ fn described(asked: &KeyAsked) -> Value {
         KeyAsked::Scalar(Shape::Number { min, max }) => {
             json!({ "type": ["integer", "null"], "minimum": min, "maximum": max })
         }
+        KeyAsked::Scalar(Shape::Ratio) => {
+            json!({ "type": ["number", "null"], "minimum": 0, "maximum": 1 })
+        }
         KeyAsked::Scalar(Shape::Duration) => json!({
             "description": "A duration such as 30s, 1m30s, 500ms or 0.",
             "anyOf": [

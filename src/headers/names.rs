@@ -42,6 +42,7 @@ pub enum Known {
     Range,
     Te,
     Traceparent,
+    Tracestate,
     Trailer,
     TransferEncoding,
     Upgrade,
@@ -75,6 +76,7 @@ impl Known {
             8 if name == "mcp-name" => Self::McpName,
             10 if name == "connection" => Self::Connection,
             10 if name == "keep-alive" => Self::KeepAlive,
+            10 if name == "tracestate" => Self::Tracestate,
             10 if name == "mcp-method" => Self::McpMethod,
             11 if name == "traceparent" => Self::Traceparent,
             11 if name == "a2a-version" => Self::A2aVersion,
@@ -169,7 +171,7 @@ mod tests {
             http2-settings if-match if-modified-since if-none-match if-range if-unmodified-since \
             x-kagent-host x-kagent-proxy-error x-kagent-root-context-id mcp-method mcp-name \
             mcp-protocol-version keep-alive last-event-id location mcp-session-id \
-            proxy-connection range te traceparent trailer transfer-encoding upgrade via";
+            proxy-connection range te traceparent tracestate trailer transfer-encoding upgrade via";
         let mut all = Names::default();
         for spelling in spellings.split_whitespace() {
             let known = Known::of(&spelling.parse().unwrap()).unwrap();

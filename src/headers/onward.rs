@@ -11,7 +11,7 @@ use http::header::{
 use http::uri::PathAndQuery;
 
 use super::names::{Known, Names};
-use super::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, MCP_SESSION_ID};
+use super::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, MCP_SESSION_ID, TRACEPARENT};
 
 /// Where a request came from, as every backend is told.
 #[derive(Clone, Debug)]
@@ -31,6 +31,17 @@ pub struct Origin {
     pub host: Option<HeaderValue>,
     /// This hop in `Via`.
     pub via: HeaderValue,
+    /// The trace it belongs to, if that is ours to say.
+    pub trace: Option<Trace>,
+}
+
+/// What the next hop is told of a request's trace, in place of what the client has sent (W3C Trace Context).
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// With the span of this hop.
+    pub traceparent: HeaderValue,
+    /// The trace begins at this hop: what came in `tracestate` was said of another one (section 3.3).
+    pub begins: bool,
 }
 
 /// What is asked of the next hop.
@@ -159,6 +170,9 @@ impl Onward<'_> {
         if let Some(Some(id)) = &self.session {
             put(&MCP_SESSION_ID, id);
         }
+        if let Some(trace) = &origin.trace {
+            put(&TRACEPARENT, &trace.traceparent);
+        }
         self.forwarded(sent, passes, put);
         put(&VIA, &origin.via);
         passes
@@ -180,6 +194,12 @@ impl Onward<'_> {
         }
         if self.session.is_some() {
             names = names.with(Known::McpSessionId);
+        }
+        if let Some(trace) = &self.origin.trace {
+            names = names.with(Known::Traceparent);
+            if trace.begins {
+                names = names.with(Known::Tracestate);
+            }
         }
         if self.whole { names.and(LESS) } else { names }
     }
@@ -223,7 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::headers::{X_KAGENT_HOST, strip_hop_by_hop};
+    use crate::headers::{TRACESTATE, X_KAGENT_HOST, strip_hop_by_hop};
 
     const PEER: HeaderValue = HeaderValue::from_static("10.0.0.9");
     const VIA_US: HeaderValue = HeaderValue::from_static("1.1 us");
@@ -258,6 +278,7 @@ mod tests {
             proto: "https",
             host,
             via: VIA_US,
+            trace: None,
         }
     }
 
@@ -271,7 +292,7 @@ mod tests {
 
     /// The same as change after change in a map, each as its RFC says it, without regard to cost.
     fn expected(onward: &Onward<'_>, sent: &HeaderMap, http2: bool) -> HeaderMap {
-        let Origin { trusted, peer, proto, host, via, .. } = onward.origin;
+        let Origin { trusted, peer, proto, host, via, trace, .. } = onward.origin;
         let mut map = sent.clone();
         strip_hop_by_hop(&mut map);
         if map.get_all(COOKIE).iter().nth(1).is_some() {
@@ -300,6 +321,12 @@ mod tests {
         if let Some(id) = &onward.session {
             map.remove(MCP_SESSION_ID);
             map.extend(id.clone().map(|id| (MCP_SESSION_ID, id)));
+        }
+        if let Some(trace) = trace {
+            map.insert(TRACEPARENT, trace.traceparent.clone());
+            if trace.begins {
+                map.remove(TRACESTATE);
+            }
         }
         if onward.whole {
             for name in LESS_NAMES {
@@ -332,7 +359,7 @@ mod tests {
                     "content-length", "host", "if-none-match", "keep-alive", "mcp-session-id", "range",
                     "te", "transfer-encoding", "upgrade", "http2-settings", "proxy-connection", "via",
                     "x-a", "x-b", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-                    "x-kagent-host", "trailer",
+                    "x-kagent-host", "trailer", "traceparent", "tracestate",
                 ]),
                 "(x-a|X-B|close|[kK]eep-[aA]live|te|via|cookie|x-forwarded-for|content-length|, ?| ){0,5}",
             ), 0..10),
@@ -342,10 +369,13 @@ mod tests {
             authority in prop::option::of(Just(BACKEND)),
             ask in prop::sample::select(vec![Ask::Nothing, Ask::Websocket, Ask::Trailers]),
             session in prop::option::of(prop::option::of(Just(HeaderValue::from_static("server's")))),
+            begins in prop::option::of(any::<bool>()),
         ) {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let sent = map(&fields);
-            let origin = origin(&sent, trusted, host);
+            let mut origin = origin(&sent, trusted, host);
+            let traceparent = HeaderValue::from_static("ours");
+            origin.trace = begins.map(|begins| Trace { traceparent, begins });
             let path = PathAndQuery::from_static("/");
             let keep = Keep::No;
             let onward = Onward { origin: &origin, path, authority, ask, whole, session, keep };

@@ -24,6 +24,7 @@ use crate::route::RouteTable;
 use crate::session::Sessions;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 use crate::workers::near::Common;
 use crate::workers::per_worker::Tally;
 
@@ -35,7 +36,7 @@ impl Proxy {
     pub fn new(
         routes: RouteTable,
         metrics: Metrics,
-        log: AccessLog,
+        (log, traces): (AccessLog, Traces),
         config: &Config,
         watch: Watch,
         pseudonym: String,
@@ -59,6 +60,7 @@ impl Proxy {
             sees_calls: config.sight.calls,
             feed: metrics.feed().clone(),
             posted: PostedCalls::default(),
+            traces,
         }));
         Ok(Self { ingress, delivery, egress, metrics, books })
     }

@@ -19,7 +19,9 @@ const MAX_EARLY: usize = 64;
 
 /// The streams that answer posts, by their tokens.
 #[derive(Clone, Debug, Default)]
-pub struct PostedCalls(Arc<Mutex<HashMap<Box<[u8]>, Weak<AnswerStream>>>>);
+pub struct PostedCalls(Arc<Mutex<Open>>);
+
+type Open = HashMap<Box<[u8]>, Weak<AnswerStream>>;
 
 /// One such stream.
 #[derive(Debug)]
@@ -34,6 +36,9 @@ struct Waiting {
     calls: Vec<PostedCall>,
     early: Vec<(CallId, ErrorType, Instant)>,
 }
+
+/// A call whose answer has come, how it ended, and when.
+pub type Answered = (PostedCall, ErrorType, Instant);
 
 /// A call that waits for its answer.
 #[derive(Clone, Debug)]
@@ -62,7 +67,7 @@ impl PostedCalls {
         self.lock().get(token)?.upgrade()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<[u8]>, Weak<AnswerStream>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,6 +18,7 @@ use self::head::HeadCopy;
 use crate::body::tap::Tap;
 use crate::body::{RequestBody, Upload};
 use crate::headers::noted::Noted;
+use crate::headers::onward::Trace;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::posted::{AnswerStream, PostedCall, PostedCalls};
@@ -33,6 +34,7 @@ use crate::telemetry::feed::Feed;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
 use crate::telemetry::streams::StreamNote;
+use crate::telemetry::trace::{Hop, Traces};
 use crate::workers::near::Near;
 use crate::workers::per_worker::Tally;
 
@@ -49,6 +51,8 @@ pub struct Books {
     pub feed: Feed,
     /// Calls that are answered on another stream than their own.
     pub posted: PostedCalls,
+    /// Takes a span of each that is traced.
+    pub traces: Traces,
 }
 
 /// Takes the notes.
@@ -82,6 +86,8 @@ pub struct Recorder {
     connect: Option<Duration>,
     response_headers: Option<Duration>,
     first: Option<Duration>,
+    /// Its span, if it is traced here.
+    hop: Option<Box<Hop>>,
 }
 
 // === impl Recorder ===
@@ -98,12 +104,13 @@ impl Recorder {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
         conn.unanswered.fetch_add(1, Ordering::Relaxed);
+        let hop = books.traces.begin(request.headers(), conn.scheme, request.version());
         Self {
             started: Instant::now(),
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
-            head: HeadCopy::of(request, fields),
+            head: HeadCopy::of(request, fields, hop.as_deref()),
             kind: Kind::Unary,
             books,
             upload: Arc::clone(request.body().upload()),
@@ -124,6 +131,7 @@ impl Recorder {
             connect: None,
             response_headers: None,
             first: None,
+            hop,
         }
     }
 
@@ -194,6 +202,13 @@ impl Recorder {
             }
             sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
         });
+    }
+
+    /// What the next hop is told of the request's trace; `None` leaves what the client has sent.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        let hop = self.hop.as_ref()?;
+        Some(Trace { traceparent: hop.traceparent()?, begins: hop.begins() })
     }
 
     /// What has passed of the request's body.
@@ -406,38 +421,15 @@ impl Drop for Recorder {
             route.metrics.finish(&record);
         }
         self.books.log.finish(&record);
+        if let Some(hop) = &self.hop {
+            self.books.traces.finish(&record, hop);
+        }
     }
 }
 
 /// Logs a request whose head could not be read: nothing is known of it but its client.
 pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
-    log.finish(&Record {
-        peer: &conn.peer_text,
-        method: "",
-        path: "",
-        target: "",
-        route: "",
-        class: Kind::Unary.as_str(),
-        status: reason.status().as_u16(),
-        outcome: Outcome::Refused(reason.word()),
-        session: None,
-        care: "",
-        caller: "",
-        caller_by: "",
-        protocol: "",
-        rpc_method: "",
-        tool: "",
-        rpc_error: None,
-        calls: 0,
-        conversation: "",
-        traceparent: "",
-        bytes: 0,
-        is_stream: false,
-        events: 0,
-        request_bytes: 0,
-        connect: None,
-        response_headers: None,
-        first: None,
-        whole: Duration::ZERO,
-    });
+    let (class, status) = (Kind::Unary.as_str(), reason.status().as_u16());
+    let outcome = Outcome::Refused(reason.word());
+    log.finish(&Record { peer: &conn.peer_text, ..Record::bare(class, status, outcome) });
 }

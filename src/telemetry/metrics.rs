@@ -22,6 +22,7 @@ use super::series::Series;
 use super::streams::StreamNote;
 use super::text::{Families, Labels};
 use super::tools::ToolNames;
+use super::trace::SpanCounters;
 use super::{log, panics};
 
 pub use super::of_route::Counted;
@@ -200,6 +201,18 @@ impl Metrics {
         let gauge = |name| self.0.own.register_gauge(&key(name, Vec::new()), &METADATA);
         let (alive, split) = (gauge(SESSION_PEERS), gauge(SESSION_KEYS_SPLIT));
         PeerMetrics { answered: asked("answered"), silent: asked("silent"), alive, split }
+    }
+
+    /// What becomes of spans; shown from now on.
+    #[must_use]
+    pub fn spans(&self) -> SpanCounters {
+        let dropped = |cause: &str| self.counter(SPANS_DROPPED, vec![("cause", cause.to_owned())]);
+        SpanCounters {
+            exported: self.counter(SPANS_EXPORTED, Vec::new()),
+            full: dropped("queue_full"),
+            failed: dropped("send_failed"),
+            rejected: dropped("rejected"),
+        }
     }
 
     /// Whether all objects have been listed once.

@@ -117,6 +117,10 @@ pub const DISCOVERY_SYNCED: &str = "kagent_proxy_discovery_synced";
 pub const WORKER_CONNECTIONS: &str = "kagent_proxy_worker_connections";
 /// Lines of the log that were dropped, by cause.
 pub const LOG_DROPPED: &str = "kagent_proxy_log_lines_dropped_total";
+/// Spans that a receiver has taken.
+pub const SPANS_EXPORTED: &str = "kagent_proxy_spans_exported_total";
+/// Spans that were dropped, by cause.
+pub const SPANS_DROPPED: &str = "kagent_proxy_spans_dropped_total";
 /// Panics of the program, whatever became of them.
 pub const PANICS: &str = "kagent_proxy_panics_total";
 /// Always 1; the version is a label.
@@ -194,6 +198,11 @@ pub const HELP: &[(&str, &str)] = &[
     (
         LOG_DROPPED,
         "Log lines dropped: queue_full where nobody reads standard error, write_failed where it cannot be written",
+    ),
+    (SPANS_EXPORTED, "Spans that the receiver of traces has taken"),
+    (
+        SPANS_DROPPED,
+        "Spans dropped, by cause: queue_full where the receiver is slow or away, send_failed, rejected by the receiver",
     ),
     (PANICS, "Panics of the program; each is logged with its place"),
     (BUILD, "Always 1, with the version as a label"),

@@ -87,6 +87,44 @@ pub struct Record<'a> {
     pub whole: Duration,
 }
 
+// === impl Record ===
+
+impl Record<'_> {
+    /// One of which nothing is known but this.
+    #[must_use]
+    pub const fn bare(class: &'static str, status: u16, outcome: Outcome) -> Self {
+        Self {
+            peer: "",
+            method: "",
+            path: "",
+            target: "",
+            route: "",
+            class,
+            status,
+            outcome,
+            session: None,
+            care: "",
+            caller: "",
+            caller_by: "",
+            protocol: "",
+            rpc_method: "",
+            tool: "",
+            rpc_error: None,
+            calls: 0,
+            conversation: "",
+            traceparent: "",
+            bytes: 0,
+            is_stream: false,
+            events: 0,
+            request_bytes: 0,
+            connect: None,
+            response_headers: None,
+            first: None,
+            whole: Duration::ZERO,
+        }
+    }
+}
+
 // === impl Outcome ===
 
 impl Outcome {

@@ -158,8 +158,10 @@ class Stage:
             self.stop(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def proxy(self, routes: dict[str, int | list[int]], default: int | None = None) -> "Proxy":
-        return Proxy(self, routes, default)
+    def proxy(
+        self, routes: dict[str, int | list[int]], default: int | None = None, env: dict | None = None
+    ) -> "Proxy":
+        return Proxy(self, routes, default, env)
 
     def client(self, command: list, url: str, host: str, env: dict | None = None) -> dict:
         """Runs `command URL HOST` to its end; what it saw, which it prints as one JSON object."""
@@ -174,7 +176,9 @@ class Stage:
 class Proxy:
     """A running kagent-proxy with static routes to loopback ports, each to one or to several."""
 
-    def __init__(self, stage: Stage, routes: dict[str, int | list[int]], default: int | None) -> None:
+    def __init__(
+        self, stage: Stage, routes: dict[str, int | list[int]], default: int | None, env: dict | None
+    ) -> None:
         self.port, admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._admin = f"http://127.0.0.1:{admin}"
@@ -185,7 +189,8 @@ class Proxy:
             command += ["--route", f"{host}={','.join(targets)}"]
         if default is not None:
             command += ["--default-route", f"127.0.0.1:{default}"]
-        stage.start(f"proxy-{self.port}", command + ["--log-format", "json"], self.port)
+        command += ["--log-format", "json"]
+        self.process = stage.start(f"proxy-{self.port}", command, self.port, env)
 
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self._admin}/metrics", timeout=10) as answer:

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "static_routes", "discovery"],
     &["route"],
     &["session"],
-    &["upstream"],
+    &["upstream", "otlp"],
     &["body", "tls", "supervise"],
     &["telemetry"],
     &["config"],

@@ -61,6 +61,8 @@ mod stalled;
 mod tasks;
 mod terminal;
 mod tls;
+#[cfg(feature = "traces")]
+mod traces;
 mod unread;
 mod upgrades;
 mod urls;

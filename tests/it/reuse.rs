@@ -112,6 +112,7 @@ async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
                 proto: "http",
                 host: None,
                 via: "1.1 us".parse().unwrap(),
+                trace: None,
             };
             let onward = Onward {
                 origin: &origin,

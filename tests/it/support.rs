@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 pub(crate) mod frames;
+#[cfg(feature = "traces")]
+pub(crate) mod receiver;
 pub(crate) mod replicas;
 
 /// A request of the route of [`start`], and a response; those of a connection that ends with them.

@@ -9,6 +9,7 @@ use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
 use crate::proxy::request::fields::Fields;
+use crate::telemetry::trace::Hop;
 
 /// Copies of what matters later.
 #[derive(Debug)]
@@ -33,11 +34,14 @@ struct Said {
 // === impl HeadCopy ===
 
 impl HeadCopy {
-    pub(super) fn of<B>(request: &Request<B>, fields: &Fields) -> Self {
+    /// Of a trace that begins here, ours takes the place of what the client has sent.
+    pub(super) fn of<B>(request: &Request<B>, fields: &Fields, hop: Option<&Hop>) -> Self {
         const MCP: Names =
             Names::all(&[Known::McpMethod, Known::McpProtocolVersion, Known::McpSessionId]);
         let (path, map, names) = (request.uri().path(), request.headers(), fields.names);
-        let (target, traceparent) = (text(&fields.target), text(&fields.traceparent));
+        let ours = hop.filter(|hop| hop.begins()).map(|hop| hop.context.to_string());
+        let target = text(&fields.target);
+        let traceparent = ours.as_deref().unwrap_or_else(|| text(&fields.traceparent));
         let conversation = match names.has(Known::KagentRootContextId) {
             true => map.get(ROOT_CONTEXT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
             false => "",
@@ -119,7 +123,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        HeadCopy::of(&request, &Fields::of(request.headers()))
+        HeadCopy::of(&request, &Fields::of(request.headers()), None)
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod tests {
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::feed::Feed;
     use crate::telemetry::log::Log;
+    use crate::telemetry::trace::Traces;
     use crate::workers::near::Common;
     use crate::workers::per_worker::Tally;
 
@@ -77,6 +78,7 @@ mod tests {
             sees_calls: true,
             feed: Feed::default(),
             posted: PostedCalls::default(),
+            traces: Traces::off(),
         }));
         let head = (&request, &Fields::default());
         (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)

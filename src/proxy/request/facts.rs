@@ -154,6 +154,8 @@ fn origin<B>(
         proto: conn.scheme,
         host: host_of(request, fields),
         via: ingress.via.clone(),
+        // Said where the request begins to be recorded.
+        trace: None,
     }
 }
 

@@ -66,6 +66,7 @@ fn origin() -> Origin {
         proto: "http",
         host: None,
         via: HeaderValue::from_static("1.1 us"),
+        trace: None,
     }
 }
 
