@@ -33,7 +33,7 @@ pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load, load_text};
 pub use schema::schema;
-pub use sessions::{mode_of, mode_word};
+pub use sessions::{SessionsConfig, mode_of, mode_word};
 pub use show::view;
 pub use sight::{CallerConfig, SightConfig, Use};
 pub use sources::{ConfigError, ConfigFaults, Source, Sources};
@@ -314,18 +314,6 @@ pub enum StandaloneGet {
     Pass,
     /// 405, as servers without such a stream answer it.
     Refuse,
-}
-
-/// MCP sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionsConfig {
-    /// Files with keys, 32 bytes as base64 on each line: the first seals tokens, all of them open. Without one a key is made
-    /// at start.
-    pub key_files: Vec<PathBuf>,
-    /// `host:port` of the admin listeners of the other replicas, where discovery does not find them.
-    pub peers: Vec<String>,
-    /// How long a token is good.
-    pub max_age: Duration,
 }
 
 /// Bounds on held requests.

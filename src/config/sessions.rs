@@ -3,12 +3,25 @@
 //! Plain data and its reading; knows nothing of keys or of what a session is.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::file::{Map, Reader};
 use super::scalar::{HOUR, ScalarKind, YEAR, duration};
 use super::{Config, SessionMode, StandaloneGet};
+
+/// MCP sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// Files with keys, 32 bytes as base64 on each line: the first seals tokens, all of them open. Without one a key is made
+    /// at start.
+    pub key_files: Vec<PathBuf>,
+    /// `host:port` of the admin listeners of the other replicas, where discovery does not find them.
+    pub peers: Vec<String>,
+    /// How long a token is good.
+    pub max_age: Duration,
+}
 
 impl Reader<'_> {
     pub(super) fn sessions(&mut self, map: &mut Map<'_>, config: &mut Config) {
