@@ -257,3 +257,47 @@ async fn the_page_is_for_operators_and_for_no_other_page() {
         proxy.stop().await;
     }
 }
+
+/// What streams: the pictures for those who like that, and the calls.
+const STREAMS: [&str; 2] = ["/sight", "/calls"];
+const EVENTS: &str = "accept: text/event-stream\r\naccept-encoding: gzip\r\n";
+
+#[tokio::test]
+async fn an_event_stream_ends_cleanly_with_the_program_and_does_not_hold_it_up() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    let mut readers = Vec::new();
+    for path in STREAMS {
+        let mut client = Client(TcpStream::connect(proxy.local).await.unwrap());
+        client.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{EVENTS}\r\n")).await;
+        let head = client.until("\r\n\r\n").await;
+        assert!(has(&head, "content-type: text/event-stream"), "{head}");
+        assert!(has(&head, "cache-control: no-store"), "{head}");
+        assert!(!head.contains("content-encoding"), "{head}");
+        readers.push(client);
+    }
+    let ended = async {
+        for client in &mut readers {
+            let rest = client.rest().await;
+            assert!(rest.ends_with("0\r\n\r\n"), "cut off: {rest:?}");
+        }
+    };
+    tokio::join!(proxy.stop(), ended);
+}
+
+#[tokio::test]
+async fn an_event_stream_is_for_operators_and_for_no_page_of_others() {
+    let proxy = TestProxy::start(two_doors()).await;
+    for path in STREAMS {
+        let request = format!("GET {path}");
+        for (door, fields, why) in [
+            (proxy.local, "sec-fetch-site: cross-site\r\n", "refused: Sec-Fetch-Site"),
+            (proxy.local, "origin: https://page.example\r\n", "refused: its Origin"),
+            (proxy.admin, "", "is answered on 127.0.0.1:"),
+        ] {
+            let (head, body) = ask(door, &request, &format!("{EVENTS}{fields}")).await;
+            let body = String::from_utf8(body).unwrap();
+            assert!(head.starts_with("HTTP/1.0 403 ") && body.contains(why), "{head}{body}");
+        }
+    }
+    proxy.stop().await;
+}
