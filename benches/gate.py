@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The price of one exchange through the real program, in instructions and in allocations: with few headers,
-with those that httpx sends for kagent's Python agents, which take other paths through a proxy, and in a session
-that the proxy looks after.
+with those that httpx sends for kagent's Python agents, which take other paths through a proxy, in a session that the
+proxy looks after, and where calls are not read (`sight.calls: false`).
 
 Usage: gate.py PATH_OF_KAGENT_PROXY [--write] [--top]. Needs valgrind. The program serves twice under
 callgrind, many requests and few; the difference is what a request costs, without the start. Compares
-with baseline.json beside it and fails beyond 3 %, and beyond bounds of what sessions may cost; --write stores the
+with baseline.json beside it and fails beyond 3 %, and beyond bounds of what sessions and sight may cost; --write stores the
 new numbers, --top prints the functions that cost most. The program must be a release build: a debug build measures
 nothing.
 """
@@ -35,7 +35,9 @@ HEAD = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
         b"content-length: %d\r\n" % len(BODY))
 HTTPX = (b"accept-encoding: gzip, deflate, br, zstd\r\nconnection: keep-alive\r\n"
          b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n")
-POSTS = {"": HEAD + b"\r\n" + BODY, "httpx ": HEAD + HTTPX + b"\r\n" + BODY, "session ": HEAD + b"\r\n" + BODY}
+PLAIN = HEAD + b"\r\n" + BODY
+# "blind" is the plain one where calls are not read.
+POSTS = {"": PLAIN, "httpx ": HEAD + HTTPX + b"\r\n" + BODY, "session ": PLAIN, "blind ": PLAIN}
 # As the Python SDK 1.x begins a session.
 INITIALIZE = json.dumps({"method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {},
     "clientInfo": {"name": "mcp", "version": "0.1.0"}}, "jsonrpc": "2.0", "id": 0}).encode()
@@ -48,7 +50,8 @@ BEFORE_SESSIONS = 33400
 # what is aimed at.
 BOUNDS = {
     "session instructions": ("instructions", 1.15, 1.03),
-    "instructions": (BEFORE_SESSIONS, 1.03, 1.005),
+    "blind instructions": (BEFORE_SESSIONS, 1.03, 1.005),
+    "instructions": ("blind instructions", 1.15, 1.03),
 }
 # jemalloc's entries: each call is one allocation or one that grows.
 ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_alloc)$")
@@ -86,6 +89,10 @@ def serve(program: str, name: str, post: bytes, requests: int, out: pathlib.Path
     command = ["valgrind", "--tool=callgrind", "--separate-threads=yes",
                f"--callgrind-out-file={out}", program, "run", "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--workers", "1",
                "--route", f"tools.team-a=127.0.0.1:{backend_port}"]
+    if name == "blind ":
+        config = out.with_suffix(".yaml")
+        config.write_text("sight: {calls: false}\n")
+        command += ["--config", str(config)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("KAGENT_PROXY")}
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=env)

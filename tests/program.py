@@ -189,6 +189,7 @@ def demo() -> None:
         while "Ctrl-C" not in (line := proxy.stdout.readline()):
             assert line, "the demo ended before it said what to try"
             lines.append(line)
+        assert lines[0].startswith("Who calls whom: http://127.0.0.1:"), lines
         curls = [line for line in lines if line.startswith("curl ")]
         assert len(curls) == 3, lines
         call, stream, metrics = (
@@ -202,7 +203,7 @@ def demo() -> None:
         said = [e["artifact"]["parts"][0]["text"] for e in events if e["kind"] == "artifact-update"]
         assert "".join(said) == "hello through the proxy" and len(said) == 4, stream
         for route in ("tools.demo", "agent.demo"):
-            counted = rf'kagent_proxy_requests_total{{[^}}]*"{route}"[^}}]*}} 1'
+            counted = rf'kagent_proxy_requests_total{{[^}}]*"{route}"[^}}]*}} [1-9]'
             assert re.search(counted, metrics.stdout), (route, metrics.stdout)
         # What the demo sets itself is no change.
         write("{match: a.b, targets: ['127.0.0.1:9']}")
