@@ -38,7 +38,7 @@ async fn play() -> String {
         route("s.ns", "/", Scheme::Http, &[good.port()]),
         route("s.ns", "/bad", Scheme::Http, &[bad.port()]),
     ];
-    routes[1].to.timeouts.stream.idle = Some(Duration::from_millis(100));
+    routes[1].to.timeouts.stream.idle = Some(Duration::from_secs(1));
     routes[1].to.keep_alive = rest_of_the_clock(Duration::from_secs(3));
     let proxy = TestProxy::start(config(routes)).await;
     let mut client = Frames::connect(&proxy).await;
