@@ -61,6 +61,12 @@ EVERYTHING = {
         "port": 9091,
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"},
     },
+    "dashboards": {
+        "enabled": True,
+        "labels": {"grafana_dashboard": None, "dashboards": "yes"},
+        "annotations": {"grafana_folder": "kagent"},
+    },
+    "alerts": {"enabled": True, "labels": {"release": "prometheus"}},
     "pdb": {"minAvailable": "50%"},
     "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"kagent": "yes"}}}]},
 }
@@ -84,6 +90,8 @@ REFUSED = [
     ({"rbac": {"namespaces": ["team-a"]}}, 'does not name the release\'s own namespace "kagent"'),
     ({"sessions": {"existingSecret": "Our Key"}}, "at '/sessions/existingSecret'"),
     ({"sessions": {"key": "x"}}, "at '/sessions': additional properties 'key' not allowed"),
+    ({"dashboards": {"labels": {"grafana_dashboard": 1}}}, "at '/dashboards/labels/grafana_dashboard'"),
+    ({"alerts": {"thresholds": {}}}, "at '/alerts': additional properties 'thresholds' not allowed"),
     ({"config": {"listeners": []}}, "config.listeners[0]: no address with a port"),
     ({"config": {"listeners": [{"name": "x"}]}}, "config.listeners[0]: no address with a port"),
     ({"config": {"admin": {"address": None}}}, "config.admin: no address with a port"),
@@ -97,6 +105,7 @@ def chart(binary: str) -> None:
     everything(binary)
     namespaced(binary)
     nothing(binary)
+    sight()
     names(binary)
     keys()
     rollouts()
@@ -242,6 +251,32 @@ def nothing(binary: str) -> None:
     assert deployed.deployment["spec"]["replicas"] == 1
     annotations = deployed.deployment["spec"]["template"]["metadata"]["annotations"]
     assert "prometheus.io/scrape" not in annotations
+
+
+def sight() -> None:
+    """Dashboards and alerts: none without a word; else the files of `deploy/`, byte by byte."""
+    import yaml
+
+    plain = Deployed(charted())
+    assert not plain.all("PrometheusRule") and len(plain.all("ConfigMap")) == 1
+    files = sorted((ROOT / "deploy" / "dashboards").glob("*.json"))
+    assert [file.stem for file in files] == ["overview", "sessions", "tools"]
+    for values, labels, annotations in (
+        ({"dashboards": {"enabled": True}}, {"grafana_dashboard": "1"}, None),
+        (EVERYTHING, {"dashboards": "yes"}, {"grafana_folder": "kagent"}),
+    ):
+        maps = [o for o in charted(values) if "-dashboard-" in o["metadata"]["name"]]
+        held = {name: text for o in maps for name, text in o["data"].items()}
+        assert held == {f"kagent-proxy-{file.name}": file.read_text() for file in files}
+        assert [o["metadata"]["name"] for o in maps] == [f"kagent-proxy-dashboard-{file.stem}" for file in files]
+        for o in maps:
+            found = o["metadata"]["labels"]
+            assert {key: found.get(key) for key in ("grafana_dashboard", "dashboards") if key in found} == labels
+            assert o["metadata"].get("annotations") == annotations
+    rule = Deployed(charted(EVERYTHING)).one("PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "alerts" / "kagent-proxy.yaml").read_text())
 
 
 def names(binary: str) -> None:

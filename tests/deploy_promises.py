@@ -41,7 +41,11 @@ class Deployed:
         self.pod = self.deployment["spec"]["template"]["spec"]
         (self.container,) = self.pod["containers"]
         self.ports = {port["name"]: port["containerPort"] for port in self.container["ports"]}
-        self.file = self.one("ConfigMap")["data"]["config.yaml"]
+        # Others hold dashboards.
+        (volume,) = [v for v in self.pod["volumes"] if v["name"] == "config"]
+        mounted = volume["configMap"]["name"]
+        (self.settings,) = [o for o in self.all("ConfigMap") if o["metadata"]["name"] == mounted]
+        self.file = self.settings["data"]["config.yaml"]
         self.config = yaml.safe_load(self.file)
         self.namespace = self.deployment["metadata"]["namespace"]
 
@@ -176,9 +180,7 @@ def key(deployed: Deployed) -> str:
 def configuration(deployed: Deployed, binary: str) -> None:
     """The mounted file is valid to the program and says what the ports say."""
     container, config, ports = deployed.container, deployed.config, deployed.ports
-    assert list(deployed.one("ConfigMap")["data"]) == ["config.yaml"]
-    (volume,) = [v for v in deployed.pod["volumes"] if v["name"] == "config"]
-    assert volume["configMap"]["name"] == deployed.one("ConfigMap")["metadata"]["name"]
+    assert list(deployed.settings["data"]) == ["config.yaml"]
     (mount,) = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config"]
     assert container["args"] == ["run"]
     assert {"name": "KAGENT_PROXY_CONFIG", "value": f"{mount}/config.yaml"} in container["env"]

@@ -1,8 +1,8 @@
 """The chart and the kustomize bases before a real API server: taken, restricted, permitted.
 
 What is rendered, and with which values, is `tests/deploy_chart.py`'s; its promises are not asserted again here.
-A ServiceMonitor has no definition on this server and is left to that test's shape. What the deployed proxy does
-is in `chart_running.py`.
+A ServiceMonitor or PrometheusRule has no definition on this server and is left to that test's shape. What the
+deployed proxy does is in `chart_running.py`.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def objects_are_accepted(world: World) -> None:
     """chart: every object of chart and kustomize is accepted by a server-side dry run, and a misspelt one is not."""
     counts = []
     for name, things in rendered().items():
-        known = [thing for thing in things if thing["kind"] != "ServiceMonitor"]
+        known = [thing for thing in things if thing["kind"] not in ("ServiceMonitor", "PrometheusRule")]
         for space in {thing["metadata"].get("namespace") for thing in known} - {None}:
             world.namespace(space)
         said = dry_run(world, *known).splitlines()
