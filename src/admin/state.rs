@@ -1,5 +1,6 @@
 //! How the program is: alive, ready, and in numbers. For everyone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,6 +10,7 @@ use http::StatusCode;
 use super::Admin;
 use super::answer::text;
 use crate::drain::Phase;
+use crate::telemetry::metrics::EdgeSample;
 
 pub(super) async fn livez() -> Response {
     text(StatusCode::OK, "ok\n")
@@ -25,5 +27,16 @@ pub(super) async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    text(StatusCode::OK, admin.metrics.render())
+    let edges = admin.edges();
+    // Of two protocols on one edge the calls are one sum.
+    let mut sums = BTreeMap::<(&str, &str), (bool, u64)>::new();
+    for edge in &edges {
+        let Some(declared) = edge.declared else { continue };
+        let sum = sums.entry((&edge.from, &edge.to)).or_insert((declared, 0));
+        sum.1 += edge.total.calls;
+    }
+    let sample =
+        |((caller, route), (declared, calls))| EdgeSample { caller, route, declared, calls };
+    let samples: Vec<_> = sums.into_iter().map(sample).collect();
+    text(StatusCode::OK, admin.metrics.render_with(&samples))
 }

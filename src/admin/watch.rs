@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Admin;
 use super::answer::{json as json_answer, of_type, text};
 use crate::proxy::Proxy;
+use crate::sight::edges::Edge;
 use crate::sight::look::Look;
 use crate::sight::{APART, Looks, WINDOW, dot, graph};
 use crate::telemetry::feed::{FinishedCall, Viewer};
@@ -79,6 +80,12 @@ impl Seen {
 }
 
 impl Admin {
+    /// Every edge now; none where calls are not read.
+    pub(super) fn edges(&self) -> Vec<Edge> {
+        self.seen.look(&self.metrics, &self.proxy);
+        self.seen.with(|looks| looks.edges())
+    }
+
     fn picture(&self) -> Value {
         self.seen.look(&self.metrics, &self.proxy);
         self.seen.with(|looks| looks.told(SystemTime::now()))
@@ -107,8 +114,7 @@ pub(super) async fn edges(
     State(admin): State<Arc<Admin>>,
     Query(asked): Query<GraphQuery>,
 ) -> Response {
-    admin.seen.look(&admin.metrics, &admin.proxy);
-    let edges = admin.seen.with(|looks| looks.edges());
+    let edges = admin.edges();
     match asked.format.as_deref() {
         None | Some("json") => json_answer(&graph(&edges, WINDOW)),
         Some("dot") => {

@@ -77,6 +77,19 @@ pub struct RouteSight {
     pub open: (i64, i64),
 }
 
+/// An edge of the graph, as metrics tell it.
+#[derive(Clone, Copy, Debug)]
+pub struct EdgeSample<'e> {
+    /// Who calls.
+    pub caller: &'e str,
+    /// The route.
+    pub route: &'e str,
+    /// Whether the caller says that it uses the route.
+    pub declared: bool,
+    /// Calls that were seen.
+    pub calls: u64,
+}
+
 /// The handles of one route. Several of one label share their series.
 #[derive(Debug)]
 pub struct RouteMetrics(Arc<OfRoute>);
@@ -115,6 +128,12 @@ impl Metrics {
     /// Everything, in the text format of Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
+        self.render_with(&[])
+    }
+
+    /// The same with these edges of the graph.
+    #[must_use]
+    pub fn render_with(&self, edges: &[EdgeSample<'_>]) -> String {
         let All { own, routes, queue_full, write_failed, panics, .. } = &*self.0;
         let dropped = log::dropped();
         queue_full.absolute(dropped.queue_full);
@@ -124,6 +143,7 @@ impl Metrics {
         families.add(&own.handle().render());
         routes.live().iter().for_each(|route| route.add_to(&mut families));
         let (used, most) = routes.cap.state();
+        edges.iter().for_each(|edge| edge.add_to(&mut families));
         families.gauge(OPERATION_SERIES, &Labels::default(), used);
         families.gauge(OPERATION_SERIES_LIMIT, &Labels::default(), most);
         families.text(HELP)
@@ -294,6 +314,20 @@ impl CounterFn for Later {
 
     /// Nobody else counts what this counts: it is never read back.
     fn absolute(&self, _value: u64) {}
+}
+
+// === impl EdgeSample ===
+
+impl EdgeSample<'_> {
+    fn add_to(&self, families: &mut Families) {
+        let labels = Labels::of("caller", self.caller).and([("route", self.route)]);
+        if self.declared {
+            let state = if self.calls > 0 { "used" } else { "unused" };
+            families.gauge(DECLARED_EDGES, &labels.and([("state", state)]), 1);
+        } else {
+            families.counter(UNDECLARED_CALLS, &labels, self.calls);
+        }
+    }
 }
 
 // === impl RouteMetrics ===

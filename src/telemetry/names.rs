@@ -49,6 +49,10 @@ pub const A2A_SECONDS: &str = "kagent_proxy_a2a_operation_duration_seconds";
 pub const OPERATION_SERIES: &str = "kagent_proxy_operation_series";
 /// How many of them there may be.
 pub const OPERATION_SERIES_LIMIT: &str = "kagent_proxy_operation_series_limit";
+/// Edges of the graph that Agents declare, by whether they are used.
+pub const DECLARED_EDGES: &str = "kagent_proxy_declared_edges";
+/// Calls of Agents that declare what they use, but not this.
+pub const UNDECLARED_CALLS: &str = "kagent_proxy_undeclared_calls_total";
 /// Headers of MCP that say something else than the body.
 pub const HEADER_MISMATCH: &str = "kagent_proxy_mcp_header_mismatch_total";
 /// Seconds since the oldest open stream began.
@@ -135,6 +139,14 @@ pub const HELP: &[(&str, &str)] = &[
     (A2A_SECONDS, "The same for calls of A2A, by route, caller, method and error"),
     (OPERATION_SERIES, "Series of the two metrics above that are in use, by every worker"),
     (OPERATION_SERIES_LIMIT, "How many of them there may be; calls beyond are counted as other"),
+    (
+        DECLARED_EDGES,
+        "1 for each route that an Agent says it uses, by caller, route and state: used or unused",
+    ),
+    (
+        UNDECLARED_CALLS,
+        "Calls by Agents to routes that they do not say they use, by caller and route",
+    ),
     (
         HEADER_MISMATCH,
         "Calls whose Mcp-Method or Mcp-Name header says something else than their body",

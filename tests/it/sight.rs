@@ -334,6 +334,37 @@ async fn open_streams_say_how_old_they_are() {
     proxy.stop().await;
 }
 
+#[tokio::test]
+async fn calls_that_an_agent_does_not_declare_are_a_metric() {
+    let (proxy, backend) = start_with(|config| {
+        config.callers.push(CallerConfig {
+            agent: ("team-a".to_owned(), "parent".to_owned()),
+            addresses: vec!["127.0.0.0/8".parse().unwrap()],
+            uses: vec![Use { host: "idle.ns".to_owned(), tools: Vec::new() }],
+        });
+    })
+    .await;
+    let good = json("200 OK", r#"{"id":1,"result":{}}"#);
+    exchange(&proxy, &backend, &post(&call(1, "add")), &good).await;
+    counted(&proxy, 1).await;
+    let labels = "caller=\"team-a/parent\",route=";
+    let lines = [
+        format!("kagent_proxy_undeclared_calls_total{{{labels}\"s.ns\"}} 1\n"),
+        format!("kagent_proxy_declared_edges{{{labels}\"idle.ns\",state=\"unused\"}} 1\n"),
+    ];
+    let look = async {
+        loop {
+            // A look is kept for a moment.
+            let metrics = body(&proxy, "/metrics").await;
+            if lines.iter().all(|line| metrics.contains(line)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(BOUND, look).await.expect("the edges are missing");
+    proxy.stop().await;
+}
+
 /// The body of an answer of the admin listener.
 async fn body(proxy: &TestProxy, path: &str) -> String {
     let answer = proxy.admin(path).await;
@@ -369,6 +400,10 @@ async fn who_calls_whom_is_told_as_json_and_as_a_graph() {
     assert_eq!(graph["nodes"][1], serde_json::json!({"id": "team-a/parent", "kind": "agent"}));
     let dot = body(&proxy, "/graph?format=dot").await;
     assert!(dot.contains("  \"team-a/parent\" -> \"s.ns\" [color=red"), "{dot}");
+    let metrics = body(&proxy, "/metrics").await;
+    let edge =
+        "kagent_proxy_declared_edges{caller=\"team-a/parent\",route=\"s.ns\",state=\"used\"} 1\n";
+    assert!(metrics.contains(edge), "{metrics}");
     let wrong = proxy.admin("/graph?format=png").await;
     assert!(wrong.starts_with("HTTP/1.1 400 ") && wrong.contains("write json or dot"), "{wrong}");
     proxy.stop().await;
