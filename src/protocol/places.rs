@@ -258,10 +258,16 @@ impl<P: Copy> Places<P> {
         let end = memchr::memchr2(b'"', b'\\', bytes);
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         if bytes.get(part.len()) == Some(&b'"') && self.text.is_empty() && !self.too_long {
-            // Whole as it stands: nothing is copied.
+            // Whole as it stands: nothing is copied, and of a key, which most strings are, nothing else is asked.
             self.string = None;
-            let said = if kind == TextKind::Other { None } else { unescaped(part) };
-            self.end_string(kind, said, found);
+            match kind {
+                TextKind::Key => self.end_key(Some(part)),
+                TextKind::Value => {
+                    let said = std::str::from_utf8(part).ok().map(Cow::Borrowed);
+                    self.end_string(kind, said, found);
+                }
+                TextKind::Other => {}
+            }
             return bytes.get(part.len() + 1..);
         }
         self.keep(kind, part);
@@ -288,6 +294,12 @@ impl<P: Copy> Places<P> {
         }
     }
 
+    fn end_key(&mut self, key: Option<&[u8]>) {
+        let around = self.depth.checked_sub(1).and_then(|last| self.path.get(last));
+        self.value = around.zip(key).and_then(|(place, key)| (self.rule)(*place, key));
+        self.key_next = false;
+    }
+
     fn end_string(
         &mut self,
         kind: TextKind,
@@ -296,12 +308,7 @@ impl<P: Copy> Places<P> {
     ) {
         let said = said.filter(|said| said.len() <= MAX_TEXT);
         match kind {
-            TextKind::Key => {
-                let around = self.depth.checked_sub(1).and_then(|last| self.path.get(last));
-                let key = said.as_deref().map(str::as_bytes);
-                self.value = around.zip(key).and_then(|(place, key)| (self.rule)(*place, key));
-                self.key_next = false;
-            }
+            TextKind::Key => self.end_key(said.as_deref().map(str::as_bytes)),
             TextKind::Value => {
                 if let (Some(place), Some(said)) = (self.value.take(), said) {
                     found(place, Found::Text(said));

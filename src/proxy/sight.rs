@@ -49,8 +49,8 @@ enum Answers {
 #[derive(Debug)]
 struct Reader {
     outcomes: OutcomeScanner,
-    /// Of a response that lists tools.
-    tools: Option<ToolListScanner>,
+    /// Of a response that lists tools; boxed, for most list none.
+    tools: Option<Box<ToolListScanner>>,
 }
 
 /// What a piece of a response tells.
@@ -170,7 +170,7 @@ impl Sight {
         let mut calls = self.first.iter().chain(&self.more);
         let lists = self.for_others
             || calls.any(|seen| matches!(seen.call.method, Method::Known("tools/list", _)));
-        let tools = lists.then(|| ToolListScanner::new(events));
+        let tools = lists.then(|| Box::new(ToolListScanner::new(events)));
         Reader { outcomes: OutcomeScanner::new(events), tools }
     }
 
