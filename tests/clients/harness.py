@@ -201,6 +201,16 @@ class Proxy:
         counts = re.findall(rf'kagent_proxy_requests_total\{{route="{route}"[^}}]*\}} (\d+)', self.metrics())
         return sum(map(int, counts))
 
+    def calls(self, route: str) -> dict[tuple[str, str, str], int]:
+        """Calls of MCP by method, tool and error, from the metrics."""
+        name = "kagent_proxy_mcp_operation_duration_seconds_count"
+        counts: dict[tuple[str, str, str], int] = {}
+        for labels, count in re.findall(rf'{name}\{{route="{route}",([^}}]*)\}} (\d+)', self.metrics()):
+            of = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+            key = of["mcp_method_name"], of["gen_ai_tool_name"], of["error_type"]
+            counts[key] = counts.get(key, 0) + int(count)
+        return counts
+
     def lines(self) -> list[dict]:
         """The access log so far. Its thread may be behind the metrics: what they count must be in it."""
         deadline = time.monotonic() + 5

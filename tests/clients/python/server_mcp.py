@@ -1,7 +1,7 @@
-"""An MCP server of the official Python SDK: `server_mcp.py streamable-http|sse PORT`.
+"""An MCP server of the official Python SDK: `server_mcp.py streamable-http|sse PORT [CALLS]`.
 
 DNS rebinding protection is on and knows only the address the server listens on, so a proxy that
-passes its own Host is refused.
+passes its own Host is refused. Each call of a tool is a line of the file CALLS, whatever becomes of it.
 """
 
 import sys
@@ -10,7 +10,19 @@ from mcp.server.fastmcp import Context, FastMCP
 from mcp.server.transport_security import TransportSecuritySettings
 
 TRANSPORT, PORT = sys.argv[1], int(sys.argv[2])
-server = FastMCP(
+CALLS = open(sys.argv[3], "a", buffering=1) if sys.argv[3:] else None
+
+
+class Noting(FastMCP):
+    """Notes every call before it is looked at."""
+
+    async def call_tool(self, name: str, arguments: dict):
+        if CALLS:
+            CALLS.write(f"{name}\n")
+        return await super().call_tool(name, arguments)
+
+
+server = Noting(
     "pinned",
     host="127.0.0.1",
     port=PORT,
