@@ -113,6 +113,10 @@ impl<P: Copy> Places<P> {
         bytes: &'b [u8],
         found: &mut impl FnMut(P, Found<'_>),
     ) -> Option<&'b [u8]> {
+        // What stands between two parts says nothing, within an object.
+        let within = self.depth > 0;
+        let says = |byte: &u8| !(byte.is_ascii_whitespace() || within && *byte == b':');
+        let bytes = bytes.get(bytes.iter().position(says)?..)?;
         let (&byte, rest) = bytes.split_first()?;
         match byte {
             b'"' => self.begin_string(),
@@ -122,7 +126,6 @@ impl<P: Copy> Places<P> {
             b'}' | b']' => self.close(found),
             b',' if self.skipped == 0 => self.next(),
             b':' | b',' => {}
-            _ if byte.is_ascii_whitespace() => return Some(rest),
             _ if self.skipped == 0 && self.value.is_some() => {
                 self.literal = true;
                 self.begin_text();
