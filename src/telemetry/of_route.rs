@@ -307,33 +307,17 @@ mod tests {
 
     fn record() -> Record<'static> {
         Record {
-            peer: "",
             method: "POST",
             path: "/",
-            target: "",
             route: LABEL,
-            class: "stream",
-            status: 200,
-            outcome: Outcome::ClientGone,
-            session: None,
-            care: "",
-            caller: "",
-            caller_by: "",
-            protocol: "",
-            rpc_method: "",
-            tool: "",
-            rpc_error: None,
-            calls: 0,
-            conversation: "",
-            traceparent: "",
             bytes: 9,
             is_stream: true,
             events: 2,
             request_bytes: 3,
-            connect: None,
             response_headers: Some(Duration::from_micros(1_000)),
             first: Some(Duration::from_millis(2_500)),
             whole: Duration::from_secs(3_600),
+            ..Record::bare("stream", 200, Outcome::ClientGone)
         }
     }
 
