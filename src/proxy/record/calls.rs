@@ -19,6 +19,7 @@ use crate::telemetry::feed::{Feed, FinishedCall};
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::operations::{ErrorType, Operation, UNKNOWN};
 use crate::telemetry::record::Outcome;
+use crate::telemetry::tools::ToolNames;
 
 /// Characters of a name that are shown.
 const SHOWN: usize = 128;
@@ -116,7 +117,7 @@ impl Exchange<'_> {
     pub(super) fn count(&self, call: &Call, error: ErrorType) {
         let Self { route, caller, head, age, .. } = *self;
         let protocol = call.method.protocol(head.speaks_mcp, head.speaks_a2a);
-        let (method, tool) = (call.method.label(), tool_label(route, call));
+        let (method, tool) = (call.method.label(), tool_label(route.metrics.tools(), call));
         let operation = Operation { caller, protocol, method, tool, error };
         route.metrics.operation(&operation, age);
         self.feed.show(|| FinishedCall {
@@ -139,9 +140,9 @@ impl Exchange<'_> {
 }
 
 /// The tool as the label says it: one that somebody has declared.
-fn tool_label<'c>(route: &Route, call: &'c Call) -> &'c str {
+fn tool_label<'c>(tools: &ToolNames, call: &'c Call) -> &'c str {
     match (&call.method, call.name.as_deref()) {
-        (Method::Known("tools/call", _), Some(name)) if route.metrics.tools().has(name) => name,
+        (Method::Known("tools/call", _), Some(name)) if tools.has(name) => name,
         (Method::Known("tools/call", _), _) => OTHER,
         _ => "",
     }
@@ -191,6 +192,43 @@ impl<'s> LoggedCalls<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::seen::SeenCalls;
+    use crate::telemetry::metrics::Metrics;
+
+    /// As many bodies as somebody may send in a minute, none like another: names of methods and tools, escapes, batches,
+    /// nesting, and what is no JSON.
+    #[test]
+    fn a_hundred_thousand_hostile_bodies_make_two_series() {
+        let metrics = Metrics::new();
+        let route = metrics.route("r");
+        route.tools().add(["add"]);
+        let mut calls = 0;
+        for n in 0..100_000 {
+            let body = match n % 7 {
+                0 => format!(r#"{{"method":"tools/call","params":{{"name":"add{n}"}},"id":{n}}}"#),
+                1 => format!(r#"{{"method":"tools/call{n}","params":{{"name":"add"}}}}"#),
+                2 => format!(r#"[{{"id":"{n}","method":"m\u{n:04x}"}},{{"method":"{n}"}}]"#),
+                3 => format!(r#"{{"params":{{"params":{{"method":"{n}"}}}},"method":["{n}"]}}"#),
+                4 => format!(
+                    r#"{{"method":"tools/call","params":{{"arguments":{{"name":"add"}},"name":"{n}"}}}}"#
+                ),
+                5 => format!("{}\"method\":\"{n}\"", "{\"params\":".repeat(n % 50)),
+                _ => format!("\u{0}{n}{{\"method\":\"ping\"}}"),
+            };
+            let mut seen = SeenCalls::default();
+            seen.feed(body.as_bytes());
+            for call in seen.take() {
+                calls += 1;
+                let (method, tool) = (call.method.label(), tool_label(route.tools(), &call));
+                let (caller, protocol) = (UNKNOWN, call.method.protocol(false, false));
+                let error = ErrorType::None;
+                let operation = Operation { caller, protocol, method, tool, error };
+                route.operation(&operation, Duration::ZERO);
+            }
+        }
+        assert!(calls > 50_000, "only {calls} are calls");
+        assert_eq!(metrics.series_cap().state().0, 2, "tools/call of other, and other");
+    }
 
     #[test]
     fn names_are_cut_between_characters() {
