@@ -14,7 +14,7 @@ pub mod operations;
 pub mod panics;
 pub mod peers;
 pub mod record;
-mod series;
+pub mod series;
 pub mod streams;
 mod text;
 pub mod tools;

@@ -19,7 +19,7 @@ use super::Admin;
 use super::answer::{json as json_answer, of_type, text};
 use crate::proxy::Proxy;
 use crate::sight::edges::Edge;
-use crate::sight::look::Look;
+use crate::sight::look::{Look, host_of};
 use crate::sight::{APART, Looks, WINDOW, dot, graph};
 use crate::telemetry::feed::{FinishedCall, Viewer};
 use crate::telemetry::metrics::Metrics;
@@ -198,6 +198,11 @@ fn told(call: &FinishedCall) -> Value {
 // === impl Filter ===
 
 impl Filter {
+    /// Whether the wanted route is one of the call's host: its label may have a port or a prefix behind that.
+    fn is_host_of(&self, call: &FinishedCall) -> bool {
+        self.route.as_deref().is_some_and(|wanted| host_of(wanted) == &*call.route)
+    }
+
     fn takes(&self, call: &FinishedCall) -> bool {
         let error = call.error.to_string();
         let fits = |wanted: &Option<String>, is: &str| {
@@ -209,7 +214,7 @@ impl Filter {
         };
         failed
             && fits(&self.caller, &call.caller)
-            && fits(&self.route, &call.route)
+            && (fits(&self.route, &call.route) || self.is_host_of(call))
             && fits(&self.method, &call.method)
             && fits(&self.tool, &call.tool)
             && fits(&self.protocol, call.protocol.word())

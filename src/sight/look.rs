@@ -14,6 +14,7 @@ use crate::route::discovered::HostState;
 use crate::route::{RouteTable, Uses};
 use crate::telemetry::metrics::{Metrics, RouteSight};
 use crate::telemetry::operations::{Durations, UNKNOWN};
+use crate::telemetry::series;
 use crate::telemetry::streams::StreamNote;
 
 /// One moment.
@@ -154,10 +155,10 @@ impl Look {
     }
 }
 
-/// The host of a route's label, which may have a prefix behind it.
+/// The host of a route's label, which may have a prefix or a port behind it.
 #[must_use]
 pub fn host_of(route: &str) -> &str {
-    route.split('/').next().unwrap_or(route)
+    series::host_of(route)
 }
 
 fn agent_label(agent: &crate::route::ObjectId) -> String {

@@ -13,17 +13,23 @@ use super::tools::ToolNames;
 #[derive(Debug)]
 pub(super) struct Series {
     routes: Mutex<BTreeMap<String, Weak<OfRoute>>>,
-    /// The tools that somebody has declared, by the routes' labels: known before the route's first request.
-    declared: Mutex<BTreeMap<String, Arc<ToolNames>>>,
+    /// The tools of each host: an Agent may declare them before the first request.
+    tools: Mutex<BTreeMap<String, Arc<ToolNames>>>,
     /// Of the calls of all routes.
     pub(super) cap: SeriesCap,
+}
+
+/// The host of a route's label, which may have a prefix or a port behind it.
+#[must_use]
+pub fn host_of(route: &str) -> &str {
+    route.split(['/', ':']).next().unwrap_or(route)
 }
 
 // === impl Series ===
 
 impl Series {
     pub(super) fn new(cap: SeriesCap) -> Self {
-        Self { routes: Mutex::default(), declared: Mutex::default(), cap }
+        Self { routes: Mutex::default(), tools: Mutex::default(), cap }
     }
 
     /// What is counted of this route: by whoever counts already, or from zero. It is shown as long as
@@ -33,26 +39,15 @@ impl Series {
         if let Some(counted) = routes.get(route).and_then(Weak::upgrade) {
             return counted;
         }
-        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let tools = declared.get(route).cloned().unwrap_or_default();
-        let counted = Arc::new(OfRoute::new(route, tools, self.cap.clone()));
+        let counted = Arc::new(OfRoute::new(route, self.tools(route), self.cap.clone()));
         routes.insert(route.to_owned(), Arc::downgrade(&counted));
         counted
     }
 
-    /// The declared tools of this route, which are kept.
+    /// The tools of the host of this route: all routes of one host share them, and they are kept.
     pub(super) fn tools(&self, route: &str) -> Arc<ToolNames> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = || routes.get(route).and_then(Weak::upgrade).map(|of| Arc::clone(&of.tools));
-        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        match declared.get(route) {
-            Some(tools) => Arc::clone(tools),
-            None => {
-                let tools = known().unwrap_or_default();
-                declared.insert(route.to_owned(), Arc::clone(&tools));
-                tools
-            }
-        }
+        let mut hosts = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(host_of(route).to_owned()).or_default())
     }
 
     /// Of all routes that somebody holds, in the order of their labels.
@@ -72,6 +67,17 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tools_are_those_of_the_host_whoever_comes_first() {
+        let series = Series::new(SeriesCap::new(9));
+        let before = series.of("a.ns:8080");
+        series.tools("a.ns").add(["add"]);
+        let after = series.of("a.ns/docs");
+        assert!(before.tools.has("add") && after.tools.has("add"));
+        assert!(!series.of("b.ns:8080").tools.has("add"));
+        assert_eq!(["a.ns:8080", "a.ns/x:y", "*@a"].map(host_of), ["a.ns", "a.ns", "*@a"]);
+    }
 
     #[test]
     fn what_is_counted_lives_as_long_as_it_is_held() {

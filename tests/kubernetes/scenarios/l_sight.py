@@ -9,6 +9,8 @@ from world import World, deployment, scenario, service
 
 SPACE = "sight"
 HOST = f"tools.{SPACE}"
+# As labels say it.
+ROUTE = f"{HOST}:8080"
 SECONDS = "kagent_proxy_mcp_operation_duration_seconds_count"
 CALLS = {"parent": 3, "sneaky": 2, "stranger": 1}
 
@@ -72,7 +74,7 @@ def callers(world: World) -> None:
     until(lambda: any(edge["from"] == f"{SPACE}/parent" for edge in known()), 30, known)
     for name, calls in CALLS.items():
         assert session(proxy, name) == calls, name
-    labels = {"route": HOST, "mcp_method_name": "tools/call", "gen_ai_tool_name": "count", "error_type": ""}
+    labels = {"route": ROUTE, "mcp_method_name": "tools/call", "gen_ai_tool_name": "count", "error_type": ""}
     callers = {"parent": f"{SPACE}/parent", "sneaky": f"{SPACE}/sneaky", "stranger": "unknown"}
 
     def counted() -> dict[str, float | None]:
@@ -86,10 +88,10 @@ def callers(world: World) -> None:
         return {(edge["from"], edge["to"]): edge["state"] for edge in known()}
 
     expected = {
-        (f"{SPACE}/parent", HOST): "ok",
-        (f"{SPACE}/sneaky", HOST): "undeclared",
+        (f"{SPACE}/parent", ROUTE): "ok",
+        (f"{SPACE}/sneaky", ROUTE): "undeclared",
         (f"{SPACE}/sneaky", f"idle.{SPACE}"): "unused",
-        ("unknown", HOST): "ok",
+        ("unknown", ROUTE): "ok",
     }
     until(lambda: expected.items() <= edges().items(), 20, edges)
     assert '"caller_by":"pod"' in proxy.pod.logs()
