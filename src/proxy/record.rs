@@ -167,6 +167,7 @@ impl Recorder {
             let exchange = Exchange {
                 route,
                 caller: caller_label(self.caller.as_ref()),
+                verb: self.method.as_str(),
                 head: &self.head,
                 peer: &self.conn.peer_text,
                 status: self.status,
@@ -183,12 +184,11 @@ impl Recorder {
     /// The exchange has ended, and with it what calls are left.
     fn end_calls(&mut self) {
         let (error, unanswered) = unheard(self.outcome, self.status);
-        let verb = self.method.clone();
         let (started, answers) = (self.started, self.answers.clone());
         // Its answers come on another stream.
         let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
         self.with_calls(|sight, exchange, tap| {
-            exchange.take_calls(sight, tap, verb.as_str());
+            exchange.take_calls(sight, tap);
             match answers {
                 Some(stream) if is_taken => {
                     for call in sight.take_open() {
@@ -260,9 +260,8 @@ impl Recorder {
     /// A backend's response is here, of whose fields this was noted.
     pub fn on_answer(&mut self, status: StatusCode, kind: Kind, (noted, encoded): (Noted, bool)) {
         self.on_head(status, kind);
-        let verb = self.method.clone();
         self.with_calls(|sight, exchange, tap| {
-            exchange.take_calls(sight, tap, verb.as_str());
+            exchange.take_calls(sight, tap);
             sight.answered(noted, encoded);
         });
     }

@@ -34,6 +34,8 @@ static UNKNOWN_CALLER: LazyLock<Arc<str>> = LazyLock::new(|| UNKNOWN.into());
 pub(super) struct Exchange<'r> {
     pub(super) route: &'r Route,
     pub(super) caller: &'r Arc<str>,
+    /// The method of HTTP.
+    pub(super) verb: &'r str,
     pub(super) head: &'r HeadCopy,
     pub(super) peer: &'r str,
     pub(super) status: u16,
@@ -61,7 +63,7 @@ pub(super) fn unheard(outcome: Outcome, status: u16) -> (ErrorType, ErrorType) {
 
 impl Exchange<'_> {
     /// The calls of the request that have come whole by now. Of one without any the path may be a call.
-    pub(super) fn take_calls(&self, sight: &mut Sight, tap: &Tap, verb: &str) {
+    pub(super) fn take_calls(&self, sight: &mut Sight, tap: &Tap) {
         tap.take_calls(|call| {
             if self.head.contradicts(&call) {
                 self.route.metrics.add(Counted::HeaderMismatch, 1);
@@ -69,7 +71,7 @@ impl Exchange<'_> {
             sight.add(call);
         });
         if sight.first().is_none()
-            && let Some(method) = Method::of_rest(verb, self.head.path(), self.head.speaks_a2a)
+            && let Some(method) = Method::of_rest(self.verb, self.head.path(), self.head.speaks_a2a)
         {
             sight.add(Call { id: None, method, name: None });
         }
