@@ -324,6 +324,11 @@ impl RouteTable {
         all
     }
 
+    /// What the cluster says, in no order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Discovered>> {
+        self.discovered.values()
+    }
+
     /// What the cluster says, hosts in order, and whether a static route takes the host's every path.
     #[must_use]
     pub fn all_discovered(&self) -> Vec<(Arc<Discovered>, bool)> {

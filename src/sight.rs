@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::edges::{Edge, Edges};
+use self::edges::{Edge, edges};
 use self::look::Look;
 
 /// What rates and quantiles are of.
@@ -67,7 +67,7 @@ impl Looks {
     #[must_use]
     pub fn edges(&self) -> Vec<Edge> {
         match (self.0.front(), self.0.back()) {
-            (Some(first), Some(last)) => Edges::of(first, last),
+            (Some(first), Some(last)) => edges(first, last),
             _ => Vec::new(),
         }
     }
@@ -84,7 +84,7 @@ struct Told<'l> {
 
 impl Told<'_> {
     fn json(&self, at: SystemTime) -> Value {
-        let mut edges = Edges::of(self.first, self.last);
+        let mut edges = edges(self.first, self.last);
         let mut truncated = edges.len() > MAX_ROWS;
         edges.sort_by(|a, b| {
             b.recent.calls.cmp(&a.recent.calls).then(b.total.calls.cmp(&a.total.calls))
@@ -107,7 +107,7 @@ impl Told<'_> {
 
     fn totals(&self) -> Value {
         let (now, before) = (self.last.all(), self.first.all());
-        let recent = now.since(&before);
+        let recent = now.since(Some(&before));
         let mut totals = now.json(&recent, self.window);
         if let Some(map) = totals.as_object_mut() {
             let (requests, streams) = self.last.open();
@@ -127,8 +127,7 @@ impl Told<'_> {
             .tools()
             .into_iter()
             .map(|(key, counts)| {
-                let recent =
-                    before.get(&key).map_or_else(|| counts.clone(), |old| counts.since(old));
+                let recent = counts.since(before.get(&key));
                 (key, counts, recent)
             })
             .collect();

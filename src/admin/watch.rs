@@ -19,10 +19,11 @@ use super::Admin;
 use super::answer::{json as json_answer, of_type, text};
 use crate::proxy::Proxy;
 use crate::sight::edges::Edge;
-use crate::sight::look::{Look, host_of};
+use crate::sight::look::Look;
 use crate::sight::{APART, Looks, WINDOW, dot, graph};
 use crate::telemetry::feed::{FinishedCall, Viewer};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::series::host_of;
 
 /// Between two pictures of a stream.
 const EVERY: Duration = Duration::from_secs(1);

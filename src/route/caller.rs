@@ -113,7 +113,7 @@ impl Caller {
     /// This Agent, known by this.
     #[must_use]
     pub fn new(id: ObjectId, proof: Proof) -> Self {
-        let label = format!("{}/{}", id.namespace, id.name).into();
+        let label = id.to_string().into();
         Self { id, label, proof }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::look::{Counts, Look, host_of};
+use super::look::{Counts, Look};
 use crate::protocol::methods::Protocol;
+use crate::telemetry::series::host_of;
 
 /// An edge fails if more than one of so many of its recent calls did.
 const FAILING: u64 = 20;
@@ -36,60 +37,52 @@ pub struct Edge {
     pub streams: usize,
 }
 
-/// Makes edges.
-#[derive(Debug)]
-pub struct Edges;
-
-// === impl Edges ===
-
-impl Edges {
-    /// Every edge that was seen or is declared, in the order of their names.
-    #[must_use]
-    pub fn of(first: &Look, last: &Look) -> Vec<Edge> {
-        let (now, before) = (last.edges(), first.edges());
-        let mut streams = BTreeMap::<(&str, &str), usize>::new();
-        for (route, note) in last.streams() {
-            *streams.entry((&*note.caller, route)).or_default() += 1;
-        }
-        let agents = agents(last);
-        let mut edges = Vec::new();
-        let mut seen = BTreeSet::new();
-        for (key, total) in &now {
-            let (from, to, protocol) = *key;
-            seen.insert((from, host_of(to)));
-            let recent = before.get(key).map_or_else(|| total.clone(), |old| total.since(old));
-            edges.push(Edge {
-                from: from.to_owned(),
-                to: to.to_owned(),
-                agent: agent_at(to, &agents),
-                protocol,
-                declared: last.declares(from, to, ""),
-                total: total.clone(),
-                recent,
-                streams: streams.get(&(from, to)).copied().unwrap_or_default(),
-            });
-        }
-        for (from, host) in
-            last.uses.iter().flat_map(|(from, uses)| uses.keys().map(move |host| (from, host)))
-        {
-            if seen.contains(&(from.as_str(), &**host)) {
-                continue;
-            }
-            let agent = agent_at(host, &agents);
-            let protocol = if agent.is_some() { Protocol::A2a } else { Protocol::Mcp };
-            edges.push(Edge {
-                from: from.clone(),
-                to: host.to_string(),
-                agent,
-                protocol,
-                declared: Some(true),
-                total: Counts::default(),
-                recent: Counts::default(),
-                streams: streams.get(&(from, host)).copied().unwrap_or_default(),
-            });
-        }
-        edges
+/// Every edge that was seen or is declared, in the order of their names.
+#[must_use]
+pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
+    let (now, before) = (last.edges(), first.edges());
+    let mut streams = BTreeMap::<(&str, &str), usize>::new();
+    for (route, note) in last.streams() {
+        *streams.entry((&*note.caller, route)).or_default() += 1;
     }
+    let agents = agents(last);
+    let mut edges = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (key, total) in &now {
+        let (from, to, protocol) = *key;
+        seen.insert((from, host_of(to)));
+        let recent = total.since(before.get(key));
+        edges.push(Edge {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            agent: agent_at(to, &agents),
+            protocol,
+            declared: last.declares(from, to, ""),
+            total: total.clone(),
+            recent,
+            streams: streams.get(&(from, to)).copied().unwrap_or_default(),
+        });
+    }
+    for (from, host) in
+        last.uses.iter().flat_map(|(from, uses)| uses.keys().map(move |host| (from, host)))
+    {
+        if seen.contains(&(from.as_str(), &**host)) {
+            continue;
+        }
+        let agent = agent_at(host, &agents);
+        let protocol = if agent.is_some() { Protocol::A2a } else { Protocol::Mcp };
+        edges.push(Edge {
+            from: from.clone(),
+            to: host.to_string(),
+            agent,
+            protocol,
+            declared: Some(true),
+            total: Counts::default(),
+            recent: Counts::default(),
+            streams: streams.get(&(from, host)).copied().unwrap_or_default(),
+        });
+    }
+    edges
 }
 
 /// Every Agent that calls, or says what it uses.

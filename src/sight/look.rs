@@ -14,7 +14,7 @@ use crate::route::discovered::HostState;
 use crate::route::{RouteTable, Uses};
 use crate::telemetry::metrics::{Metrics, RouteSight};
 use crate::telemetry::operations::{Durations, UNKNOWN};
-use crate::telemetry::series;
+use crate::telemetry::series::host_of;
 use crate::telemetry::streams::StreamNote;
 
 /// One moment.
@@ -66,7 +66,7 @@ impl Look {
     pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable) -> Self {
         let uses = table.callers.uses();
         let (mut routes, mut refused) = (table.statics().len(), 0);
-        for (discovered, _) in table.all_discovered() {
+        for discovered in table.hosts() {
             match discovered.state {
                 HostState::Open(_) => routes += discovered.routes().count(),
                 HostState::Unmarked(_) => {}
@@ -78,7 +78,7 @@ impl Look {
         Self {
             taken,
             sights: metrics.sight(),
-            uses: uses.map(|(agent, uses)| (agent_label(agent), Arc::clone(uses))).collect(),
+            uses: uses.map(|(agent, uses)| (agent.to_string(), Arc::clone(uses))).collect(),
             routes,
             refused,
         }
@@ -155,16 +155,6 @@ impl Look {
     }
 }
 
-/// The host of a route's label, which may have a prefix or a port behind it.
-#[must_use]
-pub fn host_of(route: &str) -> &str {
-    series::host_of(route)
-}
-
-fn agent_label(agent: &crate::route::ObjectId) -> String {
-    format!("{}/{}", agent.namespace, agent.name)
-}
-
 // === impl Counts ===
 
 impl Counts {
@@ -175,9 +165,10 @@ impl Counts {
         self.durations.join(durations);
     }
 
-    /// What has come since an earlier moment.
+    /// What has come since an earlier moment; all of it if there was nothing then.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
+    pub fn since(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self.clone() };
         Self {
             calls: self.calls.saturating_sub(before.calls),
             errors: self.errors.saturating_sub(before.errors),
