@@ -164,11 +164,9 @@ impl Publisher {
                 self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
             }
             let found = index.agent(&agent).map(|agent| &*agent.remotes).unwrap_or_default();
-            for remote in found.iter().filter_map(|remote| index.remote(remote)) {
-                let target = remote.literal_host.as_deref().unwrap_or(&remote.host);
-                if let Some(host) = index.host(target).filter(|_| !remote.tools.is_empty()) {
-                    let names = remote.tools.iter().map(|name| &**name);
-                    self.metrics.declare_tools(&host.to_string(), names);
+            for (id, remote) in found.iter().filter_map(|id| Some((id, index.remote(id)?))) {
+                for host in uses::hosts_of(index, id).iter().filter(|_| !remote.tools.is_empty()) {
+                    self.metrics.declare_tools(host, remote.tools.iter().map(|name| &**name));
                 }
             }
             changes.uses.push((agent, uses));

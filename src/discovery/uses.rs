@@ -73,7 +73,7 @@ fn whole(index: &Index, agent: &Agent) -> Vec<Box<str>> {
 }
 
 /// The hosts that a `RemoteMCPServer` leads to: where its header names one, by the proxy, that one.
-fn hosts_of(index: &Index, remote: &ObjectId) -> Vec<Box<str>> {
+pub(super) fn hosts_of(index: &Index, remote: &ObjectId) -> Vec<Box<str>> {
     let Some(server) = index.remote(remote) else { return Vec::new() };
     let target = server.literal_host.as_deref().unwrap_or(&server.host);
     index.host(target).map(|host| host.to_string().into()).into_iter().collect()

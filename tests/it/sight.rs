@@ -11,11 +11,16 @@ const A2A: &str = "kagent_proxy_a2a_operation_duration_seconds_count";
 
 /// A proxy that knows loopback as an Agent that lists one tool of the route.
 async fn start() -> (TestProxy, Backend) {
+    start_where(Use { host: "s.ns".to_owned(), tools: vec!["add".to_owned()] }).await
+}
+
+/// A proxy that knows loopback as an Agent that says it uses this.
+async fn start_where(uses: Use) -> (TestProxy, Backend) {
     start_with(|config| {
         config.callers.push(CallerConfig {
             agent: ("team-a".to_owned(), "parent".to_owned()),
             addresses: vec!["127.0.0.0/8".parse().unwrap()],
-            uses: vec![Use { host: "s.ns".to_owned(), tools: vec!["add".to_owned()] }],
+            uses: vec![uses],
         });
     })
     .await
@@ -336,14 +341,8 @@ async fn open_streams_say_how_old_they_are() {
 
 #[tokio::test]
 async fn calls_that_an_agent_does_not_declare_are_a_metric() {
-    let (proxy, backend) = start_with(|config| {
-        config.callers.push(CallerConfig {
-            agent: ("team-a".to_owned(), "parent".to_owned()),
-            addresses: vec!["127.0.0.0/8".parse().unwrap()],
-            uses: vec![Use { host: "idle.ns".to_owned(), tools: Vec::new() }],
-        });
-    })
-    .await;
+    let idle = Use { host: "idle.ns".to_owned(), tools: Vec::new() };
+    let (proxy, backend) = start_where(idle).await;
     let good = json("200 OK", r#"{"id":1,"result":{}}"#);
     exchange(&proxy, &backend, &post(&call(1, "add")), &good).await;
     counted(&proxy, 1).await;
