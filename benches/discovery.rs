@@ -11,7 +11,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use kagent_proxy::config::{DiscoveryConfig, UpstreamConfig};
 use kagent_proxy::discovery::index::Index;
-use kagent_proxy::discovery::object::{Object, ObjectKind};
+use kagent_proxy::discovery::object::{KagentApi, Object, ObjectKind};
 use kagent_proxy::discovery::publish::Publisher;
 use kagent_proxy::route::{HostKey, ObjectId, RouteQuery, RouteTable};
 use kagent_proxy::telemetry::metrics::Metrics;
@@ -37,9 +37,13 @@ impl Cluster {
             let name = format!("agent-{number}");
             cluster.set(ObjectKind::Service, &name, &service(&name, 8080));
             cluster.set(ObjectKind::EndpointSlice, &name, &slice(&name, 1));
-            cluster.set(ObjectKind::Agent, &name, &json!({ "spec": {} }));
+            cluster.set(ObjectKind::Agent(KagentApi::V0), &name, &json!({ "spec": {} }));
             let url = format!("http://{name}.team:8080/mcp");
-            cluster.set(ObjectKind::RemoteMcpServer, &name, &json!({ "spec": { "url": url } }));
+            cluster.set(
+                ObjectKind::RemoteMcpServer(KagentApi::V0),
+                &name,
+                &json!({ "spec": { "url": url } }),
+            );
         }
         cluster.take_over();
         cluster

@@ -104,7 +104,7 @@ impl Discovery {
         let watches = ObjectWatch::all(config);
         let watched = |kind: &ObjectKind| watches.iter().any(|watch| watch.kind == *kind);
         let kinds = ObjectKind::ALL.into_iter().filter(watched);
-        let kinds = kinds.map(|kind| (kind, metrics.kind(kind.plural()))).collect();
+        let kinds = kinds.map(|kind| (kind, metrics.kind(kind.word()))).collect();
         if config.pod_ips.is_empty() {
             tracing::warn!(
                 "without discovery.podIps (KAGENT_PROXY_POD_IPS, from status.podIPs by the downward API) the \
@@ -293,7 +293,7 @@ impl Discovery {
                 tracing::info!(watch = place, "there is no such resource; it is looked for again");
             }
             WatchState::Forbidden(why) if !matches!(before, WatchState::Forbidden(_)) => {
-                let rule = format!("allow get, list and watch on {}", kind.plural());
+                let rule = format!("allow get, list and watch on {}", kind.word());
                 tracing::error!(watch = place, why, rule, "RBAC forbids a watch");
             }
             WatchState::Failed(why, _) if !matches!(before, WatchState::Failed(..)) => {
@@ -356,7 +356,7 @@ impl Discovery {
             WatchState::Forbidden(_) if watch.kind.is_required() => Some(format!(
                 "{}: RBAC forbids it, allow get, list and watch on {}",
                 watch.place(),
-                watch.kind.plural()
+                watch.kind.word()
             )),
             _ => None,
         });

@@ -11,6 +11,7 @@ mod entry;
 mod gather;
 mod hosts;
 mod rights;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{ConfigArgs, DoctorArgs, Output};
 use crate::config::{self, Cards, Config, ServiceName};
-use crate::discovery::object::ObjectKind;
+use crate::discovery::object::{KagentApi, ObjectKind};
 use crate::discovery::watch;
 use crate::route::ObjectId;
 use deployed::Deployed;
@@ -198,11 +199,13 @@ fn judge(seen: &ClusterSeen) -> Report {
     findings.sort();
     findings.dedup();
     let count = |kind| seen.index.count(kind);
+    let both =
+        |kind: fn(KagentApi) -> ObjectKind| count(kind(KagentApi::V0)) + count(kind(KagentApi::V1));
     let looked_at = format!(
         "{} Services, {} Agents, {} RemoteMCPServers, {} MCPServers",
         count(ObjectKind::Service),
-        count(ObjectKind::Agent),
-        count(ObjectKind::RemoteMcpServer),
+        both(ObjectKind::Agent),
+        both(ObjectKind::RemoteMcpServer),
         count(ObjectKind::McpServer)
     );
     Report { findings, looked_at }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use http::uri::PathAndQuery;
 
 use super::index::Index;
-use super::object::{Port, RemoteServer, RemoteTls, Service, Sessions};
+use super::object::{KagentApi, Port, RemoteServer, RemoteTls, Service, Sessions};
 use crate::config::{DiscoveryConfig, Scheme, SessionMode, mode_word};
 use crate::route::rule::Authority;
 use crate::route::{Considered, ObjectId};
@@ -19,7 +19,7 @@ mod ports;
 use markers::Markers;
 
 /// Where agents may reach the controller (D4).
-pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp"];
+pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp", "/agents"];
 
 /// What is to become of one Service's host, and of its pods' hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,8 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
         .collect();
     let said = said_of_sessions("Service", id, service.sessions.as_ref(), &mut notes);
     let server = index.mcp_server(id).and_then(|server| server.sessions.as_ref());
-    let sessions = said.or_else(|| said_of_sessions("MCPServer", id, server, &mut notes));
+    let said = said.or_else(|| said_of_sessions("MCPServer", id, server, &mut notes));
+    let sessions = said.or_else(|| opted_sessions(index, config, id, &mut notes));
     let backend = |port: &Port| Backend { sessions, ..Backend::of(id, port) };
     let ports: Vec<Backend> = service.ports.iter().map(backend).collect();
     let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
@@ -162,7 +163,8 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
 /// Whether a Service is an Agent's: the live owner decides, and its name where it has none.
 pub(super) fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool {
     if service.owners.is_empty() {
-        return index.has_agent(id) && index.mcp_server(id).is_none();
+        // Agents of kagent 1.0 have no Service.
+        return index.has_agent(KagentApi::V0, id) && index.mcp_server(id).is_none();
     }
     service.owners.iter().any(|(kind, _)| kind == "Agent")
 }
@@ -198,9 +200,9 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
     }
     if index.is_ourselves(id) {
         return Some(format!(
-            "Service {id} is this proxy itself. A RemoteMCPServer that goes through it on purpose needs \
-             the three-label form in its url, {}.{}.svc, which kagent leaves alone, and x-kagent-host in \
-             its headersFrom",
+            "Service {id} is this proxy itself. A RemoteMCPServer that goes through it on purpose names \
+             the proxy in its url, with three labels, {}.{}.svc, which kagent leaves alone, and the tool \
+             server's Service in headersFrom, as x-kagent-host: NAME.NAMESPACE",
             id.name, id.namespace
         ));
     }
@@ -214,7 +216,7 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
 /// Nothing of this name is a Service; somebody may still speak of it.
 fn without_service(index: &Index, id: &ObjectId) -> Option<ServicePlan> {
     let plan = |state| Some(ServicePlan { state, notes: Vec::new() });
-    if index.has_agent(id) {
+    if index.has_agent(KagentApi::V0, id) {
         return plan(PlanState::Pending(format!("Agent {id} exists, its Service does not yet")));
     }
     if index.mcp_server(id).is_some() {
@@ -229,10 +231,26 @@ fn without_service(index: &Index, id: &ObjectId) -> Option<ServicePlan> {
             id.namespace, id.name
         )));
     }
+    if index.has_agent(KagentApi::V1, id) {
+        return plan(PlanState::Refused(format!(
+            "Agent {id} of api.kagent.dev has no Service of its own: it is reached through the kagent \
+             controller, on /agents/{}/{}",
+            id.namespace, id.name
+        )));
+    }
+    let lacks = index.lacks_namespace(&id.namespace);
+    if let Some((object, _)) = index.literals_at(id).next() {
+        let why = if lacks { " (there is no such namespace)" } else { "" };
+        return plan(PlanState::Missing(format!(
+            "there is no Service {} in namespace {}{why}; RemoteMCPServer {object} names it in \
+             x-kagent-host: correct the value in its headersFrom, NAME.NAMESPACE or \
+             NAME.NAMESPACE:PORT, or make the Service",
+            id.name, id.namespace
+        )));
+    }
     let (object, remote) = index.remotes_at(id).next()?;
     let scheme = if remote.https { "https" } else { "http" };
-    let space =
-        if index.lacks_namespace(&id.namespace) { "there is no such namespace" } else { "yet" };
+    let space = if lacks { "there is no such namespace" } else { "yet" };
     plan(PlanState::Missing(format!(
         "there is no Service {} in namespace {} ({space}); RemoteMCPServer {object} names {scheme}://{}:{}. \
          If that is a host outside the cluster, an operator may allow it with a static route: \
@@ -332,6 +350,33 @@ fn said_of_sessions(
             None
         }
     }
+}
+
+/// What the tool servers say of sessions that name a Service in `x-kagent-host`, those of its own namespace first.
+fn opted_sessions(
+    index: &Index,
+    config: &DiscoveryConfig,
+    id: &ObjectId,
+    notes: &mut Vec<Considered>,
+) -> Option<SessionMode> {
+    let mut found = None;
+    for wanted in [Authority::Own, Authority::Trusted] {
+        let opted = index.literals_at(id);
+        for (object, remote) in opted.filter(|(object, _)| standing(config, object, id) == wanted) {
+            if found.is_none() {
+                found =
+                    said_of_sessions("RemoteMCPServer", object, remote.sessions.as_ref(), notes);
+            } else if remote
+                .sessions
+                .as_ref()
+                .is_some_and(|said| said.as_ref().ok() != found.as_ref())
+            {
+                let candidate = format!("kagent-proxy.dev/sessions of RemoteMCPServer {object}");
+                notes.push(Considered::new(candidate, "does not count: another one came first"));
+            }
+        }
+    }
+    found
 }
 
 /// The query of its URL, if a request can carry it.

@@ -7,13 +7,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::object::{Agent, McpServer, Object, ObjectKind, RemoteServer, Service, Slice};
+use super::object::{
+    Agent, KagentApi, McpServer, Object, ObjectKind, RemoteServer, Service, Slice,
+};
 use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
 use addresses::Addresses;
+use groups::BothGroups;
+use users::Users;
 
 mod addresses;
+mod groups;
 mod own;
+mod users;
 
 /// Ids in the order of their names, so that every run decides alike.
 pub type Ids = BTreeSet<ObjectId>;
@@ -37,16 +43,20 @@ pub struct Index {
     slices: HashMap<ObjectId, Slice>,
     slices_of: HashMap<ObjectId, Ids>,
     namespaces: HashSet<Arc<str>>,
-    agents: HashMap<ObjectId, Agent>,
+    agents: BothGroups<Agent>,
     sandboxes: HashSet<ObjectId>,
-    remotes: HashMap<ObjectId, RemoteServer>,
+    templates: HashMap<ObjectId, Agent>,
+    remotes: BothGroups<RemoteServer>,
     mcp_servers: HashMap<ObjectId, McpServer>,
     /// By the Service of the URL.
     remotes_at: HashMap<ObjectId, Ids>,
     /// By the Service of a literal `x-kagent-host`.
     literals_at: HashMap<ObjectId, Ids>,
-    users_of_remote: HashMap<ObjectId, Ids>,
-    users_of_service: HashMap<ObjectId, Ids>,
+    /// By the Services that an object names which does not count.
+    outranked_at: HashMap<ObjectId, Ids>,
+    users_of_remote: Users,
+    users_of_service: Users,
+    users_of_template: Users,
     /// To be decided anew.
     plan_dirty: Ids,
     /// Agents that may use something else than before.
@@ -106,12 +116,18 @@ impl Index {
             (ObjectKind::Pod, _) => self.set_pod(&id, None),
             (ObjectKind::EndpointSlice, Some(Object::Slice(new))) => self.set_slice(id, Some(new)),
             (ObjectKind::EndpointSlice, _) => self.set_slice(id, None),
-            (ObjectKind::Agent, Some(Object::Agent(new))) => self.set_agent(id, Some(new)),
-            (ObjectKind::Agent, _) => self.set_agent(id, None),
-            (ObjectKind::RemoteMcpServer, Some(Object::RemoteServer(new))) => {
-                self.set_remote(id, new)
+            (ObjectKind::Agent(api), Some(Object::Agent(new))) => {
+                self.set_agent(api, &id, Some(new));
             }
-            (ObjectKind::RemoteMcpServer, _) => self.set_remote(id, None),
+            (ObjectKind::Agent(api), _) => self.set_agent(api, &id, None),
+            (ObjectKind::AgentTemplate, Some(Object::AgentTemplate(new))) => {
+                self.set_template(id, Some(new));
+            }
+            (ObjectKind::AgentTemplate, _) => self.set_template(id, None),
+            (ObjectKind::RemoteMcpServer(api), Some(Object::RemoteServer(new))) => {
+                self.set_remote(api, &id, new);
+            }
+            (ObjectKind::RemoteMcpServer(api), _) => self.set_remote(api, &id, None),
             (ObjectKind::McpServer, Some(Object::McpServer(new))) => {
                 if self.mcp_servers.get(&id) != Some(&new) {
                     self.mcp_servers.insert(id.clone(), new);
@@ -251,53 +267,30 @@ impl Index {
         }
     }
 
-    fn set_agent(&mut self, id: ObjectId, new: Option<Agent>) {
-        // Its status changes often, and says nothing that we read.
-        if self.agents.get(&id) == new.as_ref() {
+    fn set_remote(&mut self, api: KagentApi, id: &ObjectId, new: Option<RemoteServer>) {
+        if self.remotes.of(api).get(id) == new.as_ref() {
             return;
         }
-        self.touch(&id);
-        self.uses_dirty.insert(id.clone());
-        let old = self.agents.remove(&id).unwrap_or_default();
-        let now = new.clone().unwrap_or_default();
-        for (before, after, users) in [
-            (&old.remotes, &now.remotes, &mut self.users_of_remote),
-            (&old.services, &now.services, &mut self.users_of_service),
-        ] {
-            before.iter().for_each(|used| unlink(users, used, &id));
-            after.iter().for_each(|used| link(users, used, &id));
+        self.uses_dirty.extend(self.users_of_remote(id));
+        for service in self.spoken_of(id) {
+            unlink(&mut self.remotes_at, &service, id);
+            unlink(&mut self.literals_at, &service, id);
+            unlink(&mut self.outranked_at, &service, id);
+            self.touch(&service);
         }
-        let remotes = old.remotes.iter().chain(&now.remotes);
-        let mut hosts: Ids = remotes.flat_map(|remote| self.spoken_of(remote)).collect();
-        hosts.extend(old.services.iter().chain(&now.services).cloned());
-        self.touch_all(&hosts);
-        if let Some(new) = new {
-            self.agents.insert(id, new);
-        }
-    }
-
-    fn set_remote(&mut self, id: ObjectId, new: Option<RemoteServer>) {
-        if self.remotes.get(&id) == new.as_ref() {
-            return;
-        }
-        self.uses_dirty.extend(self.users_of_remote(&id));
-        let mut hosts = self.spoken_of(&id);
-        for service in &hosts {
-            unlink(&mut self.remotes_at, service, &id);
-            unlink(&mut self.literals_at, service, &id);
-        }
-        self.remotes.remove(&id);
-        if let Some(new) = new {
-            if let Some(host) = self.host(&new.host) {
-                link(&mut self.remotes_at, &host.service, &id);
-            }
-            if let Some(host) = new.literal_host.as_deref().and_then(|host| self.host(host)) {
-                link(&mut self.literals_at, &host.service, &id);
-            }
-            self.remotes.insert(id.clone(), new);
-            hosts.extend(self.spoken_of(&id));
-        }
-        self.touch_all(&hosts);
+        self.remotes.set(api, id, new);
+        let hosts = |index: &Self, server: Option<&RemoteServer>| {
+            let literal = server.and_then(|server| server.literal_host.as_deref());
+            let url = server.map(|server| server.host.as_str());
+            [url, literal].map(|host| index.host(host?).map(|host| host.service))
+        };
+        let [url, literal] = hosts(self, self.remotes.get(id));
+        let outranked = hosts(self, self.remotes.outranked(id));
+        url.iter().for_each(|service| link(&mut self.remotes_at, service, id));
+        literal.iter().for_each(|service| link(&mut self.literals_at, service, id));
+        let outranked = outranked.iter().flatten();
+        outranked.for_each(|service| link(&mut self.outranked_at, service, id));
+        self.touch_all(&self.spoken_of(id));
     }
 
     /// The Agents that may use something else than before; they are told once.
@@ -305,23 +298,25 @@ impl Index {
         std::mem::take(&mut self.uses_dirty)
     }
 
-    /// An Agent.
+    /// An Agent, of the newer group if both have it.
     #[must_use]
     pub fn agent(&self, id: &ObjectId) -> Option<&Agent> {
         self.agents.get(id)
     }
 
-    /// A `RemoteMCPServer`.
+    /// A `RemoteMCPServer`, of the newer group if both have it.
     #[must_use]
     pub fn remote(&self, id: &ObjectId) -> Option<&RemoteServer> {
         self.remotes.get(id)
     }
 
-    /// The Services that a tool server's object names.
+    /// The Services that a tool server's objects name, that of the other group too if both have it.
     fn spoken_of(&self, remote: &ObjectId) -> Ids {
-        let Some(remote) = self.remotes.get(remote) else { return Ids::new() };
-        let hosts = [Some(remote.host.as_str()), remote.literal_host.as_deref()];
-        hosts.into_iter().flatten().filter_map(|host| self.host(host)).map(|h| h.service).collect()
+        let both = [self.remotes.get(remote), self.remotes.outranked(remote)];
+        let hosts = both.into_iter().flatten().flat_map(|server| {
+            [Some(server.host.as_str()), server.literal_host.as_deref()].into_iter().flatten()
+        });
+        hosts.filter_map(|host| self.host(host)).map(|h| h.service).collect()
     }
 
     /// A host name as a host of this cluster.
@@ -336,10 +331,10 @@ impl Index {
         self.services.get(id)
     }
 
-    /// Whether an Agent of this name exists.
+    /// Whether an Agent of this name exists in a group.
     #[must_use]
-    pub fn has_agent(&self, id: &ObjectId) -> bool {
-        self.agents.contains_key(id)
+    pub fn has_agent(&self, api: KagentApi, id: &ObjectId) -> bool {
+        self.agents.of(api).contains_key(id)
     }
 
     /// Whether a `SandboxAgent` of this name exists.
@@ -369,20 +364,18 @@ impl Index {
         ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
     }
 
-    /// Tool servers with a literal `x-kagent-host` of a Service.
-    pub fn literals_at(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
-        self.literals_at.get(service).into_iter().flatten()
+    /// Tool servers with a literal `x-kagent-host` of a Service, in the order of their names.
+    pub fn literals_at(
+        &self,
+        service: &ObjectId,
+    ) -> impl Iterator<Item = (&ObjectId, &RemoteServer)> {
+        let ids = self.literals_at.get(service).into_iter().flatten();
+        ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
     }
 
-    /// Agents that have a tool server among their tools.
-    #[must_use]
-    pub fn users_of_remote(&self, remote: &ObjectId) -> Ids {
-        self.users_of_remote.get(remote).cloned().unwrap_or_default()
-    }
-
-    /// Agents that have a Service among their tools.
-    pub fn users_of_service(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
-        self.users_of_service.get(service).into_iter().flatten()
+    /// Tool servers of `kagent.dev` that name a Service and do not count: `api.kagent.dev` has their name.
+    pub fn outranked_at(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
+        self.outranked_at.get(service).into_iter().flatten()
     }
 
     /// The slices of a Service.
@@ -422,22 +415,23 @@ impl Index {
             ObjectKind::EndpointSlice => self.slices.len(),
             ObjectKind::Pod => self.addresses.count(),
             ObjectKind::Namespace => self.namespaces.len(),
-            ObjectKind::Agent => self.agents.len(),
+            ObjectKind::Agent(api) => self.agents.of(api).len(),
             ObjectKind::SandboxAgent => self.sandboxes.len(),
-            ObjectKind::RemoteMcpServer => self.remotes.len(),
+            ObjectKind::AgentTemplate => self.templates.len(),
+            ObjectKind::RemoteMcpServer(api) => self.remotes.of(api).len(),
             ObjectKind::McpServer => self.mcp_servers.len(),
         }
     }
 }
 
-fn link(map: &mut HashMap<ObjectId, Ids>, key: &ObjectId, id: &ObjectId) {
-    map.entry(key.clone()).or_default().insert(id.clone());
+fn link<T: Ord + Clone>(map: &mut HashMap<ObjectId, BTreeSet<T>>, key: &ObjectId, one: &T) {
+    map.entry(key.clone()).or_default().insert(one.clone());
 }
 
-fn unlink(map: &mut HashMap<ObjectId, Ids>, key: &ObjectId, id: &ObjectId) {
-    if let Some(ids) = map.get_mut(key) {
-        ids.remove(id);
-        if ids.is_empty() {
+fn unlink<T: Ord>(map: &mut HashMap<ObjectId, BTreeSet<T>>, key: &ObjectId, one: &T) {
+    if let Some(all) = map.get_mut(key) {
+        all.remove(one);
+        if all.is_empty() {
             map.remove(key);
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::agent::{Agent, ServerKind, Tools};
 use self::remote::remote;
 pub use self::remote::{RemoteServer, RemoteTls};
 use super::pod::{Labels, Pod, PodObject};
@@ -16,6 +17,7 @@ use crate::config::{SessionMode, mode_of};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
 
+mod agent;
 mod remote;
 
 /// The kinds that are watched.
@@ -29,14 +31,25 @@ pub enum ObjectKind {
     Pod,
     /// Core; only where all namespaces are watched.
     Namespace,
-    /// `kagent.dev`.
-    Agent,
+    /// Of either group.
+    Agent(KagentApi),
     /// `kagent.dev`.
     SandboxAgent,
-    /// `kagent.dev`.
-    RemoteMcpServer,
+    /// `api.kagent.dev`.
+    AgentTemplate,
+    /// Of either group.
+    RemoteMcpServer(KagentApi),
     /// `kagent.dev`, of kmcp.
     McpServer,
+}
+
+/// The API groups of kagent. A cluster may have one, both or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KagentApi {
+    /// `kagent.dev/v1alpha2`, of kagent 0.7 to 0.10.
+    V0,
+    /// `api.kagent.dev/v1alpha3`, of kagent 1.0.
+    V1,
 }
 
 /// A Service.
@@ -54,7 +67,7 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Which pods are behind it; without one somebody else writes its slices.
     pub selector: Labels,
-    /// Owners of `kagent.dev`: kind and name.
+    /// Owners of kagent and kmcp: kind and name.
     pub owners: Vec<(String, String)>,
     /// `kagent.dev/mcp-service=true`.
     pub mcp_label: bool,
@@ -110,36 +123,6 @@ pub struct SliceEndpoint {
     pub zone: Option<Box<str>>,
 }
 
-/// An Agent: what it uses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Agent {
-    /// It says what it uses.
-    pub declares: bool,
-    /// Agents among its tools.
-    pub agents: Vec<ObjectId>,
-    /// `MCPServer` objects among its tools.
-    pub mcp_servers: Vec<ObjectId>,
-    /// `RemoteMCPServer` objects among its tools.
-    pub remotes: Vec<ObjectId>,
-    /// Services among its tools.
-    pub services: Vec<ObjectId>,
-    /// Which tools of them it uses, where it lists any: a server that is not here is used as a whole.
-    pub tools: Vec<Tools>,
-}
-
-/// What an Agent lists of one tool server. A server may be listed more than once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tools {
-    /// The server's kind: [`ObjectKind::RemoteMcpServer`], [`ObjectKind::Service`] or [`ObjectKind::McpServer`].
-    pub kind: ObjectKind,
-    /// The server.
-    pub server: ObjectId,
-    /// `toolNames`. Empty is all of them.
-    pub names: Arc<[Box<str>]>,
-    /// `requireApproval`: those that a person must approve.
-    pub approval: Arc<[Box<str>]>,
-}
-
 /// An `MCPServer`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct McpServer {
@@ -164,28 +147,46 @@ pub enum Object {
     Agent(Agent),
     /// A `SandboxAgent`: only that it exists.
     SandboxAgent,
+    /// An `AgentTemplate`: what the Agents use that are made of it.
+    AgentTemplate(Agent),
     /// A tool server by URL; `None` if its URL cannot be used.
     RemoteServer(Option<RemoteServer>),
     /// A tool server of kmcp.
     McpServer(McpServer),
 }
 
+// === impl KagentApi ===
+
+impl KagentApi {
+    /// The group's name.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::V0 => "kagent.dev",
+            Self::V1 => "api.kagent.dev",
+        }
+    }
+}
+
 // === impl ObjectKind ===
 
 impl ObjectKind {
     /// All of them; those that must be there first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
         Self::Namespace,
-        Self::Agent,
+        Self::Agent(KagentApi::V0),
         Self::SandboxAgent,
-        Self::RemoteMcpServer,
+        Self::RemoteMcpServer(KagentApi::V0),
         Self::McpServer,
+        Self::Agent(KagentApi::V1),
+        Self::AgentTemplate,
+        Self::RemoteMcpServer(KagentApi::V1),
     ];
 
-    /// The word in labels and logs: the resource's plural name.
+    /// The resource's plural name.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
@@ -193,10 +194,22 @@ impl ObjectKind {
             Self::EndpointSlice => "endpointslices",
             Self::Pod => "pods",
             Self::Namespace => "namespaces",
-            Self::Agent => "agents",
+            Self::Agent(_) => "agents",
             Self::SandboxAgent => "sandboxagents",
-            Self::RemoteMcpServer => "remotemcpservers",
+            Self::AgentTemplate => "agenttemplates",
+            Self::RemoteMcpServer(_) => "remotemcpservers",
             Self::McpServer => "mcpservers",
+        }
+    }
+
+    /// The word in labels and logs: the plural name, with its group where it is that of kagent 1.0.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Agent(KagentApi::V1) => "agents.api.kagent.dev",
+            Self::AgentTemplate => "agenttemplates.api.kagent.dev",
+            Self::RemoteMcpServer(KagentApi::V1) => "remotemcpservers.api.kagent.dev",
+            other => other.plural(),
         }
     }
 
@@ -226,9 +239,11 @@ impl Object {
                 Self::Pod(PodObject::deserialize(json).ok().and_then(|told| told.pod))
             }
             ObjectKind::Namespace => Self::Namespace,
-            ObjectKind::Agent => Self::Agent(agent(namespace, json)),
+            ObjectKind::Agent(KagentApi::V0) => Self::Agent(agent::v0(namespace, json)),
+            ObjectKind::Agent(KagentApi::V1) => Self::Agent(agent::v1(namespace, json)),
             ObjectKind::SandboxAgent => Self::SandboxAgent,
-            ObjectKind::RemoteMcpServer => Self::RemoteServer(remote(json)),
+            ObjectKind::AgentTemplate => Self::AgentTemplate(agent::template(namespace, json)),
+            ObjectKind::RemoteMcpServer(_) => Self::RemoteServer(remote(json)),
             ObjectKind::McpServer => Self::McpServer(McpServer {
                 port: port_at(json, "/spec/deployment/port"),
                 sessions: sessions(json),
@@ -272,7 +287,7 @@ fn service(json: &Value) -> Service {
     let labels = json.pointer("/metadata/labels").and_then(Value::as_object);
     let selector = json.pointer("/spec/selector").and_then(Value::as_object);
     let owners = items(json, "/metadata/ownerReferences").filter_map(|owner| {
-        let ours = text(owner, "/apiVersion").is_some_and(|api| api.starts_with("kagent.dev/"));
+        let ours = text(owner, "/apiVersion").is_some_and(is_kagent);
         let (kind, name) = (text(owner, "/kind")?, text(owner, "/name")?);
         ours.then(|| (kind.to_owned(), name.to_owned()))
     });
@@ -357,139 +372,8 @@ fn state(endpoint: &Value) -> Option<EndpointState> {
     }
 }
 
-fn agent(namespace: &str, json: &Value) -> Agent {
-    let declares = json.pointer("/spec/declarative").is_some();
-    let mut agent = Agent { declares, ..Agent::default() };
-    for tool in items(json, "/spec/declarative/tools") {
-        if let Some(name) = text(tool, "/agent/name") {
-            let space = text(tool, "/agent/namespace").unwrap_or(namespace);
-            agent.agents.push(ObjectId::new(space, name));
-        }
-        let Some(name) = text(tool, "/mcpServer/name") else { continue };
-        // Older kagent wrote namespace/name.
-        let (space, name) = name.split_once('/').unwrap_or((namespace, name));
-        let space = text(tool, "/mcpServer/namespace").unwrap_or(space);
-        let id = ObjectId::new(space, name);
-        // The field's default is `MCPServer`.
-        let kind = match text(tool, "/mcpServer/kind").unwrap_or_default() {
-            "RemoteMCPServer" => ObjectKind::RemoteMcpServer,
-            "Service" => ObjectKind::Service,
-            "MCPServer" | "" => ObjectKind::McpServer,
-            _ => continue,
-        };
-        match kind {
-            ObjectKind::RemoteMcpServer => agent.remotes.push(id.clone()),
-            ObjectKind::Service => agent.services.push(id.clone()),
-            _ => agent.mcp_servers.push(id.clone()),
-        }
-        let (names, approval) =
-            (strings(tool, "/mcpServer/toolNames"), strings(tool, "/mcpServer/requireApproval"));
-        if !names.is_empty() || !approval.is_empty() {
-            agent.tools.push(Tools { kind, server: id, names, approval });
-        }
-    }
-    agent.tools.shrink_to_fit();
-    agent
-}
-
-fn strings(json: &Value, at: &str) -> Arc<[Box<str>]> {
-    let all: Vec<Box<str>> = items(json, at).filter_map(Value::as_str).map(Box::from).collect();
-    // An empty one of the default costs nothing.
-    if all.is_empty() { Arc::default() } else { all.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// What is read of one tool of an Agent in namespace `a`: kind, server, names and those to approve.
-    fn read(tool: &Value) -> Vec<(ObjectKind, String, Vec<String>, Vec<String>)> {
-        let json = json!({ "spec": { "declarative": { "tools": [tool] } } });
-        let Object::Agent(agent) = Object::read(ObjectKind::Agent, "a", &json) else { panic!() };
-        let plain = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
-        let tools = agent.tools.iter().map(|tools| {
-            let server = format!("{}/{}", tools.server.namespace, tools.server.name);
-            (tools.kind, server, plain(&tools.names), plain(&tools.approval))
-        });
-        tools.collect()
-    }
-
-    /// An agent's tool as JSON, its server, the tools it lists, and those that need approval.
-    type ToolCase =
-        (Value, ObjectKind, &'static str, &'static [&'static str], &'static [&'static str]);
-
-    /// An agent's tool that names this server.
-    fn server(kind: &str, name: &str, names: Value, approval: Value) -> Value {
-        let server = json!({
-            "kind": kind, "name": name, "toolNames": names, "requireApproval": approval
-        });
-        json!({ "type": "McpServer", "mcpServer": server })
-    }
-
-    #[test]
-    fn the_tools_that_an_agent_lists_of_a_server_are_kept() {
-        let two = json!(["read", "write"]);
-        let cases: &[ToolCase] = &[
-            (
-                server("RemoteMCPServer", "r", two.clone(), json!(["write"])),
-                ObjectKind::RemoteMcpServer,
-                "a/r",
-                &["read", "write"],
-                &["write"],
-            ),
-            (
-                server("Service", "b/s", two.clone(), json!(null)),
-                ObjectKind::Service,
-                "b/s",
-                &["read", "write"],
-                &[],
-            ),
-            (
-                server("MCPServer", "m", two.clone(), json!([])),
-                ObjectKind::McpServer,
-                "a/m",
-                &["read", "write"],
-                &[],
-            ),
-            (
-                server("", "m", json!(["read"]), json!(null)),
-                ObjectKind::McpServer,
-                "a/m",
-                &["read"],
-                &[],
-            ),
-            // Of another type than the resource says: what can be read is.
-            (
-                server("Service", "s", json!(["read", 7, null]), json!("x")),
-                ObjectKind::Service,
-                "a/s",
-                &["read"],
-                &[],
-            ),
-            (
-                server("Service", "s", json!({}), json!(["read"])),
-                ObjectKind::Service,
-                "a/s",
-                &[],
-                &["read"],
-            ),
-        ];
-        for (tool, kind, server, names, approval) in cases {
-            let owned = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let expected = (*kind, (*server).to_owned(), owned(names), owned(approval));
-            assert_eq!(read(tool), [expected], "{tool}");
-        }
-        let nothing = [
-            server("Service", "s", json!([]), json!([])),
-            server("Service", "s", json!(null), json!(null)),
-            server("ToolServer", "s", two, json!(null)),
-            json!({ "type": "McpServer", "mcpServer": { "toolNames": ["read"] } }),
-            json!({ "type": "Agent", "agent": { "name": "helper" } }),
-        ];
-        for tool in nothing {
-            assert_eq!(read(&tool), [], "{tool}");
-        }
-    }
+/// Whether an `apiVersion` is of kagent or kmcp.
+pub(in crate::discovery) fn is_kagent(api_version: &str) -> bool {
+    let group = api_version.split('/').next();
+    matches!(group, Some("kagent.dev" | "api.kagent.dev"))
 }

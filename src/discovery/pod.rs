@@ -15,6 +15,8 @@ use kube::core::ObjectMeta;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::object::is_kagent;
+
 /// A running Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -157,8 +159,7 @@ impl From<PodJson> for PodObject {
 
 impl Owner {
     fn is_agent(&self) -> bool {
-        self.kind.as_deref() == Some("Agent")
-            && self.api_version.as_deref().is_some_and(|api| api.starts_with("kagent.dev/"))
+        self.kind.as_deref() == Some("Agent") && self.api_version.as_deref().is_some_and(is_kagent)
     }
 }
 

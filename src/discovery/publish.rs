@@ -163,8 +163,9 @@ impl Publisher {
             for (host, tools) in uses.iter().flat_map(|uses| uses.iter()) {
                 self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
             }
-            let found = index.agent(&agent).map(|agent| &*agent.remotes).unwrap_or_default();
-            for (id, remote) in found.iter().filter_map(|id| Some((id, index.remote(id)?))) {
+            let said = index.declared_by(&agent);
+            let found = said.iter().flat_map(|agent| &agent.remotes);
+            for (id, remote) in found.filter_map(|id| Some((id, index.remote(id)?))) {
                 for host in uses::hosts_of(index, id).iter().filter(|_| !remote.tools.is_empty()) {
                     self.metrics.declare_tools(host, remote.tools.iter().map(|name| &**name));
                 }

@@ -5,13 +5,14 @@
 use serde_json::{Value, json};
 
 use super::index::Index;
-use super::object::{Object, ObjectKind};
+use super::object::{KagentApi, Object, ObjectKind};
 use super::publish::{Changes, Publisher};
 use crate::config::{DiscoveryConfig, UpstreamConfig};
 use crate::route::{Considered, HostKey, NoRoute, ObjectId, RouteQuery, RouteTable};
 use crate::telemetry::metrics::Metrics;
 
 mod cases;
+mod groups;
 mod updates;
 mod whose;
 
@@ -183,7 +184,7 @@ fn agent(namespace: &str, name: &str, tools: &[(&str, &str)]) -> (ObjectKind, Va
         .collect();
     let metadata = json!({ "namespace": namespace, "name": name });
     (
-        ObjectKind::Agent,
+        ObjectKind::Agent(KagentApi::V0),
         json!({ "metadata": metadata, "spec": { "declarative": { "tools": tools } } }),
     )
 }
@@ -196,7 +197,7 @@ fn remote_with(namespace: &str, name: &str, url: &str, more: Value) -> (ObjectKi
     let mut spec = json!({ "url": url, "description": "x" });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let metadata = json!({ "namespace": namespace, "name": name });
-    (ObjectKind::RemoteMcpServer, json!({ "metadata": metadata, "spec": spec }))
+    (ObjectKind::RemoteMcpServer(KagentApi::V0), json!({ "metadata": metadata, "spec": spec }))
 }
 
 fn mcp_server(namespace: &str, name: &str, port: u16) -> (ObjectKind, Value) {

@@ -5,30 +5,34 @@
 use std::sync::Arc;
 
 use super::index::Index;
-use super::object::{Agent, ObjectKind};
+use super::object::{Agent, ServerKind};
 use crate::route::{ObjectId, Uses};
 
-/// What this Agent uses, by host; `None` if it does not say (one that is not declarative, or that is gone).
+/// What this Agent uses, by host; `None` if it does not say (one that is not declarative, that is gone, or whose
+/// template is not known).
 #[must_use]
 pub fn of(index: &Index, agent: &ObjectId) -> Option<Uses> {
-    let agent = index.agent(agent).filter(|agent| agent.declares)?;
+    let said = index.declared_by(agent);
+    if said.is_empty() {
+        return None;
+    }
     let mut uses = Uses::new();
-    for id in agent.agents.iter().chain(&agent.services).chain(&agent.mcp_servers) {
-        uses.entry(host(id)).or_default();
-    }
-    for remote in &agent.remotes {
-        hosts_of(index, remote).into_iter().for_each(|host| {
+    for agent in &said {
+        for id in agent.agents.iter().chain(&agent.services).chain(&agent.mcp_servers) {
+            uses.entry(host(id)).or_default();
+        }
+        for host in agent.remotes.iter().flat_map(|remote| hosts_of(index, remote)) {
             uses.entry(host).or_default();
-        });
+        }
     }
-    for (host, names) in listed(index, agent) {
+    for (host, names) in said.iter().flat_map(|agent| listed(index, agent)) {
         let entry = uses.entry(host).or_default();
         // Listed more than once.
         let all = entry.iter().chain(names.iter()).cloned().collect::<Vec<_>>();
         *entry = all.into();
     }
     // A server that is used once as a whole is used as a whole.
-    for id in whole(index, agent) {
+    for id in said.iter().flat_map(|agent| whole(index, agent)) {
         uses.insert(id, Arc::default());
     }
     Some(uses)
@@ -42,7 +46,7 @@ fn listed<'a>(
     let named = agent.tools.iter().filter(|tools| !tools.names.is_empty());
     named.flat_map(move |tools| {
         let hosts = match tools.kind {
-            ObjectKind::RemoteMcpServer => hosts_of(index, &tools.server),
+            ServerKind::Remote => hosts_of(index, &tools.server),
             _ => vec![host(&tools.server)],
         };
         hosts.into_iter().map(|host| (host, &tools.names))
@@ -52,19 +56,19 @@ fn listed<'a>(
 /// The hosts that an Agent uses at least once without listing tools.
 fn whole(index: &Index, agent: &Agent) -> Vec<Box<str>> {
     let times = |all: &[ObjectId], id: &ObjectId| all.iter().filter(|other| *other == id).count();
-    let listed = |kind: ObjectKind, id: &ObjectId| {
+    let listed = |kind: ServerKind, id: &ObjectId| {
         let named = agent.tools.iter().filter(|tools| !tools.names.is_empty());
         named.filter(|tools| tools.kind == kind && tools.server == *id).count()
     };
     let mut all = Vec::new();
     for (kind, ids) in [
-        (ObjectKind::RemoteMcpServer, &agent.remotes),
-        (ObjectKind::Service, &agent.services),
-        (ObjectKind::McpServer, &agent.mcp_servers),
+        (ServerKind::Remote, &agent.remotes),
+        (ServerKind::Service, &agent.services),
+        (ServerKind::McpServer, &agent.mcp_servers),
     ] {
         for id in ids.iter().filter(|id| times(ids, id) > listed(kind, id)) {
             match kind {
-                ObjectKind::RemoteMcpServer => all.extend(hosts_of(index, id)),
+                ServerKind::Remote => all.extend(hosts_of(index, id)),
                 _ => all.push(host(id)),
             }
         }

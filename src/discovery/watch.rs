@@ -19,7 +19,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::SendError;
 use tokio::time::Instant;
 
-use super::object::{Object, ObjectKind};
+use super::object::{KagentApi, Object, ObjectKind};
 use super::pod::PodObject;
 use super::secrets::{SecretKey, SecretRead};
 use crate::backoff::Pauses;
@@ -185,8 +185,8 @@ impl ObjectWatch {
     #[must_use]
     pub fn place(&self) -> String {
         match &self.namespace {
-            Some(name) => format!("{} in namespace {name}", self.kind.plural()),
-            None => format!("{} in the cluster", self.kind.plural()),
+            Some(name) => format!("{} in namespace {name}", self.kind.word()),
+            None => format!("{} in the cluster", self.kind.word()),
         }
     }
 
@@ -394,9 +394,14 @@ pub fn resource(kind: ObjectKind) -> ApiResource {
         ObjectKind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice"),
         ObjectKind::Pod => ("", "v1", "Pod"),
         ObjectKind::Namespace => ("", "v1", "Namespace"),
-        ObjectKind::Agent => ("kagent.dev", "v1alpha2", "Agent"),
+        ObjectKind::Agent(KagentApi::V0) => ("kagent.dev", "v1alpha2", "Agent"),
+        ObjectKind::Agent(KagentApi::V1) => ("api.kagent.dev", "v1alpha3", "Agent"),
+        ObjectKind::AgentTemplate => ("api.kagent.dev", "v1alpha3", "AgentTemplate"),
         ObjectKind::SandboxAgent => ("kagent.dev", "v1alpha2", "SandboxAgent"),
-        ObjectKind::RemoteMcpServer => ("kagent.dev", "v1alpha2", "RemoteMCPServer"),
+        ObjectKind::RemoteMcpServer(KagentApi::V0) => ("kagent.dev", "v1alpha2", "RemoteMCPServer"),
+        ObjectKind::RemoteMcpServer(KagentApi::V1) => {
+            ("api.kagent.dev", "v1alpha3", "RemoteMCPServer")
+        }
         ObjectKind::McpServer => ("kagent.dev", "v1alpha1", "MCPServer"),
     };
     let kind_and_version = GroupVersionKind::gvk(group, version, name);
@@ -427,10 +432,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_rbac_forbids_for_long_is_as_if_it_was_not_there_but_services_stay() {
         assert!(
-            !forgotten(after(ObjectKind::RemoteMcpServer, FORBIDDEN / 2).await),
+            !forgotten(after(ObjectKind::RemoteMcpServer(KagentApi::V0), FORBIDDEN / 2).await),
             "a server that starts"
         );
-        assert!(forgotten(after(ObjectKind::RemoteMcpServer, FORBIDDEN).await));
+        assert!(forgotten(after(ObjectKind::RemoteMcpServer(KagentApi::V0), FORBIDDEN).await));
         assert!(!forgotten(after(ObjectKind::Service, FORBIDDEN * 10).await));
     }
 

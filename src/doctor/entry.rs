@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Finding;
 use super::gather::{ClusterSeen, Configured, ProxyUrl};
-use crate::discovery::object::{Object, ObjectKind, RemoteServer};
+use crate::discovery::object::{KagentApi, Object, ObjectKind, RemoteServer};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
 
@@ -70,7 +70,8 @@ pub(super) fn origin(deployment: &Value) -> Origin {
 
 /// A URL, taken apart as discovery does it.
 pub(super) fn parse(url: &str) -> Option<RemoteServer> {
-    match Object::read(ObjectKind::RemoteMcpServer, "", &json!({ "spec": { "url": url } })) {
+    let json = json!({ "spec": { "url": url } });
+    match Object::read(ObjectKind::RemoteMcpServer(KagentApi::V0), "", &json) {
         Object::RemoteServer(remote) => remote.filter(|remote| !remote.host.is_empty()),
         _ => None,
     }
@@ -108,6 +109,8 @@ pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
             let remedy = "run doctor as a user who may get that Deployment and its ConfigMap";
             return vec![Finding::warning(&subject, what, remedy.to_owned())];
         }
+        // kagent 1.0 does not read it, and its tool servers name the proxy themselves.
+        ProxyUrl::Is(url) if url.is_empty() && only_1_0(seen) => return Vec::new(),
         ProxyUrl::Is(url) if url.is_empty() => {
             let what = "is not set, so no agent sends anything through this proxy".to_owned();
             return vec![Finding::error(&subject, what, set)];
@@ -131,6 +134,15 @@ pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     }
     findings.extend(reached(seen, &subject, url, &parsed, set));
     findings
+}
+
+/// Whether agents and tool servers are those of kagent 1.0.
+fn only_1_0(seen: &ClusterSeen) -> bool {
+    let count = |api| {
+        let kinds = [ObjectKind::Agent(api), ObjectKind::RemoteMcpServer(api)];
+        kinds.map(|kind| seen.index.count(kind)).iter().sum::<usize>()
+    };
+    count(KagentApi::V0) == 0 && count(KagentApi::V1) > 0
 }
 
 /// Whether the host is ours, and something listens there.

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::discovery::object::ObjectKind;
+use crate::discovery::object::{KagentApi, ObjectKind};
 use crate::discovery::watch::{ObjectWatch, resource};
 
 /// What every watch does.
@@ -115,14 +115,16 @@ impl Account {
 /// One finding for each resource that lacks something.
 pub(super) fn judge(account: &Account, rights: &[Right]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut done: Vec<(&str, Option<&str>)> = Vec::new();
+    let mut done: Vec<(&str, &str, Option<&str>)> = Vec::new();
     for right in rights {
-        let key = (right.resource.as_str(), right.namespace.as_deref());
+        let key = (right.group.as_str(), right.resource.as_str(), right.namespace.as_deref());
         if done.contains(&key) {
             continue;
         }
         done.push(key);
-        let same = |other: &&Right| (other.resource.as_str(), other.namespace.as_deref()) == key;
+        let same = |other: &&Right| {
+            (other.group.as_str(), other.resource.as_str(), other.namespace.as_deref()) == key
+        };
         let missing: Vec<&str> = rights
             .iter()
             .filter(same)
@@ -149,13 +151,16 @@ fn lacks(account: &Account, right: &Right, missing: &[&str]) -> Finding {
         Some(namespace) => format!("in namespace {namespace}"),
         None => "in the cluster".to_owned(),
     };
+    let of_1_0 = right.group == KagentApi::V1.group();
     let role = if right.namespace.is_some() { "Role" } else { "ClusterRole" };
     let what = format!(
         "may not {} {} {place}; {}",
         missing.join(", "),
-        right.resource,
+        if of_1_0 { format!("{}.{}", right.resource, right.group) } else { right.resource.clone() },
         match (right.required, right.resource.as_str()) {
             (true, _) => "the proxy never becomes ready",
+            (false, _) if of_1_0 =>
+                "the proxy works as if there were none, which matters where kagent 1.0 is installed only",
             (false, "pods") =>
                 "the proxy cannot tell whose an address in an EndpointSlice is: who may write slices can lead it to \
                  other pods, and an address that two namespaces claim counts for neither",
@@ -167,7 +172,7 @@ fn lacks(account: &Account, right: &Right, missing: &[&str]) -> Finding {
         right.group, right.resource
     );
     let subject = account.name();
-    if right.required || !matches!(right.resource.as_str(), "pods" | "namespaces") {
+    if right.required || !(of_1_0 || matches!(right.resource.as_str(), "pods" | "namespaces")) {
         Finding::error(&subject, what, remedy)
     } else {
         Finding::warning(&subject, what, remedy)

@@ -13,7 +13,10 @@ use crate::upstream::{BadResponse, ConnectError, SendError};
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// No `x-kagent-host`.
-    #[error("the request has no x-kagent-host header; kagent sets it when proxy.url is set")]
+    #[error(
+        "the request has no x-kagent-host header; kagent 0.x sets it when proxy.url is set, and a \
+         RemoteMCPServer whose url is the proxy does in its headersFrom"
+    )]
     MissingTarget,
     /// Not ASCII.
     #[error("x-kagent-host is not plain ASCII text")]
@@ -22,7 +25,10 @@ pub enum ProxyError {
     #[error("x-kagent-host {0:?} is refused: {1}")]
     BadTarget(String, BadHost),
     /// Two values that differ: usually a `headersFrom` entry beside kagent's own.
-    #[error("two x-kagent-host headers differ; send one")]
+    #[error(
+        "two x-kagent-host headers differ; send one: a RemoteMCPServer's headersFrom must not name it \
+         where kagent sets it"
+    )]
     TwoTargets,
     /// The table has no route for it.
     #[error("{}", .0.detail)]

@@ -111,7 +111,9 @@ impl Reason {
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {
-            Self::MissingTarget => "send `x-kagent-host`; kagent does when `proxy.url` is set",
+            Self::MissingTarget => {
+                "send `x-kagent-host`: kagent 0.x does when `proxy.url` is set, a RemoteMCPServer in `headersFrom`"
+            }
             Self::BadTarget => "one DNS name, no IP address, a port only if the target has it",
             Self::BadRequest => {
                 "send one Host, one of Content-Length and `Transfer-Encoding: chunked`, and a whole body"
@@ -128,7 +130,7 @@ impl Reason {
                 "only agents and MCP servers are routable; the error says what would allow this one"
             }
             Self::AmbiguousTarget => {
-                "several ports match, see `candidates`: name one in a RemoteMCPServer's URL or in the annotation kagent.dev/mcp-service-port"
+                "several ports match, see `candidates`: write one into `x-kagent-host`, a RemoteMCPServer's URL or the annotation kagent.dev/mcp-service-port"
             }
             Self::NoReadyEndpoint => {
                 "start the backend or wait for it: cards wait 20 s by default, others 2 s"

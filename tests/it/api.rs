@@ -20,8 +20,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-/// The resources of kagent, by plural name.
-pub(crate) const OURS: [&str; 4] = ["agents", "sandboxagents", "remotemcpservers", "mcpservers"];
+/// The resources of kagent, by plural name; those of kagent 1.0 with their group.
+pub(crate) const OURS: [&str; 7] = [
+    "agents",
+    "sandboxagents",
+    "remotemcpservers",
+    "mcpservers",
+    "agents.api.kagent.dev",
+    "agenttemplates.api.kagent.dev",
+    "remotemcpservers.api.kagent.dev",
+];
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -159,12 +167,13 @@ impl Api {
 impl State {
     /// The response to a path of one object: `…/namespaces/NAMESPACE/RESOURCE/NAME`.
     fn one(&self, path: &str) -> Option<Response<Body>> {
-        let (_, path) = path.split_once("/namespaces/")?;
+        let (api, path) = path.split_once("/namespaces/")?;
         let [namespace, resource, name] = path.split('/').collect::<Vec<_>>()[..] else {
             return None;
         };
         let key = format!("{namespace}/{name}");
-        let found = self.objects.get(resource).and_then(|objects| objects.get(&key));
+        let found =
+            self.objects.get(&with_group(api, resource)).and_then(|objects| objects.get(&key));
         let absent = json!({ "kind": "Status", "status": "Failure", "code": 404, "message": "" });
         Some(found.map_or_else(
             || json_response(StatusCode::NOT_FOUND, &absent),
@@ -186,8 +195,15 @@ fn name(object: &Value) -> String {
     format!("{}/{}", text("namespace"), text("name"))
 }
 
+/// A resource as the script names it.
+fn with_group(path: &str, resource: &str) -> String {
+    let group = path.starts_with("/apis/api.kagent.dev/").then_some(".api.kagent.dev");
+    format!("{resource}{}", group.unwrap_or_default())
+}
+
 fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Body> {
-    let resource = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let path = request.uri().path();
+    let resource = with_group(path, path.rsplit('/').next().unwrap_or_default());
     let watch = request.uri().query().unwrap_or_default().contains("watch=true");
     let mut state = state.lock().unwrap();
     let failing = |key: &str| state.failing.get(key).copied().filter(|status| *status != 0);

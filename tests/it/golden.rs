@@ -12,7 +12,7 @@ use kagent_proxy::config::{
 };
 use kagent_proxy::discovery::decide::{PlanState, decide};
 use kagent_proxy::discovery::index::Index;
-use kagent_proxy::discovery::object::{Object, ObjectKind};
+use kagent_proxy::discovery::object::{KagentApi, Object, ObjectKind};
 use kagent_proxy::explain::{Question, explain_config};
 use kagent_proxy::route::ObjectId;
 use saphyr::{LoadableYamlNode, Yaml};
@@ -101,8 +101,8 @@ fn parse(text: &str) -> Value {
 fn kind(object: &Value) -> Option<ObjectKind> {
     match object["kind"].as_str().unwrap_or("Service") {
         "Service" => Some(ObjectKind::Service),
-        "Agent" => Some(ObjectKind::Agent),
-        "RemoteMCPServer" => Some(ObjectKind::RemoteMcpServer),
+        "Agent" => Some(ObjectKind::Agent(KagentApi::V0)),
+        "RemoteMCPServer" => Some(ObjectKind::RemoteMcpServer(KagentApi::V0)),
         "MCPServer" => Some(ObjectKind::McpServer),
         _ => None,
     }

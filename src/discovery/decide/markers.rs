@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::standing;
 use crate::config::DiscoveryConfig;
 use crate::discovery::index::Index;
-use crate::discovery::object::Service;
+use crate::discovery::object::{KagentApi, Service};
 use crate::route::rule::Authority;
 use crate::route::{Considered, ObjectId};
 
@@ -41,12 +41,19 @@ impl Markers {
     ) -> Self {
         let mut markers = own_markers(index, id, service, controller);
         for agent in index.users_of_service(id) {
-            if standing(config, agent, id) != Authority::Callers {
+            if standing(config, &agent, id) != Authority::Callers {
                 markers.push(format!("Agent {agent} has it among its tools"));
             }
         }
         let urls = index.remotes_at(id).map(|(object, _)| (object, "url"));
-        let literals = index.literals_at(id).map(|object| (object, "x-kagent-host"));
+        let literals = index.literals_at(id).map(|(object, _)| (object, "x-kagent-host"));
+        for object in index.outranked_at(id) {
+            let marker = format!("RemoteMCPServer {object} of kagent.dev");
+            notes.push(Considered::new(
+                marker,
+                "does not count: api.kagent.dev has one of this name",
+            ));
+        }
         let mut callers = BTreeSet::new();
         let mut others = Vec::new();
         for (object, place) in urls.chain(literals) {
@@ -85,8 +92,10 @@ fn own_markers(index: &Index, id: &ObjectId, service: &Service, controller: bool
     for (kind, name) in service.owners.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())) {
         markers.push(format!("{kind} {name} owns it"));
     }
-    if index.has_agent(id) {
-        markers.push("an Agent has its name".to_owned());
+    for api in [KagentApi::V0, KagentApi::V1] {
+        if index.has_agent(api, id) {
+            markers.push(format!("an Agent of {} has its name", api.group()));
+        }
     }
     if index.has_sandbox(id) {
         markers.push("a SandboxAgent has its name".to_owned());

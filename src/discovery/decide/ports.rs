@@ -64,11 +64,17 @@ pub(super) fn choose<'s>(
     }
     by_app_protocol(service).ok_or_else(|| {
         if service.ports.is_empty() {
-            return format!("Service {id} declares no port; let a RemoteMCPServer name one");
+            return format!(
+                "Service {id} declares no port; write it into x-kagent-host, {}.{}:PORT, or let the url \
+                 of a RemoteMCPServer name one",
+                id.name, id.namespace
+            );
         }
         format!(
-            "Service {id} has several ports and nothing says which; let a RemoteMCPServer or the \
-             annotation kagent.dev/mcp-service-port name one"
+            "Service {id} has several ports and nothing says which; write it into x-kagent-host, \
+             {}.{}:PORT, or let the url of a RemoteMCPServer or the annotation \
+             kagent.dev/mcp-service-port name one",
+            id.name, id.namespace
         )
     })
 }

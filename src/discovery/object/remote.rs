@@ -24,6 +24,8 @@ pub struct RemoteServer {
     pub sse: bool,
     /// A literal `x-kagent-host` of its own.
     pub literal_host: Option<String>,
+    /// It has an `x-kagent-host` whose value is not in the object.
+    pub hides_host: bool,
     /// Trust toward the backend.
     pub tls: RemoteTls,
     /// `kagent-proxy.dev/sessions`.
@@ -65,10 +67,12 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
     };
-    let literal = items(json, "/spec/headersFrom").find_map(|header| {
-        let ours = text(header, "/name")?.eq_ignore_ascii_case("x-kagent-host");
-        text(header, "/value").filter(|_| ours)
-    });
+    let ours = |header: &&Value| {
+        text(header, "/name").is_some_and(|name| name.eq_ignore_ascii_case("x-kagent-host"))
+    };
+    let hosts =
+        || items(json, "/spec/headersFrom").filter(ours).map(|header| text(header, "/value"));
+    let literal = hosts().flatten().find(|host| !host.is_empty());
     let ca = text(json, "/spec/tls/caCertSecretRef").filter(|name| !name.is_empty());
     let key = text(json, "/spec/tls/caCertSecretKey").filter(|key| !key.is_empty());
     let tools = items(json, "/status/discoveredTools").filter_map(|tool| text(tool, "/name"));
@@ -81,6 +85,7 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
         query: query.filter(|query| !query.is_empty()).map(ToOwned::to_owned),
         sse: text(json, "/spec/protocol") == Some("SSE"),
         literal_host: literal.map(ToOwned::to_owned),
+        hides_host: literal.is_none() && hosts().next().is_some(),
         tls: RemoteTls {
             disable_verify: switch(json, "/spec/tls/disableVerify"),
             ca_secret: ca.map(|name| (name.to_owned(), key.unwrap_or("ca.crt").to_owned())),

@@ -314,6 +314,9 @@ fn the_controller_is_reachable_where_agents_need_it_only() {
     let target = "http://kagent-controller.kagent:8083";
     assert_eq!(world.ask(host, "/api/a2a-sandboxes/team/agent", None), target);
     assert_eq!(world.ask(host, "/mcp", None), target);
+    assert_eq!(world.ask(host, "/agents/team/agent", None), target, "kagent 1.0");
+    assert!(world.ask(host, "/agentsx", None).starts_with("forbidden: "));
+    assert!(world.ask(host, "/api/agents", None).starts_with("forbidden: "));
     assert!(world.ask(host, "/api/sessions", None).starts_with("forbidden: "));
     assert!(world.ask(host, "/mcpx", None).starts_with("forbidden: "));
     assert_eq!(world.ask(host, "/api/a2a-sandboxes/../sessions", None), "unsafe path");

@@ -128,7 +128,7 @@ fn objects_that_go_take_their_words_with_them() {
     assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:2");
     world.apply(&[remote("a", "r", "http://t.a:1/mcp")]);
     assert_eq!(world.ask("t.a", "/mcp", None), "http://t.a:1");
-    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::RemoteMcpServer(KagentApi::V0), "a", "r");
     assert!(world.ask("t.a", "/mcp", None).starts_with("forbidden: "));
     world.delete(ObjectKind::Service, "a", "t");
     assert_eq!(world.ask("t.a", "/mcp", None), "unknown");
@@ -200,7 +200,7 @@ fn a_secret_that_may_not_be_read_says_what_would_help() {
     let refused = world.ask("t.a", "/mcp", None);
     assert!(refused.contains("RBAC forbids it") && refused.contains("caBundleFile"), "{refused}");
     assert_eq!(world.publisher.secrets.wanted(true).len(), 1, "read again and again");
-    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::RemoteMcpServer(KagentApi::V0), "a", "r");
     assert!(world.publisher.secrets.wanted(true).is_empty(), "nobody needs it any more");
 }
 

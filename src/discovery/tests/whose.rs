@@ -387,6 +387,6 @@ fn what_is_left_out_is_counted_until_it_goes() {
     shows("foreign", 1);
     assert_eq!(world.left_out("t.a").len(), 1);
     world.delete(ObjectKind::Service, "a", "t");
-    world.delete(ObjectKind::RemoteMcpServer, "a", "r");
+    world.delete(ObjectKind::RemoteMcpServer(KagentApi::V0), "a", "r");
     shows("foreign", 0);
 }
