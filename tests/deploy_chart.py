@@ -92,6 +92,7 @@ REFUSED = [
     ({"sessions": {"key": "x"}}, "at '/sessions': additional properties 'key' not allowed"),
     ({"dashboards": {"labels": {"grafana_dashboard": 1}}}, "at '/dashboards/labels/grafana_dashboard'"),
     ({"alerts": {"thresholds": {}}}, "at '/alerts': additional properties 'thresholds' not allowed"),
+    ({"networkPolicy": {"profile": "1.1"}}, "at '/networkPolicy/profile'"),
     ({"config": {"listeners": []}}, "config.listeners[0]: no address with a port"),
     ({"config": {"listeners": [{"name": "x"}]}}, "config.listeners[0]: no address with a port"),
     ({"config": {"admin": {"address": None}}}, "config.admin: no address with a port"),
@@ -106,6 +107,7 @@ def chart(binary: str) -> None:
     namespaced(binary)
     nothing(binary)
     sight()
+    callers(binary)
     names(binary)
     keys()
     rollouts()
@@ -277,6 +279,30 @@ def sight() -> None:
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
     assert rule["metadata"]["labels"]["release"] == "prometheus"
     assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "alerts" / "kagent-proxy.yaml").read_text())
+
+
+def callers(binary: str) -> None:
+    """The profiles of the NetworkPolicy: who may call for each kagent."""
+    everyone = [{"namespaceSelector": {}}]
+
+    def only(*names: str) -> list[dict]:
+        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in names]
+
+    for values, expected in (
+        ({}, everyone),
+        ({"profile": "both"}, everyone),
+        ({"profile": "0.10"}, everyone),
+        ({"profile": "1.0"}, only("ate-system", "kagent")),
+        ({"profile": "1.0", "from": []}, []),
+        ({"from": everyone}, everyone),
+    ):
+        deployed = promises(charted({"networkPolicy": values}), binary, [])
+        traffic, _ = deployed.one("NetworkPolicy")["spec"]["ingress"]
+        assert traffic["from"] == expected, (values, traffic)
+        assert {port["port"] for port in traffic["ports"]} == {"http"}
+    elsewhere = {"networkPolicy": {"profile": "1.0"}, "controller": "controller.agents"}
+    traffic, _ = promises(charted(elsewhere), binary, []).one("NetworkPolicy")["spec"]["ingress"]
+    assert traffic["from"] == only("ate-system", "agents")
 
 
 def names(binary: str) -> None:

@@ -20,6 +20,9 @@ WATCHED = {
     ("kagent.dev", "agents"),
     ("kagent.dev", "sandboxagents"),
     ("kagent.dev", "remotemcpservers"),
+    ("api.kagent.dev", "agents"),
+    ("api.kagent.dev", "agenttemplates"),
+    ("api.kagent.dev", "remotemcpservers"),
     ("kagent.dev", "mcpservers"),
 }
 CLUSTER_ONLY = {("", "namespaces")}

@@ -608,3 +608,76 @@ async fn discovery_that_panics_begins_anew_beside_the_last_table() {
     }
     proxy.stop().await;
 }
+
+/// A tool server of kagent 1.0 that goes through the proxy.
+fn opted(namespace: &str, name: &str, target: &str) -> Value {
+    let mut object = plain(namespace, name);
+    object["spec"] = json!({
+        "url": "http://kagent-proxy.kagent.svc:8080/mcp",
+        "headersFrom": [{ "name": "x-kagent-host", "value": target }],
+    });
+    object
+}
+
+#[tokio::test]
+async fn the_kinds_of_kagent_1_0_come_and_go_while_requests_go_on() {
+    const REMOTES: &str = "remotemcpservers.api.kagent.dev";
+    let api = Api::start().await;
+    let backend = Backend::start().await;
+    let port = backend.port();
+    api.put("services", service("a", "tools", port, json!({})));
+    api.put(REMOTES, opted("a", "r", &format!("tools.a:{port}")));
+    // Ready without any of kagent's definitions.
+    let proxy = started(discovering(&api)).await;
+    let up = |kind: &str, up: u8| format!("kagent_proxy_discovery_up{{kind=\"{kind}\"}} {up}");
+    for kind in OURS {
+        shows(&proxy, "/metrics", &up(kind, 0)).await;
+    }
+    assert!(ask(&proxy, "tools.a", "/mcp").await.starts_with("HTTP/1.1 403 forbidden_target\r\n"));
+    // The definition is installed.
+    api.fail(REMOTES, 0);
+    shows(&proxy, "/metrics", &up(REMOTES, 1)).await;
+    shows(&proxy, "/metrics", &up("remotemcpservers", 0)).await;
+    for host in ["tools.a".to_owned(), format!("tools.a:{port}")] {
+        let mut client = proxy.connect().await;
+        client.send(&get(&host, "/mcp")).await;
+        backend.answer(ANSWER).await;
+        assert!(client.rest().await.ends_with("hi"));
+    }
+    // And is removed, with its objects.
+    api.fail(REMOTES, 404);
+    api.end_watches(REMOTES, EXPIRED);
+    shows(&proxy, "/metrics", &up(REMOTES, 0)).await;
+    shows(&proxy, "/routes", "\"unmarkedServices\":1").await;
+    assert!(ask(&proxy, "tools.a", "/mcp").await.starts_with("HTTP/1.1 403 forbidden_target\r\n"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_target_that_the_header_names_wrong_is_told_what_to_write() {
+    let api = Api::start().await;
+    OURS.iter().for_each(|kind| api.fail(kind, 0));
+    let mut two = service("a", "two", 1, json!({}));
+    two["spec"]["ports"] = json!([{ "name": "x", "port": 1 }, { "name": "y", "port": 2 }]);
+    api.put("services", two);
+    api.put("remotemcpservers.api.kagent.dev", opted("a", "r", "two.a"));
+    api.put("remotemcpservers.api.kagent.dev", opted("a", "typo", "tols.a"));
+    let mut config = discovering(&api);
+    config.discovery.inherited.hold.request = Duration::ZERO;
+    let proxy = started(config).await;
+    for (host, status, parts) in [
+        ("two.a", "500 ambiguous_target", &["x-kagent-host, two.a:PORT"][..]),
+        ("two.a:3", "400 bad_target", &["port 3"]),
+        ("tols.a", "503 unknown_target", &["RemoteMCPServer a/typo", "headersFrom"]),
+        ("http://two.a/mcp", "400 bad_target", &["x-kagent-host"]),
+        ("two", "503 unknown_target", &["two"]),
+    ] {
+        let refused = ask(&proxy, host, "/mcp").await;
+        assert!(refused.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{host}: {refused}");
+        assert!(parts.iter().all(|part| refused.contains(part)), "{host}: {refused}");
+    }
+    let nothing = proxy.ask("GET /mcp HTTP/1.1\r\nhost: p\r\nconnection: close\r\n\r\n").await;
+    assert!(nothing.starts_with("HTTP/1.1 400 missing_target\r\n"), "{nothing}");
+    assert!(nothing.contains("headersFrom"), "{nothing}");
+    proxy.stop().await;
+}

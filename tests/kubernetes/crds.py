@@ -43,6 +43,11 @@ def definitions(version: str = DEFAULT) -> list[dict]:
     return [document for path in files for document in documents(path)]
 
 
+def of_1_0() -> list[dict]:
+    """Our small definitions of kagent 1.0's group; they may be beside any other."""
+    return documents(HERE / "crds" / "kagent-1.0.yaml")
+
+
 def golden(name: str):
     """One file of the record, parsed; None without the record."""
     place = shared("golden")

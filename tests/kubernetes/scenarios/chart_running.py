@@ -104,7 +104,7 @@ def missing_rules_are_named(world: World) -> None:
         world.apply(role | {"rules": needed})
         settled(world)
         _, text = told(pod, "/metrics")
-        ups = dict(re.findall(r'^kagent_proxy_discovery_up{kind="(\w+)"} (\d)$', text, re.MULTILINE))
+        ups = dict(re.findall(r'^kagent_proxy_discovery_up{kind="([\w.]+)"} (\d)$', text, re.MULTILINE))
         assert {kind for kind, up in ups.items() if up == "1"} == {"services", "endpointslices"}, ups
         assert "allow get, list and watch on agents" in log.read_text(), pod.logs()
         # All of it, in the same pods.

@@ -16,6 +16,9 @@ without it.
 - apiGroups: [kagent.dev]
   resources: [agents, sandboxagents, remotemcpservers, mcpservers]
   verbs: [get, list, watch]
+- apiGroups: [api.kagent.dev]
+  resources: [agents, agenttemplates, remotemcpservers]
+  verbs: [get, list, watch]
 {{- end }}
 
 {{/* The one who is allowed, as a binding names it. */}}

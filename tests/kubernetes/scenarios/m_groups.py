@@ -1,0 +1,330 @@
+"""Both API groups of kagent: that of 1.0 alone, beside the other, and instead of it while calls run.
+
+In 1.0 nothing rewrites a URL: a RemoteMCPServer names the proxy, and its target in a header.
+"""
+
+import contextlib
+import json
+import threading
+
+import crds
+from api import until
+from c_routes import agent, agent_service, port, remote
+from e_rights import Rights
+from j_sessions import begin, call
+from world import World, ask, deployment, scenario, service
+
+PROXY = "http://kagent-proxy.kagent.svc:8080/mcp"
+API = "api.kagent.dev/v1alpha3"
+KINDS = ("agents", "agenttemplates", "remotemcpservers")
+SPACE = "newer"
+
+
+def of_1_0(kind: str, name: str, spec: dict, space: str = SPACE) -> dict:
+    return {"apiVersion": API, "kind": kind, "metadata": {"name": name, "namespace": space}, "spec": spec}
+
+
+def opted(name: str, target: str, space: str = SPACE, **spec) -> dict:
+    """A tool server that goes through the proxy."""
+    header = {"name": "x-kagent-host", "value": target}
+    return of_1_0("RemoteMCPServer", name, {"description": "d", "url": PROXY, "headersFrom": [header], **spec}, space)
+
+
+def binding(server: str, *tools: str) -> dict:
+    return {"mcp": {"server": {"kind": "RemoteMCPServer", "name": server}, "tools": list(tools)}}
+
+
+def up(proxy, kind: str) -> float | None:
+    return proxy.metric("kagent_proxy_discovery_up", kind=f"{kind}.api.kagent.dev")
+
+
+def remove(world: World, name: str) -> None:
+    """Takes a definition away, and so all its objects."""
+    version, kind = "apiextensions.k8s.io/v1", "CustomResourceDefinition"
+
+    def gone() -> bool:
+        found = [thing for thing in world.api.list(version, kind) if thing["metadata"]["name"] == name]
+        for thing in found:
+            world.api.delete({"apiVersion": version, "kind": kind, **thing})
+        return not found
+
+    until(gone, 60, lambda: world.plane.kubectl("get", "crd"))
+    world.api.kinds.clear()
+
+
+def stage(world: World, app: str = "echo") -> None:
+    world.namespace("kagent")
+    world.namespace(SPACE)
+    world.apply(deployment(SPACE, app, "backend:8084-8085"))
+    world.apply(service(SPACE, f"{app}-ready", 8084, app=app))
+    world.wait_ready(SPACE, f"{app}-ready")
+
+
+@scenario
+def each_kind_comes_and_goes(world: World) -> None:
+    """groups: the definitions of kagent 1.0 come and go one by one, without a restart"""
+    for kind in KINDS:
+        remove(world, f"{kind}.api.kagent.dev")
+    stage(world)
+    world.apply(service(SPACE, "late", port(8084), port(8085), app="echo"))
+    proxy = world.proxy()
+    uid = proxy.pod.uid
+    proxy.refused(f"late.{SPACE}", "/mcp", 403, "forbidden_target")
+    assert [up(proxy, kind) for kind in KINDS] == [0, 0, 0], proxy.discovery()
+    for number, definition in enumerate(crds.of_1_0()):
+        world.apply(definition)
+        kind = definition["spec"]["names"]["plural"]
+        until(lambda k=kind: up(proxy, k) == 1, 90, proxy.discovery)
+        assert sum(up(proxy, kind) for kind in KINDS) == number + 1, proxy.discovery()
+    world.apply(opted("late", f"late.{SPACE}:8085"))
+    proxy.routed(f"late.{SPACE}:8085", "/mcp", "echo", 8085, seconds=30)
+    for kind in reversed(KINDS):
+        remove(world, f"{kind}.api.kagent.dev")
+        until(lambda k=kind: up(proxy, k) == 0, 90, proxy.discovery)
+    proxy.refused(f"late.{SPACE}", "/mcp", 403, "forbidden_target", seconds=60)
+    assert proxy.pod.uid == uid and proxy.pod.containers[0].restarts == 0, proxy.log()
+    world.apply(*crds.of_1_0())
+
+
+@scenario
+def one_object_is_enough(world: World) -> None:
+    """groups: one RemoteMCPServer that names the proxy opens its target, with the port in the header or without"""
+    stage(world)
+    world.apply(*crds.of_1_0())
+    world.apply(
+        service(SPACE, "single", port(8084), app="echo"),
+        service(SPACE, "several", port(8084), port(8085), app="echo"),
+    )
+    proxy = world.proxy()
+    for host in ("single", "several"):
+        proxy.refused(f"{host}.{SPACE}", "/mcp", 403, "forbidden_target")
+    world.apply(opted("single", f"single.{SPACE}"), opted("several", f"several.{SPACE}.svc.cluster.local:8085"))
+    for value, number in (
+        (f"single.{SPACE}", 8084),
+        (f"single.{SPACE}:8084", 8084),
+        (f"several.{SPACE}:8085", 8085),
+        (f"several.{SPACE}.svc.cluster.local:8085", 8085),
+        (f"several.{SPACE}:8084", 8084),
+    ):
+        saw = proxy.routed(value, "/mcp", "echo", number, method="POST", body=b"{}")
+        assert saw["path"] == "/mcp", saw
+    # As an agent of 1.0 does it: by the name of the proxy's own Service, from the address of a gateway.
+    world.namespace("ate-system")
+    gateway = deployment("ate-system", "atenet-egress", "backend:8080")
+    world.apply(gateway, service("ate-system", "atenet-egress", 8080))
+    world.wait_ready("ate-system", "atenet-egress")
+    pod = world.kubelet.pod("atenet-egress")
+    own = world.api.get("v1", "Service", "kagent", "kagent-proxy")["spec"]["clusterIP"]
+    status, _, body = ask(own, 8080, "/mcp", "POST", b"{}", pod=pod, x_kagent_host=f"single.{SPACE}")
+    assert status == 200, body
+    until(lambda: '"host":"single.' in proxy.log() and '"caller":"unknown"' in proxy.log(), 20, proxy.log)
+    assert '"caller":"ate-system' not in proxy.log()
+
+
+@scenario
+def written_wrong(world: World) -> None:
+    """groups: each way to write the opt-in form wrong gets an error that names the remedy, and doctor's too"""
+    stage(world)
+    world.apply(*crds.of_1_0())
+    world.apply(
+        service(SPACE, "two", port(8084), port(8085), app="echo"),
+        service(SPACE, "foreign", port(8084), app="echo"),
+        opted("self", "kagent-proxy.kagent"),
+        opted("two", f"two.{SPACE}"),
+        opted("typo", f"tow.{SPACE}"),
+    )
+    world.namespace("stranger")
+    world.apply(opted("bends", f"foreign.{SPACE}", space="stranger"))
+    world.apply(of_1_0("Agent", "hosted", {"template": {"inline": {"tools": []}}}))
+    proxy = world.proxy()
+    for host, status, reason, parts in (
+        ("kagent-proxy.kagent", 403, "forbidden_target", ("this proxy itself", "x-kagent-host: NAME.NAMESPACE")),
+        (f"two.{SPACE}", 500, "ambiguous_target", (f"two.{SPACE}:PORT", "mcp-service-port")),
+        (f"two.{SPACE}:9", 400, "bad_target", ("port 9",)),
+        (f"tow.{SPACE}", 503, "unknown_target", (f"RemoteMCPServer {SPACE}/typo", "headersFrom")),
+        (f"foreign.{SPACE}", 403, "forbidden_target", ("untrusted", "trustedNamespaces")),
+        (f"hosted.{SPACE}", 403, "forbidden_target", (f"/agents/{SPACE}/hosted",)),
+        (None, 400, "missing_target", ("headersFrom",)),
+    ):
+        text = json.dumps(proxy.refused(host, "/mcp", status, reason, seconds=20))
+        assert all(part in text for part in parts), (host, text)
+    world.apply(opted("two", f"two.{SPACE}:8085"))
+    proxy.routed(f"two.{SPACE}:8085", "/mcp", "echo", 8085)
+
+
+@scenario
+def both_at_once(world: World) -> None:
+    """groups: where both groups have an object of one name, the newer one counts, and explain says so"""
+    world.definitions()
+    world.apply(*crds.of_1_0())
+    stage(world)
+    [made] = world.apply(agent(SPACE, "twin"))
+    world.apply(
+        agent_service(made, "echo", 8084),
+        service(SPACE, "tools", port(8084), port(8085), app="echo"),
+        remote(SPACE, "tools", f"http://tools.{SPACE}:8084/mcp"),
+        remote(SPACE, "only-old", f"http://old.{SPACE}:8085/mcp"),
+        service(SPACE, "old", port(8084), port(8085), app="echo"),
+    )
+    proxy = world.proxy()
+    proxy.routed(f"tools.{SPACE}", "/mcp", "echo", 8084)
+    proxy.routed(f"old.{SPACE}", "/mcp", "echo", 8085)
+    proxy.routed(f"twin.{SPACE}", "/", "echo", 8084)
+    world.apply(
+        of_1_0("RemoteMCPServer", "tools", {"description": "d", "url": f"http://tools.{SPACE}:8085/mcp"}),
+        of_1_0("Agent", "twin", {"template": {"inline": {"tools": []}}}),
+    )
+    proxy.routed(f"tools.{SPACE}", "/mcp", "echo", 8085)
+    said = proxy.explain(f"tools.{SPACE}", "/mcp")
+    assert f"RemoteMCPServer {SPACE}/tools of kagent.dev" in said and "api.kagent.dev has one of this name" in said, said
+    # The Agent of 0.x has its Service still.
+    proxy.routed(f"twin.{SPACE}", "/", "echo", 8084)
+    proxy.routed(f"old.{SPACE}", "/mcp", "echo", 8085)
+    world.api.delete(of_1_0("RemoteMCPServer", "tools", {}))
+    proxy.routed(f"tools.{SPACE}", "/mcp", "echo", 8084)
+
+
+@scenario
+def templates_are_in_the_graph(world: World) -> None:
+    """groups: what AgentTemplates list is what their Agents declare, through templates of sub-agents too"""
+    stage(world)
+    world.apply(*crds.of_1_0())
+    world.apply(
+        service(SPACE, "graph-a", port(8084), app="echo"),
+        service(SPACE, "graph-b", port(8084), app="echo"),
+        opted("graph-a", f"graph-a.{SPACE}"),
+        opted("graph-b", f"graph-b.{SPACE}"),
+    )
+    inner = {"name": "inner", "description": "d", "templateRef": {"name": "graph-inner"}}
+    world.apply(
+        of_1_0("AgentTemplate", "graph-outer", {"tools": [binding("graph-a", "add"), {"subAgent": inner}]}),
+        of_1_0("AgentTemplate", "graph-inner", {"tools": [binding("graph-b")]}),
+        of_1_0("Agent", "graph-agent", {"template": {"ref": {"name": "graph-outer"}}}),
+    )
+    proxy = world.proxy()
+
+    def edges() -> set[str]:
+        found = json.loads(proxy.admin("/sight")[1])["edges"]
+        return {edge["to"].split(":")[0] for edge in found if edge["from"] == f"{SPACE}/graph-agent"}
+
+    both = {f"graph-a.{SPACE}", f"graph-b.{SPACE}"}
+    until(lambda: edges() == both, 30, edges)
+    world.apply(of_1_0("AgentTemplate", "graph-inner", {"tools": []}))
+    until(lambda: edges() == {f"graph-a.{SPACE}"}, 30, edges)
+
+
+@scenario
+def odd_shapes(world: World) -> None:
+    """groups: objects of kagent 1.0 in shapes that nobody expects break nothing"""
+    for definition in crds.of_1_0():
+        # Without a schema, as a later version may be.
+        [version] = definition["spec"]["versions"]
+        version["schema"] = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        world.apply(definition)
+    stage(world)
+    proxy = world.proxy()
+    shapes = {
+        "RemoteMCPServer": ({"url": 7}, {"headersFrom": 1}, {"url": PROXY, "headersFrom": [{"name": 1}, 2]}, {}),
+        "Agent": ({"template": 1}, {"templateRef": []}, {"template": {"ref": {"name": 3}}}, {}),
+        "AgentTemplate": ({"tools": {}}, {"tools": [1, {"mcp": "x"}, {"subAgent": {"templateRef": 1}}]}, {}),
+    }
+    for kind, specs in shapes.items():
+        world.apply(*(of_1_0(kind, f"odd-{number}", spec) for number, spec in enumerate(specs)))
+        without = of_1_0(kind, "nothing", {})
+        del without["spec"]
+        world.apply(without)
+    world.apply(service(SPACE, "mended", port(8084), app="echo"), opted("odd-0", f"mended.{SPACE}"))
+    proxy.routed(f"mended.{SPACE}", "/mcp", "echo", 8084, seconds=30)
+    assert proxy.pod.containers[0].restarts == 0, proxy.log()
+    world.apply(*crds.of_1_0())
+
+
+class Old(Rights):
+    """The role of an installation that knew no kagent 1.0."""
+
+    def changed(self, thing: dict) -> dict:
+        if thing["kind"] == "ClusterRole":
+            thing["rules"] = [rule for rule in thing["rules"] if "api.kagent.dev" not in rule["apiGroups"]]
+        return super().changed(thing)
+
+
+@scenario
+def an_old_role(world: World) -> None:
+    """groups: with a role that knows no kagent 1.0 the proxy is ready and says which rule it lacks"""
+    world.definitions()
+    world.apply(*crds.of_1_0())
+    stage(world)
+    world.apply(service(SPACE, "ruled", port(8084), app="echo"), remote(SPACE, "ruled", f"http://ruled.{SPACE}:8084/mcp"))
+    world.end_proxy()
+    with Old(world) as proxy:
+        proxy.routed(f"ruled.{SPACE}", "/mcp", "echo", 8084)
+        for kind in KINDS:
+            rule = f"allow get, list and watch on {kind}.api.kagent.dev"
+            until(lambda r=rule: r in proxy.log(), 30, proxy.log)
+            assert up(proxy, kind) == 0
+
+
+@contextlib.contextmanager
+def calling(proxy, hosts: list[str]):
+    """Calls run while the block does; what went wrong is a failure of the block."""
+    ended, wrong, counts = threading.Event(), [], dict.fromkeys(hosts, 0)
+
+    def run(host: str) -> None:
+        while not ended.is_set():
+            try:
+                status, _, body = proxy.ask(host, "/mcp", "POST", body=b"{}")
+            except OSError as error:
+                status, body = 0, str(error)
+            counts[host] += 1
+            if status != 200:
+                wrong.append((host, status, body))
+
+    threads = [threading.Thread(target=run, args=(host,), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+    assert not wrong, (len(wrong), wrong[:3])
+
+
+@scenario
+def upgrade(world: World) -> None:
+    """groups: from 0.10 to 1.0 while calls and a session run: both groups, the newer alone, no call fails"""
+    world.definitions()
+    world.apply(*crds.of_1_0())
+    stage(world)
+    world.apply(
+        service(SPACE, "moved", port(8084), port(8085), app="echo"),
+        remote(SPACE, "moved", f"http://moved.{SPACE}:8085/mcp"),
+        deployment(SPACE, "kept", "mcp-server:8080"),
+        service(SPACE, "kept", port(8080), app="kept"),
+        remote(SPACE, "kept", f"http://kept.{SPACE}:8080/mcp"),
+    )
+    world.wait_ready(SPACE, "kept")
+    proxy = world.proxy()
+    proxy.routed(f"moved.{SPACE}", "/mcp", "echo", 8085)
+    session = begin(proxy, f"kept.{SPACE}")
+    pins = [f"moved.{SPACE}:8085", f"kept.{SPACE}:8080"]
+    with calling(proxy, [pins[0]]) as counts:
+        for thing in (opted("moved", pins[0]), opted("kept", pins[1])):
+            before = counts[pins[0]]
+            world.apply(thing)
+            until(lambda b=before: counts[pins[0]] > b + 20, 30, lambda: counts)
+        until(lambda: "of kagent.dev" in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
+        assert call(proxy, f"kept.{SPACE}", session), "in both groups"
+        for name in ("moved", "kept"):
+            world.api.delete(remote(SPACE, name, "http://x.y/"))
+        until(lambda: "of kagent.dev" not in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
+        for kind in ("agents", "sandboxagents", "remotemcpservers"):
+            remove(world, f"{kind}.kagent.dev")
+        until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="remotemcpservers") == 0, 90, proxy.discovery)
+        assert call(proxy, pins[1], session), "in the newer group alone"
+        before = counts[pins[0]]
+        until(lambda: counts[pins[0]] > before + 20, 30, lambda: counts)
+    world.defined = None
+    world.notes.append(f"# {sum(counts.values())} calls during the upgrade, none failed")
+    world.definitions()
