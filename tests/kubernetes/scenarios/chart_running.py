@@ -10,6 +10,7 @@ import json
 import os
 import re
 
+import crds
 from api import until
 from chart import RENDERED, deploy_tools
 from secure import authority, secret, served
@@ -75,6 +76,29 @@ def agents_are_routed(world: World) -> None:
                     assert (status, reason) == (503, "unknown_target"), (name, status, body, pod.logs())
                 else:
                     assert status == 200, (name, status, body, pod.logs())
+
+
+@scenario
+def kagent_1_0(world: World) -> None:
+    """chart: one installation and one RemoteMCPServer of kagent 1.0, and calls go through"""
+    space = world.namespace("chart-newer")
+    world.apply(*crds.of_1_0())
+    world.apply(deployment(space, "search", "backend:8084"), service(space, "search", 8084))
+    world.wait_ready(space, "search")
+    with running(world, RENDERED["chart"]()) as pods:
+        spec = {"url": "http://kagent-proxy.kagent.svc:8080/mcp", "description": "d"}
+        spec["headersFrom"] = [{"name": "x-kagent-host", "value": f"search.{space}"}]
+        meta = {"name": "search", "namespace": space}
+        one = {"apiVersion": "api.kagent.dev/v1alpha3", "kind": "RemoteMCPServer", "metadata": meta, "spec": spec}
+        world.apply(one)
+        for pod in map(world.kubelet.pod, pods):
+
+            def carried(address: str = pod.address) -> bool:
+                status, _, body = ask(address, 8080, "/mcp", "POST", b"{}", x_kagent_host=f"search.{space}")
+                return (status, body.get("path")) == (200, "/mcp")
+
+            until(carried, 30, pod.logs)
+        world.api.delete(one)
 
 
 def told(pod, path: str) -> tuple[int, str]:

@@ -11,8 +11,8 @@ import crds
 from api import until
 from c_routes import agent, agent_service, port, remote
 from e_rights import Rights
-from j_sessions import begin, call
-from world import World, ask, deployment, scenario, service
+from mcp_client import Session
+from world import World, deployment, scenario, service
 
 PROXY = "http://kagent-proxy.kagent.svc:8080/mcp"
 API = "api.kagent.dev/v1alpha3"
@@ -108,14 +108,13 @@ def one_object_is_enough(world: World) -> None:
     ):
         saw = proxy.routed(value, "/mcp", "echo", number, method="POST", body=b"{}")
         assert saw["path"] == "/mcp", saw
-    # As an agent of 1.0 does it: by the name of the proxy's own Service, from the address of a gateway.
+    # As agents of 1.0 do it: all from the address of one gateway.
     world.namespace("ate-system")
     gateway = deployment("ate-system", "atenet-egress", "backend:8080")
     world.apply(gateway, service("ate-system", "atenet-egress", 8080))
     world.wait_ready("ate-system", "atenet-egress")
     pod = world.kubelet.pod("atenet-egress")
-    own = world.api.get("v1", "Service", "kagent", "kagent-proxy")["spec"]["clusterIP"]
-    status, _, body = ask(own, 8080, "/mcp", "POST", b"{}", pod=pod, x_kagent_host=f"single.{SPACE}")
+    status, _, body = proxy.ask(f"single.{SPACE}", "/mcp", "POST", caller=pod, body=b"{}")
     assert status == 200, body
     until(lambda: '"host":"single.' in proxy.log() and '"caller":"unknown"' in proxy.log(), 20, proxy.log)
     assert '"caller":"ate-system' not in proxy.log()
@@ -123,7 +122,7 @@ def one_object_is_enough(world: World) -> None:
 
 @scenario
 def written_wrong(world: World) -> None:
-    """groups: each way to write the opt-in form wrong gets an error that names the remedy, and doctor's too"""
+    """groups: each way to write the opt-in form wrong gets an error that names the remedy"""
     stage(world)
     world.apply(*crds.of_1_0())
     world.apply(
@@ -297,17 +296,23 @@ def upgrade(world: World) -> None:
     world.definitions()
     world.apply(*crds.of_1_0())
     stage(world)
+    kept = deployment(SPACE, "kept", "mcp-server:8080")
+    marks = world.kubelet.folder / "groups-marks"
+    marks.touch()
+    [container] = kept["spec"]["template"]["spec"]["containers"]
+    container["env"] = [{"name": "MARKS", "value": str(marks)}]
     world.apply(
         service(SPACE, "moved", port(8084), port(8085), app="echo"),
         remote(SPACE, "moved", f"http://moved.{SPACE}:8085/mcp"),
-        deployment(SPACE, "kept", "mcp-server:8080"),
+        kept,
         service(SPACE, "kept", port(8080), app="kept"),
         remote(SPACE, "kept", f"http://kept.{SPACE}:8080/mcp"),
     )
     world.wait_ready(SPACE, "kept")
     proxy = world.proxy()
     proxy.routed(f"moved.{SPACE}", "/mcp", "echo", 8085)
-    session = begin(proxy, f"kept.{SPACE}")
+    session = Session(f"kept.{SPACE}", "upgraded").begin(proxy.address)
+    assert session.count(proxy.address)[1] == 1
     pins = [f"moved.{SPACE}:8085", f"kept.{SPACE}:8080"]
     with calling(proxy, [pins[0]]) as counts:
         for thing in (opted("moved", pins[0]), opted("kept", pins[1])):
@@ -315,14 +320,15 @@ def upgrade(world: World) -> None:
             world.apply(thing)
             until(lambda b=before: counts[pins[0]] > b + 20, 30, lambda: counts)
         until(lambda: "of kagent.dev" in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
-        assert call(proxy, f"kept.{SPACE}", session), "in both groups"
+        assert session.count(proxy.address)[1] == 2, "in both groups"
         for name in ("moved", "kept"):
             world.api.delete(remote(SPACE, name, "http://x.y/"))
         until(lambda: "of kagent.dev" not in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
         for kind in ("agents", "sandboxagents", "remotemcpservers"):
             remove(world, f"{kind}.kagent.dev")
         until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="remotemcpservers") == 0, 90, proxy.discovery)
-        assert call(proxy, pins[1], session), "in the newer group alone"
+        session.host = pins[1]
+        assert session.count(proxy.address)[1] == 3, "in the newer group alone"
         before = counts[pins[0]]
         until(lambda: counts[pins[0]] > before + 20, 30, lambda: counts)
     world.defined = None
