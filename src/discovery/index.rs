@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::object::{
-    Agent, KagentApi, McpServer, Object, ObjectKind, RemoteServer, Service, Slice,
+    Agent, KagentApi, McpServer, NamespaceLabels, Object, ObjectKind, RemoteServer, Service, Slice,
 };
 use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
@@ -18,7 +18,9 @@ use users::Users;
 
 mod addresses;
 mod groups;
+mod namespaces;
 mod own;
+mod servers;
 mod users;
 
 /// Ids in the order of their names, so that every run decides alike.
@@ -42,7 +44,7 @@ pub struct Index {
     services: HashMap<ObjectId, Service>,
     slices: HashMap<ObjectId, Slice>,
     slices_of: HashMap<ObjectId, Ids>,
-    namespaces: HashSet<Arc<str>>,
+    namespaces: HashMap<Arc<str>, NamespaceLabels>,
     agents: BothGroups<Agent>,
     sandboxes: HashSet<ObjectId>,
     templates: HashMap<ObjectId, Agent>,
@@ -57,6 +59,7 @@ pub struct Index {
     users_of_remote: Users,
     users_of_service: Users,
     users_of_template: Users,
+    users_of_agent: Users,
     /// To be decided anew.
     plan_dirty: Ids,
     /// Agents that may use something else than before.
@@ -149,16 +152,10 @@ impl Index {
                     self.touch(&id);
                 }
             }
-            (ObjectKind::Namespace, Some(_)) => {
-                if self.namespaces.insert(Arc::clone(&id.name)) {
-                    self.touch_named_in(&id.name);
-                }
+            (ObjectKind::Namespace, Some(Object::Namespace(new))) => {
+                self.set_namespace(&id.name, Some(new));
             }
-            (ObjectKind::Namespace, None) => {
-                if self.namespaces.remove(&id.name) {
-                    self.touch_named_in(&id.name);
-                }
-            }
+            (ObjectKind::Namespace, _) => self.set_namespace(&id.name, None),
         }
     }
 
@@ -185,13 +182,6 @@ impl Index {
         for service in services {
             self.touch(service);
         }
-    }
-
-    /// What is said of hosts that somebody names depends on whether their namespace exists.
-    fn touch_named_in(&mut self, namespace: &str) {
-        let named = self.remotes_at.keys().filter(|service| *service.namespace == *namespace);
-        let named: Ids = named.cloned().collect();
-        self.touch_all(&named);
     }
 
     /// All Pods of a namespace are known from now on, or no longer; of every namespace, without one.
@@ -267,32 +257,6 @@ impl Index {
         }
     }
 
-    fn set_remote(&mut self, api: KagentApi, id: &ObjectId, new: Option<RemoteServer>) {
-        if self.remotes.of(api).get(id) == new.as_ref() {
-            return;
-        }
-        self.uses_dirty.extend(self.users_of_remote(id));
-        for service in self.spoken_of(id) {
-            unlink(&mut self.remotes_at, &service, id);
-            unlink(&mut self.literals_at, &service, id);
-            unlink(&mut self.outranked_at, &service, id);
-            self.touch(&service);
-        }
-        self.remotes.set(api, id, new);
-        let hosts = |index: &Self, server: Option<&RemoteServer>| {
-            let literal = server.and_then(|server| server.literal_host.as_deref());
-            let url = server.map(|server| server.host.as_str());
-            [url, literal].map(|host| index.host(host?).map(|host| host.service))
-        };
-        let [url, literal] = hosts(self, self.remotes.get(id));
-        let outranked = hosts(self, self.remotes.outranked(id));
-        url.iter().for_each(|service| link(&mut self.remotes_at, service, id));
-        literal.iter().for_each(|service| link(&mut self.literals_at, service, id));
-        let outranked = outranked.iter().flatten();
-        outranked.for_each(|service| link(&mut self.outranked_at, service, id));
-        self.touch_all(&self.spoken_of(id));
-    }
-
     /// The Agents that may use something else than before; they are told once.
     pub fn take_uses(&mut self) -> Ids {
         std::mem::take(&mut self.uses_dirty)
@@ -302,21 +266,6 @@ impl Index {
     #[must_use]
     pub fn agent(&self, id: &ObjectId) -> Option<&Agent> {
         self.agents.get(id)
-    }
-
-    /// A `RemoteMCPServer`, of the newer group if both have it.
-    #[must_use]
-    pub fn remote(&self, id: &ObjectId) -> Option<&RemoteServer> {
-        self.remotes.get(id)
-    }
-
-    /// The Services that a tool server's objects name, that of the other group too if both have it.
-    fn spoken_of(&self, remote: &ObjectId) -> Ids {
-        let both = [self.remotes.get(remote), self.remotes.outranked(remote)];
-        let hosts = both.into_iter().flatten().flat_map(|server| {
-            [Some(server.host.as_str()), server.literal_host.as_deref()].into_iter().flatten()
-        });
-        hosts.filter_map(|host| self.host(host)).map(|h| h.service).collect()
     }
 
     /// A host name as a host of this cluster.
@@ -347,35 +296,6 @@ impl Index {
     #[must_use]
     pub fn mcp_server(&self, id: &ObjectId) -> Option<&McpServer> {
         self.mcp_servers.get(id)
-    }
-
-    /// Whether namespaces are known and this one is not among them.
-    #[must_use]
-    pub fn lacks_namespace(&self, name: &str) -> bool {
-        !self.namespaces.is_empty() && !self.namespaces.contains(name)
-    }
-
-    /// Tool servers whose URL names a Service, in the order of their names.
-    pub fn remotes_at(
-        &self,
-        service: &ObjectId,
-    ) -> impl Iterator<Item = (&ObjectId, &RemoteServer)> {
-        let ids = self.remotes_at.get(service).into_iter().flatten();
-        ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
-    }
-
-    /// Tool servers with a literal `x-kagent-host` of a Service, in the order of their names.
-    pub fn literals_at(
-        &self,
-        service: &ObjectId,
-    ) -> impl Iterator<Item = (&ObjectId, &RemoteServer)> {
-        let ids = self.literals_at.get(service).into_iter().flatten();
-        ids.filter_map(|id| Some((id, self.remotes.get(id)?)))
-    }
-
-    /// Tool servers of `kagent.dev` that name a Service and do not count: `api.kagent.dev` has their name.
-    pub fn outranked_at(&self, service: &ObjectId) -> impl Iterator<Item = &ObjectId> {
-        self.outranked_at.get(service).into_iter().flatten()
     }
 
     /// The slices of a Service.

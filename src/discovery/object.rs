@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::admits::{Admits, NamespaceLabels};
 pub use self::agent::{Agent, ServerKind, Tools};
 use self::remote::remote;
 pub use self::remote::{RemoteServer, RemoteTls};
@@ -17,6 +18,7 @@ use crate::config::{SessionMode, mode_of};
 use crate::route::ObjectId;
 use crate::upstream::EndpointState;
 
+mod admits;
 mod agent;
 mod remote;
 
@@ -141,8 +143,8 @@ pub enum Object {
     Slice(Slice),
     /// A pod; `None` if it does not run.
     Pod(Option<Pod>),
-    /// A namespace: only that it exists.
-    Namespace,
+    /// A namespace.
+    Namespace(NamespaceLabels),
     /// An Agent.
     Agent(Agent),
     /// A `SandboxAgent`: only that it exists.
@@ -238,7 +240,7 @@ impl Object {
             ObjectKind::Pod => {
                 Self::Pod(PodObject::deserialize(json).ok().and_then(|told| told.pod))
             }
-            ObjectKind::Namespace => Self::Namespace,
+            ObjectKind::Namespace => Self::Namespace(admits::labels(json)),
             ObjectKind::Agent(KagentApi::V0) => Self::Agent(agent::v0(namespace, json)),
             ObjectKind::Agent(KagentApi::V1) => Self::Agent(agent::v1(namespace, json)),
             ObjectKind::SandboxAgent => Self::SandboxAgent,

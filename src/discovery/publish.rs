@@ -166,7 +166,7 @@ impl Publisher {
             let said = index.declared_by(&agent);
             let found = said.iter().flat_map(|agent| &agent.remotes);
             for (id, remote) in found.filter_map(|id| Some((id, index.remote(id)?))) {
-                for host in uses::hosts_of(index, id).iter().filter(|_| !remote.tools.is_empty()) {
+                for host in uses::host_of(index, id).iter().filter(|_| !remote.tools.is_empty()) {
                     self.metrics.declare_tools(host, remote.tools.iter().map(|name| &**name));
                 }
             }

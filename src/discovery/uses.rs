@@ -16,71 +16,97 @@ pub fn of(index: &Index, agent: &ObjectId) -> Option<Uses> {
     if said.is_empty() {
         return None;
     }
+    let may = May { index, namespace: &agent.namespace };
     let mut uses = Uses::new();
     for agent in &said {
-        for id in agent.agents.iter().chain(&agent.services).chain(&agent.mcp_servers) {
-            uses.entry(host(id)).or_default();
-        }
-        for host in agent.remotes.iter().flat_map(|remote| hosts_of(index, remote)) {
+        for host in agent.agents.iter().filter_map(|id| may.agent(id)) {
             uses.entry(host).or_default();
         }
+        for (kind, ids) in servers(agent) {
+            for host in ids.iter().filter_map(|id| may.server(kind, id)) {
+                uses.entry(host).or_default();
+            }
+        }
     }
-    for (host, names) in said.iter().flat_map(|agent| listed(index, agent)) {
+    for (host, names) in said.iter().flat_map(|agent| listed(&may, agent)) {
         let entry = uses.entry(host).or_default();
         // Listed more than once.
         let all = entry.iter().chain(names.iter()).cloned().collect::<Vec<_>>();
         *entry = all.into();
     }
     // A server that is used once as a whole is used as a whole.
-    for id in said.iter().flat_map(|agent| whole(index, agent)) {
-        uses.insert(id, Arc::default());
+    for host in said.iter().flat_map(|agent| whole(&may, agent)) {
+        uses.insert(host, Arc::default());
     }
     Some(uses)
 }
 
+/// What an Agent of a namespace may use, as hosts. kagent refuses an Agent that names what it may not, so that it is no
+/// use (`validateCrossNamespaceReferences`).
+struct May<'i> {
+    index: &'i Index,
+    namespace: &'i str,
+}
+
+// === impl May ===
+
+impl May<'_> {
+    fn agent(&self, id: &ObjectId) -> Option<Box<str>> {
+        self.index.admits_to_agent(self.namespace, id).then(|| host(id))
+    }
+
+    fn server(&self, kind: ServerKind, id: &ObjectId) -> Option<Box<str>> {
+        match kind {
+            ServerKind::Remote if self.index.admits_to_remote(self.namespace, id) => {
+                host_of(self.index, id)
+            }
+            // Those of other namespaces cannot be referred to.
+            ServerKind::Service | ServerKind::McpServer if *id.namespace == *self.namespace => {
+                Some(host(id))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The tool servers of an Agent, by kind.
+fn servers(agent: &Agent) -> [(ServerKind, &[ObjectId]); 3] {
+    [
+        (ServerKind::Remote, &agent.remotes),
+        (ServerKind::Service, &agent.services),
+        (ServerKind::McpServer, &agent.mcp_servers),
+    ]
+}
+
 /// The hosts of which an Agent lists tools, with their names.
 fn listed<'a>(
-    index: &'a Index,
+    may: &'a May<'_>,
     agent: &'a Agent,
 ) -> impl Iterator<Item = (Box<str>, &'a Arc<[Box<str>]>)> {
     let named = agent.tools.iter().filter(|tools| !tools.names.is_empty());
-    named.flat_map(move |tools| {
-        let hosts = match tools.kind {
-            ServerKind::Remote => hosts_of(index, &tools.server),
-            _ => vec![host(&tools.server)],
-        };
-        hosts.into_iter().map(|host| (host, &tools.names))
-    })
+    named.filter_map(|tools| Some((may.server(tools.kind, &tools.server)?, &tools.names)))
 }
 
 /// The hosts that an Agent uses at least once without listing tools.
-fn whole(index: &Index, agent: &Agent) -> Vec<Box<str>> {
+fn whole(may: &May<'_>, agent: &Agent) -> Vec<Box<str>> {
     let times = |all: &[ObjectId], id: &ObjectId| all.iter().filter(|other| *other == id).count();
     let listed = |kind: ServerKind, id: &ObjectId| {
         let named = agent.tools.iter().filter(|tools| !tools.names.is_empty());
         named.filter(|tools| tools.kind == kind && tools.server == *id).count()
     };
     let mut all = Vec::new();
-    for (kind, ids) in [
-        (ServerKind::Remote, &agent.remotes),
-        (ServerKind::Service, &agent.services),
-        (ServerKind::McpServer, &agent.mcp_servers),
-    ] {
-        for id in ids.iter().filter(|id| times(ids, id) > listed(kind, id)) {
-            match kind {
-                ServerKind::Remote => all.extend(hosts_of(index, id)),
-                _ => all.push(host(id)),
-            }
-        }
+    for (kind, ids) in servers(agent) {
+        let whole = ids.iter().filter(|id| times(ids, id) > listed(kind, id));
+        all.extend(whole.filter_map(|id| may.server(kind, id)));
     }
     all
 }
 
-/// The hosts that a `RemoteMCPServer` leads to: where its header names one, by the proxy, that one.
-pub(super) fn hosts_of(index: &Index, remote: &ObjectId) -> Vec<Box<str>> {
-    let Some(server) = index.remote(remote) else { return Vec::new() };
+/// The host that a `RemoteMCPServer` leads to: where its header names one, by the proxy, that one.
+pub(super) fn host_of(index: &Index, remote: &ObjectId) -> Option<Box<str>> {
+    let server = index.remote(remote)?;
     let target = server.literal_host.as_deref().unwrap_or(&server.host);
-    index.host(target).map(|host| host.to_string().into()).into_iter().collect()
+    index.host(target).map(|host| host.to_string().into())
 }
 
 /// The host of an object's Service, which has its name.

@@ -33,6 +33,11 @@ impl<T> BothGroups<T> {
         self.v0.get(id).filter(|_| self.v1.contains_key(id))
     }
 
+    /// The names of all, those of both groups twice.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ObjectId> {
+        self.v0.keys().chain(self.v1.keys())
+    }
+
     /// Those of one group.
     pub(super) const fn of(&self, api: KagentApi) -> &HashMap<ObjectId, T> {
         match api {

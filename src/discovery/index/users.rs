@@ -56,6 +56,7 @@ impl Index {
             (&old.remotes, &mut self.users_of_remote),
             (&old.services, &mut self.users_of_service),
             (&old.templates, &mut self.users_of_template),
+            (&old.agents, &mut self.users_of_agent),
         ] {
             used.iter().for_each(|used| unlink(users, used, user));
         }
@@ -68,6 +69,7 @@ impl Index {
                 (&new.remotes, &mut self.users_of_remote),
                 (&new.services, &mut self.users_of_service),
                 (&new.templates, &mut self.users_of_template),
+                (&new.agents, &mut self.users_of_agent),
             ] {
                 used.iter().for_each(|used| link(users, used, user));
             }
@@ -80,6 +82,9 @@ impl Index {
         self.uses_dirty.extend(agents);
         if let User::Agent(id) = user {
             self.uses_dirty.insert(id.clone());
+            // It says who may use it.
+            let users = self.agents_behind(self.users_of_agent.get(id).into_iter().flatten());
+            self.uses_dirty.extend(users);
         }
         let mut hosts = Ids::new();
         for said in self.all_said_by(user) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::admits::{self, Admits};
 use super::{items, switch, text};
 use crate::route::ObjectId;
 
@@ -14,6 +15,8 @@ use crate::route::ObjectId;
 pub struct Agent {
     /// It says what it uses.
     pub declares: bool,
+    /// Which namespaces may have it among their tools.
+    pub admits: Admits,
     /// Agents among its tools.
     pub agents: Vec<ObjectId>,
     /// `MCPServer` objects among its tools.
@@ -55,7 +58,7 @@ pub enum ServerKind {
 /// An Agent of `kagent.dev`: `spec.declarative.tools`.
 pub(super) fn v0(namespace: &str, json: &Value) -> Agent {
     let declares = json.pointer("/spec/declarative").is_some();
-    let mut agent = Agent { declares, ..Agent::default() };
+    let mut agent = Agent { declares, admits: admits::admits(json), ..Agent::default() };
     for tool in items(json, "/spec/declarative/tools") {
         if let Some(name) = text(tool, "/agent/name") {
             let space = text(tool, "/agent/namespace").unwrap_or(namespace);

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::admits::{self, Admits};
 use super::{Sessions, items, sessions, switch, text};
 use crate::authority;
 
@@ -30,6 +31,8 @@ pub struct RemoteServer {
     pub tls: RemoteTls,
     /// `kagent-proxy.dev/sessions`.
     pub sessions: Option<Sessions>,
+    /// Which namespaces may use it.
+    pub admits: Admits,
     /// The names of the tools that the controller has found (`status.discoveredTools`).
     pub tools: Vec<Box<str>>,
 }
@@ -92,6 +95,7 @@ pub(super) fn remote(json: &Value) -> Option<RemoteServer> {
             disable_system_cas: switch(json, "/spec/tls/disableSystemCAs"),
         },
         sessions: sessions(json),
+        admits: admits::admits(json),
     })
 }
 

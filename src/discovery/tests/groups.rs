@@ -214,6 +214,56 @@ fn an_agent_of_both_groups_is_the_newer_one() {
 }
 
 #[test]
+fn what_another_namespace_does_not_admit_is_no_use() {
+    let tools = |namespace: &str| {
+        let (space, kinds) = (namespace, ["RemoteMCPServer", "Service", "MCPServer"]);
+        let names: Vec<String> = kinds.iter().map(|kind| format!("b/{kind}")).collect();
+        let tools: Vec<(&str, &str)> =
+            kinds.iter().zip(&names).map(|(kind, name)| (*kind, name.as_str())).collect();
+        let (kind, mut json) = agent(space, "helper", &tools);
+        let sub = json!({ "type": "Agent", "agent": { "name": "sub", "namespace": "b" } });
+        json["spec"]["declarative"]["tools"].as_array_mut().unwrap().push(sub);
+        (kind, json)
+    };
+    let space = |name: &str, team: &str| {
+        (ObjectKind::Namespace, json!({ "metadata": { "name": name, "labels": { "team": team } } }))
+    };
+    let selector = json!({ "from": "Selector", "selector": { "matchLabels": { "team": "gold" } } });
+    let server = |allowed: &Value| {
+        let more = json!({ "allowedNamespaces": allowed });
+        remote_with("b", "RemoteMCPServer", "http://remote.b:1/mcp", more)
+    };
+    let sub = |allowed: &Value| {
+        let (kind, mut json) = agent("b", "sub", &[]);
+        json["spec"]["allowedNamespaces"] = allowed.clone();
+        (kind, json)
+    };
+    let all: &[(&str, &[&str])] =
+        &[("MCPServer.b", &[]), ("Service.b", &[]), ("remote.b", &[]), ("sub.b", &[])];
+    let admitted: &[(&str, &[&str])] = &[("remote.b", &[]), ("sub.b", &[])];
+    let mut world = World::of(&[tools("a"), tools("b"), space("a", "iron"), space("b", "iron")]);
+    for (allowed, team, expected) in [
+        (json!(null), "iron", &[][..]),
+        (json!({ "from": "All" }), "iron", admitted),
+        (selector.clone(), "iron", &[]),
+        (selector.clone(), "gold", admitted),
+        (json!({ "from": "Same" }), "gold", &[]),
+    ] {
+        world.apply(&[server(&allowed), sub(&allowed), space("a", team)]);
+        assert_eq!(used(&world, "a", "helper"), map(expected), "{allowed} {team}");
+        assert_eq!(used(&world, "b", "helper"), map(all), "its own namespace needs no word");
+    }
+    // Each change by itself reaches those who use it.
+    for change in [server(&selector), sub(&selector), space("a", "iron")] {
+        world.index.take_uses();
+        let (kind, json) = change;
+        let (id, namespace) = super::named(&json);
+        world.index.apply(kind, id, Some(super::Object::read(kind, &namespace, &json)));
+        assert!(world.index.take_uses().contains(&ObjectId::new("a", "helper")), "{json}");
+    }
+}
+
+#[test]
 fn an_address_behind_an_agent_of_1_0_is_nobodys() {
     let of = json!({ "template": { "inline": {} } });
     // A Service that has the name of such an Agent, and the gateway that all of them share.
