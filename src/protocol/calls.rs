@@ -1,5 +1,6 @@
 //! Reads which JSON-RPC calls a request carries (JSON-RPC 2.0 sections 4 and 6): each with its id, its method, and what
-//! it names: the tool or prompt of MCP (`params.name`), or its resource (`params.uri`).
+//! it names: the tool or prompt of MCP (`params.name`), or its resource (`params.uri`); and the trace that it belongs to
+//! (`params._meta.traceparent`, MCP SEP-414).
 //!
 //! Pure: bytes in, calls out, at any split, with a few bytes of state; a value that is whole in one piece is not
 //! copied. A body that is no JSON has no calls. Judges nothing, and never matches a word within an argument.
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 
 use super::methods::{Method, Names};
 use super::places::{Found, Places};
+use super::trace_context::TraceContext;
 
 /// Calls of one batch that are read; those behind pass unread.
 const MAX_CALLS: usize = 64;
@@ -26,6 +28,8 @@ pub struct Call {
     pub method: Method,
     /// What it names, if its method names one.
     pub name: Option<Box<str>>,
+    /// The trace that it says it belongs to; boxed, for few do.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 /// Reads a request's body.
@@ -43,6 +47,7 @@ struct Parts {
     method: Option<Method>,
     name: Option<Box<str>>,
     uri: Option<Box<str>>,
+    trace: Option<Box<TraceContext>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ enum Place {
     Params,
     Name,
     Uri,
+    Meta,
+    Trace,
 }
 
 // === impl CallId ===
@@ -100,6 +107,9 @@ impl CallScanner {
             (Place::Method, Found::Text(text)) => now.method = Some(Method::of(&text)),
             (Place::Name, Found::Text(text)) => now.name = Some(owned(text)),
             (Place::Uri, Found::Text(text)) => now.uri = Some(owned(text)),
+            (Place::Trace, Found::Text(text)) => {
+                now.trace = TraceContext::parse(text.as_bytes()).map(Box::new);
+            }
             _ => {}
         });
     }
@@ -121,7 +131,7 @@ impl Parts {
             Names::Uri => self.uri,
             Names::Nothing => None,
         };
-        Some(Call { id: self.id, method, name })
+        Some(Call { id: self.id, method, name, trace: self.trace })
     }
 }
 
@@ -136,6 +146,8 @@ fn place(around: Place, key: &[u8]) -> Option<Place> {
         (Place::Call, b"params") => Place::Params,
         (Place::Params, b"name") => Place::Name,
         (Place::Params, b"uri") => Place::Uri,
+        (Place::Params, b"_meta") => Place::Meta,
+        (Place::Meta, b"traceparent") => Place::Trace,
         _ => return None,
     })
 }
@@ -161,7 +173,7 @@ mod tests {
             Value::String(text) => CallId::of(&Found::Text(text.into())),
             other => CallId::of(&Found::Literal(other.to_string().as_bytes())),
         });
-        Call { id, method: Method::of(method), name: name.map(Into::into) }
+        Call { id, method: Method::of(method), name: name.map(Into::into), trace: None }
     }
 
     #[test]
@@ -197,6 +209,29 @@ mod tests {
                     let found = read(&[&bytes[..at], &bytes[at..to], &bytes[to..]]);
                     assert_eq!(found, *expected, "{body} split at {at}, {to}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_trace_of_a_call_is_read_where_it_stands_only() {
+        const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let body = |params: Value| json!({"method": "ping", "id": 1, "params": params}).to_string();
+        for (body, told) in [
+            (body(json!({"_meta": {"progressToken": 1, "traceparent": TRACE}})), true),
+            (body(json!({"_meta": {"traceparent": "00-0-0-00"}})), false),
+            (body(json!({"_meta": {"traceparent": 7}})), false),
+            (body(json!({"_meta": {"x": {"traceparent": TRACE}}})), false),
+            (
+                body(json!({"traceparent": TRACE, "arguments": {"_meta": {"traceparent": TRACE}}})),
+                false,
+            ),
+            (json!({"method": "ping", "_meta": {"traceparent": TRACE}}).to_string(), false),
+        ] {
+            for at in 0..=body.len() {
+                let found = read(&[&body.as_bytes()[..at], &body.as_bytes()[at..]]);
+                let trace = found[0].trace.as_ref().map(|trace| trace.to_string());
+                assert_eq!(trace.as_deref(), told.then_some(TRACE), "{body} split at {at}");
             }
         }
     }

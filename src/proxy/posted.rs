@@ -144,7 +144,8 @@ mod tests {
     }
 
     fn posted(number: usize) -> PostedCall {
-        let call = Call { id: Some(id(number)), method: Method::of("ping"), name: None };
+        let call =
+            Call { id: Some(id(number)), method: Method::of("ping"), name: None, trace: None };
         PostedCall { call, started: Instant::now() }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
 use tokio::time::Instant;
 
 use self::calls::{Exchange, LoggedCalls, caller_label, unheard};
@@ -86,6 +86,7 @@ pub struct Recorder {
     connect: Option<Duration>,
     response_headers: Option<Duration>,
     first: Option<Duration>,
+    version: Version,
     /// Its span, if it is traced here.
     hop: Option<Box<Hop>>,
 }
@@ -131,6 +132,7 @@ impl Recorder {
             connect: None,
             response_headers: None,
             first: None,
+            version: request.version(),
             hop,
         }
     }
@@ -420,8 +422,10 @@ impl Drop for Recorder {
             route.metrics.finish(&record);
         }
         self.books.log.finish(&record);
-        if let Some(hop) = &self.hop {
-            self.books.traces.finish(&record, hop);
+        if self.books.traces.is_on() {
+            let told = self.sight.first().and_then(|seen| seen.call.trace.as_deref()).copied();
+            let via = (self.conn.scheme, self.version);
+            self.books.traces.finish(&record, self.hop.as_deref(), told, via);
         }
     }
 }

@@ -116,13 +116,38 @@ impl Traces {
         }
     }
 
-    /// The request has ended: its span waits to be sent.
-    pub fn finish(&self, record: &Record<'_>, hop: &Hop) {
-        let Some(tracing) = self.0.as_ref().filter(|_| hop.context.is_sampled()) else { return };
+    /// The request has ended: its span waits to be sent. `begun` is what [`Traces::begin`] has made of it, and `told`
+    /// the context that its message names, which counts where its headers name none.
+    pub fn finish(
+        &self,
+        record: &Record<'_>,
+        begun: Option<&Hop>,
+        told: Option<TraceContext>,
+        (scheme, version): (&'static str, Version),
+    ) {
+        let Some(tracing) = self.0.as_ref() else { return };
+        let by_header = match begun {
+            Some(hop) => !hop.begins(),
+            None => TraceContext::parse(record.traceparent.as_bytes()).is_some(),
+        };
+        let joined = told.filter(|_| !by_header).map(|parent| {
+            let sampled = if tracing.sampler.takes(&parent) { SAMPLED } else { 0 };
+            let span = begun.map_or_else(|| fastrand::u64(1..), |hop| hop.context.span);
+            let context = TraceContext { span, flags: parent.flags & !SAMPLED | sampled, ..parent };
+            Hop { context, parent: parent.span, state: Box::default(), scheme, version }
+        });
+        let hop = joined.as_ref().or(begun).filter(|hop| hop.context.is_sampled());
+        let Some(hop) = hop else { return };
         match tracing.queue.try_reserve() {
             Ok(place) => place.send(FinishedSpan::of(record, hop, SystemTime::now())),
             Err(_) => tracing.full.increment(1),
         }
+    }
+
+    /// Whether there is a receiver of spans.
+    #[must_use]
+    pub const fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 }
 

@@ -73,7 +73,7 @@ impl Exchange<'_> {
         if sight.first().is_none()
             && let Some(method) = Method::of_rest(self.verb, self.head.path(), self.head.speaks_a2a)
         {
-            sight.add(Call { id: None, method, name: None });
+            sight.add(Call { id: None, method, name: None, trace: None });
         }
     }
 
@@ -245,6 +245,7 @@ mod tests {
             id: None,
             method: Method::of(method),
             name: Some(name.into()),
+            trace: None,
         };
         assert_eq!(shown_name(&of("tools/call", "add")), "add");
         assert_eq!(shown_name(&of("prompts/get", "ask")), "ask");

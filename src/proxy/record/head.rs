@@ -146,7 +146,12 @@ mod tests {
 
     #[test]
     fn a_head_contradicts_its_body_where_both_say_something_else() {
-        let call = Call { id: None, method: Method::of("tools/call"), name: Some("ä".into()) };
+        let call = Call {
+            id: None,
+            method: Method::of("tools/call"),
+            name: Some("ä".into()),
+            trace: None,
+        };
         for (method, name, contradicts) in [
             ("tools/call", None, false),
             ("tools/call", Some("=?base64?w6Q=?="), false),

@@ -8,6 +8,9 @@ use crate::telemetry::record::Outcome;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+/// How the client has come.
+const VIA: (&str, Version) = ("http", Version::HTTP_11);
+
 fn traces(ratio: f64) -> (Traces, WaitingSpans) {
     Traces::new(&TracesConfig { ratio, ..TracesConfig::default() }, Counter::noop())
 }
@@ -112,7 +115,7 @@ fn what_is_begun_and_not_taken_is_told_to_the_next_hop_and_makes_no_span() {
     let (traces, mut waiting) = traces(f64::MIN_POSITIVE.max(1e-12));
     let hop = begin(&traces, &[]).unwrap();
     assert_eq!(hop.context.flags, RANDOM);
-    traces.finish(&record(), &hop);
+    traces.finish(&record(), Some(&hop), None, VIA);
     assert!(waiting.try_recv().is_err());
 }
 
@@ -124,7 +127,7 @@ fn what_finds_no_room_is_counted_and_waits_for_nothing() {
     let (traces, mut waiting) = Traces::new(&TracesConfig::default(), counter);
     let hop = begin(&traces, &[]).unwrap();
     for _ in 0..MAX_WAITING + 3 {
-        traces.finish(&record(), &hop);
+        traces.finish(&record(), Some(&hop), None, VIA);
     }
     assert_eq!(lost.load(Ordering::Relaxed), 3);
     assert_eq!(std::iter::from_fn(|| waiting.try_recv().ok()).count(), MAX_WAITING);
@@ -235,4 +238,45 @@ fn a_long_state_is_left_to_the_next_hop() {
     assert_eq!(&*state(&headers), "");
     headers.insert(TRACESTATE, format!("a={}", "x".repeat(MAX_STATE - 2)).parse().unwrap());
     assert_eq!(state(&headers).len(), MAX_STATE);
+}
+
+#[test]
+fn what_a_message_says_of_its_trace_counts_where_its_headers_say_nothing() {
+    const TOLD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let told = TraceContext::parse(TOLD.as_bytes()).unwrap();
+    let unsampled = TraceContext { flags: 0, ..told };
+    let header: &[(&str, &str)] = &[("traceparent", PARENT)];
+    for (ratio, fields, said, expected) in [
+        // Whether the trace that would begin here is taken, or none begins.
+        (1.0, &[][..], Some(told), Some((told.trace, told.span))),
+        (0.0, &[], Some(told), Some((told.trace, told.span))),
+        (0.0, &[], Some(unsampled), None),
+        (1.0, &[], Some(unsampled), None),
+        (0.0, &[], None, None),
+        (0.0, &[("traceparent", "?")], Some(told), Some((told.trace, told.span))),
+        (
+            0.0,
+            header,
+            Some(told),
+            Some((0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0xf0_67aa_0ba9_02b7)),
+        ),
+        (
+            0.0,
+            &[("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")],
+            Some(told),
+            None,
+        ),
+    ] {
+        let (traces, mut waiting) = traces(ratio);
+        let hop = begin(&traces, fields);
+        let record =
+            Record { traceparent: fields.first().map_or("", |(_, value)| value), ..record() };
+        traces.finish(&record, hop.as_deref(), said, VIA);
+        let span = waiting.try_recv().ok();
+        let found = span.as_ref().map(|span| (span.context.trace, span.parent));
+        assert_eq!(found, expected, "{ratio} {fields:?} {said:?}");
+        if let (Some(span), Some(hop)) = (span, hop) {
+            assert_eq!(span.context.span, hop.context.span, "the one that the backend was told of");
+        }
+    }
 }
