@@ -15,8 +15,18 @@ ENV = {
 TURN_SECONDS = 60
 
 
-def agent(stage: Stage, interpreter: str, name: str, stub: int, tools: dict, card_url: str, port: int) -> None:
-    """Starts `kagent-adk static` on this port."""
+# What the script of the model calls: the host, and what the access log must show of it, method and path.
+CALLS = {
+    "short.tools": [("POST", "/mcp")],
+    "legacy.tools": [("GET", "/sse"), ("POST", "/messages/")],
+    "helper.ml": [("GET", "/.well-known/agent-card.json"), ("POST", "/")],
+}
+
+
+def agent(
+    stage: Stage, interpreter: str, name: str, stub: int, tools: dict, card_url: str, port: int, more: dict | None = None
+) -> None:
+    """Starts `kagent-adk static` on this port, with `more` variables."""
     folder = stage.folder / name
     folder.mkdir()
     model = {"type": "openai", "model": "stub", "base_url": f"http://127.0.0.1:{stub}/v1"}
@@ -30,7 +40,7 @@ def agent(stage: Stage, interpreter: str, name: str, stub: int, tools: dict, car
     (folder / "agent-card.json").write_text(json.dumps(card))
     program = pathlib.Path(interpreter).with_name("kagent-adk")
     command = [program, "static", "--host", "127.0.0.1", "--port", port, "--filepath", folder]
-    env = {**ENV, "KAGENT_NAME": name, "KAGENT_URL": f"http://127.0.0.1:{stub}"}
+    env = {**ENV, "KAGENT_NAME": name, "KAGENT_URL": f"http://127.0.0.1:{stub}", **(more or {})}
     stage.start(name, command, port, env)
 
 
@@ -38,6 +48,19 @@ def over_http(url: str, host: str | None, *tools: str) -> dict:
     """One MCP server over streamable HTTP, as an entry of `http_tools`."""
     headers = {"x-kagent-host": host} if host else {}
     return {"params": {"url": url, "headers": headers, "timeout": 30}, "tools": list(tools)}
+
+
+def tools(urls: dict[str, str], headers: bool) -> dict:
+    """The tool and remote-agent lists of a configuration."""
+    sent = {host: {"x-kagent-host": host} if headers else {} for host in CALLS}
+    host = "short.tools" if headers else None
+    sse = {"url": urls["legacy.tools"] + "/sse", "headers": sent["legacy.tools"], "timeout": 30}
+    remote = {"name": "ml__NS__helper", "url": urls["helper.ml"], "description": "h"}
+    return {
+        "http_tools": [over_http(urls["short.tools"] + "/mcp", host, "add")],
+        "sse_tools": [{"params": sse, "tools": ["size"]}],
+        "remote_agents": [{**remote, "headers": sent["helper.ml"]} if headers else remote],
+    }
 
 
 def turn(port: int, text: str) -> tuple[str, str]:

@@ -5,29 +5,8 @@ with a proxy, every URL is the proxy's and `x-kagent-host` says whose. The model
 script, as is the controller's session and task store.
 """
 
-from adk import agent, over_http, turn
+from adk import CALLS, agent, tools, turn
 from harness import HERE, Results, Stage, free_port, python, run_suite
-
-# Route, what is behind it, and what the access log must show of it: method and path.
-CALLS = {
-    "short.tools": [("POST", "/mcp")],
-    "legacy.tools": [("GET", "/sse"), ("POST", "/messages/")],
-    "helper.ml": [("GET", "/.well-known/agent-card.json"), ("POST", "/")],
-}
-
-
-def tools(urls: dict[str, str], headers: bool) -> dict:
-    """The tool and remote-agent lists of a configuration."""
-    sent = {host: {"x-kagent-host": host} if headers else {} for host in CALLS}
-    host = "short.tools" if headers else None
-    sse = {"url": urls["legacy.tools"] + "/sse", "headers": sent["legacy.tools"], "timeout": 30}
-    remote = {"name": "ml__NS__helper", "url": urls["helper.ml"], "description": "h"}
-    return {
-        "http_tools": [over_http(urls["short.tools"] + "/mcp", host, "add")],
-        "sse_tools": [{"params": sse, "tools": ["size"]}],
-        "remote_agents": [{**remote, "headers": sent["helper.ml"]} if headers else remote],
-    }
-
 
 def ask(port: int) -> dict:
     """One message to an agent, and which tools it has heard of."""
