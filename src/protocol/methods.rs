@@ -38,6 +38,8 @@ pub const OTHER: &str = "other";
 
 use Protocol::{A2a, Mcp};
 
+/// That of most requests; the search by halves would look at six others first.
+const CALL: (&str, Protocol) = ("tools/call", Mcp);
 /// Sorted by name. `tasks/get` and `tasks/cancel` are methods of both; what the request's head says decides.
 const METHODS: [(&str, Protocol); 54] = [
     ("CancelTask", A2a),
@@ -115,6 +117,9 @@ impl Method {
     /// What this method name means.
     #[must_use]
     pub fn of(name: &str) -> Self {
+        if name == CALL.0 {
+            return Self::Known(CALL.0, CALL.1);
+        }
         match METHODS.binary_search_by(|(known, _)| (*known).cmp(name)) {
             Ok(at) => METHODS
                 .get(at)

@@ -107,34 +107,66 @@ impl<P: Copy> Places<P> {
         }
     }
 
-    /// What follows the next byte, which is in no string and no literal; `None` if there is none.
+    /// What follows as many parts as come whole; `None` if that is nothing.
     fn outside<'b>(
+        &mut self,
+        mut bytes: &'b [u8],
+        found: &mut impl FnMut(P, Found<'_>),
+    ) -> Option<&'b [u8]> {
+        loop {
+            let (&byte, mut rest) = bytes.split_first()?;
+            match byte {
+                b'"' => match self.whole_string(rest, found) {
+                    Some(behind) => rest = behind,
+                    None => {
+                        self.begin_string();
+                        self.ended = self.depth == 0 && !self.in_batch;
+                        return Some(rest);
+                    }
+                },
+                b'{' => self.open(found),
+                b'}' | b']' => self.close(found),
+                b'[' => self.open_array(),
+                b',' => self.next(),
+                // What stands between two parts says nothing, within an object.
+                b' ' | b'\n' | b'\r' | b'\t' | b':' if byte != b':' || self.depth > 0 => {
+                    bytes = rest;
+                    continue;
+                }
+                _ if self.skipped == 0 && self.value.is_some() => {
+                    self.literal = true;
+                    self.begin_text();
+                    return Some(bytes);
+                }
+                _ => {}
+            }
+            if self.depth == 0 && !self.in_batch {
+                // Only an object has places.
+                self.ended = true;
+                return None;
+            }
+            bytes = rest;
+        }
+    }
+
+    /// What follows a string that is whole and as it is written; `None` if it is not.
+    fn whole_string<'b>(
         &mut self,
         bytes: &'b [u8],
         found: &mut impl FnMut(P, Found<'_>),
     ) -> Option<&'b [u8]> {
-        // What stands between two parts says nothing, within an object.
-        let within = self.depth > 0;
-        let says = |byte: &u8| !(byte.is_ascii_whitespace() || within && *byte == b':');
-        let bytes = bytes.get(bytes.iter().position(says)?..)?;
-        let (&byte, rest) = bytes.split_first()?;
-        match byte {
-            b'"' => self.begin_string(),
-            b'{' => self.open(found),
-            b'[' if self.depth == 0 && self.batches && !self.in_batch => self.in_batch = true,
-            b'[' => self.open_array(),
-            b'}' | b']' => self.close(found),
-            b',' if self.skipped == 0 => self.next(),
-            b':' | b',' => {}
-            _ if self.skipped == 0 && self.value.is_some() => {
-                self.literal = true;
-                self.begin_text();
-                return Some(bytes);
-            }
-            _ => {}
+        let end = memchr::memchr2(b'"', b'\\', bytes)?;
+        let (part, rest) = bytes.split_at_checked(end)?;
+        let (b'"', rest) = rest.split_first()? else { return None };
+        if self.skipped > 0 {
+            return Some(rest);
         }
-        // Only an object has places.
-        self.ended |= self.depth == 0 && !self.in_batch;
+        if self.key_next {
+            self.end_key(Some(part));
+        } else if self.value.is_some() {
+            let said = std::str::from_utf8(part).ok().map(Cow::Borrowed);
+            self.end_string(TextKind::Value, said, found);
+        }
         Some(rest)
     }
 
@@ -153,6 +185,9 @@ impl<P: Copy> Places<P> {
 
     /// Another member or item follows.
     fn next(&mut self) {
+        if self.skipped > 0 {
+            return;
+        }
         let item = self.array();
         (self.key_next, self.value) = (self.depth > 0 && item.is_none(), item);
     }
@@ -164,6 +199,10 @@ impl<P: Copy> Places<P> {
     }
 
     fn open_array(&mut self) {
+        if self.depth == 0 && self.batches && !self.in_batch {
+            self.in_batch = true;
+            return;
+        }
         let place = if self.skipped == 0 { self.value.take() } else { None };
         let items = place.and_then(|place| (self.rule)(place, b"[]"));
         match (items, self.path.get_mut(self.depth)) {
@@ -260,19 +299,6 @@ impl<P: Copy> Places<P> {
         }
         let end = memchr::memchr2(b'"', b'\\', bytes);
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-        if bytes.get(part.len()) == Some(&b'"') && self.text.is_empty() && !self.too_long {
-            // Whole as it stands: nothing is copied, and of a key, which most strings are, nothing else is asked.
-            self.string = None;
-            match kind {
-                TextKind::Key => self.end_key(Some(part)),
-                TextKind::Value => {
-                    let said = std::str::from_utf8(part).ok().map(Cow::Borrowed);
-                    self.end_string(kind, said, found);
-                }
-                TextKind::Other => {}
-            }
-            return bytes.get(part.len() + 1..);
-        }
         self.keep(kind, part);
         let end = end?;
         if bytes.get(end) == Some(&b'\\') {
