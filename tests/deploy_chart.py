@@ -360,6 +360,7 @@ def notes() -> None:
             {},
             [
                 "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080",
+                "url: http://kagent-proxy.kagent.svc:8080/mcp",
                 "port-forward deployment/kagent-proxy 9091",
                 "curl http://127.0.0.1:9091/routes",
                 "the key of Secret kagent-proxy-sessions. Upgrades keep it",
@@ -368,7 +369,7 @@ def notes() -> None:
         ({"sessions": {"existingSecret": "ours"}}, ["the keys of Secret ours, key `key`. Pods wait"]),
         (
             {"config": {"clusterDomain": "corp.example"}, "service": {"ports": {"port": 80}}},
-            ["proxy.url=http://kagent-proxy.kagent.svc.corp.example:80"],
+            ["proxy.url=http://kagent-proxy.kagent.svc.corp.example:80", "url: http://kagent-proxy.kagent.svc:80/mcp"],
         ),
         (NOTHING, ["Discovery is off"]),
         # The port for everyone has the other one's number, or is on loopback itself.
