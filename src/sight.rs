@@ -238,13 +238,14 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let uses: Uses = [("t.ns", &["add"][..]), ("c.a", &[]), ("idle.ns", &[])]
+            let hosts = [("t.ns", &["add"][..]), ("c.a", &[]), ("idle.ns", &[])]
                 .into_iter()
                 .map(|(host, tools)| {
                     (host.into(), tools.iter().map(|name| Box::from(*name)).collect())
                 })
                 .collect();
             let of = |name| ObjectId::new("a", name);
+            let uses = Uses { hosts, anonymous: false };
             let uses = vec![(of("b"), Arc::new(uses)), (of("c"), Arc::default())];
             let mut table = RouteTable::default();
             let written = WrittenCallers { uses, ..WrittenCallers::default() };

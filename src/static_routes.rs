@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use crate::config::target::bare_host;
 use crate::config::{CallerConfig, Config, RouteConfig, RouteTarget, Scheme, Use};
 use crate::route::caller::WrittenCallers;
-use crate::route::{Caller, DefaultRoute, ObjectId, Proof, Route, RouteSource, RouteTable};
+use crate::route::{Caller, DefaultRoute, ObjectId, Proof, Route, RouteSource, RouteTable, Uses};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
@@ -83,7 +83,8 @@ fn callers(config: &Config, metrics: &Metrics) -> WrittenCallers {
             metrics.declare_tools(host, tools.iter().map(String::as_str));
         }
         if !uses.is_empty() {
-            callers.uses.push((id, Arc::new(named.collect())));
+            let uses = Uses { hosts: named.collect(), anonymous: false };
+            callers.uses.push((id, Arc::new(uses)));
         }
     }
     callers

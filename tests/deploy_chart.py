@@ -93,6 +93,7 @@ REFUSED = [
     ({"dashboards": {"labels": {"grafana_dashboard": 1}}}, "at '/dashboards/labels/grafana_dashboard'"),
     ({"alerts": {"thresholds": {}}}, "at '/alerts': additional properties 'thresholds' not allowed"),
     ({"networkPolicy": {"profile": "1.1"}}, "at '/networkPolicy/profile'"),
+    ({"networkPolicy": {"profile": "1.0", "from": [{"namespaceSelector": {}}]}}, "profile 1.0 would have no effect"),
     ({"config": {"listeners": []}}, "config.listeners[0]: no address with a port"),
     ({"config": {"listeners": [{"name": "x"}]}}, "config.listeners[0]: no address with a port"),
     ({"config": {"admin": {"address": None}}}, "config.admin: no address with a port"),
@@ -293,7 +294,7 @@ def callers(binary: str) -> None:
         ({"profile": "both"}, everyone),
         ({"profile": "0.10"}, everyone),
         ({"profile": "1.0"}, only("ate-system", "kagent")),
-        ({"profile": "1.0", "from": []}, []),
+        ({"from": []}, []),
         ({"from": everyone}, everyone),
     ):
         deployed = promises(charted({"networkPolicy": values}), binary, [])

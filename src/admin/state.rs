@@ -31,7 +31,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     // Of two protocols on one edge the calls are one sum.
     let mut sums = BTreeMap::<(&str, &str), (bool, u64)>::new();
     for edge in &edges {
-        let Some(declared) = edge.declared else { continue };
+        // Of a caller that nobody can tell apart nothing is used or unused.
+        let Some(declared) = edge.declared.filter(|_| !edge.anonymous) else { continue };
         let sum = sums.entry((&edge.from, &edge.to)).or_insert((declared, 0));
         sum.1 += edge.total.calls;
     }

@@ -19,7 +19,7 @@ mod ports;
 use markers::Markers;
 
 /// Where agents may reach the controller (D4).
-pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp", "/agents"];
+pub const CONTROLLER_PATHS: &[&str] = &["/api/a2a-sandboxes", "/mcp", "/agents/*/*"];
 
 /// What is to become of one Service's host, and of its pods' hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub struct Trust {
 /// Decides for one Service; `None` if nothing is known of it.
 #[must_use]
 pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<ServicePlan> {
-    let Some(service) = index.service(id) else { return without_service(index, id) };
+    let Some(service) = index.service(id) else { return without_service(index, config, id) };
     let mut notes = Vec::new();
     if let Some(why) = forbidden(index, id, service) {
         return Some(ServicePlan { state: PlanState::Refused(why), notes });
@@ -200,9 +200,9 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
     }
     if index.is_ourselves(id) {
         return Some(format!(
-            "Service {id} is this proxy itself. A RemoteMCPServer that goes through it on purpose names \
-             the proxy in its url, with three labels, {}.{}.svc, which kagent leaves alone, and the tool \
-             server's Service in headersFrom, as x-kagent-host: NAME.NAMESPACE",
+            "Service {id} is this proxy itself. To go through it, a RemoteMCPServer has the url \
+             http://{}.{}.svc:PORT/mcp (three labels: kagent 0.x rewrites others) and, in headersFrom, \
+             x-kagent-host: NAME.NAMESPACE, which is the tool server's Service",
             id.name, id.namespace
         ));
     }
@@ -214,7 +214,7 @@ fn forbidden(index: &Index, id: &ObjectId, service: &Service) -> Option<String> 
 }
 
 /// Nothing of this name is a Service; somebody may still speak of it.
-fn without_service(index: &Index, id: &ObjectId) -> Option<ServicePlan> {
+fn without_service(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<ServicePlan> {
     let plan = |state| Some(ServicePlan { state, notes: Vec::new() });
     if index.has_agent(KagentApi::V0, id) {
         return plan(PlanState::Pending(format!("Agent {id} exists, its Service does not yet")));
@@ -239,7 +239,9 @@ fn without_service(index: &Index, id: &ObjectId) -> Option<ServicePlan> {
         )));
     }
     let lacks = index.lacks_namespace(&id.namespace);
-    if let Some((object, _)) = index.literals_at(id).next() {
+    if let Some((object, _)) =
+        index.literals_at(id).min_by_key(|(object, _)| standing(config, object, id) as u8)
+    {
         let why = if lacks { " (there is no such namespace)" } else { "" };
         return plan(PlanState::Missing(format!(
             "there is no Service {} in namespace {}{why}; RemoteMCPServer {object} names it in \
@@ -287,7 +289,7 @@ fn rule(
     notes: &mut Vec<Considered>,
 ) -> Option<RulePlan> {
     let host = index.host(&remote.host)?;
-    let (standing, callers) = (standing(config, object, id), index.users_of_remote(object));
+    let (standing, callers) = (standing(config, object, id), index.callers_of_remote(object));
     if standing == Authority::Callers && callers.is_empty() {
         return None;
     }

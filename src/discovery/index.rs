@@ -14,6 +14,7 @@ use super::pod::Pod;
 use crate::route::{HostKey, ObjectId};
 use addresses::Addresses;
 use groups::BothGroups;
+use servers::Naming;
 use users::Users;
 
 mod addresses;
@@ -51,11 +52,9 @@ pub struct Index {
     remotes: BothGroups<RemoteServer>,
     mcp_servers: HashMap<ObjectId, McpServer>,
     /// By the Service of the URL.
-    remotes_at: HashMap<ObjectId, Ids>,
+    remotes_at: Naming,
     /// By the Service of a literal `x-kagent-host`.
-    literals_at: HashMap<ObjectId, Ids>,
-    /// By the Services that an object names which does not count.
-    outranked_at: HashMap<ObjectId, Ids>,
+    literals_at: Naming,
     users_of_remote: Users,
     users_of_service: Users,
     users_of_template: Users,
@@ -260,12 +259,6 @@ impl Index {
     /// The Agents that may use something else than before; they are told once.
     pub fn take_uses(&mut self) -> Ids {
         std::mem::take(&mut self.uses_dirty)
-    }
-
-    /// An Agent, of the newer group if both have it.
-    #[must_use]
-    pub fn agent(&self, id: &ObjectId) -> Option<&Agent> {
-        self.agents.get(id)
     }
 
     /// A host name as a host of this cluster.

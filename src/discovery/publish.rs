@@ -160,13 +160,18 @@ impl Publisher {
     pub fn declare(&self, index: &Index, agents: Ids, changes: &mut Changes) {
         for agent in agents {
             let uses = uses::of(index, &agent).map(Arc::new);
-            for (host, tools) in uses.iter().flat_map(|uses| uses.iter()) {
+            for (host, tools) in uses.iter().flat_map(|uses| &uses.hosts) {
                 self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
             }
             let said = index.declared_by(&agent);
-            let found = said.iter().flat_map(|agent| &agent.remotes);
-            for (id, remote) in found.filter_map(|id| Some((id, index.remote(id)?))) {
-                for host in uses::host_of(index, id).iter().filter(|_| !remote.tools.is_empty()) {
+            let found =
+                said.iter().flat_map(|(api, said)| said.remotes.iter().map(|id| (*api, id)));
+            for (api, id, remote) in
+                found.filter_map(|(api, id)| Some((api, id, index.remote(api, id)?)))
+            {
+                for host in
+                    uses::host_of(index, api, id).iter().filter(|_| !remote.tools.is_empty())
+                {
                     self.metrics.declare_tools(host, remote.tools.iter().map(|name| &**name));
                 }
             }

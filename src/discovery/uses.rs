@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::index::Index;
-use super::object::{Agent, ServerKind};
+use super::object::{Agent, KagentApi, ServerKind};
 use crate::route::{ObjectId, Uses};
 
 /// What this Agent uses, by host; `None` if it does not say (one that is not declarative, that is gone, or whose
@@ -16,36 +16,41 @@ pub fn of(index: &Index, agent: &ObjectId) -> Option<Uses> {
     if said.is_empty() {
         return None;
     }
-    let may = May { index, namespace: &agent.namespace };
-    let mut uses = Uses::new();
-    for agent in &said {
+    let said: Vec<(May<'_>, &Agent)> = said
+        .into_iter()
+        .map(|(api, said)| (May { index, namespace: &agent.namespace, api }, said))
+        .collect();
+    let mut uses = Uses { anonymous: !index.has_agent(KagentApi::V0, agent), ..Uses::default() };
+    let hosts = &mut uses.hosts;
+    for (may, agent) in &said {
         for host in agent.agents.iter().filter_map(|id| may.agent(id)) {
-            uses.entry(host).or_default();
+            hosts.entry(host).or_default();
         }
         for (kind, ids) in servers(agent) {
             for host in ids.iter().filter_map(|id| may.server(kind, id)) {
-                uses.entry(host).or_default();
+                hosts.entry(host).or_default();
             }
         }
     }
-    for (host, names) in said.iter().flat_map(|agent| listed(&may, agent)) {
-        let entry = uses.entry(host).or_default();
+    for (host, names) in said.iter().flat_map(|(may, agent)| listed(may, agent)) {
+        let entry = hosts.entry(host).or_default();
         // Listed more than once.
         let all = entry.iter().chain(names.iter()).cloned().collect::<Vec<_>>();
         *entry = all.into();
     }
     // A server that is used once as a whole is used as a whole.
-    for host in said.iter().flat_map(|agent| whole(&may, agent)) {
-        uses.insert(host, Arc::default());
+    for host in said.iter().flat_map(|(may, agent)| whole(may, agent)) {
+        hosts.insert(host, Arc::default());
     }
     Some(uses)
 }
 
-/// What an Agent of a namespace may use, as hosts. kagent refuses an Agent that names what it may not, so that it is no
-/// use (`validateCrossNamespaceReferences`).
+/// What an Agent of a namespace may use, as hosts. A reference to anything else does not count: kagent refuses an Agent
+/// that has one (`validateCrossNamespaceReferences`).
 struct May<'i> {
     index: &'i Index,
     namespace: &'i str,
+    api: KagentApi,
 }
 
 // === impl May ===
@@ -57,8 +62,8 @@ impl May<'_> {
 
     fn server(&self, kind: ServerKind, id: &ObjectId) -> Option<Box<str>> {
         match kind {
-            ServerKind::Remote if self.index.admits_to_remote(self.namespace, id) => {
-                host_of(self.index, id)
+            ServerKind::Remote if self.index.admits_to_remote((self.namespace, self.api), id) => {
+                host_of(self.index, self.api, id)
             }
             // Those of other namespaces cannot be referred to.
             ServerKind::Service | ServerKind::McpServer if *id.namespace == *self.namespace => {
@@ -103,8 +108,8 @@ fn whole(may: &May<'_>, agent: &Agent) -> Vec<Box<str>> {
 }
 
 /// The host that a `RemoteMCPServer` leads to: where its header names one, by the proxy, that one.
-pub(super) fn host_of(index: &Index, remote: &ObjectId) -> Option<Box<str>> {
-    let server = index.remote(remote)?;
+pub(super) fn host_of(index: &Index, api: KagentApi, remote: &ObjectId) -> Option<Box<str>> {
+    let server = index.remote(api, remote)?;
     let target = server.literal_host.as_deref().unwrap_or(&server.host);
     index.host(target).map(|host| host.to_string().into())
 }

@@ -34,8 +34,14 @@ pub enum Proof {
     Config,
 }
 
-/// The hosts that an Agent says it uses, and which tools of each: all of them where none is named.
-pub type Uses = BTreeMap<Box<str>, Arc<[Box<str>]>>;
+/// What an Agent says that it uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// The hosts, and which tools of each: all of them where none is named.
+    pub hosts: BTreeMap<Box<str>, Arc<[Box<str>]>>,
+    /// Its calls cannot be told from those of others (D37).
+    pub anonymous: bool,
+}
 
 /// All callers of one moment. Cheap to clone: what discovery changes shares everything else.
 #[derive(Clone, Debug, Default)]

@@ -186,10 +186,10 @@ impl OpenHost {
             if !is_plain(ask.path) {
                 return Err(NoRoute::UnsafePath);
             }
-            if !self.paths.iter().any(|allowed| super::has_prefix(ask.path, allowed)) {
+            if !self.paths.iter().any(|allowed| is_below(ask.path, allowed)) {
                 return Err(NoRoute::Forbidden(format!(
-                    "the kagent controller is reachable for agents on {} only, not on this path",
-                    self.paths.join(" and ")
+                    "the kagent controller is reachable for agents on these paths only, and this is none: {}",
+                    self.paths.join(", ")
                 )));
             }
         }
@@ -198,9 +198,10 @@ impl OpenHost {
             return Ok(());
         }
         Err(NoRoute::Forbidden(
-            "this Service is exposed only by RemoteMCPServers in untrusted namespaces, and only to Agents that \
-             list them as tools; to open it to all, add their namespace to discovery.trustedNamespaces, or \
-             annotate the Service with kagent-proxy.dev/route=true"
+            "this Service is exposed only by RemoteMCPServers in untrusted namespaces, and only to Agents of \
+             kagent 0.x that list them as tools; to open it to all, put the RemoteMCPServer into the Service's \
+             namespace, annotate the Service with kagent-proxy.dev/route=true, or add the namespace to \
+             discovery.trustedNamespaces"
                 .to_owned(),
         ))
     }
@@ -292,6 +293,15 @@ impl OpenHost {
         let ports: Vec<String> = self.ports.iter().map(|(port, _)| port.to_string()).collect();
         Err(NoRoute::Ambiguous(format!("{undecided}: ports {}", ports.join(", ")), ports))
     }
+}
+
+/// Whether a path is this one or below it; `*` is any one segment.
+fn is_below(path: &str, allowed: &str) -> bool {
+    let mut segments = path.split('/');
+    allowed.split('/').all(|wanted| match segments.next() {
+        Some(segment) => wanted == segment || wanted == "*" && !segment.is_empty(),
+        None => false,
+    })
 }
 
 // === impl RouteQuery ===

@@ -14,7 +14,7 @@ pub fn dot(edges: &[Edge]) -> String {
     for edge in edges {
         let style = match edge.state() {
             "undeclared" => "style=dashed, color=darkorange",
-            "unused" => "style=dotted, color=gray",
+            "unused" | "declared" => "style=dotted, color=gray",
             "failing" => "color=red",
             "slow" => "color=goldenrod",
             _ => "color=black",

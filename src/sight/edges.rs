@@ -29,6 +29,8 @@ pub struct Edge {
     pub protocol: Protocol,
     /// Whether the caller says that it uses the route; `None` if it says nothing.
     pub declared: Option<bool>,
+    /// The caller's calls cannot be told from those of others.
+    pub anonymous: bool,
     /// Since the start.
     pub total: Counts,
     /// Within the window.
@@ -58,14 +60,17 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             agent: agent_at(to, &agents),
             protocol,
             declared: last.declares(from, to, ""),
+            anonymous: false,
             total: total.clone(),
             recent,
             streams: streams.get(&(from, to)).copied().unwrap_or_default(),
         });
     }
-    for (from, host) in
-        last.uses.iter().flat_map(|(from, uses)| uses.keys().map(move |host| (from, host)))
-    {
+    let declared = last
+        .uses
+        .iter()
+        .flat_map(|(from, uses)| uses.hosts.keys().map(move |host| (from, host, uses.anonymous)));
+    for (from, host, anonymous) in declared {
         if seen.contains(&(from.as_str(), &**host)) {
             continue;
         }
@@ -77,6 +82,7 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             agent,
             protocol,
             declared: Some(true),
+            anonymous,
             total: Counts::default(),
             recent: Counts::default(),
             streams: streams.get(&(from, host)).copied().unwrap_or_default(),
@@ -85,11 +91,13 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
     edges
 }
 
-/// Every Agent that calls, or says what it uses.
+/// Every Agent that calls, or says what it uses, and has a Service.
 fn agents(look: &Look) -> BTreeSet<String> {
     let seen = look.sights.iter().flat_map(|sight| sight.operations.keys());
     let seen = seen.map(|key| key.caller.to_string()).filter(|caller| caller.contains('/'));
-    look.uses.keys().cloned().chain(seen).collect()
+    // One whose calls cannot be told apart has no Service either.
+    let known = look.uses.iter().filter(|(_, uses)| !uses.anonymous);
+    known.map(|(agent, _)| agent.clone()).chain(seen).collect()
 }
 
 /// The Agent whose host this is: an Agent's Service has its name.
@@ -112,7 +120,9 @@ impl Edge {
     #[must_use]
     pub fn state(&self) -> &'static str {
         let recent = &self.recent;
-        if self.total.calls == 0 {
+        if self.total.calls == 0 && self.anonymous {
+            "declared"
+        } else if self.total.calls == 0 {
             "unused"
         } else if self.declared == Some(false) {
             "undeclared"

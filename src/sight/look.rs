@@ -148,7 +148,7 @@ impl Look {
             return None;
         }
         let uses = self.uses.get(caller)?;
-        let tools = uses.get(host_of(route));
+        let tools = uses.hosts.get(host_of(route));
         Some(tools.is_some_and(|tools| {
             tool.is_empty() || tools.is_empty() || tools.iter().any(|name| **name == *tool)
         }))

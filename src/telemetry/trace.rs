@@ -136,11 +136,12 @@ impl Traces {
             let context = TraceContext { span, flags: parent.flags & !SAMPLED | sampled, ..parent };
             Hop { context, parent: parent.span, state: Box::default(), scheme, version }
         });
-        let hop = joined.as_ref().or(begun).filter(|hop| hop.context.is_sampled());
-        let Some(hop) = hop else { return };
-        match tracing.queue.try_reserve() {
-            Ok(place) => place.send(FinishedSpan::of(record, hop, SystemTime::now())),
-            Err(_) => tracing.full.increment(1),
+        // The backend was told of the trace that began here, and may be in it: it has the span too.
+        for hop in joined.iter().chain(begun).filter(|hop| hop.context.is_sampled()) {
+            match tracing.queue.try_reserve() {
+                Ok(place) => place.send(FinishedSpan::of(record, hop, SystemTime::now())),
+                Err(_) => tracing.full.increment(1),
+            }
         }
     }
 

@@ -179,7 +179,7 @@ pub(super) fn edge(edge: &Edge) -> Row {
         "failing" => Mark::Failing,
         "slow" => Mark::Slow,
         "undeclared" => Mark::Undeclared,
-        "unused" => Mark::Unused,
+        "unused" | "declared" => Mark::Unused,
         _ => Mark::None,
     };
     let cells = vec![

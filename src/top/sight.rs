@@ -59,7 +59,7 @@ pub(super) struct Edge {
     pub(super) to: String,
     /// `mcp` or `a2a`.
     pub(super) protocol: String,
-    /// `ok`, `failing`, `slow`, `undeclared` or `unused`.
+    /// `ok`, `failing`, `slow`, `undeclared`, `unused` or `declared`.
     pub(super) state: String,
     /// Since the start.
     pub(super) calls: u64,

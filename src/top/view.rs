@@ -38,7 +38,8 @@ const HELP: &str = " Tab, 1 to 4    edges, tools, streams, sessions
  failing     more than 5 % errors
  slow        P99 above 5 s
  undeclared  the caller declares others, not this
- unused      declared, never called";
+ unused      declared, never called
+ declared    by an Agent of kagent 1.0, whose calls are unknown's";
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {

@@ -117,7 +117,7 @@ export class Drawing {
     const state = stateOf(edge);
     const share = errorShare(edge);
     const tone =
-      edge.state === 'unused' ? 'idle' : share > 0.05 ? 'bad' : share > 0 || edge.state === 'slow' ? 'warn' : 'ok';
+      ['unused', 'declared'].includes(edge.state) ? 'idle' : share > 0.05 ? 'bad' : share > 0 || edge.state === 'slow' ? 'warn' : 'ok';
     setAttribute(item.group, 'data-tone', tone);
     setAttribute(item.group, 'data-dashed', edge.declared === false || edge.state === 'undeclared' || null);
     setAttribute(item.group, 'data-dim', dim || null);
@@ -208,7 +208,7 @@ export class Drawing {
 
 /** What stands at an edge. */
 function labelOf(edge, state, share) {
-  if (edge.state === 'unused') return 'unused';
+  if (edge.state === 'unused' || edge.state === 'declared') return edge.state;
   if (edge.state === 'slow' || edge.state === 'undeclared') return `${rate(edge.rate)} · ${state.text}`;
   return share > 0 ? `${rate(edge.rate)} · ${percent(edge.errorRate, edge.rate)}` : rate(edge.rate);
 }

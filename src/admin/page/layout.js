@@ -8,7 +8,7 @@ export const MOST = 80;
 /** The edges to draw: what needs a look first, then the busiest. */
 export function chosen(edges) {
   if (edges.length <= MOST) return edges;
-  const weight = { failing: 3, undeclared: 2, slow: 2, ok: 1, unused: 0 };
+  const weight = { failing: 3, undeclared: 2, slow: 2, ok: 1, unused: 0, declared: 0 };
   const order = (a, b) => (weight[b.state] ?? 1) - (weight[a.state] ?? 1) || b.rate - a.rate || b.calls - a.calls;
   return [...edges].sort(order).slice(0, MOST);
 }

@@ -12,6 +12,11 @@ export const STATES = {
     tone: 'warn',
     means: 'called, though the caller declares other tools and agents only',
   },
+  declared: {
+    text: 'declared',
+    tone: 'idle',
+    means: 'declared by an Agent of kagent 1.0, whose calls are counted as those of unknown',
+  },
   unused: { text: 'unused', tone: 'idle', means: 'declared, and never called since the proxy started' },
 };
 

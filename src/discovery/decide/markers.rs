@@ -47,19 +47,20 @@ impl Markers {
         }
         let urls = index.remotes_at(id).map(|(object, _)| (object, "url"));
         let literals = index.literals_at(id).map(|(object, _)| (object, "x-kagent-host"));
-        for object in index.outranked_at(id) {
+        let outranked = index.outranked_at(id);
+        let outranked = outranked.filter(|o| standing(config, o, id) != Authority::Callers);
+        for object in outranked.take(TOLD) {
             let marker = format!("RemoteMCPServer {object} of kagent.dev");
-            notes.push(Considered::new(
-                marker,
-                "does not count: api.kagent.dev has one of this name",
-            ));
+            let verdict =
+                "does not count: api.kagent.dev has one of this name that names the same Service";
+            notes.push(Considered::new(marker, verdict));
         }
         let mut callers = BTreeSet::new();
         let mut others = Vec::new();
         for (object, place) in urls.chain(literals) {
             let marker = format!("RemoteMCPServer {object} names it in its {place}");
             if standing(config, object, id) == Authority::Callers {
-                callers.extend(index.users_of_remote(object));
+                callers.extend(index.callers_of_remote(object));
                 others.push(marker);
             } else {
                 markers.push(marker);
@@ -92,10 +93,9 @@ fn own_markers(index: &Index, id: &ObjectId, service: &Service, controller: bool
     for (kind, name) in service.owners.iter().filter(|(kind, _)| kinds.contains(&kind.as_str())) {
         markers.push(format!("{kind} {name} owns it"));
     }
-    for api in [KagentApi::V0, KagentApi::V1] {
-        if index.has_agent(api, id) {
-            markers.push(format!("an Agent of {} has its name", api.group()));
-        }
+    // Those of kagent 1.0 have no Service: one with their name is something else.
+    if index.has_agent(KagentApi::V0, id) {
+        markers.push("an Agent has its name".to_owned());
     }
     if index.has_sandbox(id) {
         markers.push("a SandboxAgent has its name".to_owned());

@@ -65,15 +65,15 @@ pub(super) fn choose<'s>(
     by_app_protocol(service).ok_or_else(|| {
         if service.ports.is_empty() {
             return format!(
-                "Service {id} declares no port; write it into x-kagent-host, {}.{}:PORT, or let the url \
-                 of a RemoteMCPServer name one",
+                "Service {id} declares no port; write it into x-kagent-host, {}.{}:PORT; with kagent \
+                 0.x the url of a RemoteMCPServer may name it too",
                 id.name, id.namespace
             );
         }
         format!(
             "Service {id} has several ports and nothing says which; write it into x-kagent-host, \
-             {}.{}:PORT, or let the url of a RemoteMCPServer or the annotation \
-             kagent.dev/mcp-service-port name one",
+             {}.{}:PORT, or annotate the Service with kagent.dev/mcp-service-port=PORT; with kagent 0.x the \
+             url of a RemoteMCPServer may name it too",
             id.name, id.namespace
         )
     })

@@ -1,6 +1,6 @@
 //! Objects of kinds that both API groups of kagent have.
 //!
-//! Pure. Where both have one of the same name, the newer group's counts (D36).
+//! Pure. Which counts where both have one of a name depends on what is asked, and is not decided here.
 
 use std::collections::HashMap;
 
@@ -23,19 +23,13 @@ impl<T> Default for BothGroups<T> {
 }
 
 impl<T> BothGroups<T> {
-    /// The one that counts.
-    pub(super) fn get(&self, id: &ObjectId) -> Option<&T> {
-        self.v1.get(id).or_else(|| self.v0.get(id))
-    }
-
-    /// One that does not count, for the newer group has its name.
-    pub(super) fn outranked(&self, id: &ObjectId) -> Option<&T> {
-        self.v0.get(id).filter(|_| self.v1.contains_key(id))
-    }
-
-    /// The names of all, those of both groups twice.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &ObjectId> {
-        self.v0.keys().chain(self.v1.keys())
+    /// That of a group, or of the other one if this has none.
+    pub(super) fn for_api(&self, api: KagentApi, id: &ObjectId) -> Option<&T> {
+        let (first, second) = match api {
+            KagentApi::V0 => (&self.v0, &self.v1),
+            KagentApi::V1 => (&self.v1, &self.v0),
+        };
+        first.get(id).or_else(|| second.get(id))
     }
 
     /// Those of one group.
@@ -44,6 +38,11 @@ impl<T> BothGroups<T> {
             KagentApi::V0 => &self.v0,
             KagentApi::V1 => &self.v1,
         }
+    }
+
+    /// The ids of all; an id that both groups have comes twice.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ObjectId> {
+        self.v0.keys().chain(self.v1.keys())
     }
 
     /// An object as it is now; `None` if it is gone.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::{Ids, Index};
-use crate::discovery::object::{Admits, NamespaceLabels};
+use crate::discovery::object::{Admits, KagentApi, NamespaceLabels};
 use crate::route::ObjectId;
 
 // === impl Index ===
@@ -29,7 +29,11 @@ impl Index {
 
     /// What is said of hosts that somebody names depends on whether their namespace exists.
     fn touch_named_in(&mut self, namespace: &str) {
-        let named = self.remotes_at.keys().filter(|service| *service.namespace == *namespace);
+        let named = self
+            .remotes_at
+            .keys()
+            .chain(self.literals_at.keys())
+            .filter(|service| *service.namespace == *namespace);
         let named: Ids = named.cloned().collect();
         self.touch_all(&named);
     }
@@ -43,15 +47,13 @@ impl Index {
     /// Whether an Agent of this namespace may use an Agent, which the latter says.
     #[must_use]
     pub fn admits_to_agent(&self, from: &str, id: &ObjectId) -> bool {
-        let admits = self.agents.get(id).map(|agent| &agent.admits);
-        self.admits(from, id, admits)
+        self.admits(from, id, self.agents.of(KagentApi::V0).get(id).map(|agent| &agent.admits))
     }
 
-    /// Whether an Agent of this namespace may use a tool server, which the latter's object says.
+    /// Whether an Agent of this namespace and group may use a tool server, which the latter's object says.
     #[must_use]
-    pub fn admits_to_remote(&self, from: &str, id: &ObjectId) -> bool {
-        let admits = self.remotes.get(id).map(|remote| &remote.admits);
-        self.admits(from, id, admits)
+    pub fn admits_to_remote(&self, (from, api): (&str, KagentApi), id: &ObjectId) -> bool {
+        self.admits(from, id, self.remote(api, id).map(|remote| &remote.admits))
     }
 
     /// What is not known admits everybody.

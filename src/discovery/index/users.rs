@@ -11,8 +11,8 @@ use crate::route::ObjectId;
 /// What uses tool servers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum User {
-    /// An Agent.
-    Agent(ObjectId),
+    /// An Agent of a group.
+    Agent(KagentApi, ObjectId),
     /// An `AgentTemplate`.
     Template(ObjectId),
 }
@@ -29,7 +29,7 @@ impl Index {
             return;
         }
         self.touch(id);
-        let user = User::Agent(id.clone());
+        let user = User::Agent(api, id.clone());
         self.forget_user(&user);
         self.agents.set(api, id, new);
         self.learn_user(&user);
@@ -52,12 +52,7 @@ impl Index {
     fn forget_user(&mut self, user: &User) {
         self.user_changes(user);
         let Some(old) = self.said_by(user).cloned() else { return };
-        for (used, users) in [
-            (&old.remotes, &mut self.users_of_remote),
-            (&old.services, &mut self.users_of_service),
-            (&old.templates, &mut self.users_of_template),
-            (&old.agents, &mut self.users_of_agent),
-        ] {
+        for (used, users) in self.used_by(&old) {
             used.iter().for_each(|used| unlink(users, used, user));
         }
     }
@@ -65,29 +60,35 @@ impl Index {
     /// Takes over what a user says, and marks what depends on it.
     fn learn_user(&mut self, user: &User) {
         if let Some(new) = self.said_by(user).cloned() {
-            for (used, users) in [
-                (&new.remotes, &mut self.users_of_remote),
-                (&new.services, &mut self.users_of_service),
-                (&new.templates, &mut self.users_of_template),
-                (&new.agents, &mut self.users_of_agent),
-            ] {
+            for (used, users) in self.used_by(&new) {
                 used.iter().for_each(|used| link(users, used, user));
             }
         }
         self.user_changes(user);
     }
 
+    /// What is used, and where its users are noted.
+    fn used_by<'s>(&mut self, said: &'s Agent) -> [(&'s [ObjectId], &mut Users); 4] {
+        [
+            (&said.remotes, &mut self.users_of_remote),
+            (&said.services, &mut self.users_of_service),
+            (&said.templates, &mut self.users_of_template),
+            (&said.agents, &mut self.users_of_agent),
+        ]
+    }
+
     fn user_changes(&mut self, user: &User) {
         let agents = self.agents_behind([user]);
         self.uses_dirty.extend(agents);
-        if let User::Agent(id) = user {
+        if let User::Agent(_, id) = user {
             self.uses_dirty.insert(id.clone());
             // It says who may use it.
             let users = self.agents_behind(self.users_of_agent.get(id).into_iter().flatten());
             self.uses_dirty.extend(users);
         }
         let mut hosts = Ids::new();
-        for said in self.all_said_by(user) {
+        // Whom a tool server's object binds are Agents that are known as callers, and so none made of templates.
+        if let (User::Agent(KagentApi::V0, _), Some(said)) = (user, self.said_by(user)) {
             hosts.extend(said.remotes.iter().flat_map(|remote| self.spoken_of(remote)));
             hosts.extend(said.services.iter().cloned());
         }
@@ -96,15 +97,14 @@ impl Index {
 
     fn said_by(&self, user: &User) -> Option<&Agent> {
         match user {
-            User::Agent(id) => self.agents.get(id),
+            User::Agent(api, id) => self.agents.of(*api).get(id),
             User::Template(id) => self.templates.get(id),
         }
     }
 
-    /// What a user says itself, and what the templates say that it is made of, each once. A template that is not
-    /// known says nothing.
-    fn all_said_by(&self, user: &User) -> Vec<&Agent> {
-        let mut all: Vec<&Agent> = self.said_by(user).into_iter().collect();
+    /// What an Agent says itself, and what the templates say that it is made of, each once.
+    fn with_templates<'i>(&'i self, agent: &'i Agent) -> Vec<&'i Agent> {
+        let mut all = vec![agent];
         let mut seen = Ids::new();
         let mut at = 0;
         while let Some(said) = all.get(at) {
@@ -115,26 +115,28 @@ impl Index {
         all
     }
 
-    /// What an Agent says that it uses, by itself and by its templates; empty if it does not say: one that is not
-    /// declarative, that is gone, or whose template is not known.
+    /// What an Agent says that it uses, in either group, by itself and by its templates. Empty if it does not say: one
+    /// that is not declarative, that is gone, or whose template is not known.
     #[must_use]
-    pub fn declared_by(&self, id: &ObjectId) -> Vec<&Agent> {
-        let Some(agent) = self.agents.get(id).filter(|agent| agent.declares) else {
-            return Vec::new();
-        };
-        if agent.templates.iter().any(|template| !self.templates.contains_key(template)) {
-            return Vec::new();
+    pub fn declared_by(&self, id: &ObjectId) -> Vec<(KagentApi, &Agent)> {
+        let mut all = Vec::new();
+        for api in [KagentApi::V0, KagentApi::V1] {
+            let agent = self.agents.of(api).get(id).filter(|agent| agent.declares);
+            let known = |template| self.templates.contains_key(template);
+            if let Some(agent) = agent.filter(|agent| agent.templates.iter().all(known)) {
+                all.extend(self.with_templates(agent).into_iter().map(|said| (api, said)));
+            }
         }
-        self.all_said_by(&User::Agent(id.clone()))
+        all
     }
 
     /// The Agents among these users, and those made of the templates among them.
-    fn agents_behind<'u>(&self, users: impl IntoIterator<Item = &'u User>) -> Ids {
+    fn agents_behind<'u>(&'u self, users: impl IntoIterator<Item = &'u User>) -> Ids {
         let mut left: Vec<&User> = users.into_iter().collect();
         let (mut agents, mut templates) = (Ids::new(), Ids::new());
         while let Some(user) = left.pop() {
             match user {
-                User::Agent(id) => {
+                User::Agent(_, id) => {
                     agents.insert(id.clone());
                 }
                 User::Template(id) if templates.insert(id.clone()) => {
@@ -146,10 +148,21 @@ impl Index {
         agents
     }
 
-    /// Agents that have a tool server among their tools.
+    /// Agents of either group that have a tool server among their tools.
     #[must_use]
     pub fn users_of_remote(&self, remote: &ObjectId) -> Ids {
         self.agents_behind(self.users_of_remote.get(remote).into_iter().flatten())
+    }
+
+    /// Those of them that may be known as callers, which Agents of `api.kagent.dev` never are (D37).
+    #[must_use]
+    pub fn callers_of_remote(&self, remote: &ObjectId) -> Ids {
+        let users = self.users_of_remote.get(remote).into_iter().flatten();
+        let known = users.filter_map(|user| match user {
+            User::Agent(KagentApi::V0, id) => Some(id.clone()),
+            _ => None,
+        });
+        known.collect()
     }
 
     /// Agents that have a Service among their tools.

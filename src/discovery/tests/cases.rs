@@ -315,6 +315,10 @@ fn the_controller_is_reachable_where_agents_need_it_only() {
     assert_eq!(world.ask(host, "/api/a2a-sandboxes/team/agent", None), target);
     assert_eq!(world.ask(host, "/mcp", None), target);
     assert_eq!(world.ask(host, "/agents/team/agent", None), target, "kagent 1.0");
+    for path in ["/agents", "/agents/", "/agents/team", "/agents/team/", "/agents//agent"] {
+        let said = world.ask(host, path, None);
+        assert!(said.starts_with("forbidden: ") || said == "unsafe path", "{path}: {said}");
+    }
     assert!(world.ask(host, "/agentsx", None).starts_with("forbidden: "));
     assert!(world.ask(host, "/api/agents", None).starts_with("forbidden: "));
     assert!(world.ask(host, "/api/sessions", None).starts_with("forbidden: "));

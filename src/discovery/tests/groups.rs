@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{World, agent, remote, remote_with, service, service_with, slice};
-use crate::config::DiscoveryConfig;
+use crate::config::{DiscoveryConfig, SessionMode};
 use crate::discovery::decide::{self, PlanState};
 use crate::discovery::object::{KagentApi, ObjectKind};
 use crate::discovery::uses;
@@ -54,7 +54,7 @@ fn sub_agent(template: &str) -> Value {
 fn used(world: &World, namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<String>>> {
     let uses = uses::of(&world.index, &ObjectId::new(namespace, name))?;
     let plain = |tools: &[Box<str>]| tools.iter().map(ToString::to_string).collect();
-    Some(uses.iter().map(|(host, tools)| (host.to_string(), plain(tools))).collect())
+    Some(uses.hosts.iter().map(|(host, tools)| (host.to_string(), plain(tools))).collect())
 }
 
 fn map(all: &[(&str, &[&str])]) -> Option<BTreeMap<String, Vec<String>>> {
@@ -114,34 +114,97 @@ fn each_way_to_write_it_wrong_names_the_remedy() {
     let plan = decide::decide(&world.index, &DiscoveryConfig::default(), &id).unwrap();
     let PlanState::Open(open) = plan.state else { panic!("{plan:?}") };
     let why = open.fallback.unwrap_err();
-    let remedies = ["x-kagent-host, two.a:PORT", "url of a RemoteMCPServer", "mcp-service-port"];
+    let remedies = ["x-kagent-host, two.a:PORT", "kagent.dev/mcp-service-port=PORT", "kagent 0.x"];
     assert!(remedies.iter().all(|remedy| why.contains(remedy)), "{why}");
 }
 
 #[test]
-fn where_both_groups_have_a_tool_server_the_newer_one_counts_and_explain_says_so() {
-    let old = remote("a", "r", "http://tools.a:2/mcp");
-    let new = opted("a", "r", "tools.a:1");
-    let other = of_1_0(remote("a", "r", "http://other.a:7/mcp"));
+fn where_both_groups_name_a_service_in_one_place_the_newer_one_counts_and_explain_says_so() {
+    let at = |port: u16| remote("a", "r", &format!("http://tools.a:{port}/mcp"));
+    let services = [service("a", "tools", &["x:1", "y:2"]), service("a", "other", &["z:7"])];
+    let mut world = World::of(&services);
+    world.apply(&[at(2), of_1_0(at(1))]);
+    let (said, chain) = world.chain("tools.a", "/mcp", None, None);
+    assert_eq!(said, "http://tools.a:1");
+    let told = chain.iter().any(|note| {
+        note.candidate == "RemoteMCPServer a/r of kagent.dev"
+            && note.verdict.starts_with("does not count: api.kagent.dev has one of this name")
+    });
+    assert!(told, "{chain:?}");
+    world.delete(ObjectKind::RemoteMcpServer(KagentApi::V1), "a", "r");
+    assert_eq!(world.ask("tools.a", "/mcp", None), "http://tools.a:2");
+    // What others write of it does not fill the answer.
+    let evil = remote("evil", "r", "http://tools.a:2/mcp");
+    world.apply(&[evil.clone(), of_1_0(evil)]);
+    let (_, chain) = world.chain("tools.a", "/mcp", None, None);
+    assert!(!chain.iter().any(|note| note.verdict.contains("has one of this name")), "{chain:?}");
+}
+
+#[test]
+fn agents_of_0_x_are_served_as_before_while_the_cluster_moves() {
+    let old = remote("a", "r", "https://tools.a:2/mcp?k=1");
     let services = [service("a", "tools", &["x:1", "y:2"]), service("a", "other", &["z:7"])];
     let mut world = World::of(&services);
     world.apply(&[old]);
-    assert_eq!(world.ask("tools.a", "/mcp", None), "http://tools.a:2");
-    world.apply(&[new]);
-    let (said, chain) = world.chain("tools.a", "/mcp", None, None);
-    assert!(said.starts_with("ambiguous: "), "{said}: the port of the old url does not count");
-    let told = chain.iter().any(|note| {
-        note.candidate == "RemoteMCPServer a/r of kagent.dev"
-            && note.verdict == "does not count: api.kagent.dev has one of this name"
-    });
-    assert!(told, "{chain:?}");
-    // The newer one may lead elsewhere.
-    world.apply(&[other]);
+    assert_eq!(world.ask("tools.a", "/mcp", None), "https://tools.a:2?k=1");
+    // The object of the same name that goes through the proxy says nothing of port, scheme or query.
+    world.apply(&[opted("a", "r", "tools.a:1")]);
+    assert_eq!(world.ask("tools.a", "/mcp", None), "https://tools.a:2?k=1", "as 0.x has it sent");
+    assert_eq!(world.ask("tools.a:1", "/mcp", None), "http://tools.a:1", "as 1.0 does");
+    // Nor does one that leads elsewhere.
+    world.apply(&[of_1_0(remote("a", "r", "http://other.a:7/mcp"))]);
+    assert_eq!(world.ask("tools.a", "/mcp", None), "https://tools.a:2?k=1");
     assert_eq!(world.ask("other.a", "/mcp", None), "http://other.a:7");
-    assert!(world.ask("tools.a", "/mcp", None).starts_with("forbidden: "));
-    world.delete(ObjectKind::RemoteMcpServer(KagentApi::V1), "a", "r");
-    assert_eq!(world.ask("tools.a", "/mcp", None), "http://tools.a:2");
-    assert!(world.ask("other.a", "/mcp", None).starts_with("forbidden: "));
+    // An Agent of 0.x that may use a foreign object may still, whatever an Agent of 1.0 of its name says.
+    let bend = remote("b", "bend", "http://shut.c:1/mcp");
+    let user = agent("b", "user", &[("RemoteMCPServer", "bend")]);
+    world.apply(&[service("c", "shut", &["x:1"]), bend, user]);
+    assert_eq!(world.ask("shut.c", "/mcp", Some("b/user")), "http://shut.c:1");
+    let nothing = json!({ "template": { "inline": { "tools": [] } } });
+    world.apply(&[agent_1_0("b", "user", &nothing)]);
+    assert_eq!(world.ask("shut.c", "/mcp", Some("b/user")), "http://shut.c:1");
+    world.delete(ObjectKind::Agent(KagentApi::V0), "b", "user");
+    let refused = world.ask("shut.c", "/mcp", Some("b/user"));
+    assert!(refused.starts_with("forbidden: "), "{refused}: nobody is known as that one");
+}
+
+#[test]
+fn a_namespace_that_comes_or_goes_changes_what_is_said_of_a_target() {
+    let space = |name: &str| (ObjectKind::Namespace, json!({ "metadata": { "name": name } }));
+    let mut world = World::of(&[opted("a", "r", "tools.b"), space("a")]);
+    assert!(world.ask("tools.b", "/mcp", None).contains("there is no such namespace"));
+    world.apply(&[space("b")]);
+    assert!(!world.ask("tools.b", "/mcp", None).contains("there is no such namespace"));
+    world.delete(ObjectKind::Namespace, "", "b");
+    assert!(world.ask("tools.b", "/mcp", None).contains("there is no such namespace"));
+}
+
+#[test]
+fn a_tool_server_that_names_the_proxy_says_what_is_done_for_sessions() {
+    let said = |namespace: &str, name: &str, word: &str| {
+        let (kind, mut json) = opted(namespace, name, "tools.a");
+        json["metadata"]["annotations"] = json!({ "kagent-proxy.dev/sessions": word });
+        (kind, json)
+    };
+    let mode = |world: &World| {
+        let plan =
+            decide::decide(&world.index, &DiscoveryConfig::default(), &ObjectId::new("a", "tools"));
+        let Some(PlanState::Open(open)) = plan.map(|plan| plan.state) else { panic!() };
+        open.ports[0].sessions
+    };
+    let mut world = World::of(&[service("a", "tools", &["x:1"]), opted("a", "plain", "tools.a")]);
+    assert_eq!(mode(&world), None);
+    world.apply(&[said("evil", "r", "pass")]);
+    assert_eq!(mode(&world), None, "not trusted");
+    world.apply(&[said("kagent", "r", "pass")]);
+    assert_eq!(mode(&world), Some(SessionMode::Pass));
+    world.apply(&[said("a", "r", "pin"), said("a", "s", "revive")]);
+    assert_eq!(mode(&world), Some(SessionMode::Pin), "its own namespace first, then by name");
+    world.apply(&[said("a", "r", "often")]);
+    assert_eq!(mode(&world), Some(SessionMode::Revive), "what is no mode does not count");
+    let annotated = json!({ "annotations": { "kagent-proxy.dev/sessions": "pass" } });
+    world.apply(&[service_with("a", "tools", &["x:1"], annotated)]);
+    assert_eq!(mode(&world), Some(SessionMode::Pass), "the Service's own word before all");
 }
 
 #[test]
@@ -196,20 +259,26 @@ fn sub_agents_run_inside_and_may_go_in_a_circle() {
 }
 
 #[test]
-fn an_agent_of_both_groups_is_the_newer_one() {
+fn an_agent_of_both_groups_uses_what_either_says() {
     let mut world = World::of(&[
         remote("a", "old", "http://old.a:1/mcp"),
         opted("a", "new", "new.a"),
         agent("a", "helper", &[("RemoteMCPServer", "old")]),
     ]);
+    let anonymous = |world: &World| {
+        uses::of(&world.index, &ObjectId::new("a", "helper")).map(|uses| uses.anonymous)
+    };
     assert_eq!(used(&world, "a", "helper"), map(&[("old.a", &[])]));
-    let of = json!({ "template": { "inline": { "tools": [binding("new", &json!([]))] } } });
-    world.apply(&[agent_1_0("a", "helper", &of)]);
-    assert_eq!(used(&world, "a", "helper"), map(&[("new.a", &[])]));
-    assert!(world.index.users_of_remote(&ObjectId::new("a", "old")).is_empty());
-    world.delete(ObjectKind::Agent(KagentApi::V1), "a", "helper");
+    // One whose template is not there yet says nothing.
+    world.apply(&[agent_1_0("a", "helper", &json!({ "templateRef": { "name": "late" } }))]);
     assert_eq!(used(&world, "a", "helper"), map(&[("old.a", &[])]));
+    world.apply(&[template("a", "late", &json!([binding("new", &json!(["x"]))]))]);
+    assert_eq!(used(&world, "a", "helper"), map(&[("new.a", &["x"]), ("old.a", &[])]));
+    assert_eq!(anonymous(&world), Some(false), "its pods are known");
     world.delete(ObjectKind::Agent(KagentApi::V0), "a", "helper");
+    assert_eq!(used(&world, "a", "helper"), map(&[("new.a", &["x"])]));
+    assert_eq!(anonymous(&world), Some(true));
+    world.delete(ObjectKind::Agent(KagentApi::V1), "a", "helper");
     assert_eq!(used(&world, "a", "helper"), None);
 }
 
@@ -275,8 +344,8 @@ fn an_address_behind_an_agent_of_1_0_is_nobodys() {
         slice("ate-system", "atenet-egress", ("http", 15001), &["10.0.0.2"]),
     ]);
     assert_eq!((world.caller("10.0.0.1"), world.caller("10.0.0.2")), (None, None));
-    // Its Service is marked, and has no port of agents.
-    assert_eq!(world.ask("helper.a", "/", None), "http://helper.a:8080");
+    // A Service of its name is not its own, so the name opens nothing.
+    assert!(world.ask("helper.a", "/", None).starts_with("forbidden: "));
 }
 
 #[test]
@@ -301,14 +370,14 @@ fn the_order_in_which_objects_come_makes_no_difference() {
         opted("a", "r", "tools.a:1"),
         template("a", "t", &json!([binding("r", &json!(["add"]))])),
         agent_1_0("a", "helper", &of),
-        agent("a", "helper", &[("RemoteMCPServer", "r")]),
+        agent("a", "helper", &[("Service", "old")]),
     ];
     let seen = |world: &World| {
         let asked = ["tools.a", "tools.a:1", "helper.a"].map(|host| world.ask(host, "/mcp", None));
         (asked, used(world, "a", "helper"))
     };
     let expected = seen(&World::of(&objects));
-    assert_eq!(expected.1, map(&[("tools.a", &["add"])]));
+    assert_eq!(expected.1, map(&[("old.a", &[]), ("tools.a", &["add"])]));
     let mut count = 0;
     permutations(&mut (0..objects.len()).collect(), 0, &mut |order| {
         let mut world = World::of(&[]);
@@ -329,7 +398,7 @@ fn the_order_in_which_objects_come_makes_no_difference() {
             }
         }
         assert_eq!(world.ask("tools.a", "/mcp", None), "http://tools.a:2", "{order:?}");
-        assert_eq!(used(&world, "a", "helper"), map(&[("tools.a", &[])]), "{order:?}");
+        assert_eq!(used(&world, "a", "helper"), map(&[("old.a", &[])]), "{order:?}");
         count += 1;
     });
     assert_eq!(count, 720);

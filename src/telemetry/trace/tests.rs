@@ -246,37 +246,36 @@ fn what_a_message_says_of_its_trace_counts_where_its_headers_say_nothing() {
     let told = TraceContext::parse(TOLD.as_bytes()).unwrap();
     let unsampled = TraceContext { flags: 0, ..told };
     let header: &[(&str, &str)] = &[("traceparent", PARENT)];
-    for (ratio, fields, said, expected) in [
-        // Whether the trace that would begin here is taken, or none begins.
-        (1.0, &[][..], Some(told), Some((told.trace, told.span))),
-        (0.0, &[], Some(told), Some((told.trace, told.span))),
-        (0.0, &[], Some(unsampled), None),
-        (1.0, &[], Some(unsampled), None),
-        (0.0, &[], None, None),
-        (0.0, &[("traceparent", "?")], Some(told), Some((told.trace, told.span))),
-        (
-            0.0,
-            header,
-            Some(told),
-            Some((0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0xf0_67aa_0ba9_02b7)),
-        ),
-        (
-            0.0,
-            &[("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")],
-            Some(told),
-            None,
-        ),
+    let (joined, followed) =
+        ((told.trace, told.span), (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0xf0_67aa_0ba9_02b7));
+    let unsampled_header: &[(&str, &str)] =
+        &[("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")];
+    for (ratio, fields, said, expected, begins) in [
+        (0.0, &[][..], Some(told), Some(joined), false),
+        (0.0, &[("traceparent", "?")], Some(told), Some(joined), false),
+        (0.0, &[], Some(unsampled), None, false),
+        (0.0, &[], None, None, false),
+        (0.0, header, Some(told), Some(followed), false),
+        (0.0, unsampled_header, Some(told), None, false),
+        // The backend is told of the trace that begins here, so the span is in that one too.
+        (1.0, &[], Some(told), Some(joined), true),
+        (1.0, &[], Some(unsampled), None, true),
+        (1.0, header, Some(told), Some(followed), false),
     ] {
         let (traces, mut waiting) = traces(ratio);
         let hop = begin(&traces, fields);
-        let record =
-            Record { traceparent: fields.first().map_or("", |(_, value)| value), ..record() };
-        traces.finish(&record, hop.as_deref(), said, VIA);
-        let span = waiting.try_recv().ok();
-        let found = span.as_ref().map(|span| (span.context.trace, span.parent));
-        assert_eq!(found, expected, "{ratio} {fields:?} {said:?}");
-        if let (Some(span), Some(hop)) = (span, hop) {
-            assert_eq!(span.context.span, hop.context.span, "the one that the backend was told of");
-        }
+        let traceparent = fields.first().map_or("", |(_, value)| *value);
+        traces.finish(&Record { traceparent, ..record() }, hop.as_deref(), said, VIA);
+        let spans: Vec<_> = std::iter::from_fn(|| waiting.try_recv().ok()).collect();
+        let (roots, others): (Vec<_>, Vec<_>) = spans.iter().partition(|span| span.parent == 0);
+        let found = others.first().map(|span| (span.context.trace, span.parent));
+        assert_eq!(
+            (found, others.len()),
+            (expected, usize::from(expected.is_some())),
+            "{fields:?}"
+        );
+        assert_eq!(roots.len(), usize::from(begins), "{ratio} {fields:?} {said:?}");
+        let own = hop.as_ref().map(|hop| hop.context.span);
+        assert!(own.is_none_or(|own| spans.iter().all(|span| span.context.span == own)));
     }
 }
