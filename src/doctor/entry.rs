@@ -111,6 +111,11 @@ pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
         }
         // kagent 1.0 does not read it, and its tool servers name the proxy themselves.
         ProxyUrl::Is(url) if url.is_empty() && only_1_0(seen) => return Vec::new(),
+        ProxyUrl::Is(url) if url.is_empty() && is_named(seen) => {
+            let what =
+                "is not set, so that only tool servers go through this proxy whose url names it";
+            return vec![Finding::note(&subject, what.to_owned())];
+        }
         ProxyUrl::Is(url) if url.is_empty() => {
             let what = "is not set, so no agent sends anything through this proxy".to_owned();
             return vec![Finding::error(&subject, what, set)];
@@ -134,6 +139,14 @@ pub(super) fn judge(seen: &ClusterSeen) -> Vec<Finding> {
     }
     findings.extend(reached(seen, &subject, url, &parsed, set));
     findings
+}
+
+/// Whether a tool server's object goes through the proxy by itself.
+fn is_named(seen: &ClusterSeen) -> bool {
+    seen.objects.iter().any(|(_, _, object)| match object {
+        Object::RemoteServer(Some(remote)) => leads_here(seen, &remote.host),
+        _ => false,
+    })
 }
 
 /// Whether agents and tool servers are those of kagent 1.0.

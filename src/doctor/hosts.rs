@@ -79,6 +79,7 @@ fn ports(seen: &ClusterSeen, id: &ObjectId, plan: &ServicePlan, open: &OpenPlan)
     let subject = format!("Service {id}");
     let mut findings = Vec::new();
     if let Err(why) = &open.fallback
+        && !ports_are_named(seen, id)
         && (open.rules.is_empty() || !seen.index.users_of_service(id).is_empty())
     {
         let remedy = format!(
@@ -107,6 +108,12 @@ fn ports(seen: &ClusterSeen, id: &ObjectId, plan: &ServicePlan, open: &OpenPlan)
         }
     }
     findings
+}
+
+/// Whether everybody who names a Service in a header names its port too.
+fn ports_are_named(seen: &ClusterSeen, id: &ObjectId) -> bool {
+    let mut named = seen.index.literals_at(id).map(|(_, remote)| servers::target_port(remote));
+    named.next().is_some_and(|port| port.is_some()) && named.all(|port| port.is_some())
 }
 
 /// Whether two rules claim the same requests for different backends, and the caller does not decide.

@@ -3,8 +3,9 @@
 //! Pure. kagent 0.x rewrites the URL of a `RemoteMCPServer` to the proxy by its host; kagent 1.0 calls it as it is.
 
 use super::Finding;
-use super::entry::port_of;
+use super::entry::{leads_here, port_of};
 use super::gather::ClusterSeen;
+use crate::authority;
 use crate::discovery::decide::standing;
 use crate::discovery::index::ClusterHost;
 use crate::discovery::object::{KagentApi, ObjectKind, RemoteServer};
@@ -31,22 +32,23 @@ pub(super) fn judge(
     };
     let target = remote.literal_host.as_deref().and_then(|host| seen.index.host(host));
     let target: Option<ObjectId> = target.map(|host| host.service);
+    if leads_here(seen, &remote.host) {
+        findings.extend(through(seen, &subject, (v1, remote), target.as_ref()));
+        findings.extend(target.as_ref().and_then(|target| trust(seen, (&subject, v1), id, target)));
+        return target.into_iter().collect();
+    }
     let Some(host) = seen.index.host(&remote.host) else {
         let what =
             format!("{} is a host outside the cluster; agents call it directly", remote.host);
         findings.push(Finding::note(&subject, what));
         return target.into_iter().collect();
     };
-    if host.service == seen.ours {
-        findings.extend(through(seen, &subject, (v1, remote), target.as_ref()));
-        return target.into_iter().collect();
-    }
     findings.extend(elsewhere(seen, &subject, (v1, remote), &host));
     let absent = seen.index.lacks_namespace(&host.service.namespace);
     if absent && host.pod.is_none() && remote.host.split('.').count() == 2 {
         return target.into_iter().collect();
     }
-    findings.extend(trust(seen, &subject, id, &host.service));
+    findings.extend(trust(seen, (&subject, v1), id, &host.service));
     target.into_iter().chain([host.service]).collect()
 }
 
@@ -58,31 +60,28 @@ fn through(
     target: Option<&ObjectId>,
 ) -> Option<Finding> {
     let ours = &seen.ours;
-    let header = "add to headersFrom: {name: x-kagent-host, value: NAME.NAMESPACE}, the Service of the tool server";
-    if target.is_none() {
-        let (what, remedy) = match &remote.literal_host {
-            Some(host) => (
-                format!("its x-kagent-host {host:?} is no Service of the cluster"),
-                "write NAME.NAMESPACE, or NAME.NAMESPACE:PORT".to_owned(),
-            ),
-            None if remote.hides_host => {
-                let what = "its x-kagent-host comes from a Secret or a ConfigMap, which the proxy does not read";
-                let remedy = "write it as a literal value, or mark the Service: kubectl annotate service NAME \
-                              kagent-proxy.dev/route=true";
-                return Some(Finding::warning(&subject, what.to_owned(), remedy.to_owned()));
-            }
-            None => (
-                "its url leads to the proxy, and nothing says to which tool server".to_owned(),
-                header.to_owned(),
-            ),
-        };
+    let Some(target) = target else { return Some(without_target(subject, remote)) };
+    if target == ours {
+        let what = "its x-kagent-host is the proxy itself".to_owned();
+        return Some(Finding::error(&subject, what, HEADER.to_owned()));
+    }
+    let lacks = |service: &ObjectId, port: u16| {
+        let service = seen.index.service(service).filter(|service| !service.headless);
+        service.is_some_and(|service| service.ports.iter().all(|known| known.number != port))
+    };
+    if lacks(ours, remote.port) {
+        let what =
+            format!("its url names port {}, which Service {ours} does not have", remote.port);
+        return Some(Finding::error(&subject, what, url_of(seen, remote)));
+    }
+    if let Some(port) = target_port(remote).filter(|port| lacks(target, *port)) {
+        let what =
+            format!("its x-kagent-host names port {port}, which Service {target} does not have");
+        let remedy =
+            format!("write {}.{}, or one of the Service's ports", target.name, target.namespace);
         return Some(Finding::error(&subject, what, remedy));
     }
-    if target == Some(ours) {
-        let what = "its x-kagent-host is the proxy itself".to_owned();
-        return Some(Finding::error(&subject, what, header.to_owned()));
-    }
-    if !v1 && !remote.host.ends_with(".svc") {
+    if !v1 && seen.index.host(&remote.host).is_some() && !remote.host.ends_with(".svc") {
         let what = format!(
             "where proxy.url is set, kagent rewrites hosts such as {} and writes its own x-kagent-host over \
              the one of headersFrom, so that the proxy would call itself",
@@ -92,6 +91,42 @@ fn through(
         return Some(Finding::warning(&subject, what, remedy));
     }
     None
+}
+
+/// What has to be added.
+const HEADER: &str = "add to headersFrom: {name: x-kagent-host, value: NAME.NAMESPACE}, the Service of the tool server";
+
+fn without_target(subject: &str, remote: &RemoteServer) -> Finding {
+    if let Some(host) = &remote.literal_host {
+        let what = format!("its x-kagent-host {host:?} is no Service of the cluster");
+        return Finding::error(
+            &subject,
+            what,
+            "write NAME.NAMESPACE, or NAME.NAMESPACE:PORT".to_owned(),
+        );
+    }
+    if remote.hides_host {
+        let what =
+            "its x-kagent-host comes from a Secret or a ConfigMap, which the proxy does not read";
+        let remedy = "write it as a literal value, or mark the Service: kubectl annotate service NAME \
+                      kagent-proxy.dev/route=true";
+        return Finding::warning(&subject, what.to_owned(), remedy.to_owned());
+    }
+    let what = "its url leads to the proxy, and nothing says to which tool server".to_owned();
+    Finding::error(&subject, what, HEADER.to_owned())
+}
+
+/// The port in a literal `x-kagent-host`.
+pub(super) fn target_port(remote: &RemoteServer) -> Option<u16> {
+    let (_, port) = authority::split(remote.literal_host.as_deref()?);
+    authority::port(port?)
+}
+
+/// How an object goes through the proxy.
+fn url_of(seen: &ClusterSeen, remote: &RemoteServer) -> String {
+    let query = remote.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    let (name, namespace, port) = (&seen.ours.name, &seen.ours.namespace, port_of(seen));
+    format!("set spec.url to http://{name}.{namespace}.svc:{port}{}{query}", remote.path)
 }
 
 /// What is said of an object whose URL leads to another host of the cluster.
@@ -111,18 +146,20 @@ fn elsewhere(
         return Some(Finding::note(&subject, what));
     }
     if v1 {
-        let ours = &seen.ours;
         let what = "kagent 1.0 calls its url as it is, around the proxy".to_owned();
-        let remedy = format!(
-            "set spec.url to http://{}.{}.svc:{}{}, and headersFrom to [{{name: x-kagent-host, value: \"{}.{}:{}\"}}]",
-            ours.name,
-            ours.namespace,
-            port_of(seen),
-            remote.path,
+        let mut remedy = format!(
+            "{}, and headersFrom to [{{name: x-kagent-host, value: \"{}.{}:{}\"}}]",
+            url_of(seen, remote),
             name.name,
             name.namespace,
             remote.port
         );
+        if remote.https {
+            remedy.push_str(
+                "; for TLS give the port of its Service appProtocol: https, and the proxy the authority \
+                 (discovery.caBundleFile)",
+            );
+        }
         return Some(Finding::warning(&subject, what, remedy));
     }
     if remote.host.ends_with(".svc") {
@@ -137,16 +174,21 @@ fn elsewhere(
 }
 
 /// Whom its URL binds.
-fn trust(seen: &ClusterSeen, subject: &str, id: &ObjectId, service: &ObjectId) -> Option<Finding> {
+fn trust(
+    seen: &ClusterSeen,
+    (subject, v1): (&str, bool),
+    id: &ObjectId,
+    service: &ObjectId,
+) -> Option<Finding> {
     if standing(&seen.discovery, id, service) != Authority::Callers {
         return None;
     }
     let what = format!(
-        "namespace {} is not trusted, so its URL for Service {service} counts for agents that have it among \
-         their tools, and for no others",
+        "namespace {} is not trusted, so what it says of Service {service} counts for agents of kagent 0.x that \
+         have it among their tools, and for no others",
         id.namespace
     );
-    if !seen.index.users_of_remote(id).is_empty() {
+    if !v1 && !seen.index.callers_of_remote(id).is_empty() {
         return Some(Finding::note(&subject, what));
     }
     let remedy = format!(

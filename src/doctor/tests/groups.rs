@@ -18,11 +18,8 @@ fn remote_1_0(
 }
 
 #[test]
-fn a_tool_server_of_kagent_1_0_must_name_the_proxy_and_its_target() {
+fn each_mistake_in_a_tool_server_of_kagent_1_0_is_found_with_its_remedy() {
     let named = |target: &str| json!([{ "name": "X-Kagent-Host", "value": target }]);
-    let healthy = remote_1_0("team-a", "good", PROXY, &named("helper.team-a:8080"));
-    let mut seen = cluster(vec![healthy.clone()]);
-    assert_eq!(judge(&seen).findings, []);
     let secret = json!([{ "name": "x-kagent-host", "valueFrom": { "secretKeyRef": {} } }]);
     for (url, headers, level, parts) in [
         (
@@ -47,9 +44,36 @@ fn a_tool_server_of_kagent_1_0_must_name_the_proxy_and_its_target() {
             &["no Service helper", "RemoteMCPServer team-a/bad"],
         ),
         (PROXY, secret, "warning", &["does not read", "kagent-proxy.dev/route=true"]),
+        (
+            PROXY,
+            named("helper.team-a:9"),
+            "error",
+            &["port 9", "Service team-a/helper", "helper.team-a,"],
+        ),
+        (
+            "http://kagent-proxy.kagent.svc/mcp?k=1",
+            named("helper.team-a"),
+            "error",
+            &["names port 80", "set spec.url to http://kagent-proxy.kagent.svc:8080/mcp?k=1"],
+        ),
+        ("http://10.0.0.1:8080/mcp", json!([]), "error", &["nothing says to which tool server"]),
+        (
+            "https://helper.team-a:8443/mcp?k=1",
+            json!([]),
+            "warning",
+            &["svc:8080/mcp?k=1", "appProtocol: https", "caBundleFile"],
+        ),
     ] {
         has(&cluster(vec![remote_1_0("team-a", "bad", url, &headers)]), level, parts);
     }
+}
+
+#[test]
+fn a_tool_server_of_kagent_1_0_must_name_the_proxy_and_its_target() {
+    let named = |target: &str| json!([{ "name": "X-Kagent-Host", "value": target }]);
+    let healthy = remote_1_0("team-a", "good", PROXY, &named("helper.team-a:8080"));
+    let mut seen = cluster(vec![healthy.clone()]);
+    assert_eq!(judge(&seen).findings, []);
     // kagent 0.x overwrites the header where the host has two labels.
     let (_, id, object) =
         remote_1_0("team-a", "two", "http://kagent-proxy.kagent:8080/mcp", &named("helper.team-a"));
@@ -88,4 +112,31 @@ fn object_1_0_agent(namespace: &str, name: &str) -> (ObjectKind, ObjectId, Objec
         name,
         &json!({ "spec": { "template": {} } }),
     )
+}
+
+#[test]
+fn a_service_of_several_ports_needs_the_port_in_every_header() {
+    let named = |target: &str| json!([{ "name": "x-kagent-host", "value": target }]);
+    let two = || service_of("team-a", "two", &[1, 2]);
+    let one = |name: &str, target: &str| remote_1_0("team-a", name, PROXY, &named(target));
+    let good = cluster(vec![two(), one("a", "two.team-a:1"), one("b", "two.team-a:2")]);
+    assert_eq!(judge(&good).findings, []);
+    let bad = cluster(vec![two(), one("a", "two.team-a:1"), one("b", "two.team-a")]);
+    has(&bad, "error", &["Service team-a/two", "several ports"]);
+}
+
+#[test]
+fn what_a_namespace_that_is_not_trusted_says_opens_nothing_in_1_0() {
+    let named = json!([{ "name": "x-kagent-host", "value": "helper.team-a" }]);
+    let seen = cluster(vec![namespace("evil"), remote_1_0("evil", "bend", PROXY, &named)]);
+    has(&seen, "warning", &["evil/bend", "is not trusted", "move it to namespace team-a"]);
+}
+
+#[test]
+fn proxy_url_need_not_be_set_where_tool_servers_name_the_proxy() {
+    let named = json!([{ "name": "x-kagent-host", "value": "helper.team-a" }]);
+    let mut seen = cluster(vec![remote_1_0("team-a", "good", PROXY, &named)]);
+    seen.proxy_url = ProxyUrl::Is(String::new());
+    has(&seen, "note", &["only tool servers go through this proxy whose url names it"]);
+    assert_eq!(judge(&seen).code(), HEALTHY);
 }

@@ -63,7 +63,7 @@ fn in_words(
         NoRoute::Port(port) => (
             Reason::BadTarget,
             format!(
-                "port {port} in x-kagent-host is none of the target's ports; leave the port out"
+                "port {port} in x-kagent-host is none of the target's ports; write one that its Service has, or none where it has only one"
             ),
         ),
         NoRoute::Host => return (Reason::UnknownTarget, unknown(host, table), suggestions),

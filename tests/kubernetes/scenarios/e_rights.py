@@ -1,5 +1,6 @@
 """What the proxy may read: exactly the manifests' rights, fewer, and only some namespaces."""
 
+import crds
 from api import until
 from world import World, deployment, kagent, scenario, service
 
@@ -39,10 +40,12 @@ class Rights(Proxy):
 def reads_only_what_it_must(world: World) -> None:
     """kubernetes: with the manifests' own role every list and watch is allowed, and nothing else is"""
     stage(world)
+    world.apply(*crds.of_1_0())
     proxy = world.proxy()
     proxy.routed("seen.team-a", "/", "echo", 8080)
     account = "--as=system:serviceaccount:kagent:kagent-proxy"
-    for kind in ("services", "endpointslices.discovery.k8s.io", "pods", "agents.kagent.dev", "mcpservers.kagent.dev"):
+    for kind in ("services", "endpointslices.discovery.k8s.io", "pods", "agents.kagent.dev", "mcpservers.kagent.dev",
+                 "agents.api.kagent.dev", "agenttemplates.api.kagent.dev", "remotemcpservers.api.kagent.dev"):
         for verb, answer in (("watch", "yes"), ("delete", "no"), ("patch", "no"), ("create", "no")):
             said = can(world, verb, kind, account)
             assert said == answer, (verb, kind, said)

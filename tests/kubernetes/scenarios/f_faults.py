@@ -5,6 +5,7 @@ import json
 import threading
 import time
 
+import crds
 from api import LOST, ApiError, until
 from world import World, ask, deployment, kagent, scenario, service
 
@@ -14,6 +15,7 @@ BYO = {"type": "BYO", "description": "b", "byo": {"deployment": {"image": "x"}}}
 SPACE = "faults"
 WATCHED = [
     "services", "namespaces", "endpointslices", "pods", "agents", "sandboxagents", "remotemcpservers", "mcpservers",
+    "agents.api.kagent.dev", "agenttemplates.api.kagent.dev", "remotemcpservers.api.kagent.dev",
 ]  # fmt: skip
 # The longest silence of the API server that the proxy bears is 75 s (READ in src/discovery/watch.rs).
 NOTICED = 75 + 10
@@ -22,6 +24,7 @@ NOTICED = 75 + 10
 def stage(world: World, name: str, replicas: int = 2, image: str = "backend:8080", **spec) -> None:
     """An agent with pods."""
     world.definitions()
+    world.apply(*crds.of_1_0())
     world.namespace("kagent")
     world.namespace(SPACE)
     world.apply(

@@ -139,9 +139,9 @@ def written_wrong(world: World) -> None:
     for host, status, reason, parts in (
         ("kagent-proxy.kagent", 403, "forbidden_target", ("this proxy itself", "x-kagent-host: NAME.NAMESPACE")),
         (f"two.{SPACE}", 500, "ambiguous_target", (f"two.{SPACE}:PORT", "mcp-service-port")),
-        (f"two.{SPACE}:9", 400, "bad_target", ("port 9",)),
+        (f"two.{SPACE}:9", 400, "bad_target", ("port 9", "one that its Service has")),
         (f"tow.{SPACE}", 503, "unknown_target", (f"RemoteMCPServer {SPACE}/typo", "headersFrom")),
-        (f"foreign.{SPACE}", 403, "forbidden_target", ("untrusted", "trustedNamespaces")),
+        (f"foreign.{SPACE}", 403, "forbidden_target", ("untrusted", "into the Service's namespace")),
         (f"hosted.{SPACE}", 403, "forbidden_target", (f"/agents/{SPACE}/hosted",)),
         (None, 400, "missing_target", ("headersFrom",)),
     ):
@@ -314,16 +314,23 @@ def upgrade(world: World) -> None:
     session = Session(f"kept.{SPACE}", "upgraded").begin(proxy.address)
     assert session.count(proxy.address)[1] == 1
     pins = [f"moved.{SPACE}:8085", f"kept.{SPACE}:8080"]
-    with calling(proxy, [pins[0]]) as counts:
+    # As 0.10 has it sent, without a port, and as 1.0 does.
+    with calling(proxy, [f"moved.{SPACE}"]) as old, calling(proxy, [pins[0]]) as counts:
         for thing in (opted("moved", pins[0]), opted("kept", pins[1])):
             before = counts[pins[0]]
             world.apply(thing)
             until(lambda b=before: counts[pins[0]] > b + 20, 30, lambda: counts)
-        until(lambda: "of kagent.dev" in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
+        literal = f"RemoteMCPServer {SPACE}/moved names it in its x-kagent-host"
+        until(lambda: literal in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
+        before = sum(old.values())
+        until(lambda: sum(old.values()) > before + 20, 30, lambda: old)
         assert session.count(proxy.address)[1] == 2, "in both groups"
+    # Agents of 0.10 are gone; then its objects and definitions go.
+    with calling(proxy, [pins[0]]) as counts:
         for name in ("moved", "kept"):
             world.api.delete(remote(SPACE, name, "http://x.y/"))
-        until(lambda: "of kagent.dev" not in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
+        literal = f"RemoteMCPServer {SPACE}/moved names it in its url"
+        until(lambda: literal not in proxy.explain(f"moved.{SPACE}", "/mcp"), 30, proxy.discovery)
         for kind in ("agents", "sandboxagents", "remotemcpservers"):
             remove(world, f"{kind}.kagent.dev")
         until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="remotemcpservers") == 0, 90, proxy.discovery)
@@ -332,5 +339,6 @@ def upgrade(world: World) -> None:
         before = counts[pins[0]]
         until(lambda: counts[pins[0]] > before + 20, 30, lambda: counts)
     world.defined = None
-    world.notes.append(f"# {sum(counts.values())} calls during the upgrade, none failed")
+    calls = sum(old.values()) + sum(counts.values())
+    world.notes.append(f"# {calls} calls during the upgrade, none failed")
     world.definitions()
