@@ -218,7 +218,9 @@ impl Delivery {
                 Err(why) => why,
             };
             if let Some(until) = self.patience(&table, &why, facts, retry.started()) {
-                if !retry.hold() {
+                // Of what the cluster has there are not more than it has.
+                let known = facts.target.as_ref().filter(|host| table.discovered(host).is_some());
+                if !retry.hold(known.map(|host| host.as_str())) {
                     return Err(ProxyError::Overloaded);
                 }
                 if tokio::time::timeout_at(until, changed).await.is_ok() {

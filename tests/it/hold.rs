@@ -49,8 +49,7 @@ async fn a_re_opened_event_stream_is_closed_without_an_answer() {
 
 #[tokio::test]
 async fn no_more_than_so_many_wait_and_a_place_comes_back_when_a_client_leaves() {
-    let (proxy, _vacant) =
-        nobody(Duration::from_secs(5), |config| config.hold.max_per_source = 1).await;
+    let (proxy, _vacant) = nobody(Duration::from_secs(5), |config| config.hold.max = 1).await;
     let get = "GET / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\nconnection: close\r\n\r\n";
     let mut waiting = proxy.connect().await;
     waiting.send(get).await;
@@ -117,8 +116,7 @@ async fn over_http2_its_stream_is_reset_and_the_connection_stays() {
 
 #[tokio::test]
 async fn a_held_call_goes_through_as_soon_as_its_backend_listens_and_gives_its_place_back() {
-    let (proxy, vacant) =
-        nobody(Duration::from_secs(8), |config| config.hold.max_per_source = 1).await;
+    let (proxy, vacant) = nobody(Duration::from_secs(8), |config| config.hold.max = 1).await;
     let post = "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: 2\r\n\r\n{}";
     let mut first = proxy.connect().await;
     first.send(post).await;

@@ -1,7 +1,7 @@
 //! Requests that wait for a backend, and how many may (D12).
 //!
-//! A place is taken when the first attempt has failed and given back on drop. Knows addresses and sessions, not
-//! requests.
+//! A place is taken when the first attempt has failed and given back on drop. Knows addresses, names of backends and
+//! sessions, not requests.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,13 +25,17 @@ pub struct HoldPlace {
 }
 
 /// Whose place it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Whose {
-    /// A request's from this address.
-    Source(IpAddr),
+    /// A request's in this line.
+    Line(Line),
     /// That of all requests of a session.
     Session(TokenId),
 }
+
+/// Requests from one address for one backend; `None` are those for hosts that nobody knows, since whoever asks can
+/// make up as many as it likes.
+type Line = (IpAddr, Option<Box<str>>);
 
 #[derive(Debug)]
 struct HoldState {
@@ -44,6 +48,7 @@ struct HoldState {
 struct Waiting {
     all: usize,
     by_source: HashMap<IpAddr, usize>,
+    by_line: HashMap<Line, usize>,
     by_session: HashMap<TokenId, usize>,
 }
 
@@ -57,18 +62,20 @@ impl Holds {
         Self(Arc::new(HoldState { limits, gauge, waiting: Mutex::default() }))
     }
 
-    /// A place for a request from this address; `None` if too many wait already.
+    /// A place for a request from this address for this backend, as its route is told from all others; without one
+    /// nobody knows its host. `None` if too many wait already.
     #[must_use]
-    pub fn enter(&self, source: IpAddr) -> Option<HoldPlace> {
+    pub fn enter(&self, source: IpAddr, backend: Option<&str>) -> Option<HoldPlace> {
+        let line = (source, backend.map(Into::into));
         let mut waiting = self.0.lock();
-        let here = waiting.by_source.get(&source).copied().unwrap_or_default();
-        if waiting.all >= self.0.limits.max || here >= self.0.limits.max_per_source {
+        if !waiting.admits(&line, &self.0.limits) {
             return None;
         }
         waiting.all += 1;
-        waiting.by_source.insert(source, here + 1);
+        *waiting.by_source.entry(source).or_default() += 1;
+        *waiting.by_line.entry(line.clone()).or_default() += 1;
         drop(waiting);
-        Some(self.held(Whose::Source(source)))
+        Some(self.held(Whose::Line(line)))
     }
 
     /// The same for a request of a session, whose client has proved by its token that it does not make up hosts: one
@@ -98,12 +105,13 @@ impl Drop for HoldPlace {
     fn drop(&mut self) {
         self.shared.gauge.decrement(1.0);
         let mut waiting = self.shared.lock();
-        match self.whose {
-            Whose::Source(source) => {
+        match &self.whose {
+            Whose::Line(line) => {
                 waiting.all -= 1;
-                leave(&mut waiting.by_source, &source);
+                leave(&mut waiting.by_source, &line.0);
+                leave(&mut waiting.by_line, line);
             }
-            Whose::Session(session) if leave(&mut waiting.by_session, &session) => {
+            Whose::Session(session) if leave(&mut waiting.by_session, session) => {
                 waiting.all -= 1;
             }
             Whose::Session(_) => {}
@@ -122,6 +130,28 @@ fn leave<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
     last
 }
 
+// === impl Waiting ===
+
+impl Waiting {
+    /// Whether one more may wait in this line. An address surely has as many places as one may have. Behind a gateway
+    /// all clients have one address, so it gets more while they are free: no line more than twice those that are left,
+    /// so that one backend that is gone does not take those of another, and nobody the last fifth, which is for the
+    /// others.
+    fn admits(&self, line: &Line, limits: &HoldConfig) -> bool {
+        let free = limits.max.saturating_sub(self.all);
+        let of_source = self.by_source.get(&line.0).copied().unwrap_or_default();
+        if free == 0 || of_source < limits.max_per_source {
+            return free > 0;
+        }
+        // Who has no place for certain gets none beside.
+        if limits.max_per_source == 0 || free <= limits.max / 5 {
+            return false;
+        }
+        let in_line = self.by_line.get(line).copied().unwrap_or_default();
+        in_line < if line.1.is_some() { 2 * free } else { limits.max_per_source }
+    }
+}
+
 // === impl HoldState ===
 
 impl HoldState {
@@ -135,30 +165,76 @@ impl HoldState {
 mod tests {
     use super::*;
 
+    fn holds(max: usize, max_per_source: usize) -> Holds {
+        Holds::new(HoldConfig { max, max_per_source }, Gauge::noop())
+    }
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    /// As many places as there are for this line.
+    fn fill(holds: &Holds, source: IpAddr, backend: Option<&str>) -> Vec<HoldPlace> {
+        std::iter::from_fn(|| holds.enter(source, backend)).collect()
+    }
+
     #[test]
-    fn places_are_bounded_in_all_and_for_each_source_and_come_back() {
-        let holds = Holds::new(HoldConfig { max: 3, max_per_source: 2 }, Gauge::noop());
-        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let first = holds.enter(a).unwrap();
-        let second = holds.enter(a).unwrap();
-        assert!(holds.enter(a).is_none(), "two of one source");
+    fn places_are_bounded_in_all_and_come_back() {
+        let holds = holds(3, 2);
+        let first = holds.enter(A, None).unwrap();
+        let second = holds.enter(A, None).unwrap();
+        assert!(holds.enter(A, None).is_none(), "two of one source for hosts that nobody knows");
         let [one, other] = [1, 2].map(|n| TokenId([n; 16]));
         let session = [(); 3].map(|()| holds.enter_in_session(one).expect("one place for all"));
         assert!(
-            holds.enter_in_session(other).is_none() && holds.enter(b).is_none(),
+            holds.enter_in_session(other).is_none() && holds.enter(B, None).is_none(),
             "three in all"
         );
         let [left, rest @ ..] = session;
         drop(left);
-        assert!(holds.enter(b).is_none(), "others of the session wait");
+        assert!(holds.enter(B, None).is_none(), "others of the session wait");
         drop(rest);
-        let third = holds.enter(b).unwrap();
-        assert!(holds.enter(b).is_none(), "three in all");
+        let third = holds.enter(B, Some("s")).unwrap();
+        assert!(holds.enter(B, Some("s")).is_none(), "three in all");
         drop(first);
-        assert!(holds.enter(a).is_some());
+        assert!(holds.enter(A, None).is_some());
         drop((second, third));
         let waiting = holds.0.lock();
         assert!(waiting.by_source.is_empty() && waiting.by_session.is_empty());
+        assert!(waiting.by_line.is_empty());
         assert_eq!(waiting.all, 0, "nothing is left behind");
+    }
+
+    /// All agents of kagent 1.0 have the address of one gateway.
+    #[test]
+    fn a_gateway_has_most_of_the_places_for_one_backend_and_others_always_find_some() {
+        let holds = holds(1000, 100);
+        let gone = fill(&holds, A, Some("gone"));
+        assert_eq!(gone.len(), 667, "hundreds of agents may wait for one starting pod");
+        let made_up = fill(&holds, A, None);
+        assert_eq!(made_up.len(), 100);
+        let starting = fill(&holds, A, Some("starting"));
+        assert_eq!(starting.len(), 33, "and others for another one");
+        assert!(["more", "and more"].iter().all(|other| holds.enter(A, Some(other)).is_none()));
+        let others = fill(&holds, B, Some("gone"));
+        assert_eq!(others.len(), 100, "the last fifth is for others");
+        drop(gone);
+        assert!(holds.enter(A, Some("more")).is_some());
+    }
+
+    /// As before there were gateways.
+    #[test]
+    fn hosts_that_a_client_makes_up_take_no_more_than_its_own_places() {
+        let holds = holds(1000, 100);
+        let made_up = [A, B].map(|source| fill(&holds, source, None));
+        assert_eq!(made_up.each_ref().map(Vec::len), [100, 100]);
+        let known = fill(&holds, A, Some("known"));
+        assert_eq!(known.len(), 534, "two thirds of what is free");
+    }
+
+    #[test]
+    fn no_place_for_each_source_is_none_at_all() {
+        assert!(holds(10, 0).enter(A, Some("s")).is_none());
+        assert!(holds(0, 10).enter(A, Some("s")).is_none());
+        assert_eq!(fill(&holds(4, 10), A, None).len(), 4);
     }
 }

@@ -78,11 +78,12 @@ impl<'a> Retry<'a> {
         self.past.as_ref().map_or(&[], |past| &past.tried)
     }
 
-    /// Takes a place among those who wait, if it has none yet; false if too many wait already.
-    pub fn hold(&mut self) -> bool {
+    /// Takes a place among those who wait for a backend, if it has none yet; without one nobody knows its host.
+    /// False if too many wait already.
+    pub fn hold(&mut self, backend: Option<&str>) -> bool {
         let past = self.past.get_or_insert_default();
         if past.held.is_none() {
-            past.held = self.holds.enter(self.source);
+            past.held = self.holds.enter(self.source, backend);
         }
         past.held.is_some()
     }
@@ -134,7 +135,7 @@ impl<'a> Retry<'a> {
     /// Waits a while; false if the time is over or too many wait already.
     async fn pause(&mut self, route: &Route) -> bool {
         let now = Instant::now();
-        if now >= self.until || !self.hold() {
+        if now >= self.until || !self.hold(Some(&route.identity)) {
             return false;
         }
         let past = self.past.get_or_insert_default();
