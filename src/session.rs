@@ -13,6 +13,7 @@ mod slot;
 pub mod tasks;
 pub mod token;
 pub mod unanswered;
+pub mod uses;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -35,6 +36,12 @@ use peers::Peers;
 use tasks::Tasks;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
 use unanswered::Unanswered;
+use uses::Uses;
+
+/// How often in `maxAge` replicas tell each other that a session is in use: hourly by default.
+const USES_IN_LIFE: u64 = 168;
+/// How long ago the last use may have been noted, in seconds, before the next one is.
+const NOTED: u64 = 60;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +69,8 @@ pub struct Sessions {
     pub tasks: Tasks,
     /// Their calls that clients may ask for again.
     pub unanswered: Unanswered,
+    /// When they were used last.
+    pub uses: Uses,
     max_age: Duration,
     /// What this replica calls itself among the others.
     own: u64,
@@ -160,6 +169,7 @@ impl Sessions {
             homes: Homes::default(),
             tasks: Tasks::default(),
             unanswered: Unanswered::default(),
+            uses: Uses::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),
@@ -252,13 +262,24 @@ impl Sessions {
         route: &str,
         caller: Option<(&str, &str)>,
     ) -> Admission {
+        self.admit_at(now().as_secs(), token, route, caller)
+    }
+
+    /// The same at this time, in seconds since 1970.
+    fn admit_at(
+        &self,
+        now: u64,
+        token: &HeaderValue,
+        route: &str,
+        caller: Option<(&str, &str)>,
+    ) -> Admission {
         if !looks_like_one(token.as_bytes()) {
             return Admission::Foreign;
         }
         let opened = self
             .opened
             .get(token, route, || Session::open(&self.keys.load(), route, token.as_bytes()));
-        let (session, id, birthplace) = match opened {
+        let ((session, id, birthplace), used) = match opened {
             Ok(opened) => opened,
             Err(NoToken::Foreign) => return Admission::Foreign,
             Err(NoToken::OtherKey) => {
@@ -268,14 +289,24 @@ impl Sessions {
             }
             Err(NoToken::Bad(why)) => return refused(why, None),
         };
-        if now().as_secs() > session.issued.saturating_add(self.max_age.as_secs()) {
-            return refused("it is older than sessions.maxAge", Some(session));
+        let max_age = self.max_age.as_secs();
+        let mut used = used.max(session.issued);
+        let is_noted = now <= used.saturating_add(NOTED.min(max_age / USES_IN_LIFE));
+        if !is_noted {
+            used = used.max(self.uses.last(id));
+            if now > used.saturating_add(max_age) {
+                return refused("it was not used for longer than sessions.maxAge", Some(session));
+            }
         }
         let began = session.caller.as_deref().and_then(|began| began.split_once('/'));
         if let (Some(began), Some(caller)) = (began, caller)
             && began != caller
         {
             return refused("another Agent began the session", Some(session));
+        }
+        if !is_noted {
+            self.opened.used(token, now);
+            self.uses.note(id, session.issued, now, max_age / USES_IN_LIFE);
         }
         let home = match self.homes.known(id) {
             Known::Home(home) => Some(home),
@@ -398,12 +429,58 @@ mod tests {
         }
         let own = HeaderValue::from_static("server-id");
         assert!(matches!(sessions.admit(&own, "a.b\0/", None), Admission::Foreign));
-        let mut old = Session::open(&sessions.keys.load(), "a.b\0/", token.as_bytes()).unwrap().0;
-        old.issued -= sessions.max_age.as_secs() + 1;
-        let (old, _) = old.seal(&sessions.keys.load(), "a.b\0/").unwrap();
-        let old = HeaderValue::try_from(old).unwrap();
-        assert!(matches!(sessions.admit(&old, "a.b\0/", None),
-            Admission::Refused(no) if no.why.contains("maxAge") && no.session.is_some()));
+    }
+
+    const MINUTE: u64 = 60;
+    const DAY: u64 = 24 * 60 * MINUTE;
+
+    fn is_admitted_at(sessions: &Sessions, token: &HeaderValue, at: u64) -> bool {
+        match sessions.admit_at(at, token, "a.b\0/", None) {
+            Admission::Admitted(_) => true,
+            Admission::Refused(no) if no.why.contains("maxAge") && no.session.is_some() => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_session_that_nobody_uses_lives_for_a_week_and_not_a_second_longer() {
+        let begun_at = now().as_secs();
+        for (after, lives) in
+            [(7 * DAY - MINUTE, true), (7 * DAY + 2, false), (70 * DAY, false), (7 * DAY - 2, true)]
+        {
+            let sessions = sessions();
+            let (token, _) = begun(&sessions, None);
+            assert_eq!(is_admitted_at(&sessions, &token, begun_at + after), lives, "{after}");
+            // A refusal is no use.
+            assert_eq!(is_admitted_at(&sessions, &token, begun_at + after), lives, "{after}");
+        }
+        // A replica whose clock is behind.
+        let sessions = sessions();
+        let (token, _) = begun(&sessions, None);
+        assert!(is_admitted_at(&sessions, &token, begun_at - 5 * MINUTE));
+    }
+
+    #[test]
+    fn a_session_that_is_used_daily_does_not_age() {
+        let sessions = sessions();
+        let (token, id) = begun(&sessions, None);
+        let begun_at = now().as_secs();
+        for day in 1..=14 {
+            assert!(is_admitted_at(&sessions, &token, begun_at + day * DAY), "day {day}");
+        }
+        // The other replicas hear of it, and one that has just started too.
+        assert_eq!(sessions.uses.take_untold(), [(id, begun_at + 14 * DAY); 14]);
+        let other = Sessions { keys: ArcSwap::new(sessions.keys.load_full()), ..self::sessions() };
+        let at = begun_at + 14 * DAY + MINUTE;
+        assert!(!is_admitted_at(&other, &token, at), "nobody has told it");
+        for (token, at) in sessions.uses.latest(9, 0) {
+            other.uses.learn(token, at);
+        }
+        assert!(is_admitted_at(&other, &token, at));
+        // What keys have opened is forgotten when they change; when it was used is not.
+        sessions.opened.clear();
+        assert!(is_admitted_at(&sessions, &token, begun_at + 21 * DAY - MINUTE));
+        assert!(!is_admitted_at(&sessions, &token, begun_at + 28 * DAY + MINUTE));
     }
 
     #[test]

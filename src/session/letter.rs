@@ -46,6 +46,8 @@ pub enum PeerRequest {
     Task(TaskKey),
     /// Do you remember a call of the session that ended behind this event? I answer for it from now on.
     Rest(TokenId, Vec<u8>),
+    /// These were used then (seconds since 1970).
+    Used(Vec<(TokenId, u64)>),
 }
 
 /// What it is told.

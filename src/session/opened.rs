@@ -17,8 +17,9 @@ const MAX_OPENED: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Opened(Mutex<LruCache<HeaderValue, One>>);
 
-/// What one holds, and the route that it was opened for.
-type One = (Box<str>, Token);
+/// What one holds, the route that it was opened for, and when it was used as far as that was noted (in seconds since
+/// 1970).
+type One = (Box<str>, Token, u64);
 
 /// What a token holds, its name, and where its session began, unless it holds no id.
 pub(super) type Token = (Arc<Session>, TokenId, Option<Home>);
@@ -33,27 +34,35 @@ impl Default for Opened {
 
 impl Opened {
     /// What the token holds for this route, by `open` if nobody has asked lately. What cannot be opened is not
-    /// remembered.
+    /// remembered. Behind it, when it was used last; 0 if that was not noted.
     pub(super) fn get(
         &self,
         token: &HeaderValue,
         route: &str,
         open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
-    ) -> Result<Token, NoToken> {
+    ) -> Result<(Token, u64), NoToken> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, known)) = lock().get(token)
+        if let Some((of, known, used)) = lock().get(token)
             && **of == *route
         {
-            return Ok(known.clone());
+            return Ok((known.clone(), *used));
         }
         let (session, id) = open()?;
         let birthplace = session.birthplace();
         let opened = (Arc::new(session), id, birthplace);
         // A copy in one piece: a request's own bytes would keep the buffer that they came in.
         if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
-            lock().insert(token, (route.into(), opened.clone()));
+            lock().insert(token, (route.into(), opened.clone(), 0));
         }
-        Ok(opened)
+        Ok((opened, 0))
+    }
+
+    /// It is used now.
+    pub(super) fn used(&self, token: &HeaderValue, now: u64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., used)) = all.get_mut(token) {
+            *used = now;
+        }
     }
 
     /// Forgets all.
@@ -85,10 +94,10 @@ mod tests {
             })
         };
         for _ in 0..3 {
-            assert_eq!(get("a").unwrap().0.issued, 1);
+            assert_eq!(get("a").unwrap().0.0.issued, 1);
         }
         assert!(get("b").is_err() && get("b").is_err(), "bound to its host");
         opened.clear();
-        assert_eq!(get("a").unwrap().0.issued, 4);
+        assert_eq!(get("a").unwrap().0.0.issued, 4);
     }
 }

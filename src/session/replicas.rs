@@ -191,6 +191,12 @@ impl Sessions {
                 self.homes.slot(token).release(letter.from);
                 PeerResponse::Noted
             }
+            PeerRequest::Used(uses) => {
+                for (token, at) in uses {
+                    self.uses.learn(token, at.min(now().as_secs()));
+                }
+                PeerResponse::Noted
+            }
             PeerRequest::Task(task) => self.say_task(task),
             PeerRequest::Rest(token, event) => self.say_rest(token, &event),
         };
@@ -232,6 +238,9 @@ impl Sessions {
             join_all(addresses.iter().map(|address| self.ask(*address, PeerRequest::Hello))).await;
             self.counts.alive(self.peers.alive(self.own).len());
             self.tell_who_came().await;
+            let peers = self.peers.alive(self.own);
+            let uses = self.uses.take_untold();
+            join_all(peers.iter().map(|(_, address)| self.tell_uses(*address, &uses))).await;
             // One that comes and goes must not keep us busy.
             tokio::time::sleep(PACE).await;
         }
@@ -252,6 +261,16 @@ impl Sessions {
             if self.ask(address, PeerRequest::Know(homes.to_vec())).await.is_none() {
                 // It has left again, and is told when it comes.
                 return self.will_tell(address, since);
+            }
+        }
+        self.tell_uses(address, &self.uses.latest(TOLD, since / 1000)).await;
+    }
+
+    /// By `exchange`: one of an older release does not know the letter, and lives.
+    async fn tell_uses(&self, address: SocketAddr, uses: &[(TokenId, u64)]) {
+        for some in uses.chunks(RENEWED) {
+            if self.exchange(address, PeerRequest::Used(some.to_vec())).await.is_none() {
+                return;
             }
         }
     }
