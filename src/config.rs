@@ -32,6 +32,7 @@ use crate::workers::Scheduler;
 pub use defaults::*;
 pub use discovery::{DiscoveryConfig, Endpoints, ServiceName};
 pub use overlay::{Loaded, load, load_text};
+pub use routes::KagentHost;
 pub use schema::schema;
 pub use sessions::{SessionsConfig, mode_of, mode_word};
 pub use show::view;
@@ -204,6 +205,8 @@ pub struct RouteTarget {
     pub sessions: SessionMode,
     /// Whether a session's own event stream is asked of the backend.
     pub standalone_get: StandaloneGet,
+    /// Whether the backend is told `x-kagent-host`.
+    pub kagent_host: KagentHost,
     /// The four time limits, per kind of call.
     pub timeouts: Timeouts,
     /// Silence after which an event stream gets a comment. Zero is never.

@@ -85,7 +85,8 @@ pub fn explain(
     });
     match found {
         Ok((facts, found)) => {
-            chosen(&mut answer, &facts, &found.route, view);
+            let default = table.is_default(&found.route);
+            chosen(&mut answer, (&facts, default), &found.route, view);
             if let Some(query) = found.query {
                 answer.insert("query".to_owned(), json!(&*query));
             }
@@ -214,9 +215,13 @@ fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {
     answer.insert("action".to_owned(), json!(reason.action()));
 }
 
-fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &Value) {
+fn chosen(
+    answer: &mut Map<String, Value>,
+    (facts, default): (&Facts, bool),
+    route: &Route,
+    view: &Value,
+) {
     let to = &route.config.to;
-    let default = facts.target.is_none();
     let kind = match (default, route.source) {
         (true, _) => "default",
         (false, RouteSource::Static) => "static",
@@ -226,6 +231,9 @@ fn chosen(answer: &mut Map<String, Value>, facts: &Facts, route: &Route, view: &
     let why = match &facts.target {
         Some(_) if route.source == RouteSource::Cluster => {
             "the cluster has it; see chain".to_owned()
+        }
+        Some(_) if default => {
+            "no route here has the host: the default route to the next proxy".to_owned()
         }
         Some(_) if route.config.prefix == "/" => "the host has this route".to_owned(),
         Some(_) => format!("{} is the host's longest prefix of the path", route.config.prefix),

@@ -11,8 +11,8 @@ use hashlink::DefaultHashBuilder as QuickHash;
 use rpds::HashTrieMapSync;
 
 use crate::authority;
-use crate::config::RouteConfig;
 use crate::config::target::bare_host;
+use crate::config::{KagentHost, RouteConfig};
 use crate::plain_path::is_plain;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Cluster;
@@ -168,6 +168,16 @@ impl Route {
     }
 }
 
+// === impl DefaultRoute ===
+
+impl DefaultRoute {
+    fn fits(&self, host: &str, listener: &str) -> bool {
+        let name = host_name(host);
+        self.host.as_ref().is_none_or(|host| name.eq_ignore_ascii_case(host))
+            && self.listener.as_ref().is_none_or(|name| name == listener)
+    }
+}
+
 // === impl RouteTable ===
 
 impl RouteTable {
@@ -288,12 +298,23 @@ impl RouteTable {
     /// The route for a request without `x-kagent-host`, by its Host and the listener it came on.
     #[must_use]
     pub fn resolve_default(&self, host: &str, listener: &str) -> Option<Arc<Route>> {
-        let name = host_name(host);
-        let fits = |route: &&DefaultRoute| {
-            route.host.as_ref().is_none_or(|host| name.eq_ignore_ascii_case(host))
-                && route.listener.as_ref().is_none_or(|name| name == listener)
+        let found = self.statics.defaults.iter().find(|route| route.fits(host, listener));
+        found.map(|found| Arc::clone(&found.route))
+    }
+
+    /// The route for a request whose `x-kagent-host` nobody here knows: a default route to another proxy.
+    #[must_use]
+    pub fn resolve_next(&self, host: &str, listener: &str) -> Option<Arc<Route>> {
+        let next = |route: &&DefaultRoute| {
+            route.route.config.to.kagent_host == KagentHost::Pass && route.fits(host, listener)
         };
-        self.statics.defaults.iter().find(fits).map(|found| Arc::clone(&found.route))
+        self.statics.defaults.iter().find(next).map(|found| Arc::clone(&found.route))
+    }
+
+    /// Whether it is one of the default routes.
+    #[must_use]
+    pub fn is_default(&self, route: &Arc<Route>) -> bool {
+        self.statics.defaults.iter().any(|default| Arc::ptr_eq(&default.route, route))
     }
 
     /// Whether a name is the host of this route, in any spelling.

@@ -135,6 +135,7 @@ async fn relay(
         whole: false,
         session: None,
         keep: if keep { Keep::Yes } else { Keep::If(|start| start.starts_with(b"k")) },
+        names_host: false,
     };
     let request =
         Box::new(request.map(|body| RequestBody::new(body, Watch::Bytes, false, &Arc::default())));

@@ -181,6 +181,7 @@ impl RouteTarget {
             websocket: true,
             sessions: SessionMode::Revive,
             standalone_get: StandaloneGet::Pass,
+            kagent_host: KagentHost::Remove,
             timeouts: Timeouts::default(),
             keep_alive: DEFAULT_KEEP_ALIVE,
             hold: HoldTimes {

@@ -12,8 +12,18 @@ use super::scalar::{HOUR, LIMIT, SWITCH, ScalarKind, TEXT, YEAR, duration, durat
 use super::sessions::{SESSIONS, STANDALONE_GET};
 use super::target::{duplicate, parse_host, parse_match, parse_target};
 use super::{
-    Cards, ClientTls, Config, DefaultRouteConfig, Limits, RouteConfig, RouteTarget, Target,
+    Cards, ClientTls, Config, DefaultRouteConfig, Limits, RouteConfig, RouteTarget, SessionMode,
+    Target,
 };
+
+/// Whether a backend is told `x-kagent-host`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KagentHost {
+    /// It is not: it is the backend that the header names.
+    Remove,
+    /// It is another kagent-proxy, which finds the backend. Sessions and errors are that one's too.
+    Pass,
+}
 
 impl Reader<'_> {
     pub(super) fn routes(
@@ -123,6 +133,11 @@ impl Reader<'_> {
         }
         self.set(map, "sessions", &mut to.sessions, SESSIONS);
         self.set(map, "standaloneGet", &mut to.standalone_get, STANDALONE_GET);
+        self.set(map, "kagentHost", &mut to.kagent_host, KAGENT_HOST);
+        if to.kagent_host == KagentHost::Pass {
+            // Two proxies that look after one session would each bring back what the other has ended.
+            to.sessions = SessionMode::Pass;
+        }
     }
 
     pub(super) fn client_tls(&mut self, map: &mut Map<'_>, tls: &mut ClientTls) {
@@ -166,6 +181,12 @@ const CARDS: ScalarKind<Cards> = ScalarKind::words(&["rewrite", "pass"], |text| 
     "pass" => Ok(Cards::Pass),
     _ => Err(format!("{text:?} is not known; write rewrite or pass")),
 });
+const KAGENT_HOST: ScalarKind<KagentHost> =
+    ScalarKind::words(&["remove", "pass"], |text| match text {
+        "remove" => Ok(KagentHost::Remove),
+        "pass" => Ok(KagentHost::Pass),
+        _ => Err(format!("{text:?} is not known; write remove or pass")),
+    });
 /// The one upgrade there is.
 #[derive(Clone, PartialEq)]
 struct Websocket;

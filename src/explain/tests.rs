@@ -112,6 +112,35 @@ fn questions_survive_the_query() {
     assert!(answer("path=mcp")["error"].as_str().unwrap().contains("begin it with /"));
 }
 
+#[test]
+fn a_host_that_only_the_next_proxy_may_know_takes_the_default_route_to_it() {
+    let next = "\
+routes:
+- match: helper.ns
+  targets: [http://10.0.0.1:8080]
+defaultRoutes:
+- host: plain.example
+  targets: [http://10.0.0.3:8080]
+- targets: [http://10.0.0.4:8080]
+  kagentHost: pass
+";
+    let args = ConfigArgs { config: Some("proxy.yaml".into()), ..ConfigArgs::default() };
+    let loaded = config::load_text(&args, &BTreeMap::new(), Some(next));
+    let loaded = loaded.unwrap_or_else(|faults| panic!("{faults}"));
+    let explained = |query: &str| {
+        let question = Question::from_query(query).unwrap();
+        explain_config(&loaded.config, &loaded.sources, &question).unwrap()
+    };
+    let unknown = explained("host=tools.ns&path=/mcp&authority=plain.example");
+    assert_eq!(unknown["targets"][0], "http://10.0.0.4:8080", "passes the host: {unknown}");
+    assert_eq!(unknown["route"]["kind"], "default");
+    assert!(unknown["route"]["why"].as_str().unwrap().contains("next proxy"));
+    assert_eq!(unknown["values"]["kagentHost"]["value"], "pass");
+    assert_eq!(unknown["applies"]["sessions"], "pass", "they are that proxy's");
+    assert_eq!(explained("host=helper.ns")["targets"][0], "http://10.0.0.1:8080");
+    assert_eq!(explained("authority=plain.example")["targets"][0], "http://10.0.0.3:8080");
+}
+
 /// Between the two swaps of a reload the view may lack a route: it must not be shown as another one.
 #[test]
 fn a_route_that_the_view_does_not_have_is_shown_without_values() {

@@ -86,6 +86,8 @@ pub struct Onward<'a> {
     pub session: Option<Option<HeaderValue>>,
     /// Whether the head may be needed once more.
     pub keep: Keep,
+    /// The backend is another proxy, which is told `x-kagent-host`.
+    pub names_host: bool,
 }
 
 /// Fields by which a client asks for less than a whole, plain response.
@@ -182,10 +184,12 @@ impl Onward<'_> {
     fn left_out(&self) -> Names {
         let mut names = Names::HOP_BY_HOP
             .with(Known::Host)
-            .with(Known::KagentHost)
             // We answer it ourselves, when we begin to read the body (RFC 9110 section 10.1.1).
             .with(Known::Expect)
             .with(Known::ForwardedFor);
+        if !self.names_host {
+            names = names.with(Known::KagentHost);
+        }
         if !self.origin.trusted {
             names = names.with(Known::ForwardedProto).with(Known::ForwardedHost);
         }
@@ -315,8 +319,11 @@ mod tests {
             map.insert(FORWARDED_HOST, host.clone());
         }
         map.append(VIA, via.clone());
-        for name in [HOST, EXPECT, X_KAGENT_HOST] {
+        for name in [HOST, EXPECT] {
             map.remove(name);
+        }
+        if !onward.names_host {
+            map.remove(X_KAGENT_HOST);
         }
         if let Some(id) = &onward.session {
             map.remove(MCP_SESSION_ID);
@@ -370,6 +377,7 @@ mod tests {
             ask in prop::sample::select(vec![Ask::Nothing, Ask::Websocket, Ask::Trailers]),
             session in prop::option::of(prop::option::of(Just(HeaderValue::from_static("server's")))),
             begins in prop::option::of(any::<bool>()),
+            names_host: bool,
         ) {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let sent = map(&fields);
@@ -378,7 +386,9 @@ mod tests {
             origin.trace = begins.map(|begins| Trace { traceparent, begins });
             let path = PathAndQuery::from_static("/");
             let keep = Keep::No;
-            let onward = Onward { origin: &origin, path, authority, ask, whole, session, keep };
+            let origin = &origin;
+            let onward =
+                Onward { origin, path, authority, ask, whole, session, keep, names_host };
             let mut expected_1 = expected(&onward, &sent, false);
             let (got, told) = written(&onward, &sent);
             prop_assert_eq!(told, expected_1.remove(CONTENT_LENGTH).is_some());
@@ -401,8 +411,9 @@ mod tests {
             let origin = origin(&sent, trusted, Some(HeaderValue::from_static("real")));
             let path = PathAndQuery::from_static("/");
             let (authority, ask) = (Some(BACKEND), Ask::Nothing);
-            let (whole, session, keep) = (false, None, Keep::No);
-            let onward = Onward { origin: &origin, path, authority, ask, whole, session, keep };
+            let (whole, session, keep, names_host) = (false, None, Keep::No, false);
+            let origin = &origin;
+            let onward = Onward { origin, path, authority, ask, whole, session, keep, names_host };
             let (got, _) = written(&onward, &sent);
             assert_eq!(got.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), [chain]);
             assert_eq!(got["x-forwarded-host"], host);

@@ -15,6 +15,7 @@ mod admin_api;
 mod api;
 mod balance;
 mod cards;
+mod chain;
 mod dashboards;
 mod deadlines;
 #[cfg(feature = "kube")]

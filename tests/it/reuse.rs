@@ -122,6 +122,7 @@ async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
                 whole: false,
                 session: None,
                 keep: Keep::No,
+                names_host: false,
             };
             let response = lease.send(Box::new(request), &onward).await.unwrap();
             assert_eq!(response.status(), 202);

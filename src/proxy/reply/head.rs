@@ -5,6 +5,7 @@
 use http::header::LOCATION;
 use http::{HeaderValue, Response, StatusCode, Version};
 
+use crate::config::KagentHost;
 use crate::headers;
 use crate::headers::names::{Known, Names};
 use crate::proxy::way::Way;
@@ -17,7 +18,8 @@ pub fn rewrite<B>(response: &mut Response<B>, way: &Way, names: Names) {
     if names.has_any(Names::HOP_BY_HOP) {
         headers::strip_hop_by_hop(map);
     }
-    if names.has(Known::KagentProxyError) {
+    let next_is_proxy = || way.route.config.to.kagent_host == KagentHost::Pass;
+    if names.has(Known::KagentProxyError) && !next_is_proxy() {
         // Only we may speak by it: a client must be able to tell our errors from a backend's.
         map.remove(headers::X_KAGENT_PROXY_ERROR);
     }

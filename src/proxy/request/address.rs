@@ -7,11 +7,12 @@ use http::HeaderValue;
 use http::uri::PathAndQuery;
 
 use super::facts::Facts;
-use crate::config::Cards;
+use crate::config::{Cards, KagentHost};
 use crate::headers::onward::{Ask, Keep, Onward};
 use crate::protocol::mcp::may_be_initialize;
 use crate::proxy::call::Kind;
 use crate::proxy::way::Way;
+use crate::rewrite::pin;
 use crate::route::RouteSource;
 use crate::upstream::Lease;
 
@@ -39,6 +40,7 @@ pub fn address<'a>(facts: &'a Facts, way: &Way, lease: &Lease) -> Onward<'a> {
             (None, Some(_)) => Keep::No,
             (None, None) => Keep::If(may_be_initialize),
         },
+        names_host: to.kagent_host == KagentHost::Pass,
     }
 }
 
@@ -56,6 +58,11 @@ fn authority(facts: &Facts, way: &Way, lease: &Lease) -> Option<HeaderValue> {
 
 /// The client's path and query; without a query, that of the tool server's URL, which kagent drops.
 fn path(facts: &Facts, way: &Way) -> PathAndQuery {
+    if let (Some(token), None) = (&facts.pin, &way.session) {
+        // It is none of ours: another proxy's behind us.
+        let path = pin::put(facts.path.as_str().as_bytes(), token.as_bytes());
+        return PathAndQuery::try_from(path).unwrap_or_else(|_| facts.path.clone());
+    }
     if let (Some(query), None) = (&way.query, facts.path.query())
         && let Ok(path) = PathAndQuery::try_from(format!("{}?{query}", facts.path.path()))
     {

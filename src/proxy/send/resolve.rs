@@ -31,7 +31,8 @@ pub fn resolve(table: Near<RouteTable>, conn: &Connection, facts: &Facts) -> Res
     Ok(Way { table, route, query, caller, session: None })
 }
 
-/// The route of a request: by `x-kagent-host`, or by a default route where that header is absent.
+/// The route of a request: by `x-kagent-host`, or by a default route where that header is absent, or names a host that
+/// only the next proxy may know.
 /// `chain` takes every candidate and why it lost.
 ///
 /// # Errors
@@ -56,7 +57,15 @@ fn route_of(
         let route = table.resolve_default(host, &conn.listener).ok_or(Unrouted::NoTarget)?;
         return Ok(RouteMatch { route, query: None });
     };
-    table.resolve(&query(table, host, facts, caller), chain).map_err(Unrouted::Not)
+    match table.resolve(&query(table, host, facts, caller), chain) {
+        Err(NoRoute::Host) => {
+            let authority = facts.host_text().unwrap_or_default();
+            let next = table.resolve_next(authority, &conn.listener);
+            let found = next.map(|route| RouteMatch { route, query: None });
+            found.ok_or(Unrouted::Not(NoRoute::Host))
+        }
+        answer => answer.map_err(Unrouted::Not),
+    }
 }
 
 /// What the table is asked for a request of this caller.

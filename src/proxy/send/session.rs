@@ -17,7 +17,7 @@ use super::unknown::{is_unknown, may_deny};
 use super::whole::{is_awaited, whole};
 use crate::backoff::Pauses;
 use crate::body::{RequestBody, Upload};
-use crate::config::{SessionMode, StandaloneGet};
+use crate::config::{KagentHost, SessionMode, StandaloneGet};
 use crate::headers;
 use crate::protocol::jsonrpc::{Message, is_one_way};
 use crate::protocol::mcp;
@@ -117,6 +117,10 @@ impl SessionDelivery {
         let Some(token) = facts.pin.as_ref().or(facts.session.as_ref()) else { return Ok(None) };
         if is_refused_stream(way, facts) {
             return Err(Instead::NoStream);
+        }
+        if way.route.config.to.kagent_host == KagentHost::Pass {
+            // The next proxy's, also where both have the same key.
+            return Ok(None);
         }
         let config = &way.route.config;
         let caller = way.caller.as_ref().map(|caller| (&*caller.id.namespace, &*caller.id.name));

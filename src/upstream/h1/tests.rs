@@ -79,6 +79,7 @@ fn onward(origin: &Origin, keep: Keep) -> Onward<'_> {
         whole: false,
         session: None,
         keep,
+        names_host: false,
     }
 }
 
