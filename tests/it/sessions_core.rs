@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use http_body_util::BodyExt;
 use kagent_proxy::config::{Scheme, SessionMode};
 use serde_json::{Value, json};
 
@@ -372,4 +374,45 @@ async fn a_stream_that_cannot_be_opened_again_ends_as_its_session_does() {
         assert!(metrics.contains(&format!("event=\"lost\",cause=\"{cause}\"}} 1\n")), "{metrics}");
         proxy.stop().await;
     }
+}
+
+/// Gateways end the body of a request of HTTP/2 by a frame of its own, and a server answers when it has the announced
+/// bytes: what the session began with must be known all the same. Envoy does so.
+#[tokio::test]
+async fn a_session_outlives_its_server_though_its_beginning_ended_late() {
+    let mut server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let io = hyper_util::rt::TokioIo::new(proxy.connect().await.0);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let running = tokio::spawn(connection);
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params()});
+    let hello = hello.to_string();
+    let (end, ends) = tokio::sync::oneshot::channel::<()>();
+    let length = hello.len();
+    let first = futures_util::stream::once(async move {
+        Ok::<_, std::convert::Infallible>(http_body::Frame::data(bytes::Bytes::from(hello)))
+    });
+    let rest = futures_util::stream::once(ends).filter_map(|_| std::future::ready(None));
+    let body = http_body_util::StreamBody::new(Box::pin(first.chain(rest)));
+    let request = http::Request::post("http://p/mcp")
+        .header("x-kagent-host", HOST)
+        .header("accept", "application/json, text/event-stream")
+        .header("content-type", "application/json")
+        .header("content-length", length)
+        .body(body)
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let token = answer.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    drop(end);
+    let answer = answer.into_body().collect().await.unwrap();
+    assert!(!answer.to_bytes().is_empty());
+    drop(sender);
+    running.await.unwrap().unwrap();
+    server.kill().await;
+    server.restart().await;
+    assert_eq!(post(&proxy, Some(&token), &call("count", "x")).await.count(), 1);
+    assert_eq!(server.seen(|seen| seen.initialized.clone()), [params(), params()]);
+    proxy.stop().await;
 }
