@@ -49,6 +49,7 @@ mod retry;
 mod reuse;
 mod runtimes;
 mod secrets;
+mod session_age;
 mod session_log;
 #[cfg(feature = "kube")]
 mod session_pods;
