@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Peers that die without a word (D16): no FIN, no RST, packets simply stop. And one that lives and does not read.
 
-Usage: dead_peers.py PATH_OF_KAGENT_PROXY backend|client|stalled|reader. Makes three network namespaces (client, proxy,
-backend), opens a stream through the proxy, takes the far end of a cable down, and waits until the other side
-hears of it:
+Usage: dead_peers.py PATH_OF_KAGENT_PROXY SCENARIO. Makes three network namespaces (client, proxy, backend), opens a
+stream through the proxy, takes the far end of a cable down, and waits until the other side hears of it. Where a
+client died, all that counts it is back at nothing then. Scenarios:
 
 - backend: it is idle, so keepalive finds it: 30 s until the first probe and three of 10 s;
 - client: it owes an acknowledgement for a keep-alive comment, so the proxy's own watch finds it;
+- sending: the same while the backend goes on sending, on the own stream of an MCP session;
+- waiting: it has called and waits for an answer, so nothing is written to it: keepalive finds it;
+- http2: its stream is one of HTTP/2, whose pings it does not answer;
+- tunnel: it came through a CONNECT tunnel of an egress proxy (Envoy), which lives and takes whatever it is sent: what it
+  cannot pass on is the sign. How long its kernel tries is lowered from 15 minutes (`net.ipv4.tcp_retries2`);
 - stalled: it had stopped reading before it died, and answers no probe of its window any more;
 - reader: nothing is taken down (and the admin listener is asked from outside, since there is one here); the client does not read for longer than all of these limits, then reads on
   and must get everything.
@@ -14,12 +19,14 @@ hears of it:
 Needs root and iproute2. Stops by itself and takes the namespaces away.
 """
 
+import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -29,7 +36,11 @@ TAG = f"kp{os.getpid() % 10000}"
 CLIENT, PROXY, BACKEND = (f"{TAG}-{name}" for name in ("client", "proxy", "backend"))
 # A minute by D16, and room for a busy machine; far below any other limit. Probes of a window that has been
 # closed for a while are a minute or two apart.
-HEARD = {"backend": 100, "client": 100, "stalled": 180}
+HEARD = {"backend": 100, "client": 100, "sending": 100, "waiting": 100, "http2": 100, "tunnel": 100, "stalled": 180}
+# Of the kernel behind the egress proxy: some 15 s, instead of some 15 minutes with 15.
+RETRIES = os.environ.get("TCP_RETRIES2", "5")
+if RETRIES != "5":
+    HEARD["tunnel"] = 1200
 # More than all buffers on the way hold together.
 LARGE = 96 << 20
 # Longer than a dead peer would be given.
@@ -67,6 +78,121 @@ except OSError:
     pass
 print("clean" if seen.endswith(b"0\\r\\n\\r\\n") else "abort", flush=True)
 """
+
+
+SENDING_CODE = """
+import socket, threading, time
+server = socket.create_server(("10.98.2.2", 8080))
+def serve(call):
+    head = b""
+    while b"\\r\\n\\r\\n" not in head:
+        head += call.recv(65536)
+    if head.startswith(b"POST"):
+        said = b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
+        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\nmcp-session-id: 1\\r\\n"
+                     b"content-length: %d\\r\\nconnection: close\\r\\n\\r\\n" % len(said) + said)
+        return
+    try:
+        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\n")
+        while True:
+            call.sendall(b"data: 1\\n\\n")
+            time.sleep(0.5)  # that it goes on sending is what is tested
+    except OSError:
+        print("gone", flush=True)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+SESSION_CODE = """
+import socket
+body = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}'
+call = socket.create_connection(("10.98.1.1", 8080))
+call.sendall(b"POST /mcp HTTP/1.1\\r\\nhost: p\\r\\nx-kagent-host: s.ns\\r\\ncontent-type: application/json\\r\\n"
+             b"content-length: %d\\r\\nconnection: close\\r\\n\\r\\n" % len(body) + body)
+seen = b""
+while more := call.recv(65536):
+    seen += more
+token = seen.split(b"mcp-session-id: ")[1].split(b"\\r\\n")[0]
+assert token.startswith(b"kp1."), seen
+call = socket.create_connection(("10.98.1.1", 8080))
+call.sendall(b"GET /mcp HTTP/1.1\\r\\nhost: p\\r\\nx-kagent-host: s.ns\\r\\naccept: text/event-stream\\r\\n"
+             b"mcp-session-id: " + token + b"\\r\\n\\r\\n")
+seen = b""
+while b"data: 1" not in seen:
+    seen += call.recv(65536)
+print("open", flush=True)
+while call.recv(65536):
+    pass
+"""
+
+# One that never answers; a call of a client that waits.
+SILENT_CODE = """
+import socket, threading
+server = socket.create_server(("10.98.2.2", 8080))
+def serve(call):
+    call.recv(65536)
+    print("called", flush=True)
+    try:
+        call.recv(1)
+    except OSError:
+        pass
+    print("gone", flush=True)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+WAITING_CODE = """
+import socket
+call = socket.create_connection(("10.98.1.1", 8080))
+call.sendall(b"POST / HTTP/1.1\\r\\nhost: p\\r\\nx-kagent-host: s.ns\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+print("open", flush=True)
+call.recv(1)
+"""
+
+# HTTP/2 by prior knowledge (RFC 9113), its fields as literals (RFC 7541 section 6.2.2).
+HTTP2_CODE = """
+import socket
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+def field(name, value):
+    return b"\\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/mcp"), (b":authority", b"p"), (b"x-kagent-host", b"s.ns")]
+call = socket.create_connection(("10.98.1.1", 8080))
+call.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + frame(4, 0, 0, b"") + frame(4, 1, 0, b"")
+             + frame(1, 5, 1, b"".join(field(*one) for one in fields)))
+seen = b""
+while b"data: 1" not in seen:
+    seen += call.recv(65536)
+print("open", flush=True)
+while call.recv(65536):
+    pass
+"""
+
+TUNNEL_CODE = """
+import socket
+call = socket.create_connection(("10.98.1.1", 3128))
+call.sendall(b"CONNECT 127.0.0.1:8080 HTTP/1.1\\r\\nhost: 127.0.0.1:8080\\r\\n\\r\\n")
+seen = b""
+while b"\\r\\n\\r\\n" not in seen:
+    seen += call.recv(65536)
+assert b" 200 " in seen, seen
+call.sendall(b"GET /mcp HTTP/1.1\\r\\nhost: p\\r\\nx-kagent-host: s.ns\\r\\n\\r\\n")
+while b"data: 1" not in seen:
+    seen += call.recv(65536)
+print("open", flush=True)
+while call.recv(65536):
+    pass
+"""
+
+# What a scenario's backend and client run, where it is not these two.
+CODES = {
+    "sending": (SENDING_CODE, SESSION_CODE),
+    "waiting": (SILENT_CODE, WAITING_CODE),
+    "http2": (BACKEND_CODE, HTTP2_CODE),
+    "tunnel": (BACKEND_CODE, TUNNEL_CODE),
+}
 
 
 FLOOD_CODE = f"""
@@ -184,6 +310,43 @@ def outside() -> None:
     assert refused == "111", f"9091 from outside: {refused}, not ECONNREFUSED"
 
 
+def nothing_is_left() -> None:
+    """Of a client that is gone: every gauge that counts requests, streams and places."""
+    code = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/metrics', timeout=20).read().decode())"
+    gauges = ("kagent_proxy_open_requests", "kagent_proxy_open_streams", "kagent_proxy_held_requests")
+    text = ""
+    for _ in range(200):
+        command = ["ip", "netns", "exec", PROXY, sys.executable, "-c", code]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        lines = [line for line in text.splitlines() if line.startswith(gauges)]
+        if len(lines) >= 2 and all(line.endswith(" 0") for line in lines):
+            return
+        time.sleep(0.1)  # between two looks
+    raise AssertionError(f"something is left: {text}")
+
+
+def egress() -> subprocess.Popen:
+    """Envoy in the proxy's namespace, as a forward proxy that ends CONNECT; until it listens."""
+    sys.path.insert(0, str(ROOT / "tests" / "fronts"))
+    import proxies
+
+    lower = f"echo {RETRIES} >/proc/sys/net/ipv4/tcp_retries2"
+    subprocess.run(["ip", "netns", "exec", PROXY, "sh", "-c", lower], check=True, timeout=20)
+    file = pathlib.Path(tempfile.mkdtemp(prefix=TAG)) / "envoy.json"
+    file.write_text(json.dumps(proxies.envoy_config("10.98.1.1", 3128, 8080, admin=9901, connect=True)))
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    envoy = start(PROXY, proxies.envoy_binary(), "-c", str(file), *options)
+    for _ in range(300):
+        table = subprocess.run(
+            ["ip", "netns", "exec", PROXY, "cat", "/proc/net/tcp"], capture_output=True, text=True, check=True
+        ).stdout
+        if any(line.split()[1].endswith(f":{3128:04X}") for line in table.splitlines()[1:]):
+            shutil.rmtree(file.parent)
+            return envoy
+        time.sleep(0.1)  # between two looks
+    raise AssertionError("Envoy does not listen")
+
+
 def stalled() -> None:
     """Until the client's window is closed: the proxy probes it (timer 04 in /proc/net/tcp)."""
     for _ in range(300):
@@ -205,15 +368,20 @@ def scenario(dead: str) -> None:
         cable(PROXY, CLIENT, "10.98.1")
         cable(PROXY, BACKEND, "10.98.2")
         flooded = dead in ("stalled", "reader")
-        backend = start(BACKEND, sys.executable, "-c", FLOOD_CODE if flooded else BACKEND_CODE)
+        usual = (FLOOD_CODE, READER_CODE) if flooded else (BACKEND_CODE, CLIENT_CODE)
+        backend_code, client_code = CODES.get(dead, usual)
+        backend = start(BACKEND, sys.executable, "-c", backend_code)
         started.append(backend)
         expect(backend.stdout, "ready", 20)
-        flags = ["--listen", "10.98.1.1:8080", "--admin", "0.0.0.0:9090"]
+        listen = "127.0.0.1:8080" if dead == "tunnel" else "10.98.1.1:8080"
+        flags = ["--listen", listen, "--admin", "0.0.0.0:9090"]
         flags += ["--route", "s.ns=10.98.2.2:8080", "--log-format", "json"]
         proxy = start(PROXY, PROGRAM, "run", *flags)
         started.append(proxy)
         expect(proxy.stderr, "serving", 20)
-        client = start(CLIENT, sys.executable, "-c", READER_CODE if flooded else CLIENT_CODE)
+        if dead == "tunnel":
+            started.append(egress())
+        client = start(CLIENT, sys.executable, "-c", client_code)
         started.append(client)
         expect(client.stdout, "open", 20)
         before = time.monotonic()
@@ -229,8 +397,11 @@ def scenario(dead: str) -> None:
             if dead == "stalled":
                 stalled()
             ip("-n", CLIENT, "link", "set", f"{TAG}1b", "down")
+            if dead == "waiting":
+                expect(backend.stdout, "called", 20)
             expect(backend.stdout, "gone", HEARD[dead])
             expect(proxy.stderr, '"outcome":"client_gone"', 20)
+            nothing_is_left()
         print(f"ok {dead}: after {time.monotonic() - before:.0f} s", flush=True)
     finally:
         for process in reversed(started):
