@@ -324,7 +324,7 @@ pub enum StandaloneGet {
 pub struct HoldConfig {
     /// All clients together.
     pub max: usize,
-    /// One source address.
+    /// One source address, for certain; it gets more while places are free.
     pub max_per_source: usize,
 }
 

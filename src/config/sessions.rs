@@ -19,7 +19,7 @@ pub struct SessionsConfig {
     pub key_files: Vec<PathBuf>,
     /// `host:port` of the admin listeners of the other replicas, where discovery does not find them.
     pub peers: Vec<String>,
-    /// How long a token is good.
+    /// How long a session may lie unused.
     pub max_age: Duration,
 }
 
