@@ -7,6 +7,7 @@ pub mod answered;
 pub mod batch;
 pub mod calls;
 pub mod event_data;
+pub mod grpc;
 pub mod h2_frames;
 pub mod h2_heads;
 pub mod jsonrpc;

@@ -72,7 +72,7 @@ impl Proxy {
         let books = self.books.near();
         let request = Box::new(received(conn, &fields, request, books.sees_calls));
         let mut record = Recorder::begin(conn, task, books, (&request, &fields));
-        let upload = Arc::clone(request.body().upload());
+        let (upload, is_grpc) = (Arc::clone(request.body().upload()), record.is_grpc());
         let work = async move {
             match self.serve(conn, (request, fields), &mut record).await {
                 Ok(Reply::Relay(response, plan)) => {
@@ -85,7 +85,7 @@ impl Proxy {
         };
         reply::guard::guarded(work, move || {
             self.metrics.rejected(Reason::Internal.word());
-            reply::refuse::internal(&upload)
+            reply::refuse::internal(&upload, is_grpc)
         })
     }
 

@@ -1,6 +1,6 @@
 //! The methods of MCP and A2A, and what each names.
 //!
-//! Names of revisions side by side: MCP 2024-11-05 to 2026-07-28, A2A 0.3 and 1.0, in JSON-RPC and in HTTP+JSON. Only
+//! Names of revisions side by side: MCP 2024-11-05 to 2026-07-28, A2A 0.3 and 1.0, in JSON-RPC, HTTP+JSON and gRPC. Only
 //! these become labels; what else a client sends is told, and counted as `other`. Pure.
 
 /// What is spoken.
@@ -162,6 +162,24 @@ impl Method {
         })
     }
 
+    /// The method that a call of A2A's binding to gRPC has in its path (`a2a.proto`: package `lf.a2a.v1` in A2A 1.0,
+    /// `a2a.v1` in 0.3, whose own names become those of 1.0); `None` for another service.
+    #[must_use]
+    pub fn of_grpc(path: &str) -> Option<Self> {
+        let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+        let name = match (service, name) {
+            ("lf.a2a.v1.A2AService", name) => name,
+            ("a2a.v1.A2AService", "TaskSubscription") => "SubscribeToTask",
+            ("a2a.v1.A2AService", "GetAgentCard") => "GetExtendedAgentCard",
+            ("a2a.v1.A2AService", "ListTaskPushNotificationConfig") => {
+                "ListTaskPushNotificationConfigs"
+            }
+            ("a2a.v1.A2AService", name) => name,
+            _ => return None,
+        };
+        Some(Self::of(name))
+    }
+
     /// What a call of it names.
     #[must_use]
     pub fn names(&self) -> Names {
@@ -269,6 +287,27 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(Method::of_rest(verb, path, false), None, "{verb} {path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_the_grpc_binding_are_methods() {
+        let old = ["TaskSubscription", "GetAgentCard", "ListTaskPushNotificationConfig"];
+        let new = ["SubscribeToTask", "GetExtendedAgentCard", "ListTaskPushNotificationConfigs"];
+        for (old, new) in old.into_iter().zip(new) {
+            let method = Method::of_grpc(&format!("/a2a.v1.A2AService/{old}"));
+            assert_eq!(method, Some(Method::Known(new, A2a)));
+        }
+        for service in ["a2a.v1", "lf.a2a.v1"] {
+            for name in ["SendMessage", "SendStreamingMessage", "GetTask", "CancelTask"] {
+                let method = Method::of_grpc(&format!("/{service}.A2AService/{name}"));
+                assert_eq!(method, Some(Method::Known(name, A2a)));
+            }
+        }
+        let odd = Method::of_grpc("/lf.a2a.v1.A2AService/x/y");
+        assert_eq!(odd, Some(Method::Other("x/y".into())));
+        for path in ["/", "", "/lf.a2a.v1.A2AService", "/x.A2AService/SendMessage", "lf.a2a.v1"] {
+            assert_eq!(Method::of_grpc(path), None, "{path}");
         }
     }
 

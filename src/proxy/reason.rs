@@ -5,6 +5,8 @@
 
 use http::StatusCode;
 
+use crate::protocol::grpc::Code;
+
 /// Why the proxy answered, as one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -81,6 +83,31 @@ impl Reason {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         self.word_and_status().1
+    }
+
+    /// The code of the answer to a call of gRPC. [`Code::UNAVAILABLE`], on which clients may be set up to call again,
+    /// only where nothing was sent; never NOT_FOUND or UNIMPLEMENTED, which clients take for the method's own.
+    #[must_use]
+    pub const fn grpc(self) -> Code {
+        match self {
+            Self::MissingTarget | Self::BadTarget | Self::BadPath => Code::INVALID_ARGUMENT,
+            Self::HeaderTooLarge => Code::RESOURCE_EXHAUSTED,
+            Self::ForbiddenTarget => Code::PERMISSION_DENIED,
+            Self::UnknownTarget
+            | Self::NoReadyEndpoint
+            | Self::Overloaded
+            | Self::ConnectTimeout
+            | Self::ConnectFailed => Code::UNAVAILABLE,
+            // The call may have run.
+            Self::UpstreamReset => Code::UNKNOWN,
+            Self::HeadTimeout => Code::DEADLINE_EXCEEDED,
+            Self::BadRequest
+            | Self::MethodNotAllowed
+            | Self::AmbiguousTarget
+            | Self::UpstreamProtocol
+            | Self::Loop
+            | Self::Internal => Code::INTERNAL,
+        }
     }
 
     const fn word_and_status(self) -> (&'static str, StatusCode) {
@@ -172,5 +199,18 @@ mod tests {
             .collect();
         assert_eq!(written, expected);
         assert!(Reason::ALL.iter().all(|reason| reason.status() != StatusCode::NOT_FOUND));
+    }
+
+    /// Retry policies of clients name UNAVAILABLE, so what may have run is something else. NOT_FOUND and UNIMPLEMENTED
+    /// are answers of the method itself, FAILED_PRECONDITION is one of A2A's (A2A 1.0 section 5.4).
+    #[test]
+    fn the_docs_have_the_codes_of_grpc() {
+        let docs = include_str!("../../docs/errors.md");
+        let table = docs.split("| refusal |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let row = |r: &Reason| format!("| `{}` | {} |", r.word(), r.grpc().word());
+        assert_eq!(written, Reason::ALL.iter().map(row).collect::<Vec<_>>());
+        let never = ["OK", "NOT_FOUND", "UNIMPLEMENTED", "FAILED_PRECONDITION"];
+        assert!(Reason::ALL.iter().all(|reason| !never.contains(&reason.grpc().word())));
     }
 }

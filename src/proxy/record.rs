@@ -4,6 +4,7 @@
 //! and the log; never a socket.
 
 mod calls;
+mod grpc;
 mod head;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::body::tap::Tap;
 use crate::body::{RequestBody, Upload};
 use crate::headers::noted::Noted;
 use crate::headers::onward::Trace;
+use crate::protocol::grpc::Code;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
 use crate::proxy::posted::{AnswerStream, PostedCall, PostedCalls};
@@ -81,6 +83,8 @@ pub struct Recorder {
     events: u64,
     route: Option<Arc<Route>>,
     status: u16,
+    /// How a call of gRPC ended.
+    grpc: Option<Code>,
     outcome: Outcome,
     bytes: u64,
     connect: Option<Duration>,
@@ -127,6 +131,7 @@ impl Recorder {
             events: 0,
             route: None,
             status: 0,
+            grpc: None,
             outcome: Outcome::ClientGone,
             bytes: 0,
             connect: None,
@@ -185,7 +190,8 @@ impl Recorder {
 
     /// The exchange has ended, and with it what calls are left.
     fn end_calls(&mut self) {
-        let (error, unanswered) = unheard(self.outcome, self.status);
+        let grpc = self.is_grpc().then_some(self.grpc);
+        let (error, unanswered) = unheard(self.outcome, self.status, grpc);
         let (started, answers) = (self.started, self.answers.clone());
         // Its answers come on another stream.
         let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
@@ -304,6 +310,9 @@ impl Recorder {
     pub fn failed(&mut self) {
         if self.response_headers.is_none() {
             self.status = Reason::Internal.status().as_u16();
+            if self.is_grpc() {
+                return self.refused_grpc(Reason::Internal);
+            }
         }
         self.outcome = Outcome::Refused(Reason::Internal.word());
     }
@@ -369,7 +378,7 @@ impl Recorder {
 
     /// What is known by now.
     fn record(&self) -> Record<'_> {
-        let calls = LoggedCalls::of(&self.sight, (self.head.speaks_mcp, self.head.speaks_a2a));
+        let calls = LoggedCalls::of(&self.sight, self.head.speaks());
         Record {
             caller: self.route.as_ref().map_or("", |_| caller_label(self.caller.as_ref())),
             caller_by: self.caller.as_ref().map_or("", |caller| caller.proof.word()),
@@ -386,6 +395,7 @@ impl Recorder {
             route: self.route.as_ref().map_or("", |route| &route.config.host),
             class: self.kind.as_str(),
             status: self.status,
+            grpc_status: self.grpc.map(Code::number),
             outcome: self.outcome,
             session: self.session,
             care: self.care.word(),

@@ -14,6 +14,7 @@ pub mod relay;
 pub mod session;
 pub mod task;
 pub mod timeouts;
+pub mod trailers_only;
 pub mod tunnel;
 pub mod unread;
 pub mod watchdog;
@@ -93,6 +94,7 @@ impl Reply {
             let limits = BodyTimeouts::of(&to.timeouts.upgrade, record.started());
             return Ok(Self::Tunnel(response, limits, client));
         }
+        record.on_grpc(response.headers());
         let from = (&response, noted);
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         let events = plan.events.is_some();

@@ -131,6 +131,10 @@ impl Record<'_> {
         number(out, self.events);
         out.extend_from_slice(b",\"request_bytes\":");
         number(out, self.request_bytes);
+        if let Some(status) = self.grpc_status {
+            out.extend_from_slice(b",\"grpc_status\":");
+            number(out, status.into());
+        }
         if let Some(connect) = self.connect {
             out.extend_from_slice(b",\"connect_ms\":");
             milliseconds(out, connect);
@@ -217,6 +221,9 @@ impl Record<'_> {
             ("request_bytes", self.request_bytes),
         ] {
             write!(out, " {name}={value}")?;
+        }
+        if let Some(status) = self.grpc_status {
+            write!(out, " grpc_status={status}")?;
         }
         for (name, value) in [
             ("connect_ms", self.connect),
@@ -413,6 +420,7 @@ mod tests {
             caller_by: "pod",
             rpc_error: Some(ErrorType::Tool),
             conversation: "c",
+            grpc_status: Some(14),
             connect: some,
             first: some,
             ..line()

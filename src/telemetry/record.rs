@@ -45,6 +45,8 @@ pub struct Record<'a> {
     pub class: &'static str,
     /// Status of the response; 0 when there was none.
     pub status: u16,
+    /// How a call of gRPC ended, by its number; `None` for other requests, and where the response did not say.
+    pub grpc_status: Option<u8>,
     /// How it ended.
     pub outcome: Outcome,
     /// What a session is called in logs, if it is one of ours: never its token.
@@ -101,6 +103,7 @@ impl Record<'_> {
             route: "",
             class,
             status,
+            grpc_status: None,
             outcome,
             session: None,
             care: "",

@@ -23,11 +23,11 @@ const WAKE_UP: Duration = Duration::from_secs(1);
 
 /// A body that says what the scenario tells it to; [`Feed::closed`] tells that nobody reads it. One whose
 /// feed is dropped early ends with its last frame.
-struct Script(mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>, bool);
+pub(crate) struct Script(mpsc::UnboundedReceiver<io::Result<Frame<Bytes>>>, bool);
 
-type Feed = mpsc::UnboundedSender<io::Result<Frame<Bytes>>>;
+pub(crate) type Feed = mpsc::UnboundedSender<io::Result<Frame<Bytes>>>;
 
-fn script() -> (Feed, Script) {
+pub(crate) fn script() -> (Feed, Script) {
     let (feed, frames) = mpsc::unbounded_channel();
     (feed, Script(frames, false))
 }
@@ -59,13 +59,13 @@ impl Body for Script {
     }
 }
 
-type Call = (Request<Incoming>, oneshot::Sender<Response<Script>>);
+pub(crate) type Call = (Request<Incoming>, oneshot::Sender<Response<Script>>);
 
 /// A backend that speaks HTTP/2 only, whose calls the scenario answers.
-struct H2cBackend(u16, mpsc::UnboundedReceiver<Call>);
+pub(crate) struct H2cBackend(pub(crate) u16, mpsc::UnboundedReceiver<Call>);
 
 impl H2cBackend {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::limited(200).await
     }
 
@@ -99,7 +99,7 @@ impl H2cBackend {
         Self(port, taken)
     }
 
-    async fn accept(&mut self) -> Call {
+    pub(crate) async fn accept(&mut self) -> Call {
         tokio::time::timeout(BOUND, self.1.recv()).await.expect("no call").unwrap()
     }
 }

@@ -31,6 +31,7 @@ mod framing;
 mod goaway;
 #[cfg(feature = "kube")]
 mod golden;
+mod grpc;
 mod h2;
 mod h2c;
 mod hold;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::head::HeadCopy;
 use crate::body::tap::Tap;
 use crate::protocol::calls::Call;
+use crate::protocol::grpc::Code;
 use crate::protocol::methods::{Method, Names, OTHER};
 use crate::proxy::posted::{AnswerStream, PostedCall};
 use crate::proxy::sight::{Sight, Told};
@@ -51,9 +52,19 @@ pub(super) fn caller_label(caller: Option<&Arc<Caller>>) -> &Arc<str> {
     caller.map_or(&*UNKNOWN_CALLER, |caller| &caller.label)
 }
 
-/// How the calls end that nothing has answered.
-pub(super) fn unheard(outcome: Outcome, status: u16) -> (ErrorType, ErrorType) {
+/// How the calls end that nothing has answered. Of a call of gRPC its status says it, which is `None` if the response
+/// ended without one.
+pub(super) fn unheard(
+    outcome: Outcome,
+    status: u16,
+    grpc: Option<Option<Code>>,
+) -> (ErrorType, ErrorType) {
     let error = match outcome {
+        Outcome::Complete if status == 200 && grpc.is_some() => match grpc.flatten() {
+            Some(Code::OK) => ErrorType::None,
+            Some(code) => ErrorType::Word(code.word()),
+            None => UNANSWERED,
+        },
         Outcome::Complete | Outcome::Drained if status >= 300 => ErrorType::Status(status),
         Outcome::Complete | Outcome::Drained => ErrorType::None,
         other => ErrorType::Word(other.detail()),
@@ -71,9 +82,18 @@ impl Exchange<'_> {
             sight.add(call);
         });
         if sight.first().is_none()
-            && let Some(method) = Method::of_rest(self.verb, self.head.path(), self.head.speaks_a2a)
+            && let Some(method) = self.method_of_head()
         {
             sight.add(Call { id: None, method, name: None, trace: None });
+        }
+    }
+
+    /// The method that verb and path of the request are.
+    fn method_of_head(&self) -> Option<Method> {
+        let head = self.head;
+        match head.speaks_grpc {
+            true => Method::of_grpc(head.path()),
+            false => Method::of_rest(self.verb, head.path(), head.speaks_a2a),
         }
     }
 
@@ -118,7 +138,8 @@ impl Exchange<'_> {
     /// Counts a call that has ended.
     pub(super) fn count(&self, call: &Call, error: ErrorType) {
         let Self { route, caller, head, age, .. } = *self;
-        let protocol = call.method.protocol(head.speaks_mcp, head.speaks_a2a);
+        let (mcp, a2a) = head.speaks();
+        let protocol = call.method.protocol(mcp, a2a);
         let (method, tool) = (call.method.label(), tool_label(route.metrics.tools(), call));
         let operation = Operation { caller, protocol, method, tool, error };
         route.metrics.operation(&operation, age);

@@ -3,7 +3,7 @@
 //!
 //! Knows headers; no body and no route.
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
@@ -23,6 +23,8 @@ pub(super) struct HeadCopy {
     pub(super) speaks_mcp: bool,
     /// It has one that only clients of A2A send.
     pub(super) speaks_a2a: bool,
+    /// It is a call of gRPC, which only HTTP/2 carries (gRPC, `PROTOCOL-HTTP2.md`).
+    pub(super) speaks_grpc: bool,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +59,15 @@ impl HeadCopy {
             said: names.has(Known::McpMethod).then(|| Said::of(map)),
             speaks_mcp: names.has_any(MCP),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
+            speaks_grpc: fields.is_grpc
+                && request.version() == Version::HTTP_2
+                && request.method() == Method::POST,
         }
+    }
+
+    /// Whether its fields are those of MCP, and of A2A: of gRPC only A2A is known here.
+    pub(super) const fn speaks(&self) -> (bool, bool) {
+        (self.speaks_mcp, self.speaks_a2a || self.speaks_grpc)
     }
 
     pub(super) fn path(&self) -> &str {

@@ -97,12 +97,17 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("a test's");
         };
-        let response = guarded(work, || internal(&Upload::default())).await.unwrap();
+        let response = guarded(work, || internal(&Upload::default(), false)).await.unwrap();
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()["x-kagent-proxy-error"], "internal");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["reason"], "internal");
+        let response = internal(&Upload::default(), true);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "13");
+        assert_eq!(response.headers()["x-kagent-proxy-error"], "internal");
+        assert!(http_body::Body::is_end_stream(response.body()));
         let line = line(log, &written);
         assert_eq!((&line["status"], &line["outcome"]), (&500.into(), &"internal".into()));
     }
@@ -123,7 +128,7 @@ mod tests {
                 released.notified().await;
                 Ok(Response::new(ReplyBody::local(Bytes::from_static(b"whole"), record)))
             };
-            guarded(work, || internal(&Upload::default()))
+            guarded(work, || internal(&Upload::default(), false))
         });
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
@@ -162,7 +167,7 @@ mod tests {
         let work = async move {
             Ok(Response::new(ReplyBody::local(Bytes::from_static(b"whole"), record)))
         };
-        let response = guarded(work, || internal(&Upload::default())).await.unwrap();
+        let response = guarded(work, || internal(&Upload::default(), false)).await.unwrap();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "whole");
         assert_eq!(line(log, &written)["outcome"], "client_gone", "nobody has said how it ended");

@@ -1,13 +1,14 @@
 //! The response of our own that an error makes.
 //!
-//! A JSON-RPC error where the request's id is known, problem details otherwise. Knows nothing of how the
-//! request got here.
+//! A JSON-RPC error where the request's id is known, problem details otherwise, and to a call of gRPC what its client
+//! reads. Knows nothing of how the request got here.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
 use super::body::ReplyBody;
+use super::trailers_only::trailers_only;
 use crate::body::Upload;
 use crate::headers::X_KAGENT_PROXY_ERROR;
 use crate::protocol::jsonrpc::request_id;
@@ -22,8 +23,12 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
         body.read_start().await;
         body.discard();
     }
-    let start = record.upload().tap.take_start().unwrap_or_default();
     let reason = error.reason();
+    if record.is_grpc() {
+        record.refused_grpc(reason);
+        return without_body(&error, ReplyBody::Local(None, Box::new(record)));
+    }
+    let start = record.upload().tap.take_start().unwrap_or_default();
     let (content_type, text) = worded(&error, record.target(), &start);
     record.refused(reason);
     let mut response = Response::new(ReplyBody::local(text, record));
@@ -31,10 +36,13 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
     response
 }
 
-/// The response to a request that panicked, whose record has been written.
+/// The response to a request that panicked, whose record has been written; `is_grpc` if it was a call of gRPC.
 #[must_use]
-pub fn internal(upload: &Upload) -> Response<ReplyBody> {
+pub fn internal(upload: &Upload, is_grpc: bool) -> Response<ReplyBody> {
     let error = ProxyError::Internal;
+    if is_grpc {
+        return without_body(&error, ReplyBody::Unrecorded(None));
+    }
     let start = upload.tap.take_start().unwrap_or_default();
     let (content_type, text) = worded(&error, "", &start);
     let mut response = Response::new(ReplyBody::Unrecorded(Some(text)));
@@ -49,6 +57,13 @@ fn worded(error: &ProxyError, target: &str, start: &[u8]) -> (&'static str, Byte
         None => ("application/problem+json", problem(error, target)),
     };
     (content_type, Bytes::from(text))
+}
+
+/// For a client of gRPC; the body ends at once.
+fn without_body(error: &ProxyError, body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = trailers_only(error).map(|()| body);
+    fields(error.reason(), response.headers_mut());
+    response
 }
 
 fn dress(response: &mut Response<ReplyBody>, reason: Reason, content_type: &'static str) {

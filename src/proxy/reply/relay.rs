@@ -235,6 +235,7 @@ impl Relay {
             Err(mut trailers) => {
                 if let Some(trailers) = trailers.trailers_mut() {
                     headers::strip_trailers(trailers);
+                    self.record.on_grpc(trailers);
                 }
                 trailers
             }

@@ -5,6 +5,7 @@
 use http::{HeaderMap, HeaderValue};
 
 use crate::headers::names::{Known, Names};
+use crate::protocol::grpc;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub struct Fields {
     pub traceparent: Option<HeaderValue>,
     /// The body is JSON.
     pub is_json: bool,
+    /// The body is messages of gRPC.
+    pub is_grpc: bool,
     /// `Connection` says more than nearly every client does.
     pub names_fields: bool,
 }
@@ -57,7 +60,10 @@ impl Fields {
             Known::McpSessionId => first(&mut self.session),
             Known::Traceparent => first(&mut self.traceparent),
             // The first one, as everywhere.
-            Known::ContentType if !self.names.has(name) => self.is_json = is_json(value),
+            Known::ContentType if !self.names.has(name) => {
+                self.is_json = is_json(value);
+                self.is_grpc = !self.is_json && grpc::is_grpc(value.as_bytes());
+            }
             Known::Connection => {
                 self.names_fields |= !value.as_bytes().eq_ignore_ascii_case(b"keep-alive");
             }
@@ -105,11 +111,13 @@ mod tests {
         let values = [&found.host, &found.target, &found.session, &found.traceparent];
         let values = values.map(|value| value.as_ref().unwrap().to_str().unwrap());
         assert_eq!(values, ["a", "b.ns", "1", "00-1"]);
-        assert!(found.is_json && !found.names_fields);
+        assert!(found.is_json && !found.is_grpc && !found.names_fields);
         let several = Names::all(&[Known::ContentType, Known::KagentHost]);
         assert_eq!(found.several, several);
         assert!(found.names.has(Known::Connection) && !found.names.has(Known::Te));
         map.append("connection", HeaderValue::from_static("x-other"));
         assert!(Fields::of(&map).names_fields);
+        map.insert("content-type", HeaderValue::from_static("application/grpc"));
+        assert!(Fields::of(&map).is_grpc);
     }
 }

@@ -25,6 +25,7 @@ fn begin(traces: &Traces, fields: &[(&'static str, &'static str)]) -> Option<Box
 
 fn record() -> Record<'static> {
     Record {
+        grpc_status: None,
         peer: "[::ffff:10.0.0.7]:4711",
         method: "POST",
         path: "/mcp",
