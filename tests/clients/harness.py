@@ -159,7 +159,7 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def proxy(
-        self, routes: dict[str, int | list[int]], default: int | None = None, env: dict | None = None
+        self, routes: dict[str, int | str | list[int]], default: int | None = None, env: dict | None = None
     ) -> "Proxy":
         return Proxy(self, routes, default, env)
 
@@ -174,10 +174,10 @@ class Stage:
 
 
 class Proxy:
-    """A running kagent-proxy with static routes to loopback ports, each to one or to several."""
+    """A running kagent-proxy with static routes to loopback ports, each to one, to several, or to a target's text."""
 
     def __init__(
-        self, stage: Stage, routes: dict[str, int | list[int]], default: int | None, env: dict | None
+        self, stage: Stage, routes: dict[str, int | str | list[int]], default: int | None, env: dict | None
     ) -> None:
         self.port, admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -185,7 +185,8 @@ class Proxy:
         self._log = stage.folder / f"proxy-{self.port}.log"
         command = [stage.program, "run", "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{admin}"]
         for host, ports in routes.items():
-            targets = [f"127.0.0.1:{port}" for port in (ports if isinstance(ports, list) else [ports])]
+            each = ports if isinstance(ports, list) else [ports]
+            targets = [port if isinstance(port, str) else f"127.0.0.1:{port}" for port in each]
             command += ["--route", f"{host}={','.join(targets)}"]
         if default is not None:
             command += ["--default-route", f"127.0.0.1:{default}"]
