@@ -55,6 +55,12 @@ impl SeenCalls {
         !matches!(scan, Scan::Behind)
     }
 
+    /// The first one, unless it was taken.
+    #[must_use]
+    pub const fn first(&self) -> Option<&Call> {
+        self.first.as_ref()
+    }
+
     /// The calls that nobody has taken yet.
     pub fn take(&mut self) -> impl Iterator<Item = Call> {
         self.first.take().into_iter().chain(std::mem::take(&mut self.more))

@@ -121,6 +121,11 @@ impl Tap {
         }
     }
 
+    /// Looks at the first call that has come whole and that nobody has taken yet.
+    pub fn first_call<T>(&self, look: impl FnOnce(&Call) -> T) -> Option<T> {
+        self.calls().first().map(look)
+    }
+
     /// Takes the calls that have come whole and that nobody has taken yet.
     pub fn take_calls(&self, take: impl FnMut(Call)) {
         self.calls().take().for_each(take);
@@ -191,9 +196,11 @@ mod tests {
         tap.forget();
         assert_eq!(seen(), [""; 0]);
         tap.data(&Bytes::from_static(b",\"id\":1}"));
+        assert_eq!(tap.first_call(|call| call.id.is_some()), Some(true));
         assert!(!tap.scans.load(Ordering::Relaxed));
         assert_eq!(seen(), ["ping"]);
         assert_eq!(seen(), [""; 0], "once");
+        assert_eq!(tap.first_call(|_| ()), None);
     }
 
     #[test]

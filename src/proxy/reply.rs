@@ -96,6 +96,9 @@ impl Reply {
         }
         record.on_grpc(response.headers());
         let from = (&response, noted);
+        // Before what has passed of the request is forgotten.
+        let may_be_result = noted.is_json && !facts.is_get && response.status() == StatusCode::OK;
+        let is_result = may_be_result && card::is_asked_for(record.upload());
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         let events = plan.events.is_some();
         let upload = record.upload();
@@ -109,7 +112,7 @@ impl Reply {
         if let Some(token) = &pin {
             record.on_answer_stream(token);
         }
-        Ok(match Card::of(facts, way, conn, egress.public_url.as_deref()) {
+        Ok(match Card::of(facts, is_result, way, conn, egress.public_url.as_deref()) {
             Some(card) => Self::Card(response, plan, card),
             None => Self::Relay(response, plan),
         })

@@ -23,10 +23,20 @@ pub struct RewrittenCard {
     pub signatures_removed: bool,
 }
 
-/// Whether a path is one of the well-known places of a card (A2A 0.2 and later), under any prefix.
+/// Where cards are, under any prefix: the well-known places (A2A 0.2 and later), and those of extended cards in A2A 1.0
+/// (section 11.3), in 0.3 (section 3.5.6) and in 0.2.
+const PLACES: [&str; 5] = [
+    "/.well-known/agent-card.json",
+    "/.well-known/agent.json",
+    "/extendedAgentCard",
+    "/v1/card",
+    "/agent/authenticatedExtendedCard",
+];
+
+/// Whether a path is one of a card.
 #[must_use]
 pub fn is_card_path(path: &str) -> bool {
-    path.ends_with("/.well-known/agent-card.json") || path.ends_with("/.well-known/agent.json")
+    PLACES.iter().any(|place| path.ends_with(place))
 }
 
 /// Replaces scheme and authority of every URL of the backend by `origin`, such as
@@ -40,12 +50,32 @@ pub fn rewrite_card(
     origin: &str,
     backend: &dyn Fn(&str) -> bool,
 ) -> Result<RewrittenCard, Malformed> {
-    let mut walk = Walk::new(body);
-    let mut card = Card::new(body, origin, backend);
-    while let Some(part) = walk.next_part()? {
-        card.see(&part, &walk)?;
-    }
-    Ok(card.finish())
+    Card::new(body, origin, backend, Place::Whole).read()
+}
+
+/// The same for a JSON-RPC response whose result is the card (A2A 1.0 section 9.4, 0.3 section 7.10). Without a URL to
+/// change it stays as it is, for then its signatures hold; so does one that has no result.
+///
+/// # Errors
+/// [`Malformed`] if the body is no JSON object, or its result is none.
+pub fn rewrite_answer(
+    body: &[u8],
+    origin: &str,
+    backend: &dyn Fn(&str) -> bool,
+) -> Result<Option<RewrittenCard>, Malformed> {
+    let card = Card::new(body, origin, backend, Place::Outside).read()?;
+    Ok((card.urls > 0).then_some(card))
+}
+
+/// Whether what is read belongs to the card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The body is the card.
+    Whole,
+    /// It is in the `result` of the body, and this is it.
+    Result,
+    /// This is another member.
+    Outside,
 }
 
 /// What a member of the card is to us.
@@ -63,6 +93,7 @@ struct Card<'c> {
     body: &'c [u8],
     origin: &'c str,
     backend: &'c dyn Fn(&str) -> bool,
+    place: Place,
     /// The rewritten bytes so far, and how many of the old ones they stand for.
     out: Vec<u8>,
     taken: usize,
@@ -80,11 +111,17 @@ struct Card<'c> {
 // === impl Card ===
 
 impl<'c> Card<'c> {
-    fn new(body: &'c [u8], origin: &'c str, backend: &'c dyn Fn(&str) -> bool) -> Self {
+    fn new(
+        body: &'c [u8],
+        origin: &'c str,
+        backend: &'c dyn Fn(&str) -> bool,
+        place: Place,
+    ) -> Self {
         Self {
             body,
             origin,
             backend,
+            place,
             out: Vec::with_capacity(body.len()),
             taken: 0,
             urls: 0,
@@ -96,9 +133,41 @@ impl<'c> Card<'c> {
         }
     }
 
+    fn read(mut self) -> Result<RewrittenCard, Malformed> {
+        let mut walk = Walk::new(self.body);
+        while let Some(part) = walk.next_part()? {
+            self.see(&part, &walk)?;
+        }
+        Ok(self.finish())
+    }
+
+    /// The containers of the card that are open; `None` for a part that is not of it.
+    fn within<'w>(
+        &mut self,
+        part: &Part,
+        open: &'w [Container],
+    ) -> Result<Option<&'w [Container]>, Malformed> {
+        use Container::{Array, Object};
+        match (self.place, part, open) {
+            (Place::Whole, ..) => Ok(Some(open)),
+            // As Go's `encoding/json` takes names.
+            (_, Part::Name(name), [Object]) => {
+                let is_result = self.name(name)?.eq_ignore_ascii_case(b"result");
+                self.place = if is_result { Place::Result } else { Place::Outside };
+                (self.member, self.has_kept, self.comma_goes) = (Member::Other, false, false);
+                Ok(None)
+            }
+            // A batch, which A2A does not have.
+            (_, Part::Begin, [Array]) => Err(Malformed { at: 0 }),
+            (Place::Result, _, [Object, rest @ ..]) => Ok(Some(rest)),
+            _ => Ok(None),
+        }
+    }
+
     fn see(&mut self, part: &Part, walk: &Walk<'_>) -> Result<(), Malformed> {
         use Container::{Array, Object};
-        match (part, walk.open()) {
+        let Some(open) = self.within(part, walk.open())? else { return Ok(()) };
+        match (part, open) {
             // The body is a list, or one value.
             (Part::Begin, [Array]) | (Part::Text(_) | Part::Other, []) => {
                 return Err(Malformed { at: 0 });
@@ -116,7 +185,7 @@ impl<'c> Card<'c> {
             _ => {}
         }
         let ended = matches!(part, Part::Text(_) | Part::Other | Part::End);
-        if ended && walk.open() == [Object] && self.member == Member::Signatures {
+        if ended && open == [Object] && self.member == Member::Signatures {
             self.skip_to(walk.at());
             self.comma_goes = !self.has_kept;
         }
@@ -152,14 +221,16 @@ impl<'c> Card<'c> {
         let read = self.unescaped(text)?;
         let Some(parts) = leads_to(&read.text, self.backend) else { return Ok(()) };
         let place = |at| text.start + read.place(at).unwrap_or_default();
+        let (start, end) = (place(parts.start), place(parts.path));
         let (scheme, authority) = self.origin.split_once("://").unwrap_or(("http", self.origin));
-        self.keep_to(place(parts.start));
+        self.keep_to(start);
+        let from = self.out.len();
         self.put(&format!("{scheme}://"));
         self.skip_to(place(parts.userinfo.start));
         self.keep_to(place(parts.userinfo.end));
         self.put(authority);
-        self.skip_to(place(parts.path));
-        self.urls += 1;
+        self.skip_to(end);
+        self.urls += usize::from(self.out.get(from..) != self.body.get(start..end));
         Ok(())
     }
 

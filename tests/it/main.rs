@@ -27,6 +27,7 @@ mod early;
 mod ends;
 mod errors;
 mod events;
+mod extended_cards;
 mod framing;
 mod goaway;
 #[cfg(feature = "kube")]

@@ -1,4 +1,4 @@
-//! When a response is an agent card, and what it becomes.
+//! When a response is an agent card, or has one for its result, and what it becomes.
 //!
 //! The one place where a response is read before it is passed on: at most [`MAX_CARD`] bytes, decoded
 //! where the backend compressed them. What turns out not to be a card passes as it came, from its first
@@ -19,14 +19,17 @@ use super::body::ReplyBody;
 use super::plan::RelayPlan;
 use super::relay::StreamError;
 use super::timeouts::{BodyTimer, Expired};
+use crate::body::Upload;
 use crate::config::Cards;
 use crate::headers::etag::{self, IfNoneMatch};
+use crate::protocol::calls::CallScanner;
+use crate::protocol::methods::Method;
 use crate::proxy::limiter::Limiter;
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::rewrite::card::{MAX_CARD, rewrite_card};
+use crate::rewrite::card::{MAX_CARD, rewrite_answer, rewrite_card};
 use crate::rewrite::decode::decode;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::Outcome;
@@ -35,11 +38,16 @@ use crate::upstream::Leased;
 /// One card that passes as it is, of all, gets a line in the log in this time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// Bytes of a request that may ask for a card: it has no parameters but a tenant.
+const MAX_ASKED: usize = 4096;
+
 /// What a card's URLs become, and those who judge which are the backend's.
 #[derive(Debug)]
 pub struct Card {
     /// Scheme and authority that the client used, or `publicUrl`.
     origin: String,
+    /// It is the result of a JSON-RPC response.
+    is_result: bool,
     /// Only its headers were asked for.
     is_head: bool,
     /// The cards that the client has, as `If-None-Match` says it.
@@ -58,15 +66,17 @@ enum Read {
 // === impl Card ===
 
 impl Card {
-    /// For the response to the GET or HEAD of a card. `None` for everything else, and where cards pass.
+    /// For the response to the GET or HEAD of a card, or to a call that asks for one. `None` for everything else, and
+    /// where cards pass.
     #[must_use]
     pub fn of(
         facts: &Facts,
+        is_result: bool,
         way: Way,
         conn: &Connection,
         public_url: Option<&str>,
     ) -> Option<Box<Self>> {
-        if !facts.is_card || way.route.config.to.cards == Cards::Pass {
+        if !facts.is_card && !is_result || way.route.config.to.cards == Cards::Pass {
             return None;
         }
         let origin = match (public_url, facts.host_text()) {
@@ -75,30 +85,38 @@ impl Card {
             (None, None) => return None,
         };
         let known = facts.if_none_match.clone();
-        Some(Box::new(Self { origin, is_head: !facts.is_get, known, way }))
+        Some(Box::new(Self { origin, is_result, is_head: !is_result && !facts.is_get, known, way }))
     }
 
-    /// The card as the client gets it, or why it stays as it is.
-    fn rewrite(&self, headers: &HeaderMap, body: &Bytes) -> Result<Vec<u8>, String> {
+    /// The body as the client gets it, `None` where nothing has to change, or why it stays as it is.
+    fn rewrite(&self, headers: &HeaderMap, body: &Bytes) -> Result<Option<Vec<u8>>, String> {
         let encodings: Vec<_> = headers.get_all(CONTENT_ENCODING).iter().map(as_text).collect();
         let encodings = encodings.join(",");
         let decoded = decode(&encodings, body, MAX_CARD)
             .ok_or_else(|| format!("its Content-Encoding cannot be read: {encodings:?}"))?;
         let backend = |host: &str| self.way.table.is_backend(host, &self.way.route);
-        let card = rewrite_card(&decoded, &self.origin, &backend)
-            .map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
+        let card = match self.is_result {
+            true => rewrite_answer(&decoded, &self.origin, &backend),
+            false => rewrite_card(&decoded, &self.origin, &backend).map(Some),
+        };
+        let card = card.map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
+        let Some(card) = card else { return Ok(None) };
         if card.signatures_removed {
             self.way.route.metrics.add(Counted::SignaturesRemoved, 1);
         }
-        Ok(card.body)
+        Ok(Some(card.body))
     }
 
     /// Replaces the body and what described the old one; `None` if the client has that card already.
     fn replace(&self, headers: &mut HeaderMap, body: Bytes) -> Option<Bytes> {
         match self.rewrite(headers, &body) {
-            Ok(card) => {
+            Ok(None) => Some(body),
+            Ok(Some(card)) => {
                 self.way.route.metrics.add(Counted::CardsRewritten, 1);
                 forget_body(headers);
+                if self.is_result {
+                    return Some(Bytes::from(card));
+                }
                 let tag = etag::of(&card);
                 let known = self.known.as_ref().is_some_and(|known| known.names(&tag));
                 if let Ok(tag) = HeaderValue::try_from(tag) {
@@ -176,6 +194,7 @@ pub async fn pass(
     match read(&mut leased, &plan).await {
         Read::Whole(body) => {
             leased.recycle();
+            record.on_response(&body);
             let body = card.replace(&mut head.headers, body);
             head.headers.remove(TRANSFER_ENCODING);
             record.ended(Outcome::Complete);
@@ -185,6 +204,7 @@ pub async fn pass(
         }
         Read::TooLarge(start) => {
             card.passed("it is larger than 1 MiB");
+            record.on_response(&start);
             Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
         }
         Read::Broken(error, outcome) => {
@@ -204,6 +224,34 @@ fn not_modified(mut head: response::Parts, mut record: Recorder) -> Response<Rep
     }
     record.instead(head.status);
     Response::from_parts(head, ReplyBody::Local(None, Box::new(record)))
+}
+
+/// Whether a request's call asks for an extended card (A2A 1.0 section 9.4, 0.3 section 7.10): by the call that was
+/// read, or where calls are not read by what is remembered of a short body.
+pub fn is_asked_for(upload: &Upload) -> bool {
+    let Upload { progress, tap } = upload;
+    if let Some(asks) = tap.first_call(|call| is_card_method(&call.method)) {
+        return asks;
+    }
+    let length = usize::try_from(progress.bytes()).unwrap_or(usize::MAX);
+    // Most bodies come in one piece, and name no card.
+    if length > MAX_ASKED || tap.peek(|piece| piece.len() == length && !may_ask(piece)) {
+        return false;
+    }
+    let mut asks = false;
+    let body = tap.start().unwrap_or_default();
+    CallScanner::default().feed(&body, &mut |call| asks |= is_card_method(&call.method));
+    asks
+}
+
+fn is_card_method(method: &Method) -> bool {
+    let names = ["GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"];
+    matches!(method, Method::Known(name, _) if names.contains(name))
+}
+
+/// Whether the text may have the name of such a method, in any way in which JSON may write it.
+fn may_ask(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"Extended").is_some() || memchr::memchr(b'\\', text).is_some()
 }
 
 async fn read(leased: &mut Leased, plan: &RelayPlan) -> Read {

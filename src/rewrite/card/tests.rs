@@ -96,6 +96,70 @@ fn what_is_no_object_is_refused() {
     }
 }
 
+fn answer(body: &str) -> Option<String> {
+    let done = rewrite_answer(body.as_bytes(), ORIGIN, &helper).unwrap()?;
+    Some(String::from_utf8(done.body).unwrap())
+}
+
+#[test]
+fn the_card_of_an_answer_changes_and_nothing_around_it() {
+    let url = "\"url\":\"http://helper.team-a:8080/\"";
+    let card = format!(
+        r#"{{"signatures":[{{"x":1}}],{url},"supportedInterfaces":[{{{url}}}],"additional_interfaces":[{{{url}}}]}}"#
+    );
+    for around in [
+        r#"{"jsonrpc":"2.0","id":"x-7","result":CARD}"#,
+        "{ \"Result\" :CARD,\n\"id\":null, \"signatures\":[1],\"url\":\"http://helper.team-a:8080/\" }\n",
+        r#"{"x":{"result":{"url":"http://helper.team-a:8080/"}},"r\u0065sult": CARD}"#,
+        r#"{"supportedInterfaces":[{"url":"http://helper.team-a:8080/"}],"result":CARD,"error":null}"#,
+    ] {
+        let done = rewrite_answer(around.replace("CARD", &card).as_bytes(), ORIGIN, &helper);
+        let done = done.unwrap().unwrap();
+        assert_eq!((done.urls, done.signatures_removed), (3, true));
+        let text = String::from_utf8(done.body).unwrap();
+        assert_eq!(text, around.replace("CARD", &rewrite(&card)), "{around}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_url_to_change_stays() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32007,"data":{"url":"http://helper.team-a"}}}"#,
+        r#"{"id":1,"result":{"url":"https://public.example/","signatures":[1]}}"#,
+        // The client has named the backend itself.
+        r#"{"id":1,"result":{"url":"http://proxy.kagent:8080/","signatures":[1]}}"#,
+        r#"{"url":"http://helper.team-a:8080","signatures":[1]}"#,
+        r#"{"id":1,"result":{"x":{"result":{"url":"http://helper.team-a:8080"}}}}"#,
+        "{}",
+    ] {
+        let proxied = |host: &str| helper(host) || host == "proxy.kagent";
+        let done = rewrite_answer(body.as_bytes(), ORIGIN, &proxied).unwrap();
+        assert_eq!(done, None, "{body}");
+        assert_eq!(answer(body), None);
+    }
+    for body in ["", "{", "[]", "[{\"result\":{}}]", "{\"result\":[]}", "{\"result\":1}", "1"] {
+        let done = rewrite_answer(body.as_bytes(), ORIGIN, &|_| true);
+        assert_eq!(done.is_err(), body != "1", "{body}");
+    }
+}
+
+#[test]
+fn the_places_of_cards_are_known_under_any_prefix() {
+    for place in [
+        "/.well-known/agent-card.json",
+        "/.well-known/agent.json",
+        "/extendedAgentCard",
+        "/v1/card",
+        "/agent/authenticatedExtendedCard",
+    ] {
+        assert!(is_card_path(place) && is_card_path(&format!("/agents/ns/name{place}")));
+        assert!(!is_card_path(&format!("{place}/x")) && !is_card_path(&place[1..]));
+    }
+    for other in ["/", "/card", "/v1/cards", "/xextendedAgentCard", "/v1/card.json"] {
+        assert!(!is_card_path(other), "{other}");
+    }
+}
+
 /// The reference: the value read, changed and compared as a value.
 fn reference(card: &Value) -> Value {
     let mut card = card.clone();
@@ -180,5 +244,10 @@ proptest! {
         }
         let read: Value = serde_json::from_str(&rewrite(&text)).unwrap();
         prop_assert_eq!(read, reference(&card));
+        // In an answer its bytes become the same.
+        let around = |card: &str| format!("{{\"id\":1,\"result\":{card} ,\"url\":\"http://helper.team-a\"}}");
+        let done = rewrite_card(text.as_bytes(), ORIGIN, &helper).unwrap();
+        let expected = (done.urls > 0).then(|| around(&String::from_utf8(done.body).unwrap()));
+        prop_assert_eq!(answer(&around(&text)), expected);
     }
 }
