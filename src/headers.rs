@@ -29,6 +29,8 @@ pub const MCP_METHOD: HeaderName = HeaderName::from_static("mcp-method");
 pub const MCP_NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The version that a client of A2A speaks (A2A 1.0 section 3.6).
 pub const A2A_VERSION: HeaderName = HeaderName::from_static("a2a-version");
+/// The media type of A2A's binding to HTTP and JSON (A2A 1.0 section 14.1); `application/json` is taken too.
+pub const A2A_JSON: &[u8] = b"application/a2a+json";
 /// The conversation that all calls of one turn belong to (kagent, `kagent/adk/_remote_a2a_tool.py`).
 pub const ROOT_CONTEXT: HeaderName = HeaderName::from_static("x-kagent-root-context-id");
 /// Where a re-opened event stream goes on (WHATWG HTML, server-sent events).
@@ -133,12 +135,13 @@ fn is_events(kind: &HeaderValue) -> bool {
 
 /// Whether a `Content-Type` is JSON, with parameters or without.
 fn is_json(kind: &HeaderValue) -> bool {
-    let start = kind.as_bytes().split_at_checked(16);
-    start.is_some_and(|(start, rest)| {
-        let rest = rest.trim_ascii_start();
-        start.eq_ignore_ascii_case(b"application/json")
-            && (rest.is_empty() || rest.starts_with(b";"))
-    })
+    let is = |known: &[u8]| {
+        kind.as_bytes().split_at_checked(known.len()).is_some_and(|(start, rest)| {
+            let rest = rest.trim_ascii_start();
+            start.eq_ignore_ascii_case(known) && (rest.is_empty() || rest.starts_with(b";"))
+        })
+    };
+    is(b"application/json") || is(A2A_JSON)
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).

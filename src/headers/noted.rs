@@ -50,6 +50,7 @@ mod tests {
             (&["Text/Event-Stream; charset=utf-8", "application/json"], true, false),
             (&["application/json"], false, true),
             (&["Application/JSON ;charset=utf-8", "text/event-stream"], false, true),
+            (&["application/a2a+json; charset=utf-8"], false, true),
             (&["application/json-patch+json"], false, false),
             (&["application/jsonl"], false, false),
             (&["text/plain", "application/json"], false, false),

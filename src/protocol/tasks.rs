@@ -4,10 +4,15 @@
 //! |---|---|---|
 //! | A2A 0.3, JSON-RPC (`a2a.json`; a2a-python 0.3, a2a-go 0.3) | `params.id` or `params.taskId` of `tasks/…`; `params.message.taskId` of `message/send` and `message/stream` | `result.id` of a Task, `result.taskId` of updates and messages |
 //! | A2A 1.0, JSON-RPC (`a2a.proto`; a2a-python 1, a2a-go 2) | the same of `GetTask`, `CancelTask`, `SubscribeToTask`, `…TaskPushNotificationConfig(s)`; of `SendMessage`, `SendStreamingMessage` | `result.task.id`, `result.statusUpdate.taskId`, `result.artifactUpdate.taskId`, `result.message.taskId` |
+//! | A2A 0.3 and 1.0, HTTP+JSON (A2A 1.0 section 11.3; below `/v1` in 0.3) | the path: `/tasks/{id}` and what is below or behind it; `message.taskId` of `/message:send`, `/message:stream` | what stands in `result` in JSON-RPC 1.0 |
 //! | MCP 2025-11-25 (SEP-1686, "Tasks") | `params.taskId` of `tasks/…` | `result.task.taskId`, to a `tools/call` with `params.task` |
 //! | MCP tasks extension (SEP-2663, `io.modelcontextprotocol/tasks`) | `params.taskId` of `tasks/…`, and `Mcp-Name` | `result.taskId`, to a `tools/call` that declares the extension |
 //!
 //! Pure: bytes in, ids out, at any split, with a few bytes of state.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 
 use super::event_data::Messages;
 use super::places::{Found, Places};
@@ -64,6 +69,17 @@ enum RequestPlace {
     TakesTask,
 }
 
+/// What the path of a request says of tasks, in A2A's binding to HTTP and JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestPath<'p> {
+    /// It is about this one.
+    Names(Cow<'p, str>),
+    /// It sends the message in its body.
+    Sends,
+    /// Nothing.
+    Other,
+}
+
 /// Finds the task that an answer names: a JSON-RPC response, or a stream of them.
 #[derive(Debug)]
 pub struct TaskAnswer {
@@ -98,6 +114,13 @@ impl TaskRequest {
         let mut request = Self::default();
         request.feed(bytes);
         request
+    }
+
+    /// A body that is sent to the path of [`RestPath::Sends`].
+    #[must_use]
+    pub fn rest() -> Self {
+        let said = Said { kind: Some(MethodKind::Sends), ..Said::default() };
+        Self { places: Places::new(RequestPlace::Params, asked), said }
     }
 
     /// Takes the next bytes.
@@ -197,13 +220,50 @@ fn asked(place: RequestPlace, key: &[u8]) -> Option<RequestPlace> {
     })
 }
 
+// === impl RestPath ===
+
+impl<'p> RestPath<'p> {
+    /// Reads a path, under any prefix, of a request that is a POST or is none. A POST is about a task only where its
+    /// path says what is to be done with it.
+    #[must_use]
+    pub fn of(path: &'p str, is_post: bool) -> Self {
+        if is_post && (path.ends_with("/message:send") || path.ends_with("/message:stream")) {
+            return Self::Sends;
+        }
+        let Some((_, rest)) = path.rsplit_once("/tasks/") else { return Self::Other };
+        let (id, below) = rest.split_once('/').map_or((rest, None), |(id, rest)| (id, Some(rest)));
+        let verbs = [":cancel", ":subscribe"];
+        let asked = verbs.iter().find_map(|verb| id.strip_suffix(verb));
+        let id = match (below, asked) {
+            (Some(below), _) if below.starts_with("pushNotificationConfigs") => id,
+            (None, Some(id)) => id,
+            (None, None) if !is_post => id,
+            _ => return Self::Other,
+        };
+        match percent_decode_str(id).decode_utf8() {
+            Ok(id) if !id.is_empty() => Self::Names(id),
+            _ => Self::Other,
+        }
+    }
+}
+
 // === impl TaskAnswer ===
 
 impl TaskAnswer {
     /// Nothing has come yet of a response, or of a stream of `events` that are responses.
     #[must_use]
     pub fn new(events: bool) -> Self {
-        let places = Places::new(AnswerPlace::Response, told);
+        Self::at(AnswerPlace::Response, events)
+    }
+
+    /// The same of an answer of A2A's binding to HTTP and JSON, which has nothing around its result.
+    #[must_use]
+    pub fn rest(events: bool) -> Self {
+        Self::at(AnswerPlace::Result, events)
+    }
+
+    fn at(root: AnswerPlace, events: bool) -> Self {
+        let places = Places::new(root, told);
         Self { messages: Messages::new(places, events), task: None, left: MAX_ANSWER }
     }
 
@@ -394,6 +454,68 @@ mod tests {
         ("not found", None),
         ("", None),
     ];
+
+    #[test]
+    fn the_path_of_a_rest_request_names_its_task() {
+        let names = |id: &'static str| RestPath::Names(Cow::Borrowed(id));
+        for (path, post, get) in [
+            ("/tasks/t", RestPath::Other, names("t")),
+            ("/v1/tasks/t", RestPath::Other, names("t")),
+            ("/agents/ns/a/tasks/t:cancel", names("t"), names("t")),
+            ("/tasks/t:subscribe", names("t"), names("t")),
+            ("/tasks/a:b", RestPath::Other, names("a:b")),
+            ("/tasks/t/pushNotificationConfigs", names("t"), names("t")),
+            ("/tasks/t/pushNotificationConfigs/c", names("t"), names("t")),
+            ("/tasks/tasks/t", RestPath::Other, names("t")),
+            ("/tasks/a%2Fb%20c:cancel", names("a/b c"), names("a/b c")),
+            ("/tasks/%ff", RestPath::Other, RestPath::Other),
+            ("/tasks/", RestPath::Other, RestPath::Other),
+            ("/tasks/:cancel", RestPath::Other, RestPath::Other),
+            ("/tasks/t/other", RestPath::Other, RestPath::Other),
+            ("/tasks", RestPath::Other, RestPath::Other),
+            ("/mytasks/t", RestPath::Other, RestPath::Other),
+            ("/message:send", RestPath::Sends, RestPath::Other),
+            ("/v1/message:stream", RestPath::Sends, RestPath::Other),
+            ("/amessage:send", RestPath::Other, RestPath::Other),
+            ("/", RestPath::Other, RestPath::Other),
+            ("", RestPath::Other, RestPath::Other),
+        ] {
+            assert_eq!(RestPath::of(path, true), post, "POST {path}");
+            assert_eq!(RestPath::of(path, false), get, "GET {path}");
+        }
+    }
+
+    #[test]
+    fn the_bodies_of_rest_have_nothing_around_them() {
+        for (body, task) in [
+            (r#"{"message":{"messageId":"m","parts":[{"taskId":"x"}],"taskId":"t"}}"#, Some("t")),
+            (r#"{"tenant":"x","message":{"taskId":""},"taskId":"x"}"#, None),
+            (r#"{"method":"GetTask","params":{"id":"x"},"message":{"taskId":"t"}}"#, Some("t")),
+        ] {
+            for at in 0..=body.len() {
+                let mut request = TaskRequest::rest();
+                request.feed(&body.as_bytes()[..at]);
+                request.feed(&body.as_bytes()[at..]);
+                assert!(request.is_settled());
+                assert_eq!(request.task().as_deref(), task, "{body} at {at}");
+            }
+        }
+        for (body, task) in [
+            (r#"{"task":{"artifacts":[{"id":"x"}],"id":"t","contextId":"c"}}"#, Some("t")),
+            (r#"{"message":{"messageId":"x","taskId":"t"}}"#, Some("t")),
+            (r#"{"error":{"id":"x","taskId":"x"}}"#, None),
+        ] {
+            for at in 0..=body.len() {
+                let mut answer = TaskAnswer::rest(false);
+                answer.feed(&body.as_bytes()[..at]);
+                answer.feed(&body.as_bytes()[at..]);
+                assert_eq!(answer.task(), task, "{body} at {at}");
+            }
+        }
+        let mut stream = TaskAnswer::rest(true);
+        stream.feed(b"data: {\"statusUpdate\":{\"taskId\":\"t\"}}\n\n");
+        assert_eq!(stream.task(), Some("t"));
+    }
 
     fn answered(events: bool, pieces: &[&[u8]]) -> (Option<String>, bool) {
         let mut answer = TaskAnswer::new(events);

@@ -102,7 +102,7 @@ impl Reply {
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         let events = plan.events.is_some();
         let upload = record.upload();
-        plan.task = TaskWatch::of(&response, events, (&way, upload), &egress.sessions);
+        plan.task = TaskWatch::of(&response, events, (facts, &way, upload), &egress.sessions);
         plan.await_answer(&way, upload, &egress.sessions);
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);

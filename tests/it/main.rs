@@ -9,6 +9,7 @@
 
 mod support;
 
+mod a2a_rest;
 mod admin;
 mod admin_api;
 #[cfg(feature = "kube")]

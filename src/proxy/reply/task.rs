@@ -9,7 +9,8 @@ use http::header::CONTENT_ENCODING;
 
 use crate::body::Upload;
 use crate::config::SessionMode;
-use crate::protocol::tasks::{TaskAnswer, TaskRequest};
+use crate::protocol::tasks::{RestPath, TaskAnswer, TaskRequest};
+use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::route::Route;
 use crate::session::Sessions;
@@ -34,7 +35,7 @@ impl TaskWatch {
     pub fn of(
         response: &Response<Leased>,
         events: bool,
-        (way, upload): (&Way, &Upload),
+        (facts, way, upload): (&Facts, &Way, &Upload),
         sessions: &Arc<Sessions>,
     ) -> Option<Box<Self>> {
         let route = &way.route;
@@ -43,11 +44,16 @@ impl TaskWatch {
             && route.config.to.sessions != SessionMode::Pass
             && response.status().is_success()
             && !response.headers().contains_key(CONTENT_ENCODING);
-        if !wanted || !TaskRequest::of(&upload.tap.start()?).may_begin_task() {
+        if !wanted {
             return None;
         }
+        let answer = match RestPath::of(facts.path.path(), !facts.is_get) {
+            RestPath::Sends => TaskAnswer::rest(events),
+            _ if TaskRequest::of(&upload.tap.start()?).may_begin_task() => TaskAnswer::new(events),
+            _ => return None,
+        };
         Some(Box::new(Self {
-            answer: TaskAnswer::new(events),
+            answer,
             endpoint: response.body().endpoint().id(),
             route: Arc::clone(route),
             sessions: Arc::clone(sessions),

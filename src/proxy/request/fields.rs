@@ -4,6 +4,7 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use crate::headers::A2A_JSON;
 use crate::headers::names::{Known, Names};
 use crate::protocol::grpc;
 
@@ -77,8 +78,11 @@ impl Fields {
 }
 
 fn is_json(value: &HeaderValue) -> bool {
-    let start = value.as_bytes().get(..16);
-    start.is_some_and(|start| start.eq_ignore_ascii_case(b"application/json"))
+    let begins = |kind: &[u8]| {
+        let start = value.as_bytes().get(..kind.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(kind))
+    };
+    begins(b"application/json") || begins(A2A_JSON)
 }
 
 #[cfg(test)]
@@ -117,6 +121,8 @@ mod tests {
         assert!(found.names.has(Known::Connection) && !found.names.has(Known::Te));
         map.append("connection", HeaderValue::from_static("x-other"));
         assert!(Fields::of(&map).names_fields);
+        map.insert("content-type", HeaderValue::from_static("Application/A2A+json"));
+        assert!(Fields::of(&map).is_json);
         map.insert("content-type", HeaderValue::from_static("application/grpc"));
         assert!(Fields::of(&map).is_grpc);
     }

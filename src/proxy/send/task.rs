@@ -10,7 +10,7 @@ use super::retry::Retry;
 use crate::body::RequestBody;
 use crate::config::SessionMode;
 use crate::headers::mcp::HeadTask;
-use crate::protocol::tasks::TaskRequest;
+use crate::protocol::tasks::{RestPath, TaskRequest};
 use crate::proxy::way::Way;
 use crate::route::Route;
 use crate::session::Sessions;
@@ -29,13 +29,12 @@ pub struct TaskHome {
 // === impl TaskHome ===
 
 impl TaskHome {
-    /// Whether it matters if the request names a task: only JSON that is posted does, only among several endpoints there
-    /// is a choice, and somebody has to know a task.
+    /// Whether it matters if the request names a task: only JSON that is posted does, or a path; only among several
+    /// endpoints there is a choice, and somebody has to know a task.
     #[must_use]
     pub fn is_wanted(sessions: &Sessions, way: &Way, request: &Request<RequestBody>) -> bool {
         way.route.cluster.has_several()
-            && *request.method() == Method::POST
-            && request.body().upload().tap.is_listening()
+            && (is_posted_json(request) || request.uri().path().contains("/tasks/"))
             && way.route.config.to.sessions != SessionMode::Pass
             && sessions.may_know_a_task()
     }
@@ -78,14 +77,24 @@ impl TaskHome {
     }
 }
 
-/// The task that a request names, by its head or by the first bytes of its body.
+fn is_posted_json(request: &Request<RequestBody>) -> bool {
+    *request.method() == Method::POST && request.body().upload().tap.is_listening()
+}
+
+/// The task that a request names, by its path, by its head or by the first bytes of its body.
 async fn named(request: &mut Request<RequestBody>) -> Option<String> {
+    let path = RestPath::of(request.uri().path(), *request.method() == Method::POST);
+    let mut message = match path {
+        RestPath::Names(task) => return Some(task.into_owned()),
+        RestPath::Sends => TaskRequest::rest(),
+        RestPath::Other => TaskRequest::default(),
+    };
     match HeadTask::of(request.headers()) {
         HeadTask::Named(task) => return Some(task.into_owned()),
         HeadTask::Other => return None,
+        HeadTask::Unsaid if !is_posted_json(request) => return None,
         HeadTask::Unsaid => {}
     }
-    let mut message = TaskRequest::default();
     let is_enough = |bytes: &[u8]| {
         message.feed(bytes);
         message.is_settled()
