@@ -5,6 +5,7 @@ go 1.26
 require (
 	github.com/a2aproject/a2a-go v0.3.15
 	github.com/modelcontextprotocol/go-sdk v1.6.1
+	google.golang.org/grpc v1.73.0
 )
 
 require (
@@ -20,6 +21,5 @@ require (
 	golang.org/x/text v0.26.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20250715232539-7130f93afb79 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20250715232539-7130f93afb79 // indirect
-	google.golang.org/grpc v1.73.0 // indirect
 	google.golang.org/protobuf v1.36.6 // indirect
 )
