@@ -180,6 +180,12 @@ impl Method {
         Some(Self::of(name))
     }
 
+    /// Whether a call of it is answered by a stream, which may last as long as a task.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        matches!(self, Self::Known("SendStreamingMessage" | "SubscribeToTask", _))
+    }
+
     /// What a call of it names.
     #[must_use]
     pub fn names(&self) -> Names {
@@ -296,6 +302,7 @@ mod tests {
         let new = ["SubscribeToTask", "GetExtendedAgentCard", "ListTaskPushNotificationConfigs"];
         for (old, new) in old.into_iter().zip(new) {
             let method = Method::of_grpc(&format!("/a2a.v1.A2AService/{old}"));
+            assert_eq!(method.as_ref().unwrap().streams(), new == "SubscribeToTask");
             assert_eq!(method, Some(Method::Known(new, A2a)));
         }
         for service in ["a2a.v1", "lf.a2a.v1"] {

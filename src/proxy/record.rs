@@ -330,7 +330,7 @@ impl Recorder {
 
     /// Bytes pass.
     pub fn on_data(&mut self, bytes: usize) {
-        if self.first.is_none() && self.kind != Kind::Stream {
+        if self.first.is_none() && (self.kind != Kind::Stream || self.is_grpc()) {
             self.first = Some(self.age());
         }
         self.bytes += bytes as u64;

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kagent_proxy::config::Scheme;
+use kagent_proxy::config::{Limits, Scheme};
 use tokio::net::TcpStream;
 
 use crate::h2c::{H2cBackend, Script, script};
@@ -218,6 +218,41 @@ async fn a_response_that_breaks_off_is_a_reset_and_no_clean_end() {
             let reset = std::error::Error::source(&error).unwrap().downcast_ref::<h2::Error>();
             assert!(reset.is_some_and(|reset| reset.is_reset() && reset.is_remote()), "{error:?}");
         }
+    }
+    drop(client);
+    proxy.stop().await;
+}
+
+/// As long as a task may take: no limit of answers cuts it.
+#[tokio::test]
+async fn a_stream_of_a2a_has_the_limits_of_streams() {
+    let mut backend = H2cBackend::start().await;
+    let mut short = route("s.ns", "/", Scheme::H2c, &[backend.0]);
+    let limit = Some(Duration::from_millis(100));
+    short.to.timeouts.unary = Limits { head: limit, idle: limit, total: limit };
+    let proxy = TestProxy::start(config(vec![short])).await;
+    let mut client = connect(proxy.address).await;
+    for (path, status) in [("/lf.a2a.v1.A2AService/SubscribeToTask", "0"), (SEND, "")] {
+        let asked = client.send_request(call(path, Some("s.ns"), "application/grpc"));
+        let (_, answer) = backend.accept().await;
+        let (feed, body) = script();
+        feed.send(Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0")))).unwrap();
+        answer.send(begun(body)).ok().unwrap();
+        let mut stream = asked.await.unwrap().into_body();
+        stream.frame().await.unwrap().unwrap();
+        if status.is_empty() {
+            assert!(stream.frame().await.unwrap().is_err(), "the limit of answers is over");
+            continue;
+        }
+        let metrics = proxy.admin("/metrics").await;
+        assert!(metrics.contains("kagent_proxy_open_streams{route=\"s.ns\"} 1\n"), "{metrics}");
+        // By the end of this one the stream has outlived the limit.
+        let limited = client.send_request(call(SEND, Some("s.ns"), "application/grpc"));
+        let _unanswered = backend.accept().await;
+        assert_eq!(field(&limited.await.unwrap(), "x-kagent-proxy-error"), "head_timeout");
+        feed.send(Ok(Frame::trailers(trailers("0")))).unwrap();
+        drop(feed);
+        assert!(stream.frame().await.unwrap().unwrap().is_trailers());
     }
     drop(client);
     proxy.stop().await;

@@ -96,7 +96,7 @@ impl RelayPlan {
         started: Instant,
     ) -> Self {
         let Noted { names, is_events: events, .. } = noted;
-        let kind = if events { Kind::Stream } else { Kind::Unary };
+        let kind = if events || facts.is_grpc_stream { Kind::Stream } else { Kind::Unary };
         let to = &way.route.config.to;
         let has = |known, name| names.has(known) && head.headers().contains_key(name);
         let encoded = has(Known::ContentEncoding, CONTENT_ENCODING);

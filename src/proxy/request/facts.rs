@@ -14,6 +14,7 @@ use crate::headers::etag::IfNoneMatch;
 use crate::headers::names::Known;
 use crate::headers::onward::Origin;
 use crate::headers::{self, Chain};
+use crate::protocol::methods;
 use crate::proxy::call::Kind;
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::framing;
@@ -50,6 +51,8 @@ pub struct Facts {
     pub takes_trailers: bool,
     /// What kind of call it looks like, for the limits that hold before the response's headers.
     pub kind: Kind,
+    /// It is a call of A2A over gRPC that is answered by a stream: nothing in the response's head tells that.
+    pub is_grpc_stream: bool,
     /// A re-opened MCP event stream, which must not be answered with an error (D12).
     pub reopened: bool,
 }
@@ -91,7 +94,9 @@ impl Facts {
         let has_last_event_id = names.has(Known::LastEventId);
         let events = is_get && names.has(Known::Accept) && wants_events(map);
         let upgrades = is_get && names.has(Known::Upgrade);
-        let kind = match events {
+        let is_grpc_stream = fields.is_grpc
+            && methods::Method::of_grpc(path.path()).is_some_and(|method| method.streams());
+        let kind = match events || is_grpc_stream {
             _ if upgrades && headers::asks_for_websocket(request.version(), map) => Kind::Upgrade,
             true => Kind::Stream,
             false => Kind::Unary,
@@ -105,6 +110,7 @@ impl Facts {
             is_card,
             if_none_match: compares.then(|| IfNoneMatch::of(map)),
             path,
+            is_grpc_stream,
             reopened: events && (fields.session.is_some() || has_last_event_id),
             session: fields.session,
             pin,
