@@ -16,6 +16,7 @@ pub mod methods;
 pub mod outcomes;
 pub mod places;
 pub mod sse;
+pub mod subscription;
 pub mod tasks;
 pub mod tool_list;
 pub mod trace_context;

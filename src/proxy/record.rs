@@ -167,6 +167,12 @@ impl Recorder {
         }
     }
 
+    /// Bytes of the proxy's own pass as if they were a backend's.
+    pub fn on_own(&mut self, bytes: &[u8]) {
+        self.on_response(bytes);
+        self.on_data(bytes.len());
+    }
+
     /// Reads calls, where a route is known that they are counted for.
     fn with_calls(&mut self, read: impl FnOnce(&mut Sight, Exchange<'_>, &Tap)) {
         let mut sight = std::mem::take(&mut self.sight);

@@ -103,7 +103,7 @@ impl Reply {
         let events = plan.events.is_some();
         let upload = record.upload();
         plan.task = TaskWatch::of(&response, events, (facts, &way, upload), &egress.sessions);
-        plan.await_answer(&way, upload, &egress.sessions);
+        plan.await_answer(&way, upload, (&egress.sessions, &egress.watch));
         if let Some(legacy) = plan.events.as_mut().and_then(|events| events.legacy.as_mut()) {
             legacy.pin = session::pin(&response, &way, &egress.sessions);
         }

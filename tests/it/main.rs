@@ -64,6 +64,7 @@ mod sessions_legacy;
 mod sessions_replicas;
 mod sight;
 mod stalled;
+mod subscriptions;
 mod tasks;
 mod terminal;
 mod tls;

@@ -14,10 +14,11 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::sleep;
 
 use super::plan::{Awaited, EventPlan, Legacy};
-use crate::drain::Phase;
+use crate::drain::{Phase, Watch};
 use crate::protocol::answered::{AnswerScanner, LastId};
 use crate::protocol::batch::Seen;
-use crate::protocol::sse::SseScanner;
+use crate::protocol::sse::{SseScanner, message_event};
+use crate::protocol::subscription::Subscription;
 use crate::proxy::instead;
 use crate::rewrite::endpoint::{EndpointEvent, HeldEvent};
 use crate::rewrite::origin::path_absolute;
@@ -43,13 +44,15 @@ pub(super) struct Events {
     resumes: bool,
     /// A comment in front of a legacy stream's first event would be an event in front of it.
     after_first: bool,
-    standalone: Option<Standalone>,
+    /// Of a session's own stream.
+    standalone: Option<Departure>,
+    subscription: Option<Box<(Departure, Subscription)>>,
     /// Ready when the session lives elsewhere.
     moves: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
-/// A session's own stream, which follows the drain.
-enum Standalone {
+/// Whether the program drains, and the stream with it.
+enum Departure {
     Serving(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
     Draining,
 }
@@ -70,12 +73,9 @@ impl std::fmt::Debug for Events {
 
 impl Events {
     pub(super) fn new(plan: EventPlan) -> Self {
-        let standalone = plan.standalone.map(|mut watch| {
-            Standalone::Serving(Box::pin(async move {
-                watch.reached(Phase::Closing).await;
-                sleep(LISTEN_ON).await;
-            }))
-        });
+        let standalone = plan.standalone.map(Departure::new);
+        let subscription =
+            plan.subscription.map(|(watch, seen)| Box::new((Departure::new(watch), seen)));
         let after_first = plan.legacy.is_some();
         let first =
             plan.legacy.map(|legacy| FirstEvent { event: EndpointEvent::default(), legacy });
@@ -89,6 +89,7 @@ impl Events {
             resumes: plan.resumes,
             after_first,
             standalone,
+            subscription,
             moves: None,
         }
     }
@@ -110,6 +111,9 @@ impl Events {
             }
         };
         self.scanner.feed(&out);
+        if let Some(subscription) = &mut self.subscription {
+            subscription.1.feed(&out);
+        }
         if let Some(answers) = &mut self.answers {
             answers.feed(&out);
             if let Some(awaited) = &mut self.awaited
@@ -229,7 +233,7 @@ impl Events {
     fn is_own(&self) -> bool {
         let is_calls =
             || self.resumes && self.answers.as_ref().is_some_and(AnswerScanner::is_answered);
-        matches!(self.standalone, Some(Standalone::Serving(_))) && !is_calls()
+        matches!(self.standalone, Some(Departure::Serving(_))) && !is_calls()
     }
 
     /// Whether it is a call's that has said nothing yet.
@@ -254,19 +258,46 @@ impl Events {
     /// Whether the program drains and this stream can go without loss. A client that does not read
     /// cannot be told of an end: its stream stays until it reads again or the drain's deadline cuts it.
     pub(super) fn may_leave(&mut self, cx: &mut Context<'_>) -> bool {
-        if let Some(Standalone::Serving(drain)) = &mut self.standalone
-            && drain.as_mut().poll(cx).is_ready()
-        {
-            self.standalone = Some(Standalone::Draining);
-        }
-        let may =
-            matches!(self.standalone, Some(Standalone::Draining)) && self.scanner.is_between();
+        let due = match (&mut self.standalone, self.subscription.as_deref_mut()) {
+            (Some(departure), _) => departure.is_due(cx),
+            (None, Some((departure, subscription))) => {
+                departure.is_due(cx) && subscription.is_open()
+            }
+            (None, None) => false,
+        };
+        let may = due && self.scanner.is_between();
         if may && !has_budget_remaining() {
             // Without a budget every read is pending, whatever has come: the next turn looks again.
             cx.waker().wake_by_ref();
             return false;
         }
         may
+    }
+
+    /// What a subscription's client is told at the end that a drain makes.
+    pub(super) fn farewell(&mut self) -> Option<Bytes> {
+        let (_, subscription) = *self.subscription.take()?;
+        Some(Bytes::from(message_event(&subscription.end())))
+    }
+}
+
+// === impl Departure ===
+
+impl Departure {
+    fn new(mut watch: Watch) -> Self {
+        Self::Serving(Box::pin(async move {
+            watch.reached(Phase::Closing).await;
+            sleep(LISTEN_ON).await;
+        }))
+    }
+
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Self::Serving(drain) = self
+            && drain.as_mut().poll(cx).is_ready()
+        {
+            *self = Self::Draining;
+        }
+        matches!(self, Self::Draining)
     }
 }
 
@@ -320,9 +351,16 @@ mod tests {
     use crate::session::homes::Home;
     use crate::upstream::EndpointId;
 
-    fn events(standalone: Option<drain::Watch>) -> Events {
-        let (awaited, legacy) = (None, None);
-        Events::new(EventPlan { open: true, standalone, awaited, resumes: false, legacy })
+    fn events(standalone: Option<Watch>) -> Events {
+        let (subscription, awaited, legacy) = (None, None, None);
+        Events::new(EventPlan {
+            open: true,
+            standalone,
+            subscription,
+            awaited,
+            resumes: false,
+            legacy,
+        })
     }
 
     #[tokio::test(start_paused = true)]

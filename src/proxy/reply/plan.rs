@@ -17,6 +17,7 @@ use crate::headers::noted::Noted;
 use crate::protocol::batch::BatchScanner;
 use crate::protocol::jsonrpc::messages;
 use crate::protocol::mcp::{self, StandIn};
+use crate::protocol::subscription::Subscription;
 use crate::proxy::call::Kind;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::{Again, Way};
@@ -50,6 +51,8 @@ pub struct EventPlan {
     pub open: bool,
     /// A GET that carries a session: it may end cleanly between events, since its client re-opens it.
     pub standalone: Option<Watch>,
+    /// The subscription whose events it brings, which a drain ends in order.
+    pub subscription: Option<(Watch, Subscription)>,
     /// The call that the stream answers, as far as it is one that can be answered in its server's place.
     pub awaited: Option<Awaited>,
     /// It begins behind an event that the client has named.
@@ -110,6 +113,7 @@ impl RelayPlan {
         let event_plan = || EventPlan {
             open,
             standalone: (get && facts.session.is_some()).then(|| watch.clone()),
+            subscription: None,
             awaited: None,
             resumes: facts.has_last_event_id,
             legacy: (get && facts.session.is_none() && !facts.has_last_event_id)
@@ -144,6 +148,7 @@ impl RelayPlan {
             events: Some(Box::new(EventPlan {
                 open: true,
                 standalone: Some(watch.clone()),
+                subscription: None,
                 awaited: None,
                 resumes: false,
                 legacy: None,
@@ -154,7 +159,12 @@ impl RelayPlan {
 
     /// The request's body has done its duty: what has to be known of it, if it is a call that the stream is to
     /// answer, is kept, and the rest forgotten.
-    pub fn await_answer(&mut self, way: &Way, upload: &Upload, sessions: &Arc<Sessions>) {
+    pub fn await_answer(
+        &mut self,
+        way: &Way,
+        upload: &Upload,
+        (sessions, watch): (&Arc<Sessions>, &Watch),
+    ) {
         let session = way.session.as_deref();
         let resumed = session.and_then(|session| Some((session.id, session.resumes.as_ref()?)));
         let is_ok = self.is_ok;
@@ -170,6 +180,12 @@ impl RelayPlan {
             (Some(events), None) if events.standalone.is_none() => {
                 let asked = upload.tap.all();
                 let messages = messages(&asked);
+                let subscription = Subscription::of(&messages).filter(|_| events.open);
+                if let Some(subscription) = subscription {
+                    // Such a stream is silent for as long as nothing changes.
+                    self.limits.idle = None;
+                    events.subscription = Some((watch.clone(), subscription));
+                }
                 // Of a stream to which nothing may be added the client may still ask for the rest.
                 if session.is_some() || events.open && messages.iter().any(mcp::is_call) {
                     let answers = mcp::stand_ins(&messages, &way.route.config.host);

@@ -278,8 +278,9 @@ impl Relay {
         if let Some(events) = &mut self.events
             && events.may_leave(cx)
         {
+            let end = events.farewell().inspect(|end| self.record.on_own(end));
             self.finish(Outcome::Drained);
-            return Poll::Ready(None);
+            return Poll::Ready(end.map(|end| Ok(Frame::data(end))));
         }
         if self.events.as_mut().is_some_and(|e| e.may_begin_again() && e.has_moved(cx))
             && self.open_again(Duration::ZERO)
