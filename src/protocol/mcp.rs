@@ -273,7 +273,9 @@ pub fn in_servers_place(
 }
 
 fn tool_error(id: &str, text: &str) -> String {
-    let result = json!({ "isError": true, "content": [{ "type": "text", "text": text }] });
+    let content = json!([{ "type": "text", "text": text }]);
+    // Clients of 2026-07-28 take no result without its type; older ones pass over it.
+    let result = json!({ "resultType": "complete", "isError": true, "content": content });
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)
 }
 
