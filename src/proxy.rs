@@ -107,7 +107,16 @@ impl Proxy {
         record.read(&facts);
         let upgrades = facts.kind == Kind::Upgrade;
         let client = upgrades.then(|| hyper::upgrade::on(&mut *request));
-        match self.delivery.deliver(conn, &facts, request, record).await? {
+        let delivered = match self.delivery.deliver(conn, &facts, request, record).await {
+            Ok(delivered) => delivered,
+            Err(refused) => {
+                if record.probes() {
+                    self.delivery.probe_refused(conn, &facts, &refused.error);
+                }
+                return Err(refused);
+            }
+        };
+        match delivered {
             Delivered::Response(response, way) => {
                 Reply::of(response, (&facts, way, conn), client, &self.egress, record)
             }

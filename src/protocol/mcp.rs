@@ -434,6 +434,7 @@ mod tests {
                 let value: Value = serde_json::from_str(&text).unwrap();
                 assert_eq!(value["id"], id);
                 assert_eq!(value["result"]["isError"], true);
+                assert_eq!(value["result"]["resultType"], "complete");
                 let said = value["result"]["content"][0]["text"].as_str().unwrap().to_lowercase();
                 assert!(STOP_WORDS.iter().all(|word| !said.contains(word)), "{said}");
                 assert_eq!(said.contains("tools.team-a"), server == "tools.team-a", "{said}");

@@ -110,6 +110,18 @@ impl Reason {
         }
     }
 
+    /// The status of the answer to a request of MCP 2026-07-28 or later. Clients that speak older revisions too take
+    /// statuses of 4xx for a server that knows none but those ("Backward Compatibility"), but for 401 and 403.
+    #[must_use]
+    pub const fn modern_status(self) -> StatusCode {
+        match self.status() {
+            StatusCode::BAD_REQUEST
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => StatusCode::INTERNAL_SERVER_ERROR,
+            other => other,
+        }
+    }
+
     const fn word_and_status(self) -> (&'static str, StatusCode) {
         use StatusCode as S;
         match self {
@@ -212,5 +224,28 @@ mod tests {
         assert_eq!(written, Reason::ALL.iter().map(row).collect::<Vec<_>>());
         let never = ["OK", "NOT_FOUND", "UNIMPLEMENTED", "FAILED_PRECONDITION"];
         assert!(Reason::ALL.iter().all(|reason| !never.contains(&reason.grpc().word())));
+    }
+
+    /// Statuses that make a client which tries MCP 2026-07-28 first go on with `initialize`, by the specification or as
+    /// the SDKs for TypeScript and C# do.
+    #[test]
+    fn no_answer_to_a_modern_request_reads_as_that_of_an_older_server() {
+        for reason in Reason::ALL {
+            let status = reason.modern_status();
+            assert!(status.is_server_error() || status == StatusCode::FORBIDDEN, "{reason:?}");
+            let (old, has_changed) = (reason.status(), status != reason.status());
+            assert_eq!(has_changed, old.is_client_error() && old != StatusCode::FORBIDDEN);
+        }
+        let docs = include_str!("../../docs/errors.md");
+        let table = docs.split("| reason |").nth(2).unwrap().split("\n\n").next().unwrap();
+        let written: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = Reason::ALL
+            .iter()
+            .map(|r| {
+                let (modern, other) = (r.modern_status().as_u16(), r.status().as_u16());
+                format!("| `{}` | {modern} | {other} |", r.word())
+            })
+            .collect();
+        assert_eq!(written, expected);
     }
 }

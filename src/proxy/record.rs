@@ -306,10 +306,18 @@ impl Recorder {
         self.status = status.as_u16();
     }
 
-    /// The proxy answers itself.
-    pub fn refused(&mut self, reason: Reason) {
-        self.status = reason.status().as_u16();
+    /// The proxy answers itself, with the status that is returned.
+    pub fn refused(&mut self, reason: Reason) -> StatusCode {
+        let status = if self.head.is_modern() { reason.modern_status() } else { reason.status() };
+        self.status = status.as_u16();
         self.outcome = Outcome::Refused(reason.word());
+        status
+    }
+
+    /// Whether it asks which revision of MCP its server speaks.
+    #[must_use]
+    pub fn probes(&self) -> bool {
+        self.head.probes()
     }
 
     /// A fault of the proxy ends it; a status that the client has seen stays.

@@ -12,6 +12,7 @@ pub mod gather;
 pub mod hold;
 pub mod home;
 pub mod lost;
+pub mod probes;
 pub mod refusal;
 pub mod reopen;
 pub mod resolve;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 use self::attempt::{Failure, attempt};
 use self::delivered::Delivered;
 use self::hold::Holds;
+use self::probes::Probes;
 use self::refusal::{Refusals, explain_refusal};
 use self::resolve::{Unrouted, resolve};
 use self::retry::Retry;
@@ -63,6 +65,7 @@ pub struct Delivery {
     /// For hosts that are not known yet.
     unknown: HoldTimes,
     refusals: Refusals,
+    probes: Probes,
     sessions: Arc<SessionDelivery>,
 }
 
@@ -82,7 +85,8 @@ impl Delivery {
         let routes = Arc::new(Routes::new(table));
         let reviver = Reviver { routes: Arc::clone(&routes), holds: holds.clone(), sessions };
         let sessions = Arc::new(SessionDelivery::new(reviver));
-        Self { routes, holds, unknown, refusals: Refusals::default(), sessions }
+        let (refusals, probes) = (Refusals::default(), Probes::default());
+        Self { routes, holds, unknown, refusals, probes, sessions }
     }
 
     /// Gets the request to a backend.
@@ -157,6 +161,23 @@ impl Delivery {
         }
     }
 
+    /// A request that asks for the newest revision of MCP is refused like this: its client will go on with an older one.
+    pub fn probe_refused(&self, conn: &Connection, facts: &Facts, error: &ProxyError) {
+        if error.may_pass_later()
+            && let Some(host) = &facts.target
+        {
+            self.probes.refused(conn.peer.ip(), host.as_str());
+        }
+    }
+
+    /// Whether a client goes on with this one because the newest revision of MCP was refused to it a moment ago.
+    fn is_fallback(&self, conn: &Connection, facts: &Facts) -> bool {
+        let may_be_initialize =
+            !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
+        let host = facts.target.as_ref().filter(|_| may_be_initialize);
+        host.is_some_and(|host| self.probes.is_recent(conn.peer.ip(), host.as_str()))
+    }
+
     /// What becomes of a request that got no response: it is sent again after a while, by the route that is in
     /// force then, or it ends like this.
     async fn after(
@@ -180,6 +201,9 @@ impl Delivery {
             Failure::Unreachable(request, error) => {
                 // A route that is out of force says nothing of the host; the table does.
                 let retired = way.route.cluster.is_retired() && !self.routes.is_current(&way.table);
+                if self.is_fallback(conn, facts) {
+                    retry.hurry();
+                }
                 if !retired && let Err(error) = retry.wait(&way.route, error).await {
                     return Err(Err(Refused::unsent(error, *request)));
                 }
@@ -217,7 +241,9 @@ impl Delivery {
                 }
                 Err(why) => why,
             };
-            if let Some(until) = self.patience(&table, &why, facts, retry.started()) {
+            if let Some(until) = self.patience(&table, &why, facts, retry.started())
+                && !self.is_fallback(conn, facts)
+            {
                 // Of what the cluster has there are not more than it has.
                 let known = facts.target.as_ref().filter(|host| table.discovered(host).is_some());
                 if !retry.hold(known.map(|host| host.as_str())) {

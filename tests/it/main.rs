@@ -26,6 +26,7 @@ mod docs;
 mod doctor;
 mod early;
 mod ends;
+mod eras;
 mod errors;
 mod events;
 mod extended_cards;

@@ -95,6 +95,16 @@ impl HeadCopy {
         self.text.get(start..).unwrap_or_default()
     }
 
+    /// Whether it is a request of MCP 2026-07-28 or later, which say their method in the head.
+    pub(super) fn is_modern(&self) -> bool {
+        self.said.is_some()
+    }
+
+    /// Whether it is the one by which a client finds out which revision of MCP a server speaks.
+    pub(super) fn probes(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.method.as_deref() == Some("server/discover"))
+    }
+
     /// Whether the head says something else of a call than its body does.
     pub(super) fn contradicts(&self, call: &Call) -> bool {
         let Some(said) = &self.said else { return false };

@@ -29,9 +29,10 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
         return without_body(&error, ReplyBody::Local(None, Box::new(record)));
     }
     let start = record.upload().tap.take_start().unwrap_or_default();
-    let (content_type, text) = worded(&error, record.target(), &start);
-    record.refused(reason);
+    let status = record.refused(reason);
+    let (content_type, text) = worded((&error, status), record.target(), &start);
     let mut response = Response::new(ReplyBody::local(text, record));
+    *response.status_mut() = status;
     dress(&mut response, reason, content_type);
     response
 }
@@ -44,17 +45,23 @@ pub fn internal(upload: &Upload, is_grpc: bool) -> Response<ReplyBody> {
         return without_body(&error, ReplyBody::Unrecorded(None));
     }
     let start = upload.tap.take_start().unwrap_or_default();
-    let (content_type, text) = worded(&error, "", &start);
+    let (reason, status) = (error.reason(), error.reason().status());
+    let (content_type, text) = worded((&error, status), "", &start);
     let mut response = Response::new(ReplyBody::Unrecorded(Some(text)));
-    dress(&mut response, error.reason(), content_type);
+    *response.status_mut() = status;
+    dress(&mut response, reason, content_type);
     response
 }
 
 /// The media type and the text of an error; `start` is that of the request's body.
-fn worded(error: &ProxyError, target: &str, start: &[u8]) -> (&'static str, Bytes) {
+fn worded(
+    (error, status): (&ProxyError, StatusCode),
+    target: &str,
+    start: &[u8],
+) -> (&'static str, Bytes) {
     let (content_type, text) = match request_id(start) {
         Some(id) => ("application/json", json_rpc(error, target, id)),
-        None => ("application/problem+json", problem(error, target)),
+        None => ("application/problem+json", problem((error, status), target)),
     };
     (content_type, Bytes::from(text))
 }
@@ -67,7 +74,6 @@ fn without_body(error: &ProxyError, body: ReplyBody) -> Response<ReplyBody> {
 }
 
 fn dress(response: &mut Response<ReplyBody>, reason: Reason, content_type: &'static str) {
-    *response.status_mut() = reason.status();
     if let Ok(phrase) = hyper::ext::ReasonPhrase::try_from(reason.word().as_bytes()) {
         response.extensions_mut().insert(phrase);
     }
@@ -108,14 +114,14 @@ fn json_rpc(error: &ProxyError, target: &str, id: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{body}}}"#)
 }
 
-/// The error as problem details (RFC 9457).
+/// The error as problem details (RFC 9457), of an answer with this status.
 #[must_use]
-pub fn problem(error: &ProxyError, target: &str) -> String {
+pub fn problem((error, status): (&ProxyError, StatusCode), target: &str) -> String {
     let reason = error.reason();
     json!({
         "type": "about:blank",
-        "title": reason.status().canonical_reason(),
-        "status": reason.status().as_u16(),
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
         "detail": error.to_string(),
         "reason": reason.word(),
         "target": target,

@@ -17,7 +17,7 @@ pub fn is_too_large(theirs: &[u8]) -> bool {
 #[must_use]
 pub fn response(error: &ProxyError, theirs: &[u8]) -> Vec<u8> {
     let theirs = String::from_utf8_lossy(theirs);
-    let (reason, body) = (error.reason(), problem(error, ""));
+    let (reason, body) = (error.reason(), problem((error, error.reason().status()), ""));
     let date = theirs.lines().find(|line| line.starts_with("date: "));
     let date = date.map(|line| format!("{line}\r\n")).unwrap_or_default();
     let (status, word, length) = (reason.status().as_u16(), reason.word(), body.len());

@@ -45,6 +45,8 @@ pub struct Facts {
     pub session: Option<HeaderValue>,
     /// The token that stood in its query: the stream that a legacy client posts for. It is not in `path` any more.
     pub pin: Option<HeaderValue>,
+    /// It is one of MCP 2026-07-28 or later, which say their method in the head.
+    pub is_modern: bool,
     /// It carries `Last-Event-ID`.
     pub has_last_event_id: bool,
     /// It takes trailers (RFC 9110 section 10.1.4).
@@ -114,6 +116,7 @@ impl Facts {
             reopened: events && (fields.session.is_some() || has_last_event_id),
             session: fields.session,
             pin,
+            is_modern: names.has(Known::McpMethod),
             has_last_event_id,
             takes_trailers: names.has(Known::Te) && headers::takes_trailers(map),
             kind,

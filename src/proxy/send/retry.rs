@@ -72,6 +72,11 @@ impl<'a> Retry<'a> {
         }
     }
 
+    /// It does not wait for this route.
+    pub fn hurry(&mut self) {
+        self.until = self.started;
+    }
+
     /// Endpoints that have had the request in this round.
     #[must_use]
     pub fn tried(&self) -> &[SocketAddr] {

@@ -1,0 +1,211 @@
+//! What the proxy answers itself, for both eras of MCP: no answer may make a client that tries MCP 2026-07-28 first take
+//! its server for an older one.
+
+use std::time::Duration;
+
+use kagent_proxy::config::{Config, Scheme};
+use serde_json::{Value, json};
+
+use crate::support::{Backend, TestProxy, Vacant, config, route};
+
+const MODERN: &str = "mcp-protocol-version: 2026-07-28\r\n";
+
+/// A request of one kind, without what leads it to its target.
+struct Asks {
+    name: &'static str,
+    fields: String,
+    method: &'static str,
+    is_modern: bool,
+}
+
+fn kinds() -> [Asks; 4] {
+    let modern = |name, method: &'static str| Asks {
+        name,
+        fields: format!("{MODERN}mcp-method: {method}\r\n"),
+        method,
+        is_modern: true,
+    };
+    let other = |name, method| Asks { name, fields: String::new(), method, is_modern: false };
+    [
+        modern("probe", "server/discover"),
+        modern("modern", "tools/list"),
+        other("legacy", "initialize"),
+        other("a2a", "message/send"),
+    ]
+}
+
+impl Asks {
+    fn to(&self, target: &str, path: &str) -> String {
+        let body = json!({"jsonrpc": "2.0", "id": "x-7", "method": self.method, "params": {}});
+        let (fields, body) = (&self.fields, body.to_string());
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: p\r\n{target}{fields}content-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+}
+
+/// A way to be refused: what leads there, the path, and the reason.
+type Way = (String, &'static str, &'static str);
+
+fn ways() -> Vec<Way> {
+    let to = |host: &str| format!("x-kagent-host: {host}\r\n");
+    vec![
+        (String::new(), "/mcp", "missing_target"),
+        (to("10.0.0.1"), "/mcp", "bad_target"),
+        (to("gone.ns:99"), "/mcp", "bad_target"),
+        (to("gone.ns") + "host: q\r\n", "/mcp", "bad_request"),
+        (to("prefix.ns"), "/mcp/../x", "bad_path"),
+        (to("gone.ns") + &format!("x-long: {}\r\n", "x".repeat(5000)), "/mcp", "header_too_large"),
+        (to("nobody.ns"), "/mcp", "unknown_target"),
+        (to("gone.ns"), "/mcp", "no_ready_endpoint"),
+        (to("other.ns"), "/mcp", "connect_failed"),
+        (to("silent.ns"), "/mcp", "head_timeout"),
+        (to("gone.ns") + &format!("via: {}\r\n", ["1.1 x"; 11].join(", ")), "/mcp", "loop"),
+    ]
+}
+
+fn world(vacant: &Vacant, plain: &Backend) -> Config {
+    let mut routes = vec![
+        route("gone.ns", "/", Scheme::Http, &[vacant.port()]),
+        route("prefix.ns", "/mcp", Scheme::Http, &[vacant.port()]),
+        route("other.ns", "/", Scheme::Https, &[plain.port()]),
+        route("silent.ns", "/", Scheme::Http, &[plain.port()]),
+    ];
+    for route in &mut routes {
+        route.to.hold.request = Duration::ZERO;
+    }
+    routes[3].to.timeouts.unary.head = Some(Duration::from_millis(50));
+    let mut config = config(routes);
+    config.listener.max_head_bytes = 4096;
+    config
+}
+
+#[tokio::test]
+async fn no_refusal_makes_a_server_look_like_an_older_one() {
+    let (vacant, plain) = (Vacant::new(), Backend::start().await);
+    let proxy = TestProxy::start(world(&vacant, &plain)).await;
+    let plays = async {
+        let mut open = Vec::new();
+        loop {
+            let mut call = plain.accept().await;
+            // TLS is spoken to a server that does not, and ends there; others wait for an answer.
+            let mut first = [0];
+            let read = tokio::io::AsyncReadExt::read(&mut call.0, &mut first).await;
+            if read.is_ok_and(|read| read == 1) && first != [22] {
+                open.push(call);
+            } else {
+                call.send("HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        }
+    };
+    let asks = async {
+        for (target, path, reason) in ways() {
+            for kind in kinds() {
+                let answer = proxy.ask(&kind.to(&target, path)).await;
+                let name = kind.name;
+                assert_eq!(error_of(&answer), Some(reason), "{name}: {answer}");
+                let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+                let falls_back = (400..500).contains(&status) && ![401, 403].contains(&status);
+                assert!(!(kind.is_modern && falls_back), "{name} by {reason}: {status}");
+                let permanent =
+                    ["missing_target", "bad_target", "bad_request", "bad_path", "header_too_large"]
+                        .contains(&reason);
+                assert_eq!(falls_back, permanent && !kind.is_modern, "{name} {reason}: {status}");
+                let body = answer.split("\r\n\r\n").nth(1).unwrap();
+                let body: Value = serde_json::from_str(body).unwrap();
+                assert_eq!(
+                    (&body["id"], &body["error"]["code"], &body["error"]["data"]["reason"]),
+                    (&json!("x-7"), &json!(-32603), &json!(reason)),
+                    "{name} by {reason}: {answer}"
+                );
+            }
+        }
+    };
+    tokio::select! {
+        () = plays => {}
+        () = asks => {}
+    }
+    proxy.stop().await;
+}
+
+fn error_of(answer: &str) -> Option<&str> {
+    answer.lines().find_map(|line| line.strip_prefix("x-kagent-proxy-error: "))
+}
+
+/// Where no id is found, the body says the status that the response has.
+#[tokio::test]
+async fn problem_details_say_the_status_of_the_response() {
+    let proxy = TestProxy::start(config(Vec::new())).await;
+    for (fields, status) in [("", 400), ("mcp-method: tools/list\r\n", 500)] {
+        let request = format!("POST / HTTP/1.1\r\nhost: p\r\n{fields}connection: close\r\n\r\n");
+        let answer = proxy.ask(&request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} missing_target")), "{answer}");
+        assert!(answer.contains(&format!("\"status\":{status}")), "{answer}");
+    }
+    proxy.stop().await;
+}
+
+/// What a client sends that asks for the newest revision first: `server/discover`, and `initialize` if that fails.
+#[tokio::test]
+async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
+    let vacant = Vacant::new();
+    let mut late = route("s.ns", "/", Scheme::Http, &[vacant.port()]);
+    late.to.hold.request = Duration::from_millis(300);
+    let proxy = TestProxy::start(config(vec![late])).await;
+    let target = "x-kagent-host: s.ns\r\n";
+    let [probe, _, initialize, _] = kinds();
+    let held = async |kind: &Asks| {
+        let since = tokio::time::Instant::now();
+        let answer = proxy.ask(&kind.to(target, "/mcp")).await;
+        assert!(answer.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{answer}");
+        tokio::time::Instant::now() - since >= Duration::from_millis(300)
+    };
+    assert!(held(&initialize).await, "nobody has asked before");
+    assert!(held(&probe).await);
+    assert!(!held(&initialize).await, "it would be the first to reach the server");
+    assert!(held(&probe).await, "the next one may");
+    proxy.stop().await;
+}
+
+/// Headers of MCP 2026-07-28 are the server's to read: every byte of them passes.
+#[tokio::test]
+async fn encoded_values_and_parameters_pass_as_they_are() {
+    let backend = Backend::start().await;
+    let proxy =
+        TestProxy::start(config(vec![route("s.ns", "/", Scheme::Http, &[backend.port()])])).await;
+    let fields = [
+        "mcp-protocol-version: 2026-07-28",
+        "mcp-method: tools/call",
+        "mcp-name: =?base64?4pyTIHRvb2w=?=",
+        "mcp-param-region: eu-west-1",
+        "mcp-param-query: =?base64?IHNwYWNlZCA=?=",
+        "mcp-param-literal: =?base64?PT9iYXNlNjQ/eD89?=",
+        "mcp-param-broken: =?base64?!?=",
+        "mcp-param-unheard-of: 1.50",
+        "mcp-param-twice: a",
+        "mcp-param-twice: b",
+    ];
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"✓ tool"}}"#;
+    let request = format!(
+        "POST /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{}\r\n\
+         content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        fields.join("\r\n"),
+        body.len()
+    );
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nmcp-param-x: =?base64?eA==?=\r\n\r\n{}";
+    let plays = async {
+        let mut call = backend.accept().await;
+        let asked = call.until(body).await;
+        call.send(answer).await;
+        asked
+    };
+    let (answered, asked) = tokio::join!(proxy.ask(&request), plays);
+    let sent: Vec<&str> = asked.lines().filter(|line| line.starts_with("mcp-")).collect();
+    assert_eq!(sent, fields);
+    assert!(answered.contains("mcp-param-x: =?base64?eA==?=\r\n"), "{answered}");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_mcp_header_mismatch_total{route=\"s.ns\"} 0\n"));
+    proxy.stop().await;
+}
