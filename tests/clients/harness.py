@@ -149,6 +149,10 @@ class Stage:
             time.sleep(0.05)  # between two looks at the port
         raise RuntimeError(f"{name} does not listen on {port}: {log.read_text()[-2000:]}")
 
+    def adopt(self, process: subprocess.Popen) -> None:
+        """Ends this process too, which somebody else has started."""
+        self._started.append(process)
+
     def stop(self, process: subprocess.Popen) -> None:
         process.kill()
         process.wait(timeout=10)
@@ -159,9 +163,13 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def proxy(
-        self, routes: dict[str, int | str | list[int]], default: int | None = None, env: dict | None = None
+        self,
+        routes: dict[str, int | str | list[int]],
+        default: int | None = None,
+        env: dict | None = None,
+        port: int | None = None,
     ) -> "Proxy":
-        return Proxy(self, routes, default, env)
+        return Proxy(self, routes, default, env, port)
 
     def client(self, command: list, url: str, host: str, env: dict | None = None) -> dict:
         """Runs `command URL HOST` to its end; what it saw, which it prints as one JSON object."""
@@ -177,12 +185,18 @@ class Proxy:
     """A running kagent-proxy with static routes to loopback ports, each to one, to several, or to a target's text."""
 
     def __init__(
-        self, stage: Stage, routes: dict[str, int | str | list[int]], default: int | None, env: dict | None
+        self,
+        stage: Stage,
+        routes: dict[str, int | str | list[int]],
+        default: int | None,
+        env: dict | None,
+        port: int | None,
     ) -> None:
-        self.port, admin = free_port(), free_port()
+        self.port, admin = port or free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._admin = f"http://127.0.0.1:{admin}"
-        self._log = stage.folder / f"proxy-{self.port}.log"
+        # Another one may have had the port before.
+        self._log = stage.folder / f"proxy-{self.port}-{admin}.log"
         command = [stage.program, "run", "--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{admin}"]
         for host, ports in routes.items():
             each = ports if isinstance(ports, list) else [ports]
@@ -191,7 +205,7 @@ class Proxy:
         if default is not None:
             command += ["--default-route", f"127.0.0.1:{default}"]
         command += ["--log-format", "json"]
-        self.process = stage.start(f"proxy-{self.port}", command, self.port, env)
+        self.process = stage.start(self._log.stem, command, self.port, env)
 
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self._admin}/metrics", timeout=10) as answer:
@@ -217,11 +231,15 @@ class Proxy:
         deadline = time.monotonic() + 5
         while True:
             counts = re.findall(r"kagent_proxy_requests_total\{[^}]*\} (\d+)", self.metrics())
-            whole = [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            lines = [line for line in map(json.loads, whole) if line.get("target") == "access"]
+            lines = self.last_lines()
             if len(lines) >= sum(map(int, counts)) or time.monotonic() > deadline:
                 return lines
             time.sleep(0.02)  # between two looks at the log
+
+    def last_lines(self) -> list[dict]:
+        """The access log as it is, of a proxy that may have ended."""
+        whole = [line for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [line for line in map(json.loads, whole) if line.get("target") == "access"]
 
 
 # === results ===
