@@ -14,7 +14,7 @@ use super::jsonrpc::{self, Message};
 /// Requests that change nothing, so that sending one twice does no harm (MCP 2025-11-25, "Server Features"). An
 /// `initialize` whose answer nobody has read makes a session that nobody uses.
 const REPEATABLE: [&str; 11] = [
-    "initialize",
+    INITIALIZE,
     "ping",
     "tools/list",
     "resources/list",
@@ -24,7 +24,7 @@ const REPEATABLE: [&str; 11] = [
     "prompts/get",
     "completion/complete",
     "logging/setLevel",
-    "server/discover",
+    DISCOVER,
 ];
 
 /// How servers say that they do not know a session: the code of their JSON-RPC error, or none for plain text; all of
@@ -75,6 +75,9 @@ const STOP_WORDS: [&str; 9] = [
 
 /// The method by which a session begins.
 pub const INITIALIZE: &str = "initialize";
+
+/// The method by which a client finds out which revisions a server speaks (MCP 2026-07-28, "Discovery").
+pub const DISCOVER: &str = "server/discover";
 
 /// The method whose effects nobody but its server knows.
 pub const TOOLS_CALL: &str = "tools/call";

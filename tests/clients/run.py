@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Real clients against real servers, direct and through the proxy, compared check by check.
 
-Usage: run.py PATH_OF_KAGENT_PROXY [SUITE...]. Runs the suites of `suites/`, two at a time. Each makes the
-environments it needs under `.work/`, from pins; what cannot be made is a failure. Prints `ok NAME` and
-`not ok NAME: why` lines and, last, `N passed, N failed`.
+Usage: run.py [--matrix] PATH_OF_KAGENT_PROXY [SUITE...]. Runs the suites of `suites/`, two at a time. Each makes
+the environments it needs under `.work/`, from pins; what cannot be made is a failure. Prints `ok NAME` and
+`not ok NAME: why` lines and, last, `N passed, N failed`. `--matrix` writes what was measured into
+`docs/compatibility.md`.
 """
 
 import concurrent.futures
@@ -13,6 +14,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+
+import matrix
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Environments from a cold cache included; what runs on them is held far shorter by the harness.
@@ -41,16 +45,21 @@ def run(program: str, suite: pathlib.Path) -> list[str]:
 
 
 def main() -> int:
-    program = str(pathlib.Path(sys.argv[1]).resolve())
+    arguments = [argument for argument in sys.argv[1:] if argument != "--matrix"]
+    program = str(pathlib.Path(arguments[0]).resolve())
     suites = sorted((HERE / "suites").glob("*.py"))
-    if sys.argv[2:]:
-        suites = [HERE / "suites" / f"{name}.py" for name in sys.argv[2:]]
+    if arguments[1:]:
+        suites = [HERE / "suites" / f"{name}.py" for name in arguments[1:]]
+    measured = pathlib.Path(tempfile.mkdtemp(prefix="kagent-proxy-measured-")) / "lines"
+    os.environ["KAGENT_PROXY_MEASURED"] = str(measured)
     passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for lines in pool.map(lambda suite: run(program, suite), suites):
             print("\n".join(lines), flush=True)
             bad = sum(line.startswith("not ok ") for line in lines)
             passed, failed = passed + len(lines) - bad, failed + bad
+    if len(arguments) < len(sys.argv) - 1:
+        matrix.write(measured)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

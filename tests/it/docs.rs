@@ -147,6 +147,53 @@ fn every_decision_that_is_cited_is_explained() {
     assert_eq!(unknown, Vec::<String>::new());
 }
 
+/// Every version of a package that a file of pins has.
+fn pins() -> BTreeSet<(String, String)> {
+    let mut all = Vec::new();
+    files(&Path::new(ROOT).join("tests/clients"), &mut all);
+    let mut pins = BTreeSet::new();
+    for file in &all {
+        let name = file.file_name().unwrap().to_string_lossy();
+        let is_pins = name.starts_with("requirements-")
+            || ["package.json", "go.mod", "Cargo.toml"].contains(&&*name);
+        if !is_pins {
+            continue;
+        }
+        for line in std::fs::read_to_string(file).unwrap().lines() {
+            let line = line.trim().trim_end_matches(',').trim_start_matches("require ");
+            let pin = line
+                .split_once("==")
+                .or_else(|| line.strip_prefix('"')?.strip_suffix('"')?.split_once("\": \""))
+                .or_else(|| line.split_once(" v"))
+                .or_else(|| line.split_once(" = { version = \"="));
+            if let Some((package, version)) = pin {
+                let version = version.split(['"', ' ']).next().unwrap();
+                pins.insert((package.to_owned(), version.to_owned()));
+            }
+        }
+    }
+    pins
+}
+
+/// `python3 tests/clients/run.py --matrix PROGRAM` writes the table anew.
+#[test]
+fn the_table_of_sdks_has_the_versions_that_are_pinned() {
+    let pins = pins();
+    let page = read("docs/compatibility.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> =
+        page.lines().filter(|line| line.contains("| `")).map(cells).collect();
+    assert!(rows.len() > 15, "the table is empty");
+    let mut shown = BTreeSet::new();
+    for row in &rows {
+        assert!(row[5] == row[6] && row[5] != "0", "direct and proxied differ: {row:?}");
+        shown.insert((row[2].trim_matches('`').to_owned(), row[3].clone()));
+    }
+    let packages: BTreeSet<&String> = shown.iter().map(|(package, _)| package).collect();
+    let pinned = pins.iter().filter(|(package, _)| packages.contains(package)).cloned();
+    assert_eq!(shown, pinned.collect(), "run the suites again, with --matrix");
+}
+
 #[test]
 fn every_flag_and_variable_is_documented() {
     let page = read("docs/configuration.md");

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Backend, TestProxy, Vacant, config, route};
 
+/// An id that only a proxy gives, sealed by no key of this one.
+const FORGED: &str = "kp1.AAAAAAAAAAAAAAAA";
 const MODERN: &str = "mcp-protocol-version: 2026-07-28\r\n";
 
 /// A request of one kind, without what leads it to its target.
@@ -166,6 +168,49 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
     assert!(held(&probe).await);
     assert!(!held(&initialize).await, "it would be the first to reach the server");
     assert!(held(&probe).await, "the next one may");
+    proxy.stop().await;
+}
+
+/// Where it broke off, the client would go on with `initialize`, which is sent again too.
+#[tokio::test]
+async fn a_probe_that_breaks_off_is_sent_again() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let [probe, modern, ..] = kinds();
+    let once = async || {
+        let mut call = backend.accept().await;
+        call.until("\"params\":{}}").await;
+    };
+    let twice = async {
+        once().await;
+        let mut call = backend.accept().await;
+        call.until("\"params\":{}}").await;
+        call.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").await;
+    };
+    let ask = probe.to("x-kagent-host: s.ns\r\n", "/mcp");
+    let (answer, ()) = tokio::join!(proxy.ask(&ask), twice);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let ask = modern.to("x-kagent-host: s.ns\r\n", "/mcp");
+    let (answer, ()) = tokio::join!(proxy.ask(&ask), once());
+    assert!(answer.starts_with("HTTP/1.1 502 upstream_reset"), "D11: {answer}");
+    proxy.stop().await;
+}
+
+/// An id of a session means nothing in the new era, and so does one that the proxy would refuse.
+#[tokio::test]
+async fn no_modern_request_is_refused_for_its_session() {
+    let backend = Backend::start().await;
+    let routes = vec![route("s.ns", "/", Scheme::Http, &[backend.port()])];
+    let proxy = TestProxy::start(config(routes)).await;
+    let token = format!("x-kagent-host: s.ns\r\nmcp-session-id: {FORGED}\r\n");
+    let [_, modern, legacy, _] = kinds();
+    let refused = proxy.ask(&legacy.to(&token, "/mcp")).await;
+    assert!(refused.starts_with("HTTP/1.1 404 "), "it is one of ours: {refused}");
+    let ask = modern.to(&token, "/mcp");
+    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let (answer, _) = tokio::join!(proxy.ask(&ask), backend.answer(ok));
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     proxy.stop().await;
 }
 

@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -413,4 +415,36 @@ async fn nothing_is_waited_for_of_a_request_that_can_name_no_known_task() {
     }
     drop(runs);
     assert!(clock.await.unwrap().is_err());
+}
+
+/// The extension of MCP 2026-07-28: whatever the body says, `Mcp-Name` names the task, encoded where it has to be.
+#[tokio::test]
+async fn a_task_of_the_extension_is_found_by_its_head() {
+    let (one, two) = (Agent::start().await, Agent::start().await);
+    let proxy = TestProxy::start(to(&[&one, &two])).await;
+    let [.., extension] = dialects();
+    let modern = |method: &str, name: &str| {
+        format!("mcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\nmcp-name: {name}\r\n")
+    };
+    for n in 0..TASKS {
+        let mut client = proxy.connect().await;
+        client.send(&request(&modern("tools/call", "slow"), &extension.begin)).await;
+        let read = client.until("}}").await;
+        let task = read[read.find("task-").unwrap()..].split('"').next().unwrap().to_owned();
+        let agent = [&one, &two].into_iter().find(|agent| agent.has(&task)).unwrap();
+        let encoded = format!("=?base64?{}?=", STANDARD.encode(&task));
+        for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+            for name in [&task, &encoded] {
+                // The body is not read for it: its end comes when the request is at the agent.
+                let body = json!({"jsonrpc": "2.0", "id": n, "method": method, "params": {}});
+                let answer = proxy.ask(&request(&modern(method, name), &body)).await;
+                let by = format!("\"taskId\":\"task-{}-", agent.address.port());
+                assert!(answer.contains(&by), "{method} {name} for {task}: {answer}");
+            }
+        }
+    }
+    let metrics = proxy.admin("/metrics").await;
+    let all = 6 * TASKS;
+    assert!(metrics.contains(&format!("event=\"task\",cause=\"\"}} {all}")), "{metrics}");
+    proxy.stop().await;
 }

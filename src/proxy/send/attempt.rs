@@ -19,7 +19,7 @@ use crate::headers;
 use crate::headers::names::Known;
 use crate::headers::noted::Noted;
 use crate::protocol::jsonrpc::Message;
-use crate::protocol::mcp::{INITIALIZE, chosen_version, may_repeat};
+use crate::protocol::mcp::{DISCOVER, INITIALIZE, chosen_version, may_repeat};
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::address::address;
 use crate::proxy::request::facts::Facts;
@@ -334,13 +334,14 @@ fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestB
     }
 }
 
-/// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or the one by
-/// which a session begins (D45). Others are not sent again (D11).
+/// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or one by which
+/// a client begins (D45). Others are not sent again (D11).
 fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
     let method = message.method.filter(|_| message.id.is_some())?;
-    let may = if way.session.is_some() { may_repeat(&method) } else { method == INITIALIZE };
+    let begins = || [INITIALIZE, DISCOVER].contains(&&*method);
+    let may = if way.session.is_some() { may_repeat(&method) } else { begins() };
     may.then(|| RequestBody::own(whole, Arc::clone(upload)))
 }
 

@@ -6,8 +6,10 @@ through the proxy as without one. The controls show that an answer with 404 woul
 back.
 """
 
+import concurrent.futures
 import signal
 import time
+from collections.abc import Callable
 
 from eras import NOT_FOUND, Door, Follower, at
 from harness import HERE, Proxy, Results, Stage, free_port, go, node, python, run_suite
@@ -72,22 +74,59 @@ def outage(scene: Scene) -> dict:
     lost = scene.client.ask("call", "add") if scene.proxy else {"error": True}
     scene.door.open()
     connected = {"protocol": MODERN} if scene.proxy else scene.client.ask("connect", scene.url)
-    return {**scene.era(connected), "before": before, "fails meanwhile": "error" in lost}
+    return {**scene.era(connected), "before": before, "fails meanwhile": fails(lost)}
+
+
+def fails(answer: dict) -> bool:
+    return "error" in answer or answer["told"]
+
+
+def speaks(results: Results, stage: Stage, sdk: str, client: list, server: int, mode: str) -> None:
+    """Both sides of one SDK, in one mode, when nothing goes wrong."""
+    seen = {}
+    proxy = stage.proxy({HOST: server})
+    for name, base in {"direct": f"http://127.0.0.1:{server}", "proxied": proxy.url}.items():
+        follower = Follower(stage, sdk, client, mode, HOST)
+        connected = follower.ask("connect", f"{base}/mcp")
+        seen[name] = {
+            "protocol": connected["protocol"],
+            "first try": connected["tries"] == 1,
+            "add": follower.ask("call", "add")["text"],
+            "unknown tool": fails(follower.ask("call", "nothing")),
+        }
+    results.compare(f"{sdk} {mode}", seen["direct"], seen["proxied"])
+    expected = MODERN if mode == "auto" else LEGACY
+    results.check(f"{sdk} {mode} is what was asked for", seen["proxied"]["protocol"] == expected, seen)
+    results.through(f"{sdk} {mode}", proxy, HOST, 3)
 
 
 def eras(results: Results, stage: Stage, sdk: str, client: list, server: int) -> None:
     scenes = {"dead": dead, "closing": closing, "outage": outage}
     scenes |= {f"late {name}": lambda scene, s=s: late(scene, s) for name, s in LATE.items()}
-    for name, play in scenes.items():
+
+    def played(play: Callable[[Scene], dict], proxied: bool) -> dict:
         for _ in range(3):
-            direct = play(Scene(stage, sdk, client, server, proxied=False))
+            seen = play(Scene(stage, sdk, client, server, proxied))
             # Go falls back even when nobody is there. Direct its two requests follow each other at once, and now and
             # then the server comes between them.
-            if direct["protocol"] == MODERN:
+            if proxied or seen["protocol"] == MODERN:
                 break
-        proxied = play(Scene(stage, sdk, client, server, proxied=True))
+        return seen
+
+    for name, play in scenes.items():
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            direct, proxied = pool.map(lambda way, play=play: played(play, way), (False, True))
         results.compare(f"{sdk} {name}", direct, proxied)
         results.check(f"{sdk} {name} is modern", proxied["protocol"] == MODERN, proxied)
+
+
+def one_of_two(results: Results, stage: Stage, sdk: str, client: list, server: int) -> None:
+    """One of the route's two servers is about to end: it takes connections and closes them."""
+    doors = [Door(server).open(breaks=True), Door(server).open()]
+    proxy = stage.proxy({HOST: [door.port for door in doors]})
+    follower = Follower(stage, sdk, client, "auto", HOST)
+    seen = [follower.ask("connect", f"{proxy.url}/mcp")["protocol"] for _ in range(6)]
+    results.check(f"{sdk} one of two breaks off", set(seen) == {MODERN} and doors[0].knocks > 0, seen)
 
 
 def draining(results: Results, stage: Stage, sdk: str, client: list, server: int) -> None:
@@ -178,9 +217,16 @@ def run(results: Results, stage: Stage, environments: tuple) -> None:
         "typescript-2": ["node", folder / "client.mjs"],
         "go-1.8": [program, "client"],
     }
+    servers = {"python-2": free_port(), "go-1.8": free_port(), "typescript-2": port}
+    python_server = [interpreter, HERE / "python" / "server_mcp_2.py", "streamable-http"]
+    stage.start("server-python", [*python_server, servers["python-2"]], servers["python-2"])
+    stage.start("server-go", [program, "serve", servers["go-1.8"]], servers["go-1.8"])
     for sdk, client in clients.items():
+        for mode in ("auto", "legacy"):
+            speaks(results, stage, sdk, client, servers[sdk], mode)
         control(results, stage, sdk, client, port)
         eras(results, stage, sdk, client, port)
+        one_of_two(results, stage, sdk, client, port)
         draining(results, stage, sdk, client, port)
         lost(results, stage, sdk, client, port)
         if sdk != "go-1.8":  # its clients do not show the end of a subscription

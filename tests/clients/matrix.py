@@ -1,0 +1,77 @@
+"""The table of SDKs in `docs/compatibility.md`: what was measured, beside the versions that are pinned.
+
+Knows which run of which suite belongs to which SDK, and nothing of how it is made. `tests/it/docs.rs` compares the
+versions with the pins.
+"""
+
+import json
+import pathlib
+import re
+
+HERE = pathlib.Path(__file__).resolve().parent
+PAGE = HERE.parent.parent / "docs" / "compatibility.md"
+BEGIN, END = "<!-- measured by tests/clients/run.py --matrix -->\n", "<!-- end -->\n"
+
+# What people call it, its package, where that is pinned, the suite and the beginning of its runs.
+ROWS = [
+    ("Python, Streamable HTTP", "mcp", "python/requirements-mcp-1.txt", "mcp-python-1", "streamable-http"),
+    ("Python, HTTP+SSE", "mcp", "python/requirements-mcp-1.txt", "mcp-python-1", "sse"),
+    ("Python, automatic", "mcp", "python/requirements-mcp-2.txt", "mcp-python-2", "streamable-http auto"),
+    ("Python, `initialize`", "mcp", "python/requirements-mcp-2.txt", "mcp-python-2", "streamable-http legacy"),
+    ("Python, HTTP+SSE", "mcp", "python/requirements-mcp-2.txt", "mcp-python-2", "sse legacy"),
+    ("TypeScript, Streamable HTTP", "@modelcontextprotocol/sdk", "ts/package.json", "mcp-typescript", "streamable"),
+    ("TypeScript, HTTP+SSE", "@modelcontextprotocol/sdk", "ts/package.json", "mcp-typescript", "sse"),
+    ("TypeScript, automatic", "@modelcontextprotocol/client", "ts2/package.json", "mcp-eras", "typescript-2 auto"),
+    ("TypeScript, `initialize`", "@modelcontextprotocol/client", "ts2/package.json", "mcp-eras", "typescript-2 legacy"),
+    ("Go, Streamable HTTP", "github.com/modelcontextprotocol/go-sdk", "go/go.mod", "go", "mcp"),
+    ("Go, HTTP+SSE", "github.com/modelcontextprotocol/go-sdk", "go/go.mod", "go", "sse"),
+    ("Go, automatic", "github.com/modelcontextprotocol/go-sdk", "go_eras/go.mod", "mcp-eras", "go-1.8 auto"),
+    ("Go, `initialize`", "github.com/modelcontextprotocol/go-sdk", "go_eras/go.mod", "mcp-eras", "go-1.8 legacy"),
+    ("Rust, Streamable HTTP", "rmcp", "rust/Cargo.toml", "mcp-rust", "streamable"),
+    ("kagent's runtime, a turn", "kagent-adk", "python/requirements-adk.txt", "kagent-adk", "turn"),
+    ("A2A Python, 0.3", "a2a-sdk", "python/requirements-a2a-0.txt", "a2a-python", "sdk-0"),
+    ("A2A Python, 1.0", "a2a-sdk", "python/requirements-a2a-1.txt", "a2a-python", "sdk-1 1.0"),
+    ("A2A Python, 0.3 by 1.x", "a2a-sdk", "python/requirements-a2a-1.txt", "a2a-python", "sdk-1 0.3"),
+    ("A2A Go, 0.3", "github.com/a2aproject/a2a-go", "go/go.mod", "go", "a2a"),
+    *(
+        (f"Conformance, {what}", "@modelcontextprotocol/conformance", pin, suite, run)
+        for what, pin, suite, run in [
+            ("server of TypeScript 2.x, 2026-07-28", "ts2/package.json", "mcp-conformance-2026", "2026-07-28 ts2"),
+            ("server of TypeScript 2.x, 2025-11-25", "ts2/package.json", "mcp-conformance-2026", "2025-11-25 ts2"),
+            ("server of TypeScript 1.x, 2025-11-25", "ts2/package.json", "mcp-conformance-2026", "2025-11-25 ts"),
+            ("client of TypeScript 2.x, both", "ts2/package.json", "mcp-conformance-2026", "client "),
+            ("server of TypeScript 1.x, all", "ts/package.json", "mcp-conformance", "check"),
+        ]
+    ),
+]
+
+
+def version(package: str, pin: str) -> str:
+    """The version that a file pins a package to."""
+    text, name = (HERE / pin).read_text(), re.escape(package)
+    forms = [rf"^{name}==(\S+)$", rf'"{name}": "([^"]+)"', rf"{name} v(\S+)", rf'^{name} = \{{ version = "=([^"]+)"']
+    for form in forms:
+        if found := re.search(form, text, re.MULTILINE):
+            return found[1]
+    raise RuntimeError(f"{pin} does not pin {package}")
+
+
+def row(entry: tuple, lines: list[dict]) -> str:
+    title, package, pin, suite, run = entry
+    exact = [line for line in lines if line["suite"] == suite and line["run"] == run]
+    ours = exact or [line for line in lines if line["suite"] == suite and line["run"].startswith(run)]
+    direct, proxied = (sum(line[way] for line in ours) for way in ("direct", "proxied"))
+    spoken = {line["protocol"] for line in ours} - {None, "sse"}
+    protocol = ", ".join(sorted(spoken)) or "–"
+    if not ours:
+        raise RuntimeError(f"{suite} {run} was not measured")
+    return f"| {title} | `{package}` | {version(package, pin)} | {protocol} | {direct} | {proxied} |"
+
+
+def write(measured: pathlib.Path) -> None:
+    """Puts the table into the page."""
+    lines = [json.loads(line) for line in measured.read_text().splitlines()]
+    head = "| | package | version | protocol | direct | the same through the proxy |\n|---|---|---|---|---|---|\n"
+    table = head + "\n".join(row(entry, lines) for entry in ROWS) + "\n"
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + table + END + rest.split(END)[1])
