@@ -210,27 +210,32 @@ def carried(proxy: Proxy, live: bool = True) -> bool:
 
 def run(results: Results, stage: Stage, environments: tuple) -> None:
     interpreter, folder, program = environments
-    port = free_port()
-    stage.start("server", ["node", folder / "server.mjs", port], port)
     clients = {
         "python-2": [interpreter, HERE / "python" / "client_eras.py"],
         "typescript-2": ["node", folder / "client.mjs"],
         "go-1.8": [program, "client"],
     }
-    servers = {"python-2": free_port(), "go-1.8": free_port(), "typescript-2": port}
+    # Each has a server for both eras to itself, and one of its own SDK.
+    ports = {sdk: free_port() for sdk in clients}
+    for sdk, port in ports.items():
+        stage.start(f"server-for-{sdk}", ["node", folder / "server.mjs", port], port)
+    servers = {"python-2": free_port(), "go-1.8": free_port(), "typescript-2": ports["typescript-2"]}
     python_server = [interpreter, HERE / "python" / "server_mcp_2.py", "streamable-http"]
     stage.start("server-python", [*python_server, servers["python-2"]], servers["python-2"])
     stage.start("server-go", [program, "serve", servers["go-1.8"]], servers["go-1.8"])
-    for sdk, client in clients.items():
+
+    def look(sdk: str) -> None:
+        client, port = clients[sdk], ports[sdk]
         for mode in ("auto", "legacy"):
             speaks(results, stage, sdk, client, servers[sdk], mode)
-        control(results, stage, sdk, client, port)
-        eras(results, stage, sdk, client, port)
-        one_of_two(results, stage, sdk, client, port)
-        draining(results, stage, sdk, client, port)
-        lost(results, stage, sdk, client, port)
+        for scene in (control, eras, one_of_two, draining, lost):
+            scene(results, stage, sdk, client, port)
         if sdk != "go-1.8":  # its clients do not show the end of a subscription
             subscriptions(results, stage, sdk, client, port)
+
+    # Most of the time they wait.
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+        list(pool.map(look, clients))
 
 
 run_suite("mcp-eras", lambda: (python("mcp-2"), node("ts2"), go("go_eras")), run)
