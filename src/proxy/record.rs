@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use self::calls::{Exchange, LoggedCalls, caller_label, unheard};
 use self::head::HeadCopy;
+pub use self::head::unread;
 use crate::body::tap::Tap;
 use crate::body::{RequestBody, Upload};
 use crate::headers::noted::Noted;
@@ -308,7 +309,7 @@ impl Recorder {
 
     /// The proxy answers itself, with the status that is returned.
     pub fn refused(&mut self, reason: Reason) -> StatusCode {
-        let status = if self.head.is_modern() { reason.modern_status() } else { reason.status() };
+        let status = if self.head.is_modern { reason.modern_status() } else { reason.status() };
         self.status = status.as_u16();
         self.outcome = Outcome::Refused(reason.word());
         status
@@ -452,11 +453,4 @@ impl Drop for Recorder {
             self.books.traces.finish(&record, self.hop.as_deref(), told, via);
         }
     }
-}
-
-/// Logs a request whose head could not be read: nothing is known of it but its client.
-pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
-    let (class, status) = (Kind::Unary.as_str(), reason.status().as_u16());
-    let outcome = Outcome::Refused(reason.word());
-    log.finish(&Record { peer: &conn.peer_text, ..Record::bare(class, status, outcome) });
 }

@@ -109,8 +109,7 @@ impl Delivery {
                 Err(error) => return Err(Refused::unsent(error, *request)),
             },
         };
-        // In the new era of MCP there are no sessions, and 404 means something else.
-        if facts.session.is_some() && !facts.is_modern || facts.pin.is_some() {
+        if facts.session.is_some() || facts.pin.is_some() {
             match self.sessions.ticket(&way, facts) {
                 Ok(None) => {}
                 Ok(Some(ticket)) => {

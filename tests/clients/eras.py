@@ -61,8 +61,11 @@ class Door:
     """A port before a server: closed it refuses connections, open it passes them on."""
 
     def __init__(self, server: int) -> None:
-        self.port, self._server = free_port(), server
-        self._listener: socket.socket | None = None
+        self._server = server
+        # Bound and not listening: it refuses, and nobody else gets the port.
+        self._held = _bound(0)
+        self.port = self._held.getsockname()[1]
+        self._is_open = False
         self._open: list[socket.socket] = []
         self.knocks = 0
 
@@ -70,16 +73,17 @@ class Door:
         """Passes connections on; the very first request gets this answer instead. One that `breaks` takes each
         connection and closes it at its first byte, as a server does that is about to end."""
         self.shut()
-        listener = self._listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
+        listener, self._is_open = self._held, True
+        listener.listen()
         threading.Thread(target=self._accept, args=(listener, first, breaks), daemon=True).start()
         return self
 
     def shut(self) -> None:
         """Refuses, and closes every connection that is open."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
+        if self._is_open:
+            self._held.shutdown(socket.SHUT_RDWR)
+            self._held.close()
+            self._held, self._is_open = _bound(self.port), False
         for one in self._open:
             try:
                 one.shutdown(socket.SHUT_RDWR)
@@ -115,6 +119,13 @@ class Door:
         self._open += [client, server]
         threading.Thread(target=_pump, args=(client, server), daemon=True).start()
         _pump(server, client)
+
+
+def _bound(port: int) -> socket.socket:
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", port))
+    return held
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:

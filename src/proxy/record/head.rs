@@ -8,7 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
+use crate::proxy::call::Kind;
+use crate::proxy::reason::Reason;
+use crate::proxy::request::conn::Connection;
 use crate::proxy::request::fields::Fields;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::record::{Outcome, Record};
 use crate::telemetry::trace::Hop;
 
 /// Copies of what matters later.
@@ -21,6 +26,8 @@ pub(super) struct HeadCopy {
     said: Option<Box<Said>>,
     /// It has a header that only clients of MCP send.
     pub(super) speaks_mcp: bool,
+    /// It is a request of MCP 2026-07-28 or later.
+    pub(super) is_modern: bool,
     /// It has one that only clients of A2A send.
     pub(super) speaks_a2a: bool,
     /// It is a call of gRPC, which only HTTP/2 carries (gRPC, `PROTOCOL-HTTP2.md`).
@@ -58,6 +65,7 @@ impl HeadCopy {
             ends: [path_end, target_end, trace_end],
             said: names.has(Known::McpMethod).then(|| Said::of(map)),
             speaks_mcp: names.has_any(MCP),
+            is_modern: fields.is_modern(),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
             speaks_grpc: fields.is_grpc
                 && request.version() == Version::HTTP_2
@@ -95,11 +103,6 @@ impl HeadCopy {
         self.text.get(start..).unwrap_or_default()
     }
 
-    /// Whether it is a request of MCP 2026-07-28 or later, which say their method in the head.
-    pub(super) fn is_modern(&self) -> bool {
-        self.said.is_some()
-    }
-
     /// Whether it is the one by which a client finds out which revision of MCP a server speaks.
     pub(super) fn probes(&self) -> bool {
         self.said.as_ref().is_some_and(|said| said.method.as_deref() == Some("server/discover"))
@@ -130,6 +133,13 @@ impl Said {
 
 fn text(value: &Option<HeaderValue>) -> &str {
     value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// Logs a request whose head could not be read: nothing is known of it but its client.
+pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
+    let (class, status) = (Kind::Unary.as_str(), reason.status().as_u16());
+    let outcome = Outcome::Refused(reason.word());
+    log.finish(&Record { peer: &conn.peer_text, ..Record::bare(class, status, outcome) });
 }
 
 #[cfg(test)]

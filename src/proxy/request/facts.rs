@@ -45,7 +45,7 @@ pub struct Facts {
     pub session: Option<HeaderValue>,
     /// The token that stood in its query: the stream that a legacy client posts for. It is not in `path` any more.
     pub pin: Option<HeaderValue>,
-    /// It is one of MCP 2026-07-28 or later, which say their method in the head.
+    /// It is one of MCP 2026-07-28 or later.
     pub is_modern: bool,
     /// It carries `Last-Event-ID`.
     pub has_last_event_id: bool,
@@ -95,6 +95,7 @@ impl Facts {
         let compares = is_card && is_get && names.has(Known::IfNoneMatch);
         let has_last_event_id = names.has(Known::LastEventId);
         let events = is_get && names.has(Known::Accept) && wants_events(map);
+        let is_modern = fields.is_modern();
         let upgrades = is_get && names.has(Known::Upgrade);
         let is_grpc_stream = fields.is_grpc
             && methods::Method::of_grpc(path.path()).is_some_and(|method| method.streams());
@@ -116,7 +117,7 @@ impl Facts {
             reopened: events && (fields.session.is_some() || has_last_event_id),
             session: fields.session,
             pin,
-            is_modern: names.has(Known::McpMethod),
+            is_modern,
             has_last_event_id,
             takes_trailers: names.has(Known::Te) && headers::takes_trailers(map),
             kind,

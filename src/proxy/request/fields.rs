@@ -49,6 +49,12 @@ impl Fields {
         found
     }
 
+    /// Whether it is a request of MCP 2026-07-28 or later: those say their method in the head, and have no session.
+    #[must_use]
+    pub fn is_modern(&self) -> bool {
+        self.names.has(Known::McpMethod) && self.session.is_none()
+    }
+
     fn see(&mut self, name: Known, value: &HeaderValue) {
         let first = |place: &mut Option<HeaderValue>| {
             if place.is_none() {
