@@ -18,7 +18,9 @@ def conformance(command: list, into: pathlib.Path, env: dict | None = None) -> d
     for file in sorted(into.rglob("checks.json")):
         without_time = re.sub(r"-\d{4}-\d\d-\d\dT.*", "", file.parent.name)
         scenario = without_time.removeprefix("server-")
-        for number, check in enumerate(json.loads(file.read_text())):
+        # What is only told is no check: the suite's log of requests, whose order is by chance.
+        checks = [check for check in json.loads(file.read_text()) if check["status"] != "INFO"]
+        for number, check in enumerate(checks):
             seen[f"{scenario} {number} {check['id']}"] = check["status"]
     if not seen:
         raise RuntimeError(f"no results: {(done.stdout + done.stderr)[-2000:]}")
