@@ -4,6 +4,7 @@
 //! and the log; never a socket.
 
 mod calls;
+mod ends;
 mod grpc;
 mod head;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use http::{HeaderValue, Request, StatusCode, Version};
 use tokio::time::Instant;
 
-use self::calls::{Exchange, LoggedCalls, caller_label, unheard};
+use self::calls::{Exchange, LoggedCalls, caller_label};
 use self::head::HeadCopy;
 pub use self::head::unread;
 use crate::body::tap::Tap;
@@ -24,7 +25,7 @@ use crate::headers::onward::Trace;
 use crate::protocol::grpc::Code;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
-use crate::proxy::posted::{AnswerStream, PostedCall, PostedCalls};
+use crate::proxy::posted::{AnswerStream, PostedCalls};
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::{ConnTask, Connection};
 use crate::proxy::request::facts::Facts;
@@ -193,30 +194,6 @@ impl Recorder {
             read(&mut sight, exchange, &self.upload.tap);
         }
         self.sight = sight;
-    }
-
-    /// The exchange has ended, and with it what calls are left.
-    fn end_calls(&mut self) {
-        let grpc = self.is_grpc().then_some(self.grpc);
-        let (error, unanswered) = unheard(self.outcome, self.status, grpc);
-        let (started, answers) = (self.started, self.answers.clone());
-        // Its answers come on another stream.
-        let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
-        self.with_calls(|sight, exchange, tap| {
-            exchange.take_calls(sight, tap);
-            match answers {
-                Some(stream) if is_taken => {
-                    for call in sight.take_open() {
-                        exchange.post(&stream, PostedCall { call, started });
-                    }
-                }
-                Some(stream) if exchange.answers.is_some() => {
-                    exchange.give_up(&stream.give_up(), error);
-                }
-                _ => {}
-            }
-            sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
-        });
     }
 
     /// What the next hop is told of the request's trace; `None` leaves what the client has sent.

@@ -164,8 +164,8 @@ fn pins() -> BTreeSet<(String, String)> {
             let pin = line
                 .split_once("==")
                 .or_else(|| line.strip_prefix('"')?.strip_suffix('"')?.split_once("\": \""))
-                .or_else(|| line.split_once(" v"))
-                .or_else(|| line.split_once(" = { version = \"="));
+                .or_else(|| line.split_once(" = { version = \"="))
+                .or_else(|| line.split_once(" v"));
             if let Some((package, version)) = pin {
                 let version = version.split(['"', ' ']).next().unwrap();
                 pins.insert((package.to_owned(), version.to_owned()));

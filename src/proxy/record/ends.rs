@@ -1,0 +1,36 @@
+//! How the calls of an exchange end that has ended, and that nothing has answered.
+//!
+//! Knows the record; reads no message.
+
+use super::Recorder;
+use super::calls::unheard;
+use crate::proxy::posted::PostedCall;
+use crate::telemetry::record::Outcome;
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// The exchange has ended, and with it what calls are left.
+    pub(super) fn end_calls(&mut self) {
+        let grpc = self.is_grpc().then_some(self.grpc);
+        let (error, unanswered) = unheard(self.outcome, self.status, grpc);
+        let (started, answers) = (self.started, self.answers.clone());
+        // Its answers come on another stream.
+        let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
+        self.with_calls(|sight, exchange, tap| {
+            exchange.take_calls(sight, tap);
+            match answers {
+                Some(stream) if is_taken => {
+                    for call in sight.take_open() {
+                        exchange.post(&stream, PostedCall { call, started });
+                    }
+                }
+                Some(stream) if exchange.answers.is_some() => {
+                    exchange.give_up(&stream.give_up(), error);
+                }
+                _ => {}
+            }
+            sight.rest(error, unanswered, &mut |call, error| exchange.count(call, error));
+        });
+    }
+}
