@@ -51,6 +51,7 @@ use super::routes::Routes;
 use super::way::Way;
 use crate::body::{RequestBody, Upload};
 use crate::config::HoldTimes;
+use crate::protocol::mcp::may_be_initialize;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
 use crate::telemetry::family::SessionEvent;
@@ -70,6 +71,9 @@ pub struct Delivery {
 }
 
 type Boxed = Box<Request<RequestBody>>;
+
+/// So many bytes of a body show whether it may be an `initialize`.
+const BEGINNING: usize = 256;
 
 // === impl Delivery ===
 
@@ -104,10 +108,12 @@ impl Delivery {
         let mut way = match resolve(self.routes.current(), conn, facts) {
             Ok(way) => way,
             // Boxed, as waiting is.
-            Err(_) => match Box::pin(self.wait_for_way(conn, facts, &mut retry)).await {
-                Ok(way) => way,
-                Err(error) => return Err(Refused::unsent(error, *request)),
-            },
+            Err(_) => {
+                match Box::pin(self.wait_for_way(conn, facts, &mut request, &mut retry)).await {
+                    Ok(way) => way,
+                    Err(error) => return Err(Refused::unsent(error, *request)),
+                }
+            }
         };
         if facts.session.is_some() || facts.pin.is_some() {
             match self.sessions.ticket(&way, facts) {
@@ -163,19 +169,31 @@ impl Delivery {
 
     /// A request that asks for the newest revision of MCP is refused like this: its client will go on with an older one.
     pub fn probe_refused(&self, conn: &Connection, facts: &Facts, error: &ProxyError) {
-        if error.may_pass_later()
-            && let Some(host) = &facts.target
-        {
-            self.probes.refused(conn.peer.ip(), host.as_str());
+        if error.may_pass_later() {
+            self.probes.refused(conn.peer.ip(), asked_host(facts));
         }
     }
 
-    /// Whether a client goes on with this one because the newest revision of MCP was refused to it a moment ago.
-    fn is_fallback(&self, conn: &Connection, facts: &Facts) -> bool {
-        let may_be_initialize =
-            !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
-        let host = facts.target.as_ref().filter(|_| may_be_initialize);
-        host.is_some_and(|host| self.probes.is_recent(conn.peer.ip(), host.as_str()))
+    /// Whether a client goes on with this one because the newest revision of MCP was refused to it right before. Of one
+    /// that may be so, the first bytes of its body are waited for.
+    async fn is_fallback(
+        &self,
+        conn: &Connection,
+        facts: &Facts,
+        request: &mut Request<RequestBody>,
+        begun: Instant,
+    ) -> bool {
+        let may = !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
+        if !may || !self.probes.precedes(conn.peer.ip(), asked_host(facts), begun) {
+            return false;
+        }
+        let mut is_initialize = false;
+        let look = |start: &[u8]| {
+            is_initialize = may_be_initialize(start);
+            is_initialize || start.len() >= BEGINNING
+        };
+        request.body_mut().peek(look).await;
+        is_initialize
     }
 
     /// What becomes of a request that got no response: it is sent again after a while, by the route that is in
@@ -189,19 +207,22 @@ impl Delivery {
         retry: &mut Retry<'_>,
         upload: &Upload,
     ) -> Result<(Boxed, Way), Result<Delivered, Refused>> {
-        let request = match failure {
+        let mut request = match failure {
             Failure::Over(error) => return Err(unanswered(error, &way, upload)),
-            Failure::Broken(broken) => {
+            Failure::Broken(mut broken) => {
+                if self.is_fallback(conn, facts, &mut broken.request, retry.started()).await {
+                    retry.hurry();
+                }
                 if !retry.may_repeat(&way.route, &broken).await {
                     return Err(unanswered(broken.error, &way, upload));
                 }
                 way.route.metrics.add(Counted::Retries, 1);
                 broken.request
             }
-            Failure::Unreachable(request, error) => {
+            Failure::Unreachable(mut request, error) => {
                 // A route that is out of force says nothing of the host; the table does.
                 let retired = way.route.cluster.is_retired() && !self.routes.is_current(&way.table);
-                if self.is_fallback(conn, facts) {
+                if self.is_fallback(conn, facts, &mut request, retry.started()).await {
                     retry.hurry();
                 }
                 if !retired && let Err(error) = retry.wait(&way.route, error).await {
@@ -216,7 +237,7 @@ impl Delivery {
         if let Ok(way) = resolve(self.routes.current(), conn, facts) {
             return Ok((request, way));
         }
-        match self.wait_for_way(conn, facts, retry).await {
+        match self.wait_for_way(conn, facts, &mut request, retry).await {
             Ok(way) => Ok((request, way)),
             Err(error) => Err(Err(Refused::unsent(error, *request))),
         }
@@ -227,8 +248,10 @@ impl Delivery {
         &self,
         conn: &Connection,
         facts: &Facts,
+        request: &mut Request<RequestBody>,
         retry: &mut Retry<'_>,
     ) -> Result<Way, ProxyError> {
+        let is_fallback = self.is_fallback(conn, facts, request, retry.started()).await;
         loop {
             let mut changed = std::pin::pin!(self.routes.changed());
             // From here on no change is missed.
@@ -242,7 +265,7 @@ impl Delivery {
                 Err(why) => why,
             };
             if let Some(until) = self.patience(&table, &why, facts, retry.started())
-                && !self.is_fallback(conn, facts)
+                && !is_fallback
             {
                 // Of what the cluster has there are not more than it has.
                 let known = facts.target.as_ref().filter(|host| table.discovered(host).is_some());
@@ -296,4 +319,10 @@ fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered
         }
         None => Err(Refused::sent(error)),
     }
+}
+
+/// The host that a request is for: as kagent names it, or behind a default route as its client does.
+fn asked_host(facts: &Facts) -> &str {
+    let named = facts.target.as_ref().map(|host| host.as_str());
+    named.or_else(|| facts.host_text()).unwrap_or_default()
 }

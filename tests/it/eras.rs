@@ -6,7 +6,7 @@ use std::time::Duration;
 use kagent_proxy::config::{Config, Scheme};
 use serde_json::{Value, json};
 
-use crate::support::{Backend, TestProxy, Vacant, config, route};
+use crate::support::{BOUND, Backend, TestProxy, Vacant, config, route};
 
 /// An id that only a proxy gives, sealed by no key of this one.
 const FORGED: &str = "kp1.AAAAAAAAAAAAAAAA";
@@ -153,22 +153,41 @@ async fn problem_details_say_the_status_of_the_response() {
 #[tokio::test]
 async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
     let vacant = Vacant::new();
-    let mut late = route("s.ns", "/", Scheme::Http, &[vacant.port()]);
-    late.to.hold.request = Duration::from_millis(300);
-    let proxy = TestProxy::start(config(vec![late])).await;
-    let target = "x-kagent-host: s.ns\r\n";
-    let [probe, _, initialize, _] = kinds();
-    let held = async |kind: &Asks| {
-        let since = tokio::time::Instant::now();
-        let answer = proxy.ask(&kind.to(target, "/mcp")).await;
-        assert!(answer.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{answer}");
-        tokio::time::Instant::now() - since >= Duration::from_millis(300)
+    let to = |prefix: &str, hold: Duration| {
+        let mut route = route("s.ns", prefix, Scheme::Http, &[vacant.port()]);
+        route.to.hold.request = hold;
+        route
     };
-    assert!(held(&initialize).await, "nobody has asked before");
-    assert!(held(&probe).await);
-    assert!(!held(&initialize).await, "it would be the first to reach the server");
-    assert!(held(&probe).await, "the next one may");
+    // Whether somebody waits is seen by the path, not by a clock.
+    let routes = vec![to("/", Duration::ZERO), to("/held", BOUND * 10)];
+    let proxy = TestProxy::start(config(routes)).await;
+    let [probe, _, initialize, a2a] = kinds();
+    let target = "x-kagent-host: s.ns\r\n";
+    {
+        let waits = async |kind: &Asks| {
+            let mut client = proxy.connect().await;
+            client.send(&kind.to(target, "/held")).await;
+            held(&proxy, 1).await;
+            drop(client);
+            held(&proxy, 0).await;
+        };
+        waits(&initialize).await;
+        let refused = proxy.ask(&probe.to(target, "/")).await;
+        assert!(refused.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{refused}");
+        let at_once = proxy.ask(&initialize.to(target, "/held")).await;
+        assert!(at_once.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{at_once}");
+        // Others from the same address go on waiting, and the next probe does.
+        waits(&a2a).await;
+        waits(&probe).await;
+    }
     proxy.stop().await;
+}
+
+/// Waits until so many requests wait.
+async fn held(proxy: &TestProxy, count: usize) {
+    let line = format!("kagent_proxy_held_requests {count}\n");
+    let seen = async { while !proxy.admin("/metrics").await.contains(&line) {} };
+    tokio::time::timeout(BOUND, seen).await.expect("so many requests wait");
 }
 
 /// Where it broke off, the client would go on with `initialize`, which is sent again too.

@@ -118,7 +118,8 @@ pub async fn attempt(
         Err(failed) => {
             dropped(way, &lease);
             // Boxed, as all that is rare.
-            Err(Box::pin(broken(way, lease, failed, repeatable, &upload)).await)
+            let request = (repeatable, facts.is_modern);
+            Err(Box::pin(broken(way, lease, failed, request, &upload)).await)
         }
     }
 }
@@ -170,7 +171,10 @@ pub(super) fn cut_off(
     let address = response.body().endpoint().address;
     let error = ProxyError::UpstreamReset(way.route.config.host.clone(), Box::new(error));
     let request = response.into_body().into_request(upload);
-    match request.zip(harmless(way, upload)) {
+    let is_modern = request
+        .as_deref()
+        .is_some_and(|request| request.headers().contains_key(headers::MCP_METHOD));
+    match request.zip(harmless(way, is_modern, upload)) {
         Some((request, body)) => Failure::Broken(Box::new(Broken {
             request: Box::new(request.map(|_| body)),
             error,
@@ -238,7 +242,7 @@ async fn broken(
     way: &Way,
     mut lease: Lease,
     failed: Unsent,
-    repeatable: bool,
+    (repeatable, is_modern): (bool, bool),
     upload: &Arc<Upload>,
 ) -> Failure {
     let Unsent { error, request, written } = failed;
@@ -278,7 +282,7 @@ async fn broken(
         None => None,
     };
     let repeatable = repeatable && !answered && lease.closed_silently();
-    let harmless = if written && !answered { harmless(way, upload) } else { None };
+    let harmless = if written && !answered { harmless(way, is_modern, upload) } else { None };
     let again = match (request, lease.take_head()) {
         (Some(request), _) if !written => Some((request, false)),
         (Some(request), _) if repeatable => Some((request, true)),
@@ -336,11 +340,12 @@ fn once_more(rest: Option<RequestBody>, upload: &Arc<Upload>) -> Option<RequestB
 
 /// The body once more of an MCP request that changes nothing, if it was remembered whole: in a session, or one by which
 /// a client begins (D45). Others are not sent again (D11).
-fn harmless(way: &Way, upload: &Arc<Upload>) -> Option<RequestBody> {
+fn harmless(way: &Way, is_modern: bool, upload: &Arc<Upload>) -> Option<RequestBody> {
     let whole = upload.replay()?;
     let message = Message::read(&whole);
     let method = message.method.filter(|_| message.id.is_some())?;
-    let begins = || [INITIALIZE, DISCOVER].contains(&&*method);
+    // The name says little, so the head must say that it is MCP.
+    let begins = || method == INITIALIZE || is_modern && method == DISCOVER;
     let may = if way.session.is_some() { may_repeat(&method) } else { begins() };
     may.then(|| RequestBody::own(whole, Arc::clone(upload)))
 }

@@ -4,11 +4,11 @@
 //! that one waited for the server, it would be the first to reach it, and the client would speak the older revision for
 //! as long as it lives; without a proxy both fail. Bounded. Knows addresses and names; no request.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashlink::LruCache;
 use tokio::time::Instant;
 
 /// How soon a client goes on: at once, but it may be busy.
@@ -16,35 +16,38 @@ const SOON: Duration = Duration::from_secs(1);
 /// More are forgotten, the oldest first.
 const MAX: usize = 1000;
 
-/// Which clients were refused, of which host, and when; in that order.
-#[derive(Debug, Default)]
-pub struct Probes(Mutex<VecDeque<(Instant, IpAddr, Box<str>)>>);
+/// Which client addresses were refused, of which host, and when.
+#[derive(Debug)]
+pub struct Probes(Mutex<LruCache<(IpAddr, Box<str>), Instant>>);
 
 // === impl Probes ===
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX)))
+    }
+}
 
 impl Probes {
     /// A `server/discover` from this address to this host was refused.
     pub fn refused(&self, source: IpAddr, host: &str) {
-        let mut all = self.lock();
-        if all.len() >= MAX {
-            all.pop_front();
-        }
-        all.push_back((Instant::now(), source, host.into()));
+        self.lock().insert((source, host.into()), Instant::now());
     }
 
-    /// Whether one was a moment ago.
+    /// Whether one was right before a request that has begun at this time.
     #[must_use]
-    pub fn is_recent(&self, source: IpAddr, host: &str) -> bool {
-        let now = Instant::now();
+    pub fn precedes(&self, source: IpAddr, host: &str, begun: Instant) -> bool {
         let mut all = self.lock();
-        while all.front().is_some_and(|(then, ..)| now.saturating_duration_since(*then) > SOON) {
-            all.pop_front();
+        if all.is_empty() {
+            return false;
         }
-        all.iter().any(|(_, from, to)| *from == source && **to == *host)
+        let refused = all.get(&(source, host.into())).copied();
+        let before = refused.and_then(|refused| begun.checked_duration_since(refused));
+        before.is_some_and(|before| before <= SOON)
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, IpAddr, Box<str>)>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(IpAddr, Box<str>), Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,19 +57,25 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_probe_is_remembered_for_its_client_and_host_and_not_for_long() {
+    async fn a_refused_probe_counts_for_its_address_and_host_and_for_what_begins_right_behind_it() {
         let probes = Probes::default();
         let [a, b] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
-        probes.refused(a, "tools.ns");
-        assert!(probes.is_recent(a, "tools.ns"));
-        assert!(!probes.is_recent(b, "tools.ns") && !probes.is_recent(a, "other.ns"));
-        tokio::time::advance(SOON).await;
-        assert!(probes.is_recent(a, "tools.ns"));
+        let before = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!probes.is_recent(a, "tools.ns") && probes.lock().is_empty());
+        probes.refused(a, "tools.ns");
+        let then = Instant::now();
+        assert!(probes.precedes(a, "tools.ns", then));
+        assert!(!probes.precedes(a, "tools.ns", before), "it was there first");
+        assert!(!probes.precedes(b, "tools.ns", then) && !probes.precedes(a, "other.ns", then));
+        assert!(probes.precedes(a, "tools.ns", then + SOON));
+        assert!(!probes.precedes(a, "tools.ns", then + SOON + Duration::from_millis(1)));
+        // However long the request that began then has waited meanwhile.
+        tokio::time::advance(SOON * 9).await;
+        assert!(probes.precedes(a, "tools.ns", then + SOON));
         for n in 0..=MAX {
             probes.refused(a, &format!("{n}.ns"));
         }
-        assert!(!probes.is_recent(a, "0.ns") && probes.is_recent(a, "1.ns"));
+        let now = Instant::now();
+        assert!(!probes.precedes(a, "0.ns", now) && probes.precedes(a, "1.ns", now));
     }
 }
