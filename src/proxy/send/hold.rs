@@ -133,22 +133,23 @@ fn leave<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
 // === impl Waiting ===
 
 impl Waiting {
-    /// Whether one more may wait in this line. An address surely has as many places as one may have. Behind a gateway
-    /// all clients have one address, so it gets more while they are free: no line more than twice those that are left,
-    /// so that one backend that is gone does not take those of another, and nobody the last fifth, which is for the
-    /// others.
+    /// Whether one more may wait in this line. While any place is free an address has as many as one may have. Behind a
+    /// gateway all clients have one address, so it gets more for backends that are known: for each at most twice as many
+    /// as are left, so that one that is gone does not take those of another, and only a few of the last fifth, which is
+    /// for other addresses.
     fn admits(&self, line: &Line, limits: &HoldConfig) -> bool {
         let free = limits.max.saturating_sub(self.all);
         let of_source = self.by_source.get(&line.0).copied().unwrap_or_default();
         if free == 0 || of_source < limits.max_per_source {
             return free > 0;
         }
-        // Who has no place for certain gets none beside.
-        if limits.max_per_source == 0 || free <= limits.max / 5 {
+        if line.1.is_none() {
             return false;
         }
         let in_line = self.by_line.get(line).copied().unwrap_or_default();
-        in_line < if line.1.is_some() { 2 * free } else { limits.max_per_source }
+        let few = in_line < limits.max_per_source / 4 && free > limits.max / 10;
+        // Who has no place of its own gets none beside.
+        limits.max_per_source > 0 && (few || in_line < 2 * free && free > limits.max / 5)
     }
 }
 
@@ -210,13 +211,17 @@ mod tests {
         let holds = holds(1000, 100);
         let gone = fill(&holds, A, Some("gone"));
         assert_eq!(gone.len(), 667, "hundreds of agents may wait for one starting pod");
-        let made_up = fill(&holds, A, None);
-        assert_eq!(made_up.len(), 100);
+        assert!(holds.enter(A, None).is_none(), "a host that nobody knows");
         let starting = fill(&holds, A, Some("starting"));
-        assert_eq!(starting.len(), 33, "and others for another one");
-        assert!(["more", "and more"].iter().all(|other| holds.enter(A, Some(other)).is_none()));
+        assert_eq!(starting.len(), 133, "and others for another one");
+        let more = ["a", "b", "c", "d", "e"].map(|other| fill(&holds, A, Some(other)));
+        assert_eq!(
+            more.each_ref().map(Vec::len),
+            [25, 25, 25, 25, 0],
+            "and a few for others still"
+        );
         let others = fill(&holds, B, Some("gone"));
-        assert_eq!(others.len(), 100, "the last fifth is for others");
+        assert_eq!(others.len(), 100, "what is left is for other addresses");
         drop(gone);
         assert!(holds.enter(A, Some("more")).is_some());
     }
