@@ -168,6 +168,7 @@ impl Method {
     pub fn of_grpc(path: &str) -> Option<Self> {
         let (service, name) = path.strip_prefix('/')?.split_once('/')?;
         let name = match (service, name) {
+            (_, name) if name.contains('/') => return None,
             ("lf.a2a.v1.A2AService", name) => name,
             ("a2a.v1.A2AService", "TaskSubscription") => "SubscribeToTask",
             ("a2a.v1.A2AService", "GetAgentCard") => "GetExtendedAgentCard",
@@ -311,8 +312,9 @@ mod tests {
                 assert_eq!(method, Some(Method::Known(name, A2a)));
             }
         }
-        let odd = Method::of_grpc("/lf.a2a.v1.A2AService/x/y");
-        assert_eq!(odd, Some(Method::Other("x/y".into())));
+        let odd = Method::of_grpc("/lf.a2a.v1.A2AService/x");
+        assert_eq!(odd, Some(Method::Other("x".into())));
+        assert_eq!(Method::of_grpc("/lf.a2a.v1.A2AService/tools/call"), None);
         for path in ["/", "", "/lf.a2a.v1.A2AService", "/x.A2AService/SendMessage", "lf.a2a.v1"] {
             assert_eq!(Method::of_grpc(path), None, "{path}");
         }

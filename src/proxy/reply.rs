@@ -37,6 +37,7 @@ use super::record::Recorder;
 use super::request::conn::Connection;
 use super::request::facts::Facts;
 use super::way::Way;
+use crate::config::Cards;
 use crate::drain::Watch;
 use crate::session::Sessions;
 use crate::upstream::Leased;
@@ -98,7 +99,8 @@ impl Reply {
         let from = (&response, noted);
         // Before what has passed of the request is forgotten.
         let may_be_result = noted.is_json && !facts.is_get && response.status() == StatusCode::OK;
-        let is_result = may_be_result && card::is_asked_for(record.upload());
+        let rewrites = to.cards == Cards::Rewrite;
+        let is_result = may_be_result && rewrites && card::is_asked_for(record.upload());
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
         let events = plan.events.is_some();
         let upload = record.upload();
@@ -112,10 +114,18 @@ impl Reply {
         if let Some(token) = &pin {
             record.on_answer_stream(token);
         }
-        Ok(match Card::of(facts, is_result, way, conn, egress.public_url.as_deref()) {
-            Some(card) => Self::Card(response, plan, card),
-            None => Self::Relay(response, plan),
-        })
+        Ok(
+            match Card::of(
+                facts,
+                (is_result, noted.is_json),
+                way,
+                conn,
+                egress.public_url.as_deref(),
+            ) {
+                Some(card) => Self::Card(response, plan, card),
+                None => Self::Relay(response, plan),
+            },
+        )
     }
 
     /// The response as hyper takes it.

@@ -25,18 +25,19 @@ pub struct RewrittenCard {
 
 /// Where cards are, under any prefix: the well-known places (A2A 0.2 and later), and those of extended cards in A2A 1.0
 /// (section 11.3), in 0.3 (section 3.5.6) and in 0.2.
-const PLACES: [&str; 5] = [
-    "/.well-known/agent-card.json",
-    "/.well-known/agent.json",
-    "/extendedAgentCard",
-    "/v1/card",
-    "/agent/authenticatedExtendedCard",
-];
+const WELL_KNOWN: [&str; 2] = ["/.well-known/agent-card.json", "/.well-known/agent.json"];
+const EXTENDED: [&str; 3] = ["/extendedAgentCard", "/v1/card", "/agent/authenticatedExtendedCard"];
 
 /// Whether a path is one of a card.
 #[must_use]
 pub fn is_card_path(path: &str) -> bool {
-    PLACES.iter().any(|place| path.ends_with(place))
+    is_well_known(path) || EXTENDED.iter().any(|place| path.ends_with(place))
+}
+
+/// Whether it is one that nothing else has; an extended card's may be anything's.
+#[must_use]
+pub fn is_well_known(path: &str) -> bool {
+    WELL_KNOWN.iter().any(|place| path.ends_with(place))
 }
 
 /// Replaces scheme and authority of every URL of the backend by `origin`, such as

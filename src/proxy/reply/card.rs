@@ -29,7 +29,7 @@ use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
-use crate::rewrite::card::{MAX_CARD, rewrite_answer, rewrite_card};
+use crate::rewrite::card::{MAX_CARD, is_well_known, rewrite_answer, rewrite_card};
 use crate::rewrite::decode::decode;
 use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::Outcome;
@@ -48,6 +48,8 @@ pub struct Card {
     origin: String,
     /// It is the result of a JSON-RPC response.
     is_result: bool,
+    /// It may be something else, which stays as it is.
+    is_unsure: bool,
     /// Only its headers were asked for.
     is_head: bool,
     /// The cards that the client has, as `If-None-Match` says it.
@@ -71,12 +73,14 @@ impl Card {
     #[must_use]
     pub fn of(
         facts: &Facts,
-        is_result: bool,
+        (is_result, is_json): (bool, bool),
         way: Way,
         conn: &Connection,
         public_url: Option<&str>,
     ) -> Option<Box<Self>> {
-        if !facts.is_card && !is_result || way.route.config.to.cards == Cards::Pass {
+        let is_unsure = !is_result && !is_well_known(facts.path.path());
+        let is_card = facts.is_card && (is_json || !is_unsure);
+        if !is_card && !is_result || way.route.config.to.cards == Cards::Pass {
             return None;
         }
         let origin = match (public_url, facts.host_text()) {
@@ -85,7 +89,8 @@ impl Card {
             (None, None) => return None,
         };
         let known = facts.if_none_match.clone();
-        Some(Box::new(Self { origin, is_result, is_head: !is_result && !facts.is_get, known, way }))
+        let is_head = !is_result && !facts.is_get;
+        Some(Box::new(Self { origin, is_result, is_unsure, is_head, known, way }))
     }
 
     /// The body as the client gets it, `None` where nothing has to change, or why it stays as it is.
@@ -97,7 +102,8 @@ impl Card {
         let backend = |host: &str| self.way.table.is_backend(host, &self.way.route);
         let card = match self.is_result {
             true => rewrite_answer(&decoded, &self.origin, &backend),
-            false => rewrite_card(&decoded, &self.origin, &backend).map(Some),
+            false => rewrite_card(&decoded, &self.origin, &backend)
+                .map(|card| Some(card).filter(|card| card.urls > 0 || !self.is_unsure)),
         };
         let card = card.map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
         let Some(card) = card else { return Ok(None) };

@@ -34,7 +34,7 @@ impl TaskHome {
     #[must_use]
     pub fn is_wanted(sessions: &Sessions, way: &Way, request: &Request<RequestBody>) -> bool {
         way.route.cluster.has_several()
-            && (is_posted_json(request) || request.uri().path().contains("/tasks/"))
+            && (is_posted_json(request) || may_be_task_path(request))
             && way.route.config.to.sessions != SessionMode::Pass
             && sessions.may_know_a_task()
     }
@@ -75,6 +75,15 @@ impl TaskHome {
         }
         dial::lease(route, http1, retry).await
     }
+}
+
+/// Paths of tasks are a common thing: only those of A2A count, by a header or a query of 1.0, or by 0.3's place for them.
+fn may_be_task_path(request: &Request<RequestBody>) -> bool {
+    let (path, map) = (request.uri().path(), request.headers());
+    path.contains("/tasks/")
+        && (path.contains("/v1/tasks/")
+            || map.contains_key("a2a-version")
+            || request.uri().query().is_some_and(|query| query.contains("A2A-Version=")))
 }
 
 fn is_posted_json(request: &Request<RequestBody>) -> bool {
