@@ -6,6 +6,8 @@
 import copy
 import json
 import re
+import subprocess
+import tempfile
 
 from deploy_promises import Deployed, promises
 from deploy_tools import CHART, ROOT, charted, helm, kustomized
@@ -399,7 +401,16 @@ def guide(binary: str) -> None:
 
     text = (ROOT / "deploy" / "README.md").read_text()
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    shown = [block for block in blocks if isinstance(block, dict) and "kind" not in block]
+    # The files of sidecars are the program's own.
+    files = [block for block in blocks if isinstance(block, dict) and "listeners" in block]
+    assert files, "the guide shows a sidecar's file"
+    for file in files:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as written:
+            yaml.safe_dump(file, written)
+            written.flush()
+            done = subprocess.run([binary, "check", "--config", written.name], capture_output=True, text=True)
+            assert done.returncode == 0, (file, done.stdout, done.stderr)
+    shown = [block for block in blocks if isinstance(block, dict) and not {"kind", "listeners"} & set(block)]
     assert len(shown) >= 4, "the guide shows values"
     for values in shown:
         promises(charted(values), binary, [], values.get("rbac", {}).get("secrets"))

@@ -20,7 +20,9 @@ use super::scalar::{
 };
 use super::sources::{ConfigFaults, Source, Sources};
 use super::target::parse_host;
-use super::{ClientTls, Config, Expose, ListenerConfig, RouteTarget, Secret, ServerTls};
+use super::{
+    ClientTls, Config, Expose, KagentHost, ListenerConfig, RouteTarget, Secret, ServerTls,
+};
 
 /// Lays the file over the configuration; its text is read unless it is given.
 pub(super) fn read_file(
@@ -60,6 +62,11 @@ pub(super) fn read_root(reader: &mut Reader<'_>, root: &Node, config: &mut Confi
         && let Some(mut defaults) = reader.section(&mut map, "routeDefaults")
     {
         reader.route_options(&mut defaults, &mut inherited);
+        if inherited.kagent_host == KagentHost::Pass {
+            let line = reader.key_line(&defaults, "kagentHost");
+            let why = "pass is for single routes that lead to another kagent-proxy";
+            reader.fault(line, "routeDefaults.kagentHost", why);
+        }
         reader.end(&defaults);
     }
     reader.routes(&mut map, config, &inherited);

@@ -135,7 +135,7 @@ impl Reader<'_> {
         self.set(map, "standaloneGet", &mut to.standalone_get, STANDALONE_GET);
         self.set(map, "kagentHost", &mut to.kagent_host, KAGENT_HOST);
         if to.kagent_host == KagentHost::Pass {
-            // Two proxies that look after one session would each bring back what the other has ended.
+            // Two proxies that look after one session would do all of it twice.
             to.sessions = SessionMode::Pass;
         }
     }

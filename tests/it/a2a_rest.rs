@@ -125,7 +125,6 @@ async fn a_subscription_is_a_stream_that_no_idle_limit_of_answers_cuts() {
     let (proxy, backend) = start_with(|config| {
         let to = &mut config.routes[0].to;
         to.timeouts.unary.idle = Some(Duration::from_millis(50));
-        to.timeouts.unary.total = Some(Duration::from_millis(50));
         to.keep_alive = Duration::from_millis(100);
     })
     .await;

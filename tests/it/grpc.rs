@@ -228,7 +228,7 @@ async fn a_response_that_breaks_off_is_a_reset_and_no_clean_end() {
 async fn a_stream_of_a2a_has_the_limits_of_streams() {
     let mut backend = H2cBackend::start().await;
     let mut short = route("s.ns", "/", Scheme::H2c, &[backend.0]);
-    let limit = Some(Duration::from_millis(100));
+    let limit = Some(Duration::from_millis(500));
     short.to.timeouts.unary = Limits { head: limit, idle: limit, total: limit };
     let proxy = TestProxy::start(config(vec![short])).await;
     let mut client = connect(proxy.address).await;

@@ -72,15 +72,16 @@ async fn a_drain_ends_an_acknowledged_subscription_with_its_result() {
         client.until(first).await;
         // The admin listener is there as long as somebody is not done.
         let (mut kept, kept_server) = open(&proxy, &backend, ": ping\n\n").await;
-        proxy.close();
+        let (mut whole, _whole_server) = open(&proxy, &backend, ACKNOWLEDGED).await;
+        drained(&proxy, &mut whole).await;
         // No half of an event is followed by another one.
         server.say(&chunk(second)).await;
         assert_eq!(client.rest().await, sent(&[second, RESULT]));
         assert_eq!(server.call.rest().await, "", "the server's connection is closed");
         let metrics = proxy.admin("/metrics").await;
-        assert!(metrics.contains("outcome=\"drained\"} 1\n"), "{metrics}");
+        assert!(metrics.contains("outcome=\"drained\"} 2\n"), "{metrics}");
         let counted =
-            "mcp_method_name=\"subscriptions/listen\",gen_ai_tool_name=\"\",error_type=\"\"} 1\n";
+            "mcp_method_name=\"subscriptions/listen\",gen_ai_tool_name=\"\",error_type=\"\"} 2\n";
         assert_eq!(metrics.contains(counted), sees_calls, "{metrics}");
         drop(kept_server);
         assert_eq!(kept.rest().await, "", "never acknowledged: a loss");

@@ -74,8 +74,7 @@ impl std::fmt::Debug for Events {
 impl Events {
     pub(super) fn new(plan: EventPlan) -> Self {
         let standalone = plan.standalone.map(Departure::new);
-        let subscription =
-            plan.subscription.map(|(watch, seen)| Box::new((Departure::new(watch), seen)));
+        let subscription = plan.subscription.map(|it| Box::new((Departure::new(it.0), it.1)));
         let after_first = plan.legacy.is_some();
         let first =
             plan.legacy.map(|legacy| FirstEvent { event: EndpointEvent::default(), legacy });

@@ -52,7 +52,7 @@ pub struct EventPlan {
     /// A GET that carries a session: it may end cleanly between events, since its client re-opens it.
     pub standalone: Option<Watch>,
     /// The subscription whose events it brings, which a drain ends in order.
-    pub subscription: Option<(Watch, Subscription)>,
+    pub subscription: Option<Box<(Watch, Subscription)>>,
     /// The call that the stream answers, as far as it is one that can be answered in its server's place.
     pub awaited: Option<Awaited>,
     /// It begins behind an event that the client has named.
@@ -180,18 +180,27 @@ impl RelayPlan {
             (Some(events), None) if events.standalone.is_none() => {
                 let asked = upload.tap.all();
                 let messages = messages(&asked);
-                let subscription = Subscription::of(&messages).filter(|_| events.open);
-                if let Some(subscription) = subscription {
+                let subscription = Subscription::of(&messages);
+                if subscription.is_some() {
                     // Such a stream is silent for as long as nothing changes.
                     self.limits.idle = None;
-                    events.subscription = Some((watch.clone(), subscription));
                 }
+                let subscription = subscription.filter(|_| events.open);
+                events.subscription = subscription.map(|seen| Box::new((watch.clone(), seen)));
                 // Of a stream to which nothing may be added the client may still ask for the rest.
                 if session.is_some() || events.open && messages.iter().any(mcp::is_call) {
                     let answers = mcp::stand_ins(&messages, &way.route.config.host);
                     let is_waited_for = !answers.is_empty();
                     events.awaited = is_waited_for.then(|| awaited(answers, None, way, sessions));
                 }
+            }
+            // In a coding too, where it cannot be ended in order.
+            (None, None)
+                if is_ok
+                    && self.kind == Kind::Stream
+                    && Subscription::of(&messages(&upload.tap.all())).is_some() =>
+            {
+                self.limits.idle = None;
             }
             _ => {}
         }

@@ -59,7 +59,7 @@ fn authority(facts: &Facts, way: &Way, lease: &Lease) -> Option<HeaderValue> {
 /// The client's path and query; without a query, that of the tool server's URL, which kagent drops.
 fn path(facts: &Facts, way: &Way) -> PathAndQuery {
     if let (Some(token), None) = (&facts.pin, &way.session) {
-        // It is none of ours: another proxy's behind us.
+        // It is none of ours: another proxy's behind us, which knows the rest of the URL.
         let path = pin::put(facts.path.as_str().as_bytes(), token.as_bytes());
         return PathAndQuery::try_from(path).unwrap_or_else(|_| facts.path.clone());
     }
