@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 import build
+import crds
 from api import Api, ApiError
 from world import World, scenario
 
@@ -121,6 +122,7 @@ def granted(world: World, things: list[dict]):
 def permissions_are_exact(world: World) -> None:
     """chart: of everything that the server serves, the proxy may read what discovery watches, and nothing else."""
     world.definitions()
+    world.apply(*crds.of_1_0())
     scopes = ["", *(world.namespace(space) for space in ("kagent", "team-a", "team-b"))]
     everybody = reviewed(world, "system:serviceaccount:kagent:nobody", scopes)
     cases = {name: things for name, things in rendered().items() if "everything" not in name}
