@@ -157,6 +157,16 @@ pub enum Object {
     McpServer(McpServer),
 }
 
+// === impl Service ===
+
+impl Service {
+    /// Whether something may answer at this port: DNS gives the pods' own addresses of a headless one.
+    #[must_use]
+    pub fn may_have_port(&self, number: u16) -> bool {
+        self.headless || self.ports.iter().any(|port| port.number == number)
+    }
+}
+
 // === impl KagentApi ===
 
 impl KagentApi {

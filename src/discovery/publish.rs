@@ -159,11 +159,11 @@ impl Publisher {
     /// Takes over what these Agents say that they use. The tools that they list may be labels.
     pub fn declare(&self, index: &Index, agents: Ids, changes: &mut Changes) {
         for agent in agents {
-            let uses = uses::of(index, &agent).map(Arc::new);
+            let said = index.declared_by(&agent);
+            let uses = uses::said(index, &agent, &said).map(Arc::new);
             for (host, tools) in uses.iter().flat_map(|uses| &uses.hosts) {
                 self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
             }
-            let said = index.declared_by(&agent);
             let found =
                 said.iter().flat_map(|(api, said)| said.remotes.iter().map(|id| (*api, id)));
             for (api, id, remote) in

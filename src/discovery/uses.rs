@@ -12,13 +12,18 @@ use crate::route::{ObjectId, Uses};
 /// template is not known).
 #[must_use]
 pub fn of(index: &Index, agent: &ObjectId) -> Option<Uses> {
-    let said = index.declared_by(agent);
+    said(index, agent, &index.declared_by(agent))
+}
+
+/// The same by what [`Index::declared_by`] has found.
+#[must_use]
+pub fn said(index: &Index, agent: &ObjectId, said: &[(KagentApi, &Agent)]) -> Option<Uses> {
     if said.is_empty() {
         return None;
     }
     let said: Vec<(May<'_>, &Agent)> = said
-        .into_iter()
-        .map(|(api, said)| (May { index, namespace: &agent.namespace, api }, said))
+        .iter()
+        .map(|(api, said)| (May { index, namespace: &agent.namespace, api: *api }, *said))
         .collect();
     let mut uses = Uses { anonymous: !index.has_agent(KagentApi::V0, agent), ..Uses::default() };
     let hosts = &mut uses.hosts;

@@ -182,7 +182,7 @@ fn reached(
             "install the proxy (deploy/README.md), or name its Service with --proxy-service";
         return Some(Finding::error(&subject, what, remedy.to_owned()));
     };
-    if !service.headless && service.ports.iter().all(|port| port.number != parsed.port) {
+    if !service.may_have_port(parsed.port) {
         let what =
             format!("{url:?} names port {}, which Service {ours} does not have", parsed.port);
         return Some(Finding::error(&subject, what, set));

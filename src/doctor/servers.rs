@@ -44,8 +44,7 @@ pub(super) fn judge(
         return target.into_iter().collect();
     };
     findings.extend(elsewhere(seen, &subject, (v1, remote), &host));
-    let absent = seen.index.lacks_namespace(&host.service.namespace);
-    if absent && host.pod.is_none() && remote.host.split('.').count() == 2 {
+    if is_outside(seen, remote, &host) {
         return target.into_iter().collect();
     }
     findings.extend(trust(seen, (&subject, v1), id, &host.service));
@@ -66,8 +65,7 @@ fn through(
         return Some(Finding::error(&subject, what, HEADER.to_owned()));
     }
     let lacks = |service: &ObjectId, port: u16| {
-        let service = seen.index.service(service).filter(|service| !service.headless);
-        service.is_some_and(|service| service.ports.iter().all(|known| known.number != port))
+        seen.index.service(service).is_some_and(|service| !service.may_have_port(port))
     };
     if lacks(ours, remote.port) {
         let what =
@@ -129,6 +127,13 @@ fn url_of(seen: &ClusterSeen, remote: &RemoteServer) -> String {
     format!("set spec.url to http://{name}.{namespace}.svc:{port}{}{query}", remote.path)
 }
 
+/// Whether a host that may be one of the cluster by its form is none, for there is no such namespace.
+fn is_outside(seen: &ClusterSeen, remote: &RemoteServer, host: &ClusterHost) -> bool {
+    seen.index.lacks_namespace(&host.service.namespace)
+        && host.pod.is_none()
+        && remote.host.split('.').count() == 2
+}
+
 /// What is said of an object whose URL leads to another host of the cluster.
 fn elsewhere(
     seen: &ClusterSeen,
@@ -137,8 +142,7 @@ fn elsewhere(
     host: &ClusterHost,
 ) -> Option<Finding> {
     let name = &host.service;
-    let absent = seen.index.lacks_namespace(&name.namespace);
-    if absent && host.pod.is_none() && remote.host.split('.').count() == 2 {
+    if is_outside(seen, remote, host) {
         let what = format!(
             "{} is a host outside the cluster, for there is no namespace {}; agents call it directly",
             remote.host, name.namespace

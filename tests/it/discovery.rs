@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::api::{Api, OURS};
-use crate::support::{BOUND, Backend, Client, TestProxy, config, route};
+use crate::support::{BOUND, Backend, Client, TestProxy, config, held, route, shows};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 /// What a watch ends with that is out of date.
@@ -58,34 +58,11 @@ async fn ask(proxy: &TestProxy, host: &str, path: &str) -> String {
     proxy.ask(&get(host, path)).await
 }
 
-/// Waits until the admin listener answers a path with this text.
-async fn shows(proxy: &TestProxy, path: &str, text: &str) -> String {
-    let shown = async {
-        loop {
-            let answer = proxy.admin(path).await;
-            if answer.contains(text) {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
-        }
-    };
-    let found = tokio::time::timeout(BOUND, shown).await;
-    match found {
-        Ok(answer) => answer,
-        Err(_) => panic!("{path} never shows {text:?}: {}", proxy.admin(path).await),
-    }
-}
-
 /// A port where nothing listens, and which is nobody else's while the test runs.
 fn refusing() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     socket
-}
-
-/// Waits until this many requests wait.
-async fn held(proxy: &TestProxy, count: usize) {
-    shows(proxy, "/metrics", &format!("kagent_proxy_held_requests {count}\n")).await;
 }
 
 /// With time enough for every step of a test while a request waits.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kagent_proxy::config::{Config, Scheme};
 use serde_json::{Value, json};
 
-use crate::support::{BOUND, Backend, TestProxy, Vacant, config, route};
+use crate::support::{BOUND, Backend, TestProxy, Vacant, config, held, route};
 
 /// An id that only a proxy gives, sealed by no key of this one.
 const FORGED: &str = "kp1.AAAAAAAAAAAAAAAA";
@@ -181,13 +181,6 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
         waits(&probe).await;
     }
     proxy.stop().await;
-}
-
-/// Waits until so many requests wait.
-async fn held(proxy: &TestProxy, count: usize) {
-    let line = format!("kagent_proxy_held_requests {count}\n");
-    let seen = async { while !proxy.admin("/metrics").await.contains(&line) {} };
-    tokio::time::timeout(BOUND, seen).await.expect("so many requests wait");
 }
 
 /// Where it broke off, the client would go on with `initialize`, which is sent again too.

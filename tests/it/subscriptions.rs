@@ -5,7 +5,7 @@ use std::time::Duration;
 use kagent_proxy::config::Config;
 
 use crate::session_streams::{Asked, END, STREAM, chunk};
-use crate::support::{BOUND, Backend, Client, TestProxy, before, start_with};
+use crate::support::{Backend, Client, TestProxy, before, shows, start_with};
 
 const ACKNOWLEDGED: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\
     \"params\":{\"notifications\":{\"toolsListChanged\":true},\
@@ -53,8 +53,7 @@ async fn drained(proxy: &TestProxy, other: &mut Client) {
 
 async fn open_streams(proxy: &TestProxy, count: usize) {
     let line = format!("kagent_proxy_open_streams{{route=\"s.ns\"}} {count}\n");
-    let seen = async { while !proxy.admin("/metrics").await.contains(&line) {} };
-    tokio::time::timeout(BOUND, seen).await.expect("so many streams are open");
+    shows(proxy, "/metrics", &line).await;
 }
 
 #[tokio::test]

@@ -222,3 +222,26 @@ impl Vacant {
         Backend(self.0.listen(64).unwrap())
     }
 }
+
+/// Waits until the admin listener answers a path with this text.
+pub(crate) async fn shows(proxy: &TestProxy, path: &str, text: &str) -> String {
+    let shown = async {
+        loop {
+            let answer = proxy.admin(path).await;
+            if answer.contains(text) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await; // between two looks
+        }
+    };
+    let found = tokio::time::timeout(BOUND, shown).await;
+    match found {
+        Ok(answer) => answer,
+        Err(_) => panic!("{path} never shows {text:?}: {}", proxy.admin(path).await),
+    }
+}
+
+/// Waits until this many requests wait.
+pub(crate) async fn held(proxy: &TestProxy, count: usize) {
+    shows(proxy, "/metrics", &format!("kagent_proxy_held_requests {count}\n")).await;
+}

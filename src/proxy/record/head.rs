@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
+use crate::protocol::mcp::DISCOVER;
 use crate::proxy::call::Kind;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::Connection;
@@ -105,7 +106,7 @@ impl HeadCopy {
 
     /// Whether it is the one by which a client finds out which revision of MCP a server speaks.
     pub(super) fn probes(&self) -> bool {
-        self.said.as_ref().is_some_and(|said| said.method.as_deref() == Some("server/discover"))
+        self.said.as_ref().is_some_and(|said| said.method.as_deref() == Some(DISCOVER))
     }
 
     /// Whether the head says something else of a call than its body does.
