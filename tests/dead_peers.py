@@ -46,21 +46,30 @@ LARGE = 96 << 20
 # Longer than a dead peer would be given.
 PAUSE = 90
 
-BACKEND_CODE = """
-import socket, threading
-server = socket.create_server(("10.98.2.2", 8080))
-def serve(call):
-    call.recv(65536)
-    call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\ndata: 1\\n\\n")
-    try:
-        call.recv(1)
-    except OSError:
-        pass
-    print("gone", flush=True)
-print("ready", flush=True)
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
+
+def serving(steps: str) -> str:
+    """A backend that takes every connection, each with a thread of its own: what that does, line by line."""
+    lines = [f"    {line}" for line in steps.strip().splitlines()]
+    return "\n".join([
+        "import socket, threading, time",
+        'server = socket.create_server(("10.98.2.2", 8080))',
+        "def serve(call):",
+        *lines,
+        'print("ready", flush=True)',
+        "while True:",
+        "    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()",
+    ])  # fmt: skip
+
+
+BACKEND_CODE = serving("""
+call.recv(65536)
+call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\ndata: 1\\n\\n")
+try:
+    call.recv(1)
+except OSError:
+    pass
+print("gone", flush=True)
+""")
 
 CLIENT_CODE = """
 import socket
@@ -80,29 +89,23 @@ print("clean" if seen.endswith(b"0\\r\\n\\r\\n") else "abort", flush=True)
 """
 
 
-SENDING_CODE = """
-import socket, threading, time
-server = socket.create_server(("10.98.2.2", 8080))
-def serve(call):
-    head = b""
-    while b"\\r\\n\\r\\n" not in head:
-        head += call.recv(65536)
-    if head.startswith(b"POST"):
-        said = b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
-        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\nmcp-session-id: 1\\r\\n"
-                     b"content-length: %d\\r\\nconnection: close\\r\\n\\r\\n" % len(said) + said)
-        return
-    try:
-        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\n")
-        while True:
-            call.sendall(b"data: 1\\n\\n")
-            time.sleep(0.5)  # that it goes on sending is what is tested
-    except OSError:
-        print("gone", flush=True)
-print("ready", flush=True)
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
+SENDING_CODE = serving("""
+head = b""
+while b"\\r\\n\\r\\n" not in head:
+    head += call.recv(65536)
+if head.startswith(b"POST"):
+    said = b'{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}'
+    call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\nmcp-session-id: 1\\r\\n"
+                 b"content-length: %d\\r\\nconnection: close\\r\\n\\r\\n" % len(said) + said)
+    return
+try:
+    call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-type: text/event-stream\\r\\n\\r\\n")
+    while True:
+        call.sendall(b"data: 1\\n\\n")
+        time.sleep(0.5)  # that it goes on sending is what is tested
+except OSError:
+    print("gone", flush=True)
+""")
 
 SESSION_CODE = """
 import socket
@@ -127,21 +130,15 @@ while call.recv(65536):
 """
 
 # One that never answers; a call of a client that waits.
-SILENT_CODE = """
-import socket, threading
-server = socket.create_server(("10.98.2.2", 8080))
-def serve(call):
-    call.recv(65536)
-    print("called", flush=True)
-    try:
-        call.recv(1)
-    except OSError:
-        pass
-    print("gone", flush=True)
-print("ready", flush=True)
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
+SILENT_CODE = serving("""
+call.recv(65536)
+print("called", flush=True)
+try:
+    call.recv(1)
+except OSError:
+    pass
+print("gone", flush=True)
+""")
 
 WAITING_CODE = """
 import socket
@@ -195,23 +192,17 @@ CODES = {
 }
 
 
-FLOOD_CODE = f"""
-import socket, threading
-server = socket.create_server(("10.98.2.2", 8080))
-def serve(call):
-    call.recv(65536)
-    try:
-        call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: {LARGE}\\r\\n\\r\\n")
-        for _ in range({LARGE} >> 20):
-            call.sendall(bytes(1 << 20))
-        call.recv(1)
-    except OSError:
-        pass
-    print("gone", flush=True)
-print("ready", flush=True)
-while True:
-    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
-"""
+FLOOD_CODE = serving(f"""
+call.recv(65536)
+try:
+    call.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: {LARGE}\\r\\n\\r\\n")
+    for _ in range({LARGE} >> 20):
+        call.sendall(bytes(1 << 20))
+    call.recv(1)
+except OSError:
+    pass
+print("gone", flush=True)
+""")
 
 READER_CODE = f"""
 import socket, time
