@@ -1,7 +1,7 @@
 //! The other replicas of the proxy: who they are, and what they say of a session.
 //!
-//! A replica that does not answer twice is done without until it does again. What many sessions have to say at once
-//! stands in line. Knows their addresses and how to ask; decides nothing.
+//! A replica that does not answer three times is done without until it does again. What many sessions have to say at
+//! once stands in line. Knows their addresses and how to ask; decides nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,8 +27,14 @@ use crate::socket::reserve;
 pub const PATH: &str = "/sessions/peer";
 /// What carries it.
 pub const LETTER: HeaderName = HeaderName::from_static("x-kagent-proxy-letter");
-/// How long an answer is waited for.
+/// How long an answer is waited for, at first.
 pub const ANSWER: Duration = Duration::from_millis(200);
+/// How often it is asked until it counts as one that does not answer. A replica that is only busy must not: two that
+/// do not know of each other begin the same session anew, each for itself.
+pub const TRIES: u32 = 3;
+/// How late a timer of ours is at least if this program has been paused, and how often one letter may see that.
+const PAUSE: Duration = Duration::from_millis(20);
+const PAUSES: usize = 5;
 /// Letters under way to one replica, besides urgent ones, and connections to it that are kept: its admin listener
 /// has about a hundred, for everybody.
 const MAX_LETTERS: usize = 8;
@@ -48,8 +54,9 @@ struct Peer {
     id: Option<u64>,
     /// What it called itself when it answered last, and when that was, in milliseconds since 1970.
     last: Option<(u64, u64)>,
-    /// When it was noticed that it did not answer; only what is asked after that can say so again.
-    missed: Option<Instant>,
+    /// How many questions in a row it has not answered, and when the last of them was noticed: only what is asked
+    /// after that counts as another.
+    missed: Option<(u32, Instant)>,
     line: Line,
     idle: Vec<SendRequest<Empty<Bytes>>>,
 }
@@ -65,7 +72,7 @@ pub enum News {
     /// It answers, and did not before; or it is another one. It may have missed what moved since then (milliseconds
     /// since 1970).
     Came(u64),
-    /// It has not answered for the first time: it is to be asked again.
+    /// It has not answered, but may only be slow: it is to be asked again.
     Missed,
     /// It does not answer any more.
     Silent,
@@ -141,10 +148,23 @@ impl Peers {
         answers.then_some(place)
     }
 
-    /// Gives it a sealed letter; its sealed answer, if it comes in time.
-    pub async fn ask(&self, address: SocketAddr, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// Gives it a sealed letter; its sealed answer, if it comes within that time. While this program itself is too
+    /// busy to look, or paused, the time of another does not pass: its answer may lie here, unread.
+    pub async fn ask(&self, address: SocketAddr, sealed: &[u8], wait: Duration) -> Option<Vec<u8>> {
         let letter = URL_SAFE_NO_PAD.encode(sealed);
-        tokio::time::timeout(ANSWER, self.post(address, &letter)).await.ok()?
+        let mut posted = std::pin::pin!(self.post(address, &letter));
+        for _ in 0..PAUSES {
+            let until = Instant::now() + wait;
+            tokio::select! {
+                biased;
+                answer = &mut posted => return answer,
+                () = tokio::time::sleep_until(until) => {}
+            }
+            if until.elapsed() < PAUSE {
+                return None;
+            }
+        }
+        None
     }
 
     async fn post(&self, address: SocketAddr, letter: &str) -> Option<Vec<u8>> {
@@ -209,18 +229,18 @@ impl Peer {
         if self.id.is_none() {
             return News::None;
         }
-        match self.missed {
-            Some(missed) if asked >= missed => {
-                (self.id, self.missed) = (None, None);
-                self.idle.clear();
-                News::Silent
-            }
-            Some(_) => News::Missed,
-            None => {
-                self.missed = Some(Instant::now());
-                News::Missed
-            }
+        let count = match self.missed {
+            Some((_, noticed)) if asked < noticed => return News::Missed,
+            Some((count, _)) => count + 1,
+            None => 1,
+        };
+        if count < TRIES {
+            self.missed = Some((count, Instant::now()));
+            return News::Missed;
         }
+        (self.id, self.missed) = (None, None);
+        self.idle.clear();
+        News::Silent
     }
 }
 
@@ -283,7 +303,8 @@ mod tests {
         assert_eq!(heard(a, None), News::Missed);
         assert_eq!(peers.heard(a, started, None), News::Missed, "asked before that was noticed");
         assert_eq!(heard(a, Some(1)), News::None, "it was only slow");
-        assert_eq!([(); 3].map(|()| heard(a, None)), [News::Missed, News::Silent, News::None]);
+        let silence = [News::Missed, News::Missed, News::Silent, News::None];
+        assert_eq!([(); 4].map(|()| heard(a, None)), silence, "asked three times in vain");
         assert_eq!((peers.alive(9), peers.has_others(9)), (vec![], false));
         assert!(
             matches!(heard(a, Some(1)), News::Came(since) if since > 0),

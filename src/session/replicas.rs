@@ -13,15 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::homes::{Home, Known};
 use super::letter::{Letter, PeerRequest, PeerResponse};
-use super::peers::{News, owner};
+use super::peers::{ANSWER, News, TRIES, owner};
 use super::token::TokenId;
 use super::{Sessions, now};
 
 /// How often claims are renewed, and how many in one letter.
 const RENEW: Duration = Duration::from_millis(500);
 const RENEWED: usize = 200;
-/// How often a letter is sent that gets no answer, while others do.
-const TRIES: usize = 3;
 /// How soon they are greeted again at the earliest.
 const PACE: Duration = Duration::from_millis(50);
 /// How many homes a replica is told that has just come, and how many in one letter.
@@ -321,9 +319,9 @@ impl Sessions {
     /// What one says; `None` if it does not answer, also when asked again: it is done without from now on.
     async fn ask(&self, address: SocketAddr, what: PeerRequest) -> Option<PeerResponse> {
         let _place = if what.is_urgent() { None } else { Some(self.peers.place(address).await?) };
-        for _ in 0..TRIES {
+        for wait in (0..TRIES).map(|before| ANSWER + ANSWER * before / 2) {
             let asked = Instant::now();
-            let letter = self.ask_once(address, what.clone()).await;
+            let letter = self.ask_once(address, what.clone(), wait).await;
             let news = self.peers.heard(address, asked, letter.as_ref().map(|letter| letter.from));
             match news {
                 // It may only have been slow.
@@ -347,11 +345,12 @@ impl Sessions {
         &self,
         address: SocketAddr,
         what: PeerRequest,
+        wait: Duration,
     ) -> Option<Letter<PeerResponse>> {
         let keys = self.keys.load_full();
         let number = fastrand::u64(..);
         let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
-        let mut answer = self.peers.ask(address, &sealed).await?;
+        let mut answer = self.peers.ask(address, &sealed, wait).await?;
         let letter = Letter::<PeerResponse>::open(&keys, now(), &mut answer)?;
         (letter.number == number).then_some(letter)
     }
@@ -363,7 +362,7 @@ impl Sessions {
         what: PeerRequest,
     ) -> Option<Letter<PeerResponse>> {
         let _place = self.peers.place(address).await?;
-        let letter = self.ask_once(address, what).await;
+        let letter = self.ask_once(address, what, ANSWER).await;
         self.counts.asked(letter.is_some());
         letter
     }
