@@ -96,8 +96,10 @@ fn hop_by_hop(name: &str) -> Option<usize> {
 /// Fields that `Connection` names, and that are there.
 #[must_use]
 pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let options = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let options = options.flat_map(|value| value.split(',')).map(str::trim);
+    // One option that cannot be read hides none of the others.
+    let options =
+        headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let options = options.filter_map(|option| std::str::from_utf8(option.trim_ascii()).ok());
     options
         // What nearly every client says; no field is called so that is not removed anyway.
         .filter(|option| !option.eq_ignore_ascii_case("keep-alive"))
@@ -248,6 +250,17 @@ mod tests {
             left,
             [("accept", "application/json"), ("accept", "text/event-stream"), ("trailer", "x-sum")]
         );
+    }
+
+    #[test]
+    fn an_option_that_cannot_be_read_hides_no_other() {
+        for value in [&b"x-secret, \xe9"[..], b"\xe9 ,\tX-Secret", b"x-secret,\x80x-other"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_bytes(value).unwrap());
+            headers.insert("x-secret", HeaderValue::from_static("1"));
+            strip_hop_by_hop(&mut headers);
+            assert!(headers.is_empty(), "{value:?}: {headers:?}");
+        }
     }
 
     /// As RFC 9110 section 7.6.1 says it, without regard to cost.

@@ -339,6 +339,15 @@ impl Cluster {
         open.any(|endpoint| !tried.contains(&endpoint.address))
     }
 
+    /// The endpoint that there is, if there is no other one.
+    #[must_use]
+    pub fn only(&self) -> Option<SocketAddr> {
+        let places = self.places.load();
+        let mut open = places.open.iter().filter(|endpoint| !endpoint.is_leaving());
+        let only = open.next()?.address;
+        open.next().is_none().then_some(only)
+    }
+
     /// Waits for other endpoints, at most `until`, and has the names looked up again: what refuses may
     /// be an address that its pod has left.
     pub async fn wait(&self, until: Instant) {

@@ -54,6 +54,7 @@ use crate::config::HoldTimes;
 use crate::protocol::mcp::may_be_initialize;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
+use crate::session::token::looks_like_one;
 use crate::telemetry::family::SessionEvent;
 use crate::telemetry::metrics::Counted;
 
@@ -295,7 +296,11 @@ impl Delivery {
         started: Instant,
     ) -> Option<Instant> {
         let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else { return None };
-        let times = self.unknown;
+        let mut times = self.unknown;
+        if facts.session.as_ref().is_some_and(|id| looks_like_one(id.as_bytes())) {
+            // Its session would end with an error.
+            times.request = times.request.max(times.session);
+        }
         let until = match why {
             NoRoute::Host | NoRoute::Missing(_) if table.may_learn(host) => started + times.request,
             NoRoute::Pending(_) if facts.is_card => started + times.card,

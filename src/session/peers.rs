@@ -160,7 +160,7 @@ impl Peers {
                 answer = &mut posted => return answer,
                 () = tokio::time::sleep_until(until) => {}
             }
-            if until.elapsed() < PAUSE {
+            if Instant::now().saturating_duration_since(until) < PAUSE {
                 return None;
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::homes::{Home, Known};
+use super::homes::{Home, Known, MAX_HOMES};
 use super::letter::{Letter, PeerRequest, PeerResponse};
 use super::peers::{ANSWER, News, TRIES, owner};
 use super::token::TokenId;
@@ -23,7 +23,7 @@ const RENEWED: usize = 200;
 /// How soon they are greeted again at the earliest.
 const PACE: Duration = Duration::from_millis(50);
 /// How many homes a replica is told that has just come, and how many in one letter.
-const TOLD: usize = 5000;
+const TOLD: usize = MAX_HOMES;
 const IN_ONE: usize = 20;
 /// How often the other replicas are greeted.
 const GREET: Duration = Duration::from_secs(2);

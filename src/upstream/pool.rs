@@ -38,6 +38,8 @@ pub struct Pool {
     reuse: Mutex<Reuse>,
     /// Nanoseconds: what `reuse` says, where every request reads it.
     limit: AtomicU64,
+    /// Nanoseconds: what was announced last.
+    announced: AtomicU64,
     discarded: Counter,
 }
 
@@ -74,7 +76,14 @@ impl Pool {
     pub fn new(reuse: Reuse, discarded: Counter) -> Self {
         let limit = AtomicU64::new(nanos(reuse.limit()));
         let (each, generation) = (PerWorker::default(), AtomicU64::new(0));
-        Self { each, generation, reuse: Mutex::new(reuse), limit, discarded }
+        Self {
+            each,
+            generation,
+            reuse: Mutex::new(reuse),
+            limit,
+            announced: AtomicU64::new(0),
+            discarded,
+        }
     }
 
     /// A connection that may be used, and its generation; never HTTP/2 if `http1`.
@@ -168,6 +177,11 @@ impl Pool {
 
     /// The backend announced for how long it keeps idle connections.
     pub fn announced(&self, timeout: Duration) {
+        // With each response nearly always the same: no lock for that.
+        if self.announced.load(Ordering::Relaxed) == nanos(timeout) {
+            return;
+        }
+        self.announced.store(nanos(timeout), Ordering::Relaxed);
         let mut reuse = lock(&self.reuse);
         reuse.announced(timeout);
         self.limit.store(nanos(reuse.limit()), Ordering::Relaxed);

@@ -327,16 +327,33 @@ async fn bytes_behind_a_response_never_become_the_next_one() {
     proxy.stop().await;
 }
 
-/// As a direct client sees it: neither waits for the other.
+/// As a direct client sees it: neither waits for the other, in a session or without.
 #[tokio::test]
 async fn an_upload_goes_on_while_its_client_does_not_read_a_response_that_came_early() {
+    let (proxy, backend) = start().await;
+    upload_before_reading(&proxy, &backend, "").await;
+    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+    let initialize = format!(
+        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{initialize}",
+        initialize.len()
+    );
+    let begun = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: its-own\r\n\
+                 connection: close\r\ncontent-length: 36\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}";
+    let (seen, _) = tokio::join!(proxy.ask(&initialize), backend.answer(begun));
+    let token = seen.lines().find(|line| line.starts_with("mcp-session-id: ")).unwrap();
+    assert!(!token.contains("its-own"), "{seen}");
+    upload_before_reading(&proxy, &backend, &format!("{token}\r\n")).await;
+    proxy.stop().await;
+}
+
+async fn upload_before_reading(proxy: &TestProxy, backend: &crate::support::Backend, fields: &str) {
     // More than all the buffers on the way.
     const HUGE: usize = 64 * 1024 * 1024;
-    let (proxy, backend) = start().await;
     let client = proxy.connect().await;
     let (mut reads, mut writes) = client.0.into_split();
     let head = format!(
-        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-length: {HUGE}\r\n\r\n"
+        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n{fields}content-length: {HUGE}\r\n\r\n"
     );
     let ours = async {
         writes.write_all(head.as_bytes()).await.unwrap();
@@ -363,5 +380,4 @@ async fn an_upload_goes_on_while_its_client_does_not_read_a_response_that_came_e
     };
     let both = async { tokio::join!(ours, theirs) };
     tokio::time::timeout(3 * BOUND, both).await.expect("neither waits for the other");
-    proxy.stop().await;
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::api::Api;
+use crate::mcp_server::McpServer;
+use crate::sessions::{HOST, begin, call, post};
 use crate::support::{BOUND, Client, TestProxy, config};
 
 /// Nothing else of these tests has this address: what is open to it is cut.
@@ -51,6 +53,43 @@ fn put_objects(api: &Api, port: u16) {
     api.put("endpointslices", slice("10.0.0.1"));
     api.put("pods", pod("tools-0", "10.0.0.1"));
     api.put("pods", pod("silent", &ADDRESS.to_string()));
+}
+
+/// A Service that is replaced is gone for a moment: longer than others wait, and sessions wait for it.
+#[tokio::test]
+async fn a_session_waits_for_a_service_that_comes_back() {
+    let api = Api::start().await;
+    let server = McpServer::start().await;
+    let service = json!({
+        "metadata": {"namespace": "team-a", "name": "tools", "labels": {"kagent.dev/mcp-service": "true"}},
+        "spec": {"clusterIP": "127.0.0.1", "ports": [
+            {"name": "http", "port": server.address.port(), "protocol": "TCP"},
+        ]},
+    });
+    api.put("services", service.clone());
+    let mut config = config(Vec::new());
+    *config.discovery = DiscoveryConfig {
+        enabled: true,
+        kubeconfig: Some(api.kubeconfig()),
+        endpoints: Endpoints::Service,
+        ..DiscoveryConfig::default()
+    };
+    config.discovery.inherited.hold.request = Duration::from_millis(50);
+    let proxy = TestProxy::start(config).await;
+    let host = format!("\"host\":\"{HOST}\"");
+    shows(&proxy, &host, true).await;
+    let token = begin(&proxy).await;
+    api.delete("services", "team-a", "tools");
+    shows(&proxy, &host, false).await;
+    let message = call("count", "x");
+    let (answer, refused) = tokio::join!(post(&proxy, Some(&token), &message), async {
+        // When this one is refused, the other one has waited as long.
+        let refused = post(&proxy, None, &message).await;
+        api.put("services", service);
+        refused
+    });
+    assert_eq!((refused.status, answer.count()), (503, 1));
+    proxy.stop().await;
 }
 
 #[tokio::test]

@@ -51,6 +51,56 @@ async fn a_mass_of_sessions_begins_anew_once_each() {
     }
 }
 
+/// A server with one process a session may need long to begin one.
+#[tokio::test]
+async fn a_server_that_is_alone_may_be_slow_to_begin_a_session_anew() {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin_late(&proxy).await;
+    server.behave(Manner { late: true, ..Manner::default() });
+    server.forget();
+    let mut client = proxy.connect().await;
+    client.send(&request("POST", Some(&token), &call("count", "x").to_string())).await;
+    server.until("it begins", |seen| seen.late == 2).await;
+    // Longer than a try has where there are others.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    server.behave(Manner::default());
+    let answer = Answer::of(&client.rest().await);
+    assert_eq!(answer.count(), 1);
+    server.seen(|seen| assert_eq!(seen.initialized.len(), 2, "one try"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_while_it_begins_anew_is_ended_at_its_server() {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
+    let token = begin_late(&proxy).await;
+    server.behave(Manner { late: true, ..Manner::default() });
+    server.forget();
+    let message = call("count", "x");
+    let (answer, ()) = tokio::join!(post(&proxy, Some(&token), &message), async {
+        server.until("it begins", |seen| seen.late == 2).await;
+        let deleted = send(&proxy, "DELETE", Some(&token), "").await;
+        assert!((200..300).contains(&deleted.status), "{}", deleted.body);
+        server.behave(Manner::default());
+    });
+    assert_eq!(answer.status, 404, "{}", answer.body);
+    server.seen(|seen| {
+        assert_eq!(seen.deleted, ["server-session-2"]);
+        assert_eq!(seen.calls, [""; 0]);
+    });
+    proxy.stop().await;
+}
+
+/// A session that begins late when the server is so.
+async fn begin_late(proxy: &TestProxy) -> String {
+    let mut late = params();
+    late["name"] = json!("late");
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": late});
+    post(proxy, None, &initialize).await.session().unwrap()
+}
+
 /// How many requests wait is no matter of a session's life.
 #[tokio::test]
 async fn sessions_that_wait_for_their_server_are_not_ended_for_being_many() {

@@ -39,7 +39,7 @@ use crate::upstream::{EndpointId, Lease, Leased, Want};
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a session waits for an endpoint that is not known here yet.
 const LEARNING: Duration = Duration::from_secs(1);
-/// What one try has, however long the request may wait.
+/// What one try has, however long the request may wait, where another endpoint may do better.
 const ONE_TRY: Duration = Duration::from_secs(10);
 /// Bytes that are read of an answer to `initialize`.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -179,10 +179,26 @@ impl Reviver {
         let begun = self.begin_anew(trip, head, until).await;
         log(trip, cause, begun.as_ref());
         let home = begun?;
+        if self.sessions.homes.is_ended(trip.ticket.id) {
+            self.give_back(trip, head, &home).await;
+            return Err(NotRevived::NoSession);
+        }
         trip.way.route.metrics.session(SessionEvent::Revived(cause.word()));
         claim.moved(&home).await;
         trip.ticket.home = home;
         Ok(Found::Begun)
+    }
+
+    /// Ends at its server a session whose client has ended it meanwhile.
+    async fn give_back(&self, trip: &Trip, head: &HeaderMap, home: &Home) {
+        let way = in_session(trip.way.clone(), trip, home);
+        let mut delete = message(head, String::new());
+        *delete.method_mut() = Method::DELETE;
+        let Some(lease) = to_same(&way, &home.endpoint).await else { return };
+        let sent = attempt(&way, &trip.facts, lease, Duration::ZERO, delete);
+        if let Ok(Ok(response)) = tokio::time::timeout(ONE_TRY, sent).await {
+            drain(response).await;
+        }
     }
 
     async fn begin_anew(
@@ -193,9 +209,7 @@ impl Reviver {
     ) -> Result<Home, NotRevived> {
         let mut pauses = PAUSES;
         loop {
-            let left = until.saturating_duration_since(Instant::now()).min(ONE_TRY);
-            let tried = tokio::time::timeout(left, self.try_once(trip, head)).await;
-            match tried.unwrap_or(Tried::Again) {
+            match self.try_until(trip, head, until).await {
                 Tried::Begun(home) => return Ok(home),
                 Tried::Not(why) => return Err(why),
                 Tried::Again => {}
@@ -206,6 +220,23 @@ impl Reviver {
             }
             self.pause(&trip.way, next, std::pin::pin!(self.routes.changed())).await;
             self.follow(trip);
+        }
+    }
+
+    /// One try that takes no longer than makes sense: a server that is alone may need as long to begin a session as
+    /// its clients would wait for it.
+    async fn try_until(&self, trip: &Trip, head: &HeaderMap, until: Instant) -> Tried {
+        let cluster = &trip.way.route.cluster;
+        let only = cluster.only();
+        let mut tried = std::pin::pin!(self.try_once(trip, head));
+        let short = until.min(Instant::now() + ONE_TRY);
+        match tokio::time::timeout_at(short, &mut tried).await {
+            Ok(tried) => tried,
+            Err(_) if only.is_some() && cluster.only() == only => tokio::select! {
+                tried = &mut tried => tried,
+                () = cluster.wait(until) => Tried::Again,
+            },
+            Err(_) => Tried::Again,
         }
     }
 
@@ -272,19 +303,12 @@ impl Reviver {
     /// Tells the server that the session's client is ready, as the client once did.
     async fn ready(
         &self,
-        mut way: Way,
+        way: Way,
         trip: &Trip,
         head: &HeaderMap,
         (home, version): (Home, String),
     ) -> Tried {
-        way.session = Some(Box::new(InSession {
-            token: None,
-            server_id: home.id.clone(),
-            id: trip.ticket.id,
-            since: home.since,
-            again: None,
-            resumes: None,
-        }));
+        let way = in_session(way, trip, &home);
         let mut ready = message(head, mcp::INITIALIZED.to_owned());
         if let Ok(version) = HeaderValue::try_from(version) {
             ready.headers_mut().insert(headers::MCP_PROTOCOL_VERSION, version);
@@ -301,6 +325,19 @@ impl Reviver {
             _ => Tried::Again,
         }
     }
+}
+
+/// The way to the session's server, in this home.
+fn in_session(mut way: Way, trip: &Trip, home: &Home) -> Way {
+    way.session = Some(Box::new(InSession {
+        token: None,
+        server_id: home.id.clone(),
+        id: trip.ticket.id,
+        since: home.since,
+        again: None,
+        resumes: None,
+    }));
+    way
 }
 
 /// A session that its operator may look for.

@@ -134,9 +134,7 @@ impl Connection {
         Poll::Ready(match read {
             Ok(response) => {
                 self.upload.answered(response.body().names.has(Known::McpSessionId));
-                if self.upload.may_outlast() {
-                    self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
-                }
+                self.part_upload();
                 Ok(response)
             }
             // The first thing that went wrong.
@@ -145,6 +143,13 @@ impl Connection {
             }
             Err(fault) => Err(fault),
         })
+    }
+
+    /// An upload that nobody may ask for any more goes on beside its response.
+    fn part_upload(&mut self) {
+        if self.upload.may_outlast() {
+            self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
+        }
     }
 
     /// The next frame of the response's body; writes on at the request's.
@@ -158,6 +163,10 @@ impl Connection {
 
     /// Writes on at the request, behind the head of its response.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if self.aside.is_none() {
+            // A request that was kept may have been forgotten by now.
+            self.part_upload();
+        }
         match &mut self.aside {
             None => {
                 // The response stands, whatever becomes of the request.
