@@ -67,7 +67,7 @@ async fn a_server_that_is_alone_may_be_slow_to_begin_a_session_anew() {
     server.behave(Manner::default());
     let answer = Answer::of(&client.rest().await);
     assert_eq!(answer.count(), 1);
-    server.seen(|seen| assert_eq!(seen.initialized.len(), 2, "one try"));
+    server.seen(|seen| assert_eq!(seen.late, 2, "one try"));
     proxy.stop().await;
 }
 
