@@ -72,7 +72,7 @@ impl CallId {
             Found::Text(text) => (b'"', text.as_bytes()),
             Found::Literal(b"null" | b"true" | b"false") => return None,
             Found::Literal(number) => (b'0', *number),
-            Found::Object | Found::End => return None,
+            Found::Object | Found::Unkept | Found::End => return None,
         };
         // FNV-1a, 64 bits: an id is a client's own, and who makes two alike deceives nobody else.
         let digest =

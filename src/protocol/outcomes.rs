@@ -91,7 +91,9 @@ impl Parts {
             (Place::Method, _) => self.asks = true,
             (Place::Result, _) if self.ended.is_none() => self.ended = Some(Ended::Result),
             (Place::IsError, Found::Literal(b"true")) => self.ended = Some(Ended::ToolError),
-            (Place::Error, Found::Object) => self.ended = Some(Ended::Error(0)),
+            // Beside a result some servers write `"error": null`.
+            (Place::Error, Found::Literal(b"null")) => {}
+            (Place::Error, _) => self.ended = Some(Ended::Error(0)),
             (Place::Code, Found::Literal(code)) => {
                 let code = std::str::from_utf8(code).ok().and_then(|code| code.parse().ok());
                 self.ended = Some(Ended::Error(code.unwrap_or(0)));
@@ -157,7 +159,18 @@ mod tests {
             &[("1", Ended::Result), ("2", Ended::ToolError), ("3", Ended::Error(0))],
         ),
         (r#"{"id":7,"result":null}"#, &[("7", Ended::Result)]),
-        (r#"{"id":7,"result":[]}"#, &[]),
+        // As `tasks/pushNotificationConfig/list` of A2A 0.3 is answered.
+        (r#"{"id":7,"result":[]}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":[{"isError":true},[]]}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":"text"}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":"a broken \ud800 text"}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":-1.5}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":true}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":null,"error":{"code":-1}}"#, &[("7", Ended::Error(-1))]),
+        (r#"{"id":7,"error":{"code":-1},"result":null}"#, &[("7", Ended::Error(-1))]),
+        (r#"{"id":7,"error":null,"result":{}}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"error":"text"}"#, &[("7", Ended::Error(0))]),
+        (r#"{"id":7,"error":["text"]}"#, &[("7", Ended::Error(0))]),
         (r#"{"id":7,"result":{"content":[]}"#, &[]),
         ("<html>", &[]),
     ];
@@ -185,6 +198,18 @@ mod tests {
                       data: {\"id\":1,\ndata: \"error\":{\"code\":-1}}\n\n";
         let expected = [(id("2"), Ended::Result), (id("1"), Ended::Error(-1))];
         assert_eq!(read(true, &[stream.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn a_result_that_is_not_kept_is_a_result() {
+        let long = "x".repeat(4096);
+        for value in [format!("\"{long}\""), "7".repeat(4096), format!("[\"{long}\"]")] {
+            let message = format!(r#"{{"id":7,"result":{value}}}"#);
+            for at in [0, 18, 19, 600, message.len() - 1] {
+                let (one, two) = message.as_bytes().split_at(at);
+                assert_eq!(read(false, &[one, two]), [(id("7"), Ended::Result)], "{at} {message}");
+            }
+        }
     }
 
     proptest::proptest! {

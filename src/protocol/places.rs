@@ -58,6 +58,8 @@ pub enum Found<'t> {
     Text(Cow<'t, str>),
     /// A number, `true`, `false` or `null`, as it is written.
     Literal(&'t [u8]),
+    /// A value that is there and is not kept: an array, or a string or number that is too long or cannot be read.
+    Unkept,
     /// The end of the outermost object.
     End,
 }
@@ -126,7 +128,7 @@ impl<P: Copy> Places<P> {
                 },
                 b'{' => self.open(found),
                 b'}' | b']' => self.close(found),
-                b'[' => self.open_array(),
+                b'[' => self.open_array(found),
                 b',' => self.next(),
                 // What stands between two parts says nothing, within an object.
                 b' ' | b'\n' | b'\r' | b'\t' | b':' if byte != b':' || self.depth > 0 => {
@@ -198,12 +200,15 @@ impl<P: Copy> Places<P> {
         if self.arrays & (1 << last) == 0 { None } else { self.path.get(last).copied() }
     }
 
-    fn open_array(&mut self) {
+    fn open_array(&mut self, found: &mut impl FnMut(P, Found<'_>)) {
         if self.depth == 0 && self.batches && !self.in_batch {
             self.in_batch = true;
             return;
         }
         let place = if self.skipped == 0 { self.value.take() } else { None };
+        if let Some(place) = place {
+            found(place, Found::Unkept);
+        }
         let items = place.and_then(|place| (self.rule)(place, b"[]"));
         match (items, self.path.get_mut(self.depth)) {
             (Some(items), Some(room)) => {
@@ -278,8 +283,8 @@ impl<P: Copy> Places<P> {
             self.keep(TextKind::Value, part);
         }
         let whole = if self.text.is_empty() { part } else { &self.text };
-        if let (Some(place), false) = (place, self.too_long) {
-            found(place, Found::Literal(whole));
+        if let Some(place) = place {
+            found(place, if self.too_long { Found::Unkept } else { Found::Literal(whole) });
         }
         Some(rest)
     }
@@ -339,8 +344,8 @@ impl<P: Copy> Places<P> {
         match kind {
             TextKind::Key => self.end_key(said.as_deref().map(str::as_bytes)),
             TextKind::Value => {
-                if let (Some(place), Some(said)) = (self.value.take(), said) {
-                    found(place, Found::Text(said));
+                if let Some(place) = self.value.take() {
+                    found(place, said.map_or(Found::Unkept, Found::Text));
                 }
             }
             TextKind::Other => {}
@@ -391,6 +396,7 @@ mod tests {
                         Found::Object => "{".to_owned(),
                         Found::Text(text) => text.into_owned(),
                         Found::Literal(text) => format!("={}", String::from_utf8_lossy(text)),
+                        Found::Unkept => "~".to_owned(),
                         Found::End => "}".to_owned(),
                     },
                 ));
@@ -408,7 +414,7 @@ mod tests {
         (r#"{"b":"x""#, &[(Place::Root, "{"), (Place::B, "x")], false),
         (
             r#"{"c":{"b":"no"},"b":["no",7,{"b":"no"}],"a":1}"#,
-            &[(Place::Root, "{"), (Place::A, "=1"), (Place::Root, "}")],
+            &[(Place::Root, "{"), (Place::B, "~"), (Place::A, "=1"), (Place::Root, "}")],
             true,
         ),
         (
@@ -486,8 +492,9 @@ mod tests {
         let long = "x".repeat(MAX_TEXT + 1);
         let document = format!(r#"{{"{long}":"no","b":"{long}","a":{{"b":"x"}}}}"#);
         let (found, ended) = read(&[document.as_bytes()]);
-        let (a, b, end) = ((Place::A, "{"), (Place::B, "x"), (Place::Root, "}"));
-        let expected = [a, b, end].map(|(place, text)| (place, text.to_owned()));
+        let (unkept, a) = ((Place::B, "~"), (Place::A, "{"));
+        let (b, end) = ((Place::B, "x"), (Place::Root, "}"));
+        let expected = [unkept, a, b, end].map(|(place, text)| (place, text.to_owned()));
         assert_eq!(found[1..], expected);
         assert!(ended);
         let deep = r#"{"b":"#.repeat(MAX_DEPTH + 100) + &"}".repeat(MAX_DEPTH + 100);
