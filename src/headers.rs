@@ -137,13 +137,19 @@ fn is_events(kind: &HeaderValue) -> bool {
 
 /// Whether a `Content-Type` is JSON, with parameters or without.
 fn is_json(kind: &HeaderValue) -> bool {
-    let is = |known: &[u8]| {
-        kind.as_bytes().split_at_checked(known.len()).is_some_and(|(start, rest)| {
-            let rest = rest.trim_ascii_start();
-            start.eq_ignore_ascii_case(known) && (rest.is_empty() || rest.starts_with(b";"))
-        })
-    };
-    is(b"application/json") || is(A2A_JSON)
+    is_type(kind, b"application/json") || is_type(kind, A2A_JSON)
+}
+
+/// Whether a `Content-Type` is `text/plain`, with parameters or without.
+fn is_plain_text(kind: &HeaderValue) -> bool {
+    is_type(kind, b"text/plain")
+}
+
+fn is_type(kind: &HeaderValue, known: &[u8]) -> bool {
+    kind.as_bytes().split_at_checked(known.len()).is_some_and(|(start, rest)| {
+        let rest = rest.trim_ascii_start();
+        start.eq_ignore_ascii_case(known) && (rest.is_empty() || rest.starts_with(b";"))
+    })
 }
 
 /// Whether the sender takes trailers (RFC 9110 section 10.1.4).

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::names::{Known, Names};
-use super::{is_events, is_json};
+use super::{is_events, is_json, is_plain_text};
 
 /// What was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Noted {
     pub is_events: bool,
     /// The body is JSON, by the same.
     pub is_json: bool,
+    /// The body is plain text, by the same: so Go calls whatever its handlers give no type.
+    pub is_text: bool,
 }
 
 // === impl Noted ===
@@ -34,8 +36,16 @@ impl Noted {
         let Some(known) = Known::of(name) else { return };
         if known == Known::ContentType && !self.names.has(known) {
             (self.is_events, self.is_json) = (is_events(value), is_json(value));
+            self.is_text = is_plain_text(value);
         }
         self.names = self.names.with(known);
+    }
+
+    /// Whether no type says what the body is, which may be JSON all the same: its first byte tells. Answers of a2a-go
+    /// to JSON-RPC are so.
+    #[must_use]
+    pub const fn is_untyped(self) -> bool {
+        self.is_text || !self.names.has(Known::ContentType)
     }
 }
 
@@ -45,17 +55,19 @@ mod tests {
 
     #[test]
     fn the_first_content_type_counts_in_any_spelling() {
-        for (types, events, json) in [
-            (&["text/event-stream"][..], true, false),
-            (&["Text/Event-Stream; charset=utf-8", "application/json"], true, false),
-            (&["application/json"], false, true),
-            (&["Application/JSON ;charset=utf-8", "text/event-stream"], false, true),
-            (&["application/a2a+json; charset=utf-8"], false, true),
-            (&["application/json-patch+json"], false, false),
-            (&["application/jsonl"], false, false),
-            (&["text/plain", "application/json"], false, false),
-            (&[""], false, false),
-            (&[], false, false),
+        for (types, events, json, untyped) in [
+            (&["text/event-stream"][..], true, false, false),
+            (&["Text/Event-Stream; charset=utf-8", "application/json"], true, false, false),
+            (&["application/json"], false, true, false),
+            (&["Application/JSON ;charset=utf-8", "text/event-stream"], false, true, false),
+            (&["application/a2a+json; charset=utf-8"], false, true, false),
+            (&["application/json-patch+json"], false, false, false),
+            (&["application/jsonl"], false, false, false),
+            (&["text/plain", "application/json"], false, false, true),
+            (&["Text/Plain; charset=utf-8"], false, false, true),
+            (&["text/plainer"], false, false, false),
+            (&[""], false, false, false),
+            (&[], false, false, true),
         ] {
             let mut map = HeaderMap::new();
             for kind in types {
@@ -63,7 +75,8 @@ mod tests {
             }
             map.append("via", HeaderValue::from_static("1.1 a"));
             let noted = Noted::of(&map);
-            assert_eq!((noted.is_events, noted.is_json), (events, json), "{types:?}");
+            let found = (noted.is_events, noted.is_json, noted.is_untyped());
+            assert_eq!(found, (events, json, untyped), "{types:?}");
             assert_eq!(noted.names, Names::of(&map));
         }
     }

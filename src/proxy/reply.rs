@@ -98,7 +98,9 @@ impl Reply {
         record.on_grpc(response.headers());
         let from = (&response, noted);
         // Before what has passed of the request is forgotten.
-        let may_be_result = noted.is_json && !facts.is_get && response.status() == StatusCode::OK;
+        let may_be_result = (noted.is_json || noted.is_untyped())
+            && !facts.is_get
+            && response.status() == StatusCode::OK;
         let rewrites = to.cards == Cards::Rewrite;
         let is_result = may_be_result && rewrites && card::is_asked_for(record.upload());
         let mut plan = RelayPlan::new(from, facts, &way, &egress.watch, record.started());
@@ -114,18 +116,10 @@ impl Reply {
         if let Some(token) = &pin {
             record.on_answer_stream(token);
         }
-        Ok(
-            match Card::of(
-                facts,
-                (is_result, noted.is_json),
-                way,
-                conn,
-                egress.public_url.as_deref(),
-            ) {
-                Some(card) => Self::Card(response, plan, card),
-                None => Self::Relay(response, plan),
-            },
-        )
+        Ok(match Card::of(facts, (is_result, noted), way, conn, egress.public_url.as_deref()) {
+            Some(card) => Self::Card(response, plan, card),
+            None => Self::Relay(response, plan),
+        })
     }
 
     /// The response as hyper takes it.

@@ -38,6 +38,8 @@ enum Answers {
     /// Nothing: there is no response yet, or none that can be read.
     #[default]
     Unread,
+    /// Its type does not say whether it can be read: the first byte that is no white space will.
+    Untyped,
     /// It can be read, and nothing of its body has come.
     Readable { events: bool },
     /// This.
@@ -79,8 +81,13 @@ impl Sight {
 
     /// The response has come, of whose fields this was noted; its body can be read unless it is `encoded`.
     pub fn answered(&mut self, noted: Noted, encoded: bool) {
-        if (noted.is_json || noted.is_events) && !encoded && self.open > 0 {
+        if encoded || self.open == 0 {
+            return;
+        }
+        if noted.is_json || noted.is_events {
             self.answers = Answers::Readable { events: noted.is_events };
+        } else if noted.is_untyped() {
+            self.answers = Answers::Untyped;
         }
     }
 
@@ -92,11 +99,16 @@ impl Sight {
     /// Whether the response's bytes to come matter.
     #[must_use]
     pub const fn listens(&self) -> bool {
-        matches!(self.answers, Answers::Readable { .. } | Answers::Reading(_))
+        !matches!(self.answers, Answers::Unread | Answers::Read)
     }
 
     /// The next bytes of the response pass.
     pub fn pass(&mut self, bytes: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+        if matches!(self.answers, Answers::Untyped) {
+            let Some(is_json) = begins_json(bytes) else { return };
+            self.answers =
+                if is_json { Answers::Readable { events: false } } else { Answers::Unread };
+        }
         let mut reader = match std::mem::take(&mut self.answers) {
             Answers::Readable { events } => {
                 // On the stack, where most responses are read in one piece.
@@ -121,7 +133,7 @@ impl Sight {
         unanswered: ErrorType,
         tell: &mut impl FnMut(&Call, ErrorType),
     ) {
-        let readable = !matches!(self.answers, Answers::Unread);
+        let readable = !matches!(self.answers, Answers::Unread | Answers::Untyped);
         for seen in self.first.iter_mut().chain(&mut self.more) {
             if seen.error.is_none() {
                 let unheard = readable && seen.call.id.is_some();
@@ -206,6 +218,13 @@ impl Sight {
     }
 }
 
+/// Whether bytes begin an object or an array of JSON (RFC 8259 section 2); `None` where white space is all there is.
+#[must_use]
+pub fn begins_json(bytes: &[u8]) -> Option<bool> {
+    let first = bytes.trim_ascii_start().first()?;
+    Some(matches!(first, b'{' | b'['))
+}
+
 // === impl Reader ===
 
 impl Reader {
@@ -217,6 +236,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::names::Known;
     use crate::protocol::calls::CallScanner;
 
     const JSON: Noted = noted(false);
@@ -224,7 +244,7 @@ mod tests {
 
     const fn noted(is_events: bool) -> Noted {
         let names = crate::headers::names::Names::all(&[]);
-        Noted { names, is_events, is_json: !is_events }
+        Noted { names, is_events, is_json: !is_events, is_text: false }
     }
 
     fn sight(request: &str, noted: Noted) -> Sight {
@@ -305,8 +325,35 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_ends_as_the_exchange_does() {
-        let mut sight = sight(r#"{"id":1,"method":"ping"}"#, Noted::default());
+        let names = JSON.names.with(Known::ContentType);
+        let html = Noted { names, is_json: false, ..JSON };
+        let mut html = sight(r#"{"id":1,"method":"ping"}"#, html);
         let answer = br#"{"id":1,"result":{}}"#;
-        assert_eq!(told(&mut sight, &[answer]), ["end ping:502"]);
+        assert_eq!(told(&mut html, &[answer]), ["end ping:502"]);
+    }
+
+    #[test]
+    fn the_first_byte_of_an_answer_without_a_type_tells_whether_it_is_read() {
+        let call = r#"{"id":1,"method":"message/send"}"#;
+        let text = Noted { is_json: false, is_text: true, ..JSON };
+        for untyped in [text, Noted::default()] {
+            for (answer, expected) in [
+                (r#"{"id":1,"error":{"code":-32001}}"#, "message/send:-32001"),
+                (" \r\n\t[{\"id\":1,\"result\":{}}]\n", "message/send:"),
+                (r#"{"detail":"Not found"}"#, "end message/send:unanswered"),
+                ("Not {found}", "end message/send:502"),
+                (" \n", "end message/send:502"),
+                ("", "end message/send:502"),
+            ] {
+                for at in 0..=answer.len() {
+                    let (one, two) = answer.as_bytes().split_at(at);
+                    let mut sight = sight(call, untyped);
+                    assert_eq!(told(&mut sight, &[one, two]), [expected], "{answer:?} at {at}");
+                }
+            }
+            let mut sight = Sight::default();
+            sight.answered(untyped, false);
+            assert!(!sight.listens(), "nobody has called");
+        }
     }
 }

@@ -123,6 +123,37 @@ async fn an_extended_card_at_a_path_of_its_own_is_a_card() {
 }
 
 #[tokio::test]
+async fn the_card_in_an_answer_without_a_type_is_rewritten_too() {
+    for sees_calls in [true, false] {
+        // As a2a-go answers: without a type, of which Go makes text.
+        for kind in ["content-type: text/plain; charset=utf-8\r\n", ""] {
+            let (proxy, backend) = start(Uses { sees_calls, ..PLAIN }).await;
+            let of = |body: &str| {
+                let length = body.len();
+                format!("HTTP/1.1 200 OK\r\n{kind}content-length: {length}\r\n\r\n{body}")
+            };
+            let (head, body) = call("agent/getAuthenticatedExtendedCard");
+            let request = head + &body;
+            let (seen, _) = ask(&proxy, &backend, &request, &of(&result(CARD))).await;
+            let (top, body) = parts(&seen);
+            assert_eq!(body, result(OURS), "{kind:?} {sees_calls}");
+            assert_eq!(top.contains("content-type"), !kind.is_empty(), "{top}");
+            // What begins otherwise is not waited for.
+            let mut client = proxy.connect().await;
+            client.send(&request).await;
+            let mut agent = backend.accept().await;
+            agent.until("}}").await;
+            agent.send(&of("some {text}").replace("{text}", "")).await;
+            client.until("some ").await;
+            agent.send("{text}").await;
+            assert_eq!(client.rest().await, "{text}");
+            assert_eq!(counted(&proxy).await, [1, 0, 1]);
+            proxy.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_card_in_an_answer_is_rewritten_and_every_other_byte_stays() {
     for sees_calls in [true, false] {
         let (proxy, backend) = start(Uses { sees_calls, ..PLAIN }).await;

@@ -45,6 +45,11 @@ fn json(status: &str, body: &str) -> String {
     )
 }
 
+/// As a2a-go answers JSON-RPC: it sets no type, and Go makes text of that.
+fn untyped(body: &str) -> String {
+    json("200 OK", body).replace("application/json", "text/plain; charset=utf-8")
+}
+
 fn events(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
 }
@@ -117,6 +122,8 @@ async fn calls_are_counted_by_caller_method_tool_and_end() {
         (post(&call(2, "add")), json("400 Bad Request", error)),
         (post(&call(2, "add")), json("500 Internal Server Error", "{}")),
         (post(&call(2, "secret")), json("200 OK", good)),
+        (post(&call(2, "sub")), untyped(error)),
+        (post(&call(2, "sub")), untyped("no {json}")),
         (post(r#"{"id":1,"method":"my/own","params":{"name":"add"}}"#), json("200 OK", "null")),
         (post(sent), json("200 OK", spoken)),
         (post(note), "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n".to_owned()),
@@ -126,7 +133,7 @@ async fn calls_are_counted_by_caller_method_tool_and_end() {
         exchange(&proxy, &backend, &request, &answer).await;
     }
     assert_eq!(
-        counted(&proxy, 11).await,
+        counted(&proxy, 13).await,
         [
             "a2a team-a/parent message/send - - 2",
             "mcp team-a/parent notifications/initialized - - 1",
@@ -135,7 +142,8 @@ async fn calls_are_counted_by_caller_method_tool_and_end() {
             "mcp team-a/parent tools/call add -32602 1",
             "mcp team-a/parent tools/call add 500 1",
             "mcp team-a/parent tools/call other - 2",
-            "mcp team-a/parent tools/call sub - 1",
+            "mcp team-a/parent tools/call sub - 2",
+            "mcp team-a/parent tools/call sub -32602 1",
             "mcp team-a/parent tools/list - - 1",
         ]
     );

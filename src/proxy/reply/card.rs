@@ -22,12 +22,15 @@ use super::timeouts::{BodyTimer, Expired};
 use crate::body::Upload;
 use crate::config::Cards;
 use crate::headers::etag::{self, IfNoneMatch};
+use crate::headers::names::Known;
+use crate::headers::noted::Noted;
 use crate::protocol::calls::CallScanner;
 use crate::protocol::methods::Method;
 use crate::proxy::limiter::Limiter;
 use crate::proxy::record::Recorder;
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
+use crate::proxy::sight::begins_json;
 use crate::proxy::way::Way;
 use crate::rewrite::card::{MAX_CARD, is_well_known, rewrite_answer, rewrite_card};
 use crate::rewrite::decode::decode;
@@ -50,6 +53,8 @@ pub struct Card {
     is_result: bool,
     /// It may be something else, which stays as it is.
     is_unsure: bool,
+    /// It has no type, and is read only if it begins as JSON does.
+    is_untyped: bool,
     /// Only its headers were asked for.
     is_head: bool,
     /// The cards that the client has, as `If-None-Match` says it.
@@ -62,6 +67,8 @@ enum Read {
     Whole(Bytes),
     /// More than a card may have; the rest is still to come.
     TooLarge(Bytes),
+    /// The start of something else.
+    NoJson(Bytes),
     Broken(StreamError, Outcome),
 }
 
@@ -73,13 +80,13 @@ impl Card {
     #[must_use]
     pub fn of(
         facts: &Facts,
-        (is_result, is_json): (bool, bool),
+        (is_result, noted): (bool, Noted),
         way: Way,
         conn: &Connection,
         public_url: Option<&str>,
     ) -> Option<Box<Self>> {
         let is_unsure = !is_result && !is_well_known(facts.path.path());
-        let is_card = facts.is_card && (is_json || !is_unsure);
+        let is_card = facts.is_card && (noted.is_json || !is_unsure);
         if !is_card && !is_result || way.route.config.to.cards == Cards::Pass {
             return None;
         }
@@ -90,7 +97,8 @@ impl Card {
         };
         let known = facts.if_none_match.clone();
         let is_head = !is_result && !facts.is_get;
-        Some(Box::new(Self { origin, is_result, is_unsure, is_head, known, way }))
+        let is_untyped = is_result && !noted.is_json && !noted.names.has(Known::ContentEncoding);
+        Some(Box::new(Self { origin, is_result, is_unsure, is_untyped, is_head, known, way }))
     }
 
     /// The body as the client gets it, `None` where nothing has to change, or why it stays as it is.
@@ -197,7 +205,7 @@ pub async fn pass(
         head.headers.remove(CONTENT_LENGTH);
         return Response::from_parts(head, ReplyBody::relay(leased, plan, record));
     }
-    match read(&mut leased, &plan).await {
+    match read(&mut leased, &plan, card.is_untyped).await {
         Read::Whole(body) => {
             leased.recycle();
             record.on_response(&body);
@@ -210,6 +218,10 @@ pub async fn pass(
         }
         Read::TooLarge(start) => {
             card.passed("it is larger than 1 MiB");
+            record.on_response(&start);
+            Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
+        }
+        Read::NoJson(start) => {
             record.on_response(&start);
             Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
         }
@@ -260,7 +272,7 @@ fn may_ask(text: &[u8]) -> bool {
     memchr::memmem::find(text, b"Extended").is_some() || memchr::memchr(b'\\', text).is_some()
 }
 
-async fn read(leased: &mut Leased, plan: &RelayPlan) -> Read {
+async fn read(leased: &mut Leased, plan: &RelayPlan, is_untyped: bool) -> Read {
     let mut timer = BodyTimer::start(plan.limits);
     let mut body = Vec::new();
     loop {
@@ -286,6 +298,9 @@ async fn read(leased: &mut Leased, plan: &RelayPlan) -> Read {
                 return Read::Broken(StreamError::Upstream(error), Outcome::UpstreamBroke);
             }
             Some(Ok(frame)) => body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+        }
+        if is_untyped && begins_json(&body) == Some(false) {
+            return Read::NoJson(Bytes::from(body));
         }
         if body.len() > MAX_CARD {
             return Read::TooLarge(Bytes::from(body));

@@ -17,6 +17,10 @@ def run(results: Results, stage: Stage, program: str) -> None:
                 # After the card, the calls come to the proxy and not to the pod.
                 calls = [line for line in proxy.lines() if line["method"] == "POST"]
                 results.check("a2a calls follow the card to the proxy", len(calls) >= 4, calls)
+                # The server gives its answers no type, and the client asks for a task that is not there.
+                counted = [line for line in proxy.metrics().splitlines() if "a2a_operation_duration_seconds_count{" in line]
+                failed = [line for line in counted if line.endswith('error_type="-32001"} 1')]
+                results.check("a2a errors are counted as such", len(failed) == 1, counted)
 
     port = free_port()
     stage.start("serve-a2a-grpc", [program, "serve-a2a-grpc", port], port)
