@@ -234,6 +234,7 @@ mod tests {
         agent: RouteMetrics,
         table: RouteTable,
         looks: Looks,
+        sees_calls: bool,
     }
 
     impl World {
@@ -252,13 +253,14 @@ mod tests {
             table.callers = table.callers.with(&Arc::new(written));
             let metrics = Metrics::new();
             let (tools, agent) = (metrics.route("t.ns"), metrics.route("c.a"));
-            let mut world = Self { metrics, tools, agent, table, looks: Looks::default() };
+            let mut world =
+                Self { metrics, tools, agent, table, looks: Looks::default(), sees_calls: true };
             world.look();
             world
         }
 
         fn look(&mut self) {
-            self.looks.take(Look::of(Instant::now(), &self.metrics, &self.table));
+            self.looks.take(Look::of(Instant::now(), &self.metrics, &self.table, self.sees_calls));
         }
 
         fn told(&self) -> Value {
@@ -322,6 +324,18 @@ mod tests {
         assert_eq!(other["declared"], false);
         let unknown = tools.iter().find(|tool| tool["caller"] == "unknown").unwrap();
         assert_eq!(unknown["declared"], Value::Null);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_unused_where_calls_are_not_read() {
+        let mut world = World::new();
+        world.sees_calls = false;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        world.look();
+        let expected =
+            ["a/b c.a declared 0/0", "a/b idle.ns declared 0/0", "a/b t.ns declared 0/0"];
+        assert_eq!(edges(&world.told()), expected);
+        assert!(world.looks.edges().iter().all(|edge| edge.anonymous));
     }
 
     #[tokio::test(start_paused = true)]

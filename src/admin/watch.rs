@@ -62,7 +62,7 @@ impl Seen {
         if self.with(|looks| looks.latest()).is_some_and(is_fresh) {
             return;
         }
-        let look = Look::of(now, metrics, &proxy.routes());
+        let look = Look::of(now, metrics, &proxy.routes(), proxy.sees_calls());
         self.with(|looks| looks.take(look));
     }
 
@@ -81,7 +81,7 @@ impl Seen {
 }
 
 impl Admin {
-    /// Every edge now; none where calls are not read.
+    /// Every edge now; where calls are not read, those that are declared.
     pub(super) fn edges(&self) -> Vec<Edge> {
         self.seen.look(&self.metrics, &self.proxy);
         self.seen.with(|looks| looks.edges())

@@ -91,6 +91,12 @@ impl Proxy {
         self.delivery.routes.snapshot()
     }
 
+    /// Whether calls are read.
+    #[must_use]
+    pub fn sees_calls(&self) -> bool {
+        self.books.sees_calls
+    }
+
     /// What a head may have.
     #[must_use]
     pub fn limits(&self) -> &ListenerLimits {

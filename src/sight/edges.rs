@@ -29,7 +29,7 @@ pub struct Edge {
     pub protocol: Protocol,
     /// Whether the caller says that it uses the route; `None` if it says nothing.
     pub declared: Option<bool>,
-    /// The caller's calls cannot be told from those of others.
+    /// The caller's calls cannot be told from those of others, or are not read.
     pub anonymous: bool,
     /// Since the start.
     pub total: Counts,
@@ -69,8 +69,8 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
     let declared = last
         .uses
         .iter()
-        .flat_map(|(from, uses)| uses.hosts.keys().map(move |host| (from, host, uses.anonymous)));
-    for (from, host, anonymous) in declared {
+        .flat_map(|(from, uses)| uses.hosts.keys().map(move |host| (from, host, uses)));
+    for (from, host, uses) in declared {
         if seen.contains(&(from.as_str(), &**host)) {
             continue;
         }
@@ -82,7 +82,7 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             agent,
             protocol,
             declared: Some(true),
-            anonymous,
+            anonymous: uses.anonymous || !last.sees_calls,
             total: Counts::default(),
             recent: Counts::default(),
             streams: streams.get(&(from, host)).copied().unwrap_or_default(),

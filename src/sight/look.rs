@@ -30,6 +30,8 @@ pub struct Look {
     pub routes: usize,
     /// See `routes`.
     pub refused: usize,
+    /// Calls are read; else nothing is used or unused.
+    pub sees_calls: bool,
 }
 
 /// Calls that were counted together.
@@ -61,9 +63,9 @@ pub struct ToolKey<'l> {
 // === impl Look ===
 
 impl Look {
-    /// How it is now, by this table.
+    /// How it is now, by this table, where calls are read if `sees_calls`.
     #[must_use]
-    pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable) -> Self {
+    pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable, sees_calls: bool) -> Self {
         let uses = table.callers.uses();
         let (mut routes, mut refused) = (table.statics().len(), 0);
         for discovered in table.hosts() {
@@ -81,6 +83,7 @@ impl Look {
             uses: uses.map(|(agent, uses)| (agent.to_string(), Arc::clone(uses))).collect(),
             routes,
             refused,
+            sees_calls,
         }
     }
 

@@ -225,6 +225,24 @@ async fn calls_that_are_posted_are_counted_when_their_stream_answers_them() {
 }
 
 #[tokio::test]
+async fn nothing_is_unused_where_calls_are_not_read() {
+    let (proxy, _backend) = start_with(|config| {
+        config.sight.calls = false;
+        config.callers.push(CallerConfig {
+            agent: ("team-a".to_owned(), "parent".to_owned()),
+            addresses: Vec::new(),
+            uses: vec![Use { host: "s.ns".to_owned(), tools: Vec::new() }],
+        });
+    })
+    .await;
+    let graph: serde_json::Value = serde_json::from_str(&body(&proxy, "/graph").await).unwrap();
+    assert_eq!(graph["edges"][0]["state"], "declared", "{graph}");
+    let metrics = body(&proxy, "/metrics").await;
+    assert!(!metrics.contains("declared_edges{"), "{metrics}");
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn calls_that_get_no_answer_say_why() {
     let (proxy, backend) = start().await;
     let mut client = proxy.connect().await;

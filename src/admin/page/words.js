@@ -15,7 +15,7 @@ export const STATES = {
   declared: {
     text: 'declared',
     tone: 'idle',
-    means: 'declared by an Agent of kagent 1.0, whose calls are counted as those of unknown',
+    means: 'declared; whether it is called cannot be said: of an Agent of kagent 1.0, or where calls are not read',
   },
   unused: { text: 'unused', tone: 'idle', means: 'declared, and never called since the proxy started' },
 };
