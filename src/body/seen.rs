@@ -11,6 +11,7 @@ pub struct SeenCalls {
     scan: Scan,
     first: Option<Call>,
     more: Vec<Call>,
+    beyond: u64,
 }
 
 /// How far the body has been read.
@@ -30,7 +31,7 @@ enum Scan {
 impl SeenCalls {
     /// The next bytes pass. Whether those behind matter.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
-        let Self { scan, first, more } = self;
+        let Self { scan, first, more, beyond } = self;
         let mut show = |call| match first {
             None => *first = Some(call),
             Some(_) => more.push(call),
@@ -39,6 +40,7 @@ impl SeenCalls {
             Scan::Before => {
                 let mut scanner = CallScanner::default();
                 scanner.feed(bytes, &mut show);
+                *beyond = scanner.beyond();
                 *scan = match scanner.is_done() {
                     true => Scan::Behind,
                     false => Scan::Within(Box::new(scanner)),
@@ -46,6 +48,7 @@ impl SeenCalls {
             }
             Scan::Within(scanner) => {
                 scanner.feed(bytes, &mut show);
+                *beyond = scanner.beyond();
                 if scanner.is_done() {
                     *scan = Scan::Behind;
                 }
@@ -59,6 +62,12 @@ impl SeenCalls {
     #[must_use]
     pub const fn first(&self) -> Option<&Call> {
         self.first.as_ref()
+    }
+
+    /// How many calls have come behind those that are read one by one (see [`CallScanner::beyond`]).
+    #[must_use]
+    pub const fn beyond(&self) -> u64 {
+        self.beyond
     }
 
     /// The calls that nobody has taken yet.

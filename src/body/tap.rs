@@ -131,6 +131,11 @@ impl Tap {
         self.calls().take().for_each(take);
     }
 
+    /// How many calls have come behind those that can be taken.
+    pub fn calls_beyond(&self) -> u64 {
+        self.calls().beyond()
+    }
+
     /// Forgets everything that is remembered, and remembers nothing more.
     pub fn forget(&self) {
         drop(self.take());

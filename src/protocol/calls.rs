@@ -11,7 +11,7 @@ use super::methods::{Method, Names};
 use super::places::{Found, Places};
 use super::trace_context::TraceContext;
 
-/// Calls of one batch that are read; those behind pass unread.
+/// Calls of one batch that are shown; those behind are counted.
 const MAX_CALLS: usize = 64;
 
 /// What tells one call from the others that are under way on one connection: a digest of its id, which may be a
@@ -38,6 +38,7 @@ pub struct CallScanner {
     places: Places<Place>,
     now: Parts,
     left: usize,
+    beyond: u64,
 }
 
 /// A call as far as it has come.
@@ -87,22 +88,29 @@ impl CallId {
 
 impl Default for CallScanner {
     fn default() -> Self {
-        Self { places: Places::batched(Place::Call, place), now: Parts::default(), left: MAX_CALLS }
+        Self {
+            places: Places::batched(Place::Call, place),
+            now: Parts::default(),
+            left: MAX_CALLS,
+            beyond: 0,
+        }
     }
 }
 
 impl CallScanner {
     /// Takes the next bytes, and shows the calls that they complete.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Call)) {
-        let Self { places, now, left } = self;
+        let Self { places, now, left, beyond } = self;
         places.feed(bytes, &mut |place, found| match (place, found) {
             (Place::Call, Found::Object) => *now = Parts::default(),
-            (Place::Call, Found::End) if *left > 0 => {
-                if let Some(call) = std::mem::take(now).call() {
+            (Place::Call, Found::End) => match std::mem::take(now).call() {
+                Some(call) if *left > 0 => {
                     *left -= 1;
                     show(call);
                 }
-            }
+                Some(_) => *beyond += 1,
+                None => {}
+            },
             (Place::Id, found) => now.id = CallId::of(&found),
             (Place::Method, Found::Text(text)) => now.method = Some(Method::of(&text)),
             (Place::Name, Found::Text(text)) => now.name = Some(owned(text)),
@@ -117,7 +125,13 @@ impl CallScanner {
     /// Whether the bytes to come cannot show another call.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.left == 0 || self.places.is_ended()
+        self.places.is_ended()
+    }
+
+    /// How many calls have come behind those that were shown.
+    #[must_use]
+    pub const fn beyond(&self) -> u64 {
+        self.beyond
     }
 }
 
@@ -237,13 +251,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_read_within_its_bound() {
+    fn a_batch_is_shown_within_its_bound_and_counted_beyond() {
         let one = r#"{"id":1,"method":"ping"}"#;
-        let batch = format!("[{}]", [one; MAX_CALLS + 1].join(","));
+        let batch = format!("[{},{{\"result\":1}}]", [one; MAX_CALLS + 9].join(","));
         let mut scanner = CallScanner::default();
         let mut calls = 0;
         scanner.feed(batch.as_bytes(), &mut |_| calls += 1);
-        assert_eq!(calls, MAX_CALLS);
+        assert_eq!((calls, scanner.beyond()), (MAX_CALLS, 9));
         assert!(scanner.is_done());
     }
 

@@ -16,6 +16,8 @@ pub struct Sight {
     /// Most requests make one call.
     first: Option<SeenCall>,
     more: Vec<SeenCall>,
+    /// Calls that are only counted: those behind the first ones of a long batch.
+    beyond: u64,
     /// Calls that the response may still answer.
     open: usize,
     answers: Answers,
@@ -77,6 +79,11 @@ impl Sight {
             None => self.first = Some(seen),
             Some(_) => self.more.push(seen),
         }
+    }
+
+    /// The request makes so many calls beyond those that were added.
+    pub fn add_beyond(&mut self, calls: u64) {
+        self.beyond = calls;
     }
 
     /// The response has come, of whose fields this was noted; its body can be read unless it is `encoded`.
@@ -167,7 +174,8 @@ impl Sight {
     /// How many calls were seen.
     #[must_use]
     pub fn count(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+        let beyond = usize::try_from(self.beyond).unwrap_or(usize::MAX);
+        (usize::from(self.first.is_some()) + self.more.len()).saturating_add(beyond)
     }
 
     fn goes_on(&self, done: bool, reader: impl FnOnce() -> Box<Reader>) -> Answers {

@@ -365,7 +365,12 @@ impl RouteMetrics {
 
     /// Counts a call that has ended.
     pub fn operation(&self, operation: &Operation<'_>, took: Duration) {
-        self.0.operations.count(operation, took);
+        self.operations(operation, took, 1);
+    }
+
+    /// Counts so many calls that have ended alike.
+    pub fn operations(&self, operation: &Operation<'_>, took: Duration, calls: u64) {
+        self.0.operations.count(operation, took, calls);
     }
 
     /// The tools of the route.

@@ -178,11 +178,11 @@ impl Operations {
         Self { each: PerWorker::default(), cap }
     }
 
-    /// One has ended.
-    pub(super) fn count(&self, operation: &Operation<'_>, took: Duration) {
+    /// So many have ended.
+    pub(super) fn count(&self, operation: &Operation<'_>, took: Duration, calls: u64) {
         let operation = Operation { error: operation.error.label(), ..*operation };
         let mut own = self.each.own().lock().unwrap_or_else(PoisonError::into_inner);
-        own.durations(&operation, &self.cap).add(took);
+        own.durations(&operation, &self.cap).add(took, calls);
     }
 
     /// All of them, whoever has counted.
@@ -280,14 +280,15 @@ impl SeriesKey {
 // === impl Durations ===
 
 impl Durations {
-    /// One more. What is above a bound by less than a microsecond is above it.
-    fn add(&mut self, took: Duration) {
+    /// So many more. What is above a bound by less than a microsecond is above it.
+    fn add(&mut self, took: Duration, calls: u64) {
         let micros = took.as_nanos().div_ceil(1000);
         let bucket = OPERATION_BOUNDS.partition_point(|bound| u128::from(*bound) < micros);
         if let Some(bucket) = self.within.get_mut(bucket) {
-            *bucket += 1;
+            *bucket += calls;
         }
-        self.sum = self.sum.saturating_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        let sum = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).saturating_mul(calls);
+        self.sum = self.sum.saturating_add(sum);
     }
 
     /// With those of another one.
@@ -370,17 +371,17 @@ mod tests {
     #[test]
     fn a_call_is_counted_with_its_labels_and_in_its_bucket() {
         let operations = Operations::new(SeriesCap::new(100));
-        operations.count(&operation("a/b", "add"), Duration::from_millis(20));
-        operations.count(&operation("a/b", "add"), Duration::from_micros(20_001));
+        operations.count(&operation("a/b", "add"), Duration::from_millis(20), 1);
+        operations.count(&operation("a/b", "add"), Duration::from_micros(20_001), 1);
         let failed = Operation { error: ErrorType::Code(-32_602), ..operation("a/b", "add") };
-        operations.count(&failed, Duration::from_secs(301));
+        operations.count(&failed, Duration::from_secs(301), 1);
         let spoken = Operation {
             protocol: Protocol::A2a,
             method: "message/send",
             error: ErrorType::Code(7),
             ..operation(UNKNOWN, "")
         };
-        operations.count(&spoken, Duration::ZERO);
+        operations.count(&spoken, Duration::ZERO, 1);
         let text = text(&operations);
         let add = "{route=\"r\",caller=\"a/b\",mcp_method_name=\"tools/call\",gen_ai_tool_name=\"add\",error_type=\"\"";
         let mcp = "kagent_proxy_mcp_operation_duration_seconds";
@@ -418,14 +419,14 @@ mod tests {
                 tool: &name,
                 error,
             };
-            operations.count(&hostile, Duration::ZERO);
+            operations.count(&hostile, Duration::ZERO, 1);
         }
         let all = operations.all();
         assert_eq!(all.values().map(Durations::count).sum::<u64>(), 1000);
         // Three, and with and without an error all others.
         assert_eq!(all.len(), 5);
         assert_eq!(cap.state(), (5, 3));
-        operations.count(&operation("0", OTHER), Duration::ZERO);
+        operations.count(&operation("0", OTHER), Duration::ZERO, 1);
         assert_eq!(operations.all().len(), 5, "what is new is counted with the others");
         drop(operations);
         assert_eq!(cap.state(), (0, 3), "what is gone makes room");
@@ -435,11 +436,11 @@ mod tests {
     fn quantiles_lie_between_the_bounds_of_their_bucket() {
         let mut durations = Durations::default();
         assert_eq!(durations.quantile(0.5), None);
-        (0..100).for_each(|_| durations.add(Duration::from_millis(15)));
+        (0..100).for_each(|_| durations.add(Duration::from_millis(15), 1));
         assert_eq!(durations.quantile(0.5), Some(Duration::from_millis(15)));
         assert_eq!(durations.quantile(1.0), Some(Duration::from_millis(20)));
         let before = durations.clone();
-        durations.add(Duration::from_secs(1000));
+        durations.add(Duration::from_secs(1000), 1);
         assert_eq!(durations.quantile(1.0), Some(Duration::from_secs(300)));
         let since = durations.since(&before);
         assert_eq!((since.count(), since.sum()), (1, Duration::from_secs(1000)));

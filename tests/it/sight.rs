@@ -225,6 +225,22 @@ async fn calls_that_are_posted_are_counted_when_their_stream_answers_them() {
 }
 
 #[tokio::test]
+async fn calls_of_a_long_batch_are_counted_all() {
+    let (proxy, backend) = start().await;
+    let batch: Vec<String> = (0..100).map(|id| call(id, "add")).collect();
+    let answers: Vec<String> =
+        (0..100).map(|id| format!("{{\"id\":{id},\"result\":{{}}}}")).collect();
+    let (batch, answers) = (batch.join(","), answers.join(","));
+    let answer = json("200 OK", &format!("[{answers}]"));
+    exchange(&proxy, &backend, &post(&format!("[{batch}]")), &answer).await;
+    assert_eq!(
+        counted(&proxy, 100).await,
+        ["mcp team-a/parent other - - 36", "mcp team-a/parent tools/call add - 64"]
+    );
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn nothing_is_unused_where_calls_are_not_read() {
     let (proxy, _backend) = start_with(|config| {
         config.sight.calls = false;

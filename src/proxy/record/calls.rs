@@ -88,6 +88,17 @@ impl Exchange<'_> {
         }
     }
 
+    /// The calls of a long batch that were not read one by one: they end as the exchange does.
+    pub(super) fn count_beyond(&self, sight: &mut Sight, tap: &Tap, error: ErrorType) {
+        let calls = tap.calls_beyond();
+        sight.add_beyond(calls);
+        let Some(first) = sight.first().filter(|_| calls > 0) else { return };
+        let (mcp, a2a) = self.head.speaks();
+        let (caller, protocol) = (self.caller, first.call.method.protocol(mcp, a2a));
+        let operation = Operation { caller, protocol, method: OTHER, tool: "", error };
+        self.route.metrics.operations(&operation, self.age, calls);
+    }
+
     /// The method that verb and path of the request are.
     fn method_of_head(&self) -> Option<Method> {
         let head = self.head;

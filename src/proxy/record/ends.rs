@@ -19,6 +19,7 @@ impl Recorder {
         let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
         self.with_calls(|sight, exchange, tap| {
             exchange.take_calls(sight, tap);
+            exchange.count_beyond(sight, tap, error);
             match answers {
                 Some(stream) if is_taken => {
                     for call in sight.take_open() {
