@@ -74,6 +74,8 @@ pub struct Recorder {
     /// The stream that answers its calls, or the one that it is itself.
     answers: Option<Arc<AnswerStream>>,
     is_answers: bool,
+    /// It is a post whose calls are answered on a stream.
+    is_pinned: bool,
     caller: Option<Arc<Caller>>,
     /// Of an open stream or tunnel.
     note: Option<Arc<StreamNote>>,
@@ -124,6 +126,7 @@ impl Recorder {
             sight: Sight::default(),
             answers: None,
             is_answers: false,
+            is_pinned: false,
             caller: None,
             note: None,
             is_stream: false,
@@ -212,6 +215,7 @@ impl Recorder {
     /// The head has been read.
     pub fn read(&mut self, facts: &Facts) {
         self.reopened = facts.reopened;
+        self.is_pinned = facts.pin.is_some();
         if let Some(token) = facts.pin.as_ref().filter(|_| self.books.sees_calls) {
             self.answers = self.books.posted.find(token.as_bytes());
         }

@@ -158,12 +158,12 @@ impl Sight {
         self.first.as_ref()
     }
 
-    /// Takes the calls out that have ids and no answer: they are answered elsewhere.
-    pub fn take_open(&mut self) -> Vec<Call> {
+    /// Takes the calls out that have ids and no answer: they are answered elsewhere, and said to have ended like this.
+    pub fn take_open(&mut self, error: ErrorType) -> Vec<Call> {
         let mut open = Vec::new();
         for seen in self.first.iter_mut().chain(&mut self.more) {
             if seen.error.is_none() && seen.call.id.is_some() {
-                seen.error = Some(ErrorType::None);
+                seen.error = Some(error);
                 open.push(seen.call.clone());
             }
         }

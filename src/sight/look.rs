@@ -13,7 +13,7 @@ use crate::protocol::methods::{OTHER, Protocol};
 use crate::route::discovered::HostState;
 use crate::route::{RouteTable, Uses};
 use crate::telemetry::metrics::{Metrics, RouteSight};
-use crate::telemetry::operations::{Durations, UNKNOWN};
+use crate::telemetry::operations::{Durations, ErrorType, UNKNOWN};
 use crate::telemetry::series::host_of;
 use crate::telemetry::streams::StreamNote;
 
@@ -92,7 +92,7 @@ impl Look {
     pub fn all(&self) -> Counts {
         let mut all = Counts::default();
         for (key, durations) in self.sights.iter().flat_map(|sight| &sight.operations) {
-            all.add(durations, key.error.is_error());
+            all.add(durations, key.error);
         }
         all
     }
@@ -104,7 +104,7 @@ impl Look {
         for sight in &self.sights {
             for (key, durations) in &sight.operations {
                 let edge = edges.entry((&*key.caller, &*sight.route, key.protocol)).or_default();
-                edge.add(durations, key.error.is_error());
+                edge.add(durations, key.error);
             }
         }
         edges
@@ -123,7 +123,7 @@ impl Look {
                     method: key.method,
                     tool: &key.tool,
                 };
-                tools.entry(tool).or_default().add(durations, key.error.is_error());
+                tools.entry(tool).or_default().add(durations, key.error);
             }
         }
         tools
@@ -161,11 +161,14 @@ impl Look {
 // === impl Counts ===
 
 impl Counts {
-    fn add(&mut self, durations: &Durations, is_error: bool) {
+    fn add(&mut self, durations: &Durations, error: ErrorType) {
         let calls = durations.count();
         self.calls += calls;
-        self.errors += if is_error { calls } else { 0 };
-        self.durations.join(durations);
+        self.errors += if error.is_error() { calls } else { 0 };
+        // How long those took whose answer was not seen here, nobody knows.
+        if error != ErrorType::Unknown {
+            self.durations.join(durations);
+        }
     }
 
     /// What has come since an earlier moment; all of it if there was nothing then.

@@ -37,6 +37,8 @@ pub enum ErrorType {
     Status(u16),
     /// Without any: a word of the access log.
     Word(&'static str),
+    /// Nobody here knows: its answer came where another replica saw it. No error.
+    Unknown,
 }
 
 /// One call that has ended, by its labels.
@@ -141,7 +143,7 @@ impl ErrorType {
     /// Whether something went wrong.
     #[must_use]
     pub fn is_error(self) -> bool {
-        self != Self::None
+        !matches!(self, Self::None | Self::Unknown)
     }
 
     /// For the label: codes beyond those of JSON-RPC 2.0 (section 5.1) are whatever a server likes, and counted
@@ -155,7 +157,7 @@ impl ErrorType {
 
     /// Of what is counted together beyond the cap.
     fn capped(self) -> Self {
-        if self.is_error() { Self::Word(OTHER) } else { Self::None }
+        if self.is_error() { Self::Word(OTHER) } else { self }
     }
 }
 
@@ -167,6 +169,7 @@ impl fmt::Display for ErrorType {
             Self::Code(code) => write!(f, "{code}"),
             Self::Status(status) => write!(f, "{status}"),
             Self::Word(word) => f.write_str(word),
+            Self::Unknown => f.write_str(UNKNOWN),
         }
     }
 }

@@ -213,14 +213,32 @@ async fn calls_that_are_posted_are_counted_when_their_stream_answers_them() {
     counted(&proxy, 2).await;
     drop(stream);
     client.rest().await;
+    counted(&proxy, 3).await;
+    // As for a post that comes to another replica than the stream: nobody here sees its answer.
+    let request = with_head(&format!("POST {url} HTTP/1.1"), &call(4, "add"));
+    let said = exchange(&proxy, &backend, &request, taken).await;
+    assert!(said.starts_with("HTTP/1.1 202 "), "{said}");
     assert_eq!(
-        counted(&proxy, 3).await,
+        counted(&proxy, 4).await,
         [
             "mcp team-a/parent tools/call add - 1",
             "mcp team-a/parent tools/call add tool_error 1",
             "mcp team-a/parent tools/call add unanswered 1",
+            "mcp team-a/parent tools/call add unknown 1",
         ]
     );
+    let look = async {
+        loop {
+            // A look is kept for a moment.
+            let sight: serde_json::Value =
+                serde_json::from_str(&body(&proxy, "/sight").await).unwrap();
+            if sight["totals"]["calls"] == 4 {
+                return sight["totals"]["errors"].clone();
+            }
+        }
+    };
+    let errors = tokio::time::timeout(BOUND, look).await.expect("the last call is missing");
+    assert_eq!(errors, 2, "what is unknown is no error");
     proxy.stop().await;
 }
 

@@ -131,7 +131,7 @@ impl Exchange<'_> {
         match stream.wait(posted) {
             Ok(None) => {}
             Ok(Some((posted, error, when))) => self.count_posted(&posted, error, when),
-            Err(posted) => self.count(&posted.call, ErrorType::None),
+            Err(posted) => self.count(&posted.call, ErrorType::Unknown),
         }
     }
 

@@ -5,6 +5,7 @@
 use super::Recorder;
 use super::calls::unheard;
 use crate::proxy::posted::PostedCall;
+use crate::telemetry::operations::ErrorType;
 use crate::telemetry::record::Outcome;
 
 // === impl Recorder ===
@@ -14,7 +15,7 @@ impl Recorder {
     pub(super) fn end_calls(&mut self) {
         let grpc = self.is_grpc().then_some(self.grpc);
         let (error, unanswered) = unheard(self.outcome, self.status, grpc);
-        let (started, answers) = (self.started, self.answers.clone());
+        let (started, answers, is_pinned) = (self.started, self.answers.clone(), self.is_pinned);
         // Its answers come on another stream.
         let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
         self.with_calls(|sight, exchange, tap| {
@@ -22,12 +23,18 @@ impl Recorder {
             exchange.count_beyond(sight, tap, error);
             match answers {
                 Some(stream) if is_taken => {
-                    for call in sight.take_open() {
+                    for call in sight.take_open(ErrorType::None) {
                         exchange.post(&stream, PostedCall { call, started });
                     }
                 }
                 Some(stream) if exchange.answers.is_some() => {
                     exchange.give_up(&stream.give_up(), error);
+                }
+                // The stream goes through another replica, which sees the answers.
+                None if is_taken && is_pinned => {
+                    for call in sight.take_open(ErrorType::Unknown) {
+                        exchange.count(&call, ErrorType::Unknown);
+                    }
                 }
                 _ => {}
             }
