@@ -13,6 +13,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
 
+/// Who declares what the configuration does: no Agent, whose name would have a `/`.
+const CONFIG: &str = "callers";
+
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
 #[error("route {route}: tls.{error}")]
@@ -79,14 +82,14 @@ fn callers(config: &Config, metrics: &Metrics) -> WrittenCallers {
             let host = bare_host(host, &config.cluster_domain);
             (host.into(), tools.iter().map(|tool| Box::from(tool.as_str())).collect())
         });
-        for Use { host, tools } in uses {
-            metrics.declare_tools(host, tools.iter().map(String::as_str));
-        }
         if !uses.is_empty() {
             let uses = Uses { hosts: named.collect(), anonymous: false };
             callers.uses.push((id, Arc::new(uses)));
         }
     }
+    let uses = config.callers.iter().flat_map(|caller| &caller.uses);
+    let said = uses.map(|Use { host, tools }| (host.as_str(), tools.iter().map(String::as_str)));
+    metrics.declare_tools(CONFIG, said);
     callers
 }
 

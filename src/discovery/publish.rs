@@ -161,9 +161,9 @@ impl Publisher {
         for agent in agents {
             let said = index.declared_by(&agent);
             let uses = uses::said(index, &agent, &said).map(Arc::new);
-            for (host, tools) in uses.iter().flat_map(|uses| &uses.hosts) {
-                self.metrics.declare_tools(host, tools.iter().map(|name| &**name));
-            }
+            let tools = uses.iter().flat_map(|uses| &uses.hosts);
+            let tools = tools.map(|(host, tools)| (&**host, tools.iter().map(|name| &**name)));
+            self.metrics.declare_tools(&agent.to_string(), tools);
             let found =
                 said.iter().flat_map(|(api, said)| said.remotes.iter().map(|id| (*api, id)));
             for (api, id, remote) in
@@ -172,7 +172,7 @@ impl Publisher {
                 for host in
                     uses::host_of(index, api, id).iter().filter(|_| !remote.tools.is_empty())
                 {
-                    self.metrics.declare_tools(host, remote.tools.iter().map(|name| &**name));
+                    self.metrics.list_tools(host, remote.tools.iter().map(|name| &**name));
                 }
             }
             changes.uses.push((agent, uses));

@@ -270,8 +270,17 @@ impl Metrics {
         RouteMetrics(series)
     }
 
-    /// These are tools of the route of this label, which may be labels from now on.
-    pub fn declare_tools<'n>(&self, route: &str, names: impl IntoIterator<Item = &'n str>) {
+    /// Whoever this is declares these tools of the routes of these labels, which may be labels from now on, and nothing
+    /// else any more.
+    pub fn declare_tools<'n, N>(&self, by: &str, said: impl IntoIterator<Item = (&'n str, N)>)
+    where
+        N: IntoIterator<Item = &'n str>,
+    {
+        self.0.routes.declare(by, said);
+    }
+
+    /// The server behind the route of this label has these tools.
+    pub fn list_tools<'n>(&self, route: &str, names: impl IntoIterator<Item = &'n str>) {
         self.0.routes.tools(route).add(names);
     }
 

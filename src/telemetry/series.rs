@@ -1,9 +1,9 @@
-//! The series of each route, shown as long as somebody counts for the route, and no longer.
+//! The series of each route, shown as long as somebody counts for the route, and no longer; and the tools of each host.
 //!
 //! Knows labels; nothing of what is counted.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::of_route::OfRoute;
 use super::operations::SeriesCap;
@@ -13,10 +13,18 @@ use super::tools::ToolNames;
 #[derive(Debug)]
 pub(super) struct Series {
     routes: Mutex<BTreeMap<String, Weak<OfRoute>>>,
-    /// The tools of each host: an Agent may declare them before the first request.
-    tools: Mutex<BTreeMap<String, Arc<ToolNames>>>,
+    hosts: Mutex<Hosts>,
     /// Of the calls of all routes.
     pub(super) cap: SeriesCap,
+}
+
+/// The tools of each host: as long as somebody counts for one of its routes, or declares something of it, which may be
+/// before the first request.
+#[derive(Debug, Default)]
+struct Hosts {
+    tools: BTreeMap<String, Arc<ToolNames>>,
+    /// The hosts that somebody declares something of.
+    declared: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// The host of a route's label, which may have a prefix or a port behind it.
@@ -29,7 +37,7 @@ pub fn host_of(route: &str) -> &str {
 
 impl Series {
     pub(super) fn new(cap: SeriesCap) -> Self {
-        Self { routes: Mutex::default(), tools: Mutex::default(), cap }
+        Self { routes: Mutex::default(), hosts: Mutex::default(), cap }
     }
 
     /// What is counted of this route: by whoever counts already, or from zero. It is shown as long as
@@ -44,13 +52,40 @@ impl Series {
         counted
     }
 
-    /// The tools of the host of this route: all routes of one host share them, and they are kept.
+    /// The tools of the host of this route: all routes of one host share them.
     pub(super) fn tools(&self, route: &str) -> Arc<ToolNames> {
-        let mut hosts = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hosts.entry(host_of(route).to_owned()).or_default())
+        Arc::clone(self.hosts().tools(host_of(route)))
     }
 
-    /// Of all routes that somebody holds, in the order of their labels.
+    /// Whoever this is declares these tools of these hosts, and nothing else any more.
+    pub(super) fn declare<'n, N>(&self, by: &str, said: impl IntoIterator<Item = (&'n str, N)>)
+    where
+        N: IntoIterator<Item = &'n str>,
+    {
+        let mut now = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for (route, names) in said {
+            now.entry(host_of(route)).or_default().extend(names);
+        }
+        let mut hosts = self.hosts();
+        for host in hosts.declared.remove(by).unwrap_or_default() {
+            if !now.contains_key(&*host) {
+                hosts.tools(&host).declare(by, None::<[&str; 0]>);
+            }
+        }
+        for (host, names) in &now {
+            hosts.tools(host).declare(by, Some(names.iter().copied()));
+        }
+        if !now.is_empty() {
+            let known = now.into_keys().map(str::to_owned).collect();
+            hosts.declared.insert(by.to_owned(), known);
+        }
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of all routes that somebody holds, in the order of their labels. What nobody holds is forgotten.
     pub(super) fn live(&self) -> Vec<Arc<OfRoute>> {
         let mut live = Vec::new();
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +95,18 @@ impl Series {
             live.extend(held);
             is_held
         });
+        let is_wanted =
+            |tools: &Arc<ToolNames>| Arc::strong_count(tools) > 1 || tools.is_declared();
+        self.hosts().tools.retain(|_, tools| is_wanted(tools));
         live
+    }
+}
+
+// === impl Hosts ===
+
+impl Hosts {
+    fn tools(&mut self, host: &str) -> &Arc<ToolNames> {
+        self.tools.entry(host.to_owned()).or_default()
     }
 }
 
@@ -77,6 +123,31 @@ mod tests {
         assert!(before.tools.has("add") && after.tools.has("add"));
         assert!(!series.of("b.ns:8080").tools.has("add"));
         assert_eq!(["a.ns:8080", "a.ns/x:y", "*@a"].map(host_of), ["a.ns", "a.ns", "*@a"]);
+    }
+
+    #[test]
+    fn tools_go_with_the_last_route_of_their_host_and_with_who_declares_them() {
+        let series = Series::new(SeriesCap::new(9));
+        let hosts = || series.hosts().tools.keys().cloned().collect::<Vec<_>>();
+        let (one, other) = (series.of("a.ns:8080"), series.of("a.ns/docs"));
+        series.tools("a.ns").add(["listed"]);
+        series.declare("x/y", [("a.ns", ["add"]), ("b.ns", ["sub"])]);
+        series.live();
+        assert_eq!(hosts(), ["a.ns", "b.ns"]);
+        series.declare("x/y", [("b.ns", ["sub"])]);
+        assert!(!one.tools.has("add") && one.tools.has("listed"));
+        drop(one);
+        series.live();
+        assert_eq!(hosts(), ["a.ns", "b.ns"]);
+        drop(other);
+        series.live();
+        assert_eq!(hosts(), ["b.ns"]);
+        series.declare("x/y", [("b.ns", ["sub"]); 0]);
+        for n in 0..1000 {
+            drop(series.of(&format!("{n}.ns")));
+        }
+        series.live();
+        assert!(hosts().is_empty() && series.hosts().declared.is_empty());
     }
 
     #[test]
