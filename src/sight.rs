@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::edges::{Edge, edges};
-use self::look::Look;
+use self::look::{Counts, Look};
+use crate::protocol::methods::Protocol;
 
 /// What rates and quantiles are of.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -85,12 +86,13 @@ struct Told<'l> {
 impl Told<'_> {
     fn json(&self, at: SystemTime) -> Value {
         let mut edges = edges(self.first, self.last);
+        let unused = unused_tools(&edges);
         let mut truncated = edges.len() > MAX_ROWS;
         edges.sort_by(|a, b| {
             b.recent.calls.cmp(&a.recent.calls).then(b.total.calls.cmp(&a.total.calls))
         });
         edges.truncate(MAX_ROWS);
-        let (tools, more_tools) = self.tools();
+        let (tools, more_tools) = self.tools(unused);
         let (streams, more_streams) = self.streams();
         truncated |= more_tools || more_streams;
         json!({
@@ -119,8 +121,8 @@ impl Told<'_> {
         totals
     }
 
-    /// Each method and tool of each caller and route, and whether there are more.
-    fn tools(&self) -> (Vec<Value>, bool) {
+    /// Each method and tool of each caller and route, then those that are `unused`, and whether there are more.
+    fn tools(&self, unused: Vec<Value>) -> (Vec<Value>, bool) {
         let before = self.first.tools();
         let mut all: Vec<_> = self
             .last
@@ -132,7 +134,7 @@ impl Told<'_> {
             })
             .collect();
         all.sort_by_key(|(_, _, recent)| std::cmp::Reverse(recent.calls));
-        let more = all.len() > MAX_ROWS;
+        let more = all.len() + unused.len() > MAX_ROWS;
         let rows = all.iter().take(MAX_ROWS).map(|(key, counts, recent)| {
             let mut row = counts.json(recent, self.window);
             if let Some(map) = row.as_object_mut() {
@@ -146,7 +148,7 @@ impl Told<'_> {
             }
             row
         });
-        (rows.collect(), more)
+        (rows.chain(unused).take(MAX_ROWS).collect(), more)
     }
 
     /// The oldest open streams, and whether there are more.
@@ -188,6 +190,25 @@ impl Told<'_> {
     }
 }
 
+/// Tools that callers declare and have never called.
+fn unused_tools(edges: &[Edge]) -> Vec<Value> {
+    let tools =
+        edges.iter().flat_map(|edge| edge.unused_tools.iter().map(move |tool| (edge, tool)));
+    let rows = tools.take(MAX_ROWS + 1).map(|(edge, tool)| {
+        let mut row = Counts::default().json(&Counts::default(), WINDOW);
+        if let Some(map) = row.as_object_mut() {
+            map.insert("route".to_owned(), json!(edge.to));
+            map.insert("caller".to_owned(), json!(edge.from));
+            map.insert("protocol".to_owned(), json!(Protocol::Mcp.word()));
+            map.insert("method".to_owned(), json!("tools/call"));
+            map.insert("tool".to_owned(), json!(tool));
+            map.insert("declared".to_owned(), json!(true));
+        }
+        row
+    });
+    rows.collect()
+}
+
 /// To thousandths.
 fn seconds(time: Duration) -> f64 {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
@@ -220,7 +241,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::methods::Protocol;
     use crate::route::caller::WrittenCallers;
     use crate::route::{ObjectId, RouteTable, Uses};
     use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -239,7 +259,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let hosts = [("t.ns", &["add"][..]), ("c.a", &[]), ("idle.ns", &[])]
+            let hosts = [("t.ns", &["add", "sub"][..]), ("c.a", &[]), ("idle.ns", &[])]
                 .into_iter()
                 .map(|(host, tools)| {
                     (host.into(), tools.iter().map(|name| Box::from(*name)).collect())
@@ -306,7 +326,7 @@ mod tests {
         assert_eq!(
             edges(&told),
             [
-                "a/b t.ns failing 1/3",
+                "a/b t.ns undeclared 1/3",
                 "a/b c.a slow 0/1",
                 "a/c t.ns undeclared 0/1",
                 "unknown t.ns ok 0/1",
@@ -324,6 +344,20 @@ mod tests {
         assert_eq!(other["declared"], false);
         let unknown = tools.iter().find(|tool| tool["caller"] == "unknown").unwrap();
         assert_eq!(unknown["declared"], Value::Null);
+        let sub = tools.iter().find(|tool| tool["tool"] == "sub").unwrap();
+        let told = (&sub["caller"], &sub["declared"], &sub["calls"]);
+        assert_eq!(told, (&json!("a/b"), &json!(true), &json!(0)));
+        let all = world.looks.edges();
+        let edge = all.iter().find(|edge| edge.from == "a/b" && edge.to == "t.ns").unwrap();
+        let json = edge.json(WINDOW);
+        assert_eq!(json["unusedTools"], json!(["sub"]));
+        assert_eq!(json["undeclaredTools"], json!(["other"]));
+        assert_eq!(edge.undeclared_tools, [("other".to_owned(), 1)]);
+        let text = dot::dot(&all);
+        let label = r#"label="3 calls, 1 errors\nundeclared: other\nunused: sub"];"#;
+        assert!(text.contains(label), "{text}");
+        let of = |name: &str| all.iter().find(|edge| edge.from == name).unwrap();
+        assert!(of("a/c").undeclared_tools.is_empty(), "the whole edge is undeclared");
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,6 +38,15 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     }
     let sample =
         |((caller, route), (declared, calls))| EdgeSample { caller, route, declared, calls };
-    let samples: Vec<_> = sums.into_iter().map(sample).collect();
+    let mut samples: Vec<_> = sums.into_iter().map(sample).collect();
+    // Of a route that is declared, the calls of tools that are not.
+    let tools =
+        edges.iter().filter(|edge| !edge.undeclared_tools.is_empty()).map(|edge| EdgeSample {
+            caller: &edge.from,
+            route: &edge.to,
+            declared: false,
+            calls: edge.undeclared_tools.iter().map(|(_, calls)| calls).sum(),
+        });
+    samples.extend(tools);
     text(StatusCode::OK, admin.metrics.render_with(&samples))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::look::{Counts, Look};
+use super::look::{Counts, Look, ToolKey};
 use crate::protocol::methods::Protocol;
 use crate::telemetry::series::host_of;
 
@@ -31,6 +31,10 @@ pub struct Edge {
     pub declared: Option<bool>,
     /// The caller's calls cannot be told from those of others, or are not read.
     pub anonymous: bool,
+    /// Tools that the caller names and has never called.
+    pub unused_tools: Vec<String>,
+    /// Tools that it calls and does not name, though it names others, each with how many calls.
+    pub undeclared_tools: Vec<(String, u64)>,
     /// Since the start.
     pub total: Counts,
     /// Within the window.
@@ -48,11 +52,13 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
         *streams.entry((&*note.caller, route)).or_default() += 1;
     }
     let agents = agents(last);
+    let called = called(last);
     let mut edges = Vec::new();
     let mut seen = BTreeSet::new();
     for (key, total) in &now {
         let (from, to, protocol) = *key;
         seen.insert((from, host_of(to)));
+        let (unused_tools, undeclared_tools) = tools(last, *key, &called);
         let recent = total.since(before.get(key));
         edges.push(Edge {
             from: from.to_owned(),
@@ -61,6 +67,8 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             protocol,
             declared: last.declares(from, to, ""),
             anonymous: false,
+            unused_tools,
+            undeclared_tools,
             total: total.clone(),
             recent,
             streams: streams.get(&(from, to)).copied().unwrap_or_default(),
@@ -75,6 +83,8 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             continue;
         }
         let agent = agent_at(host, &agents);
+        let anonymous = uses.anonymous || !last.sees_calls;
+        let named = uses.hosts.get(host).filter(|_| !anonymous);
         let protocol = if agent.is_some() { Protocol::A2a } else { Protocol::Mcp };
         edges.push(Edge {
             from: from.clone(),
@@ -82,13 +92,54 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
             agent,
             protocol,
             declared: Some(true),
-            anonymous: uses.anonymous || !last.sees_calls,
+            anonymous,
+            unused_tools: named
+                .map_or_else(Vec::new, |tools| tools.iter().map(|tool| tool.to_string()).collect()),
+            undeclared_tools: Vec::new(),
             total: Counts::default(),
             recent: Counts::default(),
             streams: streams.get(&(from, host)).copied().unwrap_or_default(),
         });
     }
     edges
+}
+
+/// The tools that are called, by caller and host, each with how many calls by which route.
+type Called<'l> = BTreeMap<(&'l str, &'l str), Vec<(ToolKey<'l>, u64)>>;
+
+fn called(look: &Look) -> Called<'_> {
+    let mut called = Called::new();
+    for (key, counts) in look.tools() {
+        if !key.tool.is_empty() {
+            let tools = called.entry((key.caller, host_of(key.route))).or_default();
+            tools.push((key, counts.calls));
+        }
+    }
+    called
+}
+
+/// What the caller of an edge declares and does not call, and what it calls and does not declare.
+fn tools(
+    look: &Look,
+    (from, to, protocol): (&str, &str, Protocol),
+    called: &Called<'_>,
+) -> (Vec<String>, Vec<(String, u64)>) {
+    if protocol != Protocol::Mcp {
+        return Default::default();
+    }
+    let called = called.get(&(from, host_of(to))).map_or(&[][..], Vec::as_slice);
+    // A route that is not declared at all has no tool that is.
+    let undeclared = called.iter().filter(|(key, _)| {
+        let is_here = key.route == to && look.declares(from, to, "") == Some(true);
+        is_here && look.declares(from, to, key.tool) == Some(false)
+    });
+    let named = look.uses.get(from).and_then(|uses| uses.hosts.get(host_of(to)));
+    let is_called = |tool: &str| called.iter().any(|(key, _)| key.tool == tool);
+    let unused = named.iter().flat_map(|tools| tools.iter()).filter(|tool| !is_called(tool));
+    (
+        unused.map(ToString::to_string).collect(),
+        undeclared.map(|(key, calls)| (key.tool.to_owned(), *calls)).collect(),
+    )
 }
 
 /// Every Agent that calls, or says what it uses, and has a Service.
@@ -124,7 +175,7 @@ impl Edge {
             "declared"
         } else if self.total.calls == 0 {
             "unused"
-        } else if self.declared == Some(false) {
+        } else if self.declared == Some(false) || !self.undeclared_tools.is_empty() {
             "undeclared"
         } else if recent.errors.saturating_mul(FAILING) > recent.calls {
             "failing"
@@ -145,6 +196,9 @@ impl Edge {
             map.insert("protocol".to_owned(), json!(self.protocol.word()));
             map.insert("state".to_owned(), json!(self.state()));
             map.insert("declared".to_owned(), json!(self.declared));
+            map.insert("unusedTools".to_owned(), json!(self.unused_tools));
+            let undeclared = self.undeclared_tools.iter().map(|(tool, _)| tool);
+            map.insert("undeclaredTools".to_owned(), undeclared.cloned().collect());
             map.insert("openStreams".to_owned(), json!(self.streams));
         }
         json

@@ -145,7 +145,7 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     (
         UNDECLARED_CALLS,
-        "Calls by Agents to routes that they do not say they use, by caller and route",
+        "Calls by Agents to routes or tools that they do not say they use, by caller and route",
     ),
     (
         HEADER_MISMATCH,

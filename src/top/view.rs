@@ -37,9 +37,9 @@ const HELP: &str = " Tab, 1 to 4    edges, tools, streams, sessions
  CALLS and ERRORS since the proxy's start.
  failing     more than 5 % errors
  slow        P99 above 5 s
- undeclared  the caller declares others, not this
+ undeclared  it or a tool of it is not declared
  unused      declared, never called
- declared    by an Agent of kagent 1.0, whose calls are unknown's";
+ declared    its calls cannot be told apart, or are not read";
 
 /// Draws all of it.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State) {
