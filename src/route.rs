@@ -23,7 +23,7 @@ pub mod host;
 pub mod rule;
 
 pub use caller::{Caller, Callers, Proof, Uses};
-pub use discovered::{Considered, Discovered, ObjectId};
+pub use discovered::{Considered, Discovered, ObjectId, Opened};
 pub use host::{BadHost, HostKey};
 
 /// A host, a prefix, the cluster behind them, and the metric handles of both.
@@ -123,8 +123,8 @@ pub enum NoRoute {
     Path(Vec<String>),
     /// A path-limited route, and a path that other software might read differently (D3).
     UnsafePath,
-    /// The port in the header is none of the target's.
-    Port(u16),
+    /// The port in the header is none of the target's, which are these.
+    Port(u16, Vec<u16>),
     /// The cluster has it, and it must not be reached; what would allow it.
     Forbidden(String),
     /// The same, because nothing marks it as an agent or MCP server.
@@ -417,7 +417,10 @@ fn resolve_static(
         return Err(NoRoute::Path(routes.iter().map(|r| r.config.prefix.clone()).collect()));
     };
     match ask.port.filter(|port| !route.has_port(*port)) {
-        Some(port) => Err(NoRoute::Port(port)),
+        Some(port) => {
+            let there = route.config.to.targets.iter().map(|target| target.port).collect();
+            Err(NoRoute::Port(port, there))
+        }
         None => Ok(RouteMatch { route: Arc::clone(route), query: None }),
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Pure, and tested by table. Everything considered is noted with its verdict, for `explain`. Makes no route.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::uri::PathAndQuery;
 
@@ -11,7 +11,7 @@ use super::index::Index;
 use super::object::{KagentApi, Port, RemoteServer, RemoteTls, Service, Sessions};
 use crate::config::{DiscoveryConfig, Scheme, SessionMode, mode_word};
 use crate::route::rule::Authority;
-use crate::route::{Considered, ObjectId};
+use crate::route::{Considered, ObjectId, Opened};
 
 mod markers;
 mod ports;
@@ -58,8 +58,8 @@ pub struct OpenPlan {
     pub agent: bool,
     /// Only these paths; empty is every path.
     pub paths: &'static [&'static str],
-    /// Only these callers.
-    pub callers: Option<BTreeSet<ObjectId>>,
+    /// Only these callers, and what is open to each.
+    pub callers: Option<BTreeMap<ObjectId, Opened>>,
 }
 
 /// What one object says.
@@ -152,7 +152,10 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
     let said = said.or_else(|| said_of_sessions("MCPServer", id, server, &mut notes));
     let sessions = said.or_else(|| opted_sessions(index, config, id, &mut notes));
     let backend = |port: &Port| Backend { sessions, ..Backend::of(id, port) };
-    let ports: Vec<Backend> = service.ports.iter().map(backend).collect();
+    let mut ports: Vec<Backend> = service.ports.iter().map(backend).collect();
+    ports.extend(undeclared_ports(index, config, (id, service), callers.is_some()).map(|port| {
+        Backend { port, to: PodPort::Number, scheme: Scheme::Http, trust: None, sessions }
+    }));
     let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
         .map(|(port, why)| (backend(port), why));
     let paths = if controller { CONTROLLER_PATHS } else { &[] };
@@ -331,6 +334,24 @@ fn rule(
         callers,
         pod: host.pod,
     })
+}
+
+/// Ports that `x-kagent-host` of tool servers name, and that a headless Service does not declare: DNS gives the pods'
+/// own addresses there, and a direct client dials the number itself. Those of untrusted namespaces count only where
+/// such namespaces alone open the Service.
+fn undeclared_ports(
+    index: &Index,
+    config: &DiscoveryConfig,
+    (id, service): (&ObjectId, &Service),
+    untrusted: bool,
+) -> impl Iterator<Item = u16> {
+    let literals = service.headless.then(|| index.literals_at(id)).into_iter().flatten();
+    let counting = literals
+        .filter(move |(object, _)| untrusted || standing(config, object, id) != Authority::Callers);
+    let ports: BTreeSet<u16> =
+        counting.filter_map(|(_, server)| index.literal_port(server)).collect();
+    let declared = |port: &u16| service.ports.iter().any(|known| known.number == *port);
+    ports.into_iter().filter(move |port| !declared(port))
 }
 
 /// What an object says of MCP sessions, noted either way.

@@ -13,6 +13,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod cases;
 mod groups;
+mod opened;
 mod updates;
 mod whose;
 
@@ -96,7 +97,7 @@ impl World {
                 }
             }
             Err(NoRoute::Host) => "unknown".to_owned(),
-            Err(NoRoute::Port(port)) => format!("no port {port}"),
+            Err(NoRoute::Port(port, there)) => format!("no port {port} of {there:?}"),
             Err(NoRoute::UnsafePath) => "unsafe path".to_owned(),
             Err(NoRoute::Forbidden(why) | NoRoute::Unmarked(why)) => format!("forbidden: {why}"),
             Err(NoRoute::Ambiguous(_, which)) => format!("ambiguous: {}", which.join(", ")),

@@ -3,7 +3,7 @@
 //! The choice is pure and the same for routing and for `explain`; among rules it is made in `route/rule.rs`. Knows
 //! rules and ports, not the objects they came from.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -65,8 +65,17 @@ pub struct OpenHost {
     pub agent: bool,
     /// Only these leading paths; empty is every path.
     pub paths: &'static [&'static str],
-    /// Only these callers; `None` is everyone.
-    pub callers: Option<BTreeSet<ObjectId>>,
+    /// Only these callers, and what is open to each beside the rules; `None` is everyone.
+    pub callers: Option<BTreeMap<ObjectId, Opened>>,
+}
+
+/// What the `x-kagent-host` of untrusted objects open to one caller: what they write there, and nothing beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The host without a port.
+    pub portless: bool,
+    /// The host with one of these ports.
+    pub ports: BTreeSet<u16>,
 }
 
 /// The port where no rule holds.
@@ -102,6 +111,22 @@ impl ObjectId {
 impl std::fmt::Display for ObjectId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// By one header with this port.
+    #[must_use]
+    pub fn by_header(port: Option<u16>) -> Self {
+        Self { portless: port.is_none(), ports: port.into_iter().collect() }
+    }
+
+    /// What another one opens too.
+    pub fn add(&mut self, other: &Self) {
+        self.portless |= other.portless;
+        self.ports.extend(&other.ports);
     }
 }
 
@@ -161,7 +186,7 @@ impl Discovered {
         if let Some(port) = ask.port
             && !open.has_port(port, ask.caller)
         {
-            return Err(NoRoute::Port(port));
+            return Err(NoRoute::Port(port, open.ports_for(ask.caller)));
         }
         let matching = open.matching(ask, chain.as_deref_mut());
         let path = rule::decoded(ask.path);
@@ -194,7 +219,7 @@ impl OpenHost {
             }
         }
         let Some(callers) = &self.callers else { return Ok(()) };
-        if ask.caller.is_some_and(|caller| callers.contains(caller)) {
+        if ask.caller.is_some_and(|caller| callers.contains_key(caller)) {
             return Ok(());
         }
         Err(NoRoute::Forbidden(
@@ -215,6 +240,43 @@ impl OpenHost {
     fn has_port(&self, port: u16, caller: Option<&ObjectId>) -> bool {
         let named = |rule: &Rule| rule.port == port && rule.route.is_ok();
         self.ports.iter().any(|(number, _)| *number == port) || self.rules_for(caller).any(named)
+    }
+
+    /// The ports that a caller may write behind the host, in order.
+    fn ports_for(&self, caller: Option<&ObjectId>) -> Vec<u16> {
+        let named = self.rules_for(caller).filter(|rule| rule.route.is_ok()).map(|rule| rule.port);
+        let mut ports: BTreeSet<u16> = named.collect();
+        match self.opened_to(caller) {
+            Some(opened) => ports.extend(&opened.ports),
+            None => ports.extend(self.ports.iter().map(|(number, _)| number)),
+        }
+        ports.into_iter().collect()
+    }
+
+    /// Where untrusted objects alone open it: what their headers open to this caller.
+    fn opened_to(&self, caller: Option<&ObjectId>) -> Option<&Opened> {
+        self.callers.as_ref()?.get(caller?)
+    }
+
+    /// Objects of others open what they name, for those that use them, and nothing beside it.
+    fn opens(&self, ask: &RouteQuery<'_>) -> Result<(), NoRoute> {
+        let Some(opened) = self.opened_to(ask.caller) else { return Ok(()) };
+        let named = match ask.port {
+            Some(port) => opened.ports.contains(&port),
+            None => opened.portless,
+        };
+        if named {
+            return Ok(());
+        }
+        let rules = self.rules_for(ask.caller);
+        let mut what: Vec<String> =
+            rules.map(|rule| format!("port {} on path {}", rule.port, rule.path)).collect();
+        what.extend(opened.portless.then(|| "x-kagent-host without a port".to_owned()));
+        what.extend(opened.ports.iter().map(|port| format!("x-kagent-host with port {port}")));
+        Err(NoRoute::Forbidden(format!(
+            "the RemoteMCPServers that open this Service for the caller name only: {}",
+            what.join("; ")
+        )))
     }
 
     /// The rules that hold for this request and outrank the others: all of the best standing, and of
@@ -258,15 +320,7 @@ impl OpenHost {
         ask: &RouteQuery<'_>,
         mut chain: Option<&mut Vec<Considered>>,
     ) -> Result<RouteMatch, NoRoute> {
-        // Objects of others open what they name, for those that use them, and nothing beside it.
-        if self.callers.is_some()
-            && (ask.port.is_some() || self.rules_for(ask.caller).next().is_some())
-        {
-            return Err(NoRoute::Forbidden(
-                "the RemoteMCPServers that open this Service for the caller name another path or port"
-                    .to_owned(),
-            ));
-        }
+        self.opens(ask)?;
         let by_number = |port: u16| self.ports.iter().find(|(number, _)| *number == port);
         let mut take = |route: &Arc<Route>, what: String, why: &str| {
             if let Some(chain) = chain.as_deref_mut() {
@@ -286,7 +340,9 @@ impl OpenHost {
             Fallback::Unusable(why) => return Err(why.clone()),
             Fallback::Undecided(why) => why,
         };
-        if let Some((port, route)) = ask.hint().and_then(by_number) {
+        let opened = self.opened_to(ask.caller);
+        let hint = ask.hint().filter(|port| opened.is_none_or(|o| o.ports.contains(port)));
+        if let Some((port, route)) = hint.and_then(by_number) {
             let route = route.as_ref().map_err(NoRoute::clone)?;
             return take(route, format!("port {port}"), "the request's Host names it");
         }

@@ -343,7 +343,7 @@ async fn refusals_say_what_was_considered_and_what_would_help() {
         ("foo.dev", "503 unknown_target", "foo.dev=https://foo.dev:443"),
         ("none.a", "503 unknown_target", "there is no Service none in namespace a"),
         ("two.b", "503 unknown_target", "\"candidates\":[\"two.a\"]"),
-        ("two.a:9", "400 bad_target", "none of the target's ports"),
+        ("two.a:9", "400 bad_target", "none of the target's ports, [1, 2]"),
     ] {
         let answer = ask(&proxy, host, "/mcp").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{host}: {answer}");

@@ -2,14 +2,14 @@
 //!
 //! Pure. Each marker that is found, and each that does not count, is noted.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::standing;
 use crate::config::DiscoveryConfig;
 use crate::discovery::index::Index;
 use crate::discovery::object::{KagentApi, Service};
 use crate::route::rule::Authority;
-use crate::route::{Considered, ObjectId};
+use crate::route::{Considered, ObjectId, Opened};
 
 /// The `appProtocol` values of MCP and A2A backends, in lower case.
 pub(super) const APP_PROTOCOLS: [&str; 3] = ["mcp", "kgateway.dev/mcp", "kgateway.dev/a2a"];
@@ -23,7 +23,7 @@ pub(super) enum Markers {
     /// It is marked.
     Everyone,
     /// Only objects that these Agents use name it.
-    Callers(BTreeSet<ObjectId>),
+    Callers(BTreeMap<ObjectId, Opened>),
     /// No marker.
     None,
 }
@@ -45,8 +45,10 @@ impl Markers {
                 markers.push(format!("Agent {agent} has it among its tools"));
             }
         }
-        let urls = index.remotes_at(id).map(|(object, _)| (object, "url"));
-        let literals = index.literals_at(id).map(|(object, _)| (object, "x-kagent-host"));
+        let urls = index.remotes_at(id).map(|(object, _)| (object, "url", Opened::default()));
+        let literals = index.literals_at(id).map(|(object, server)| {
+            (object, "x-kagent-host", Opened::by_header(index.literal_port(server)))
+        });
         let outranked = index.outranked_at(id);
         let outranked = outranked.filter(|o| standing(config, o, id) != Authority::Callers);
         for object in outranked.take(TOLD) {
@@ -55,12 +57,14 @@ impl Markers {
                 "does not count: api.kagent.dev has one of this name that names the same Service";
             notes.push(Considered::new(marker, verdict));
         }
-        let mut callers = BTreeSet::new();
+        let mut callers: BTreeMap<ObjectId, Opened> = BTreeMap::new();
         let mut others = Vec::new();
-        for (object, place) in urls.chain(literals) {
+        for (object, place, opened) in urls.chain(literals) {
             let marker = format!("RemoteMCPServer {object} names it in its {place}");
             if standing(config, object, id) == Authority::Callers {
-                callers.extend(index.callers_of_remote(object));
+                for caller in index.callers_of_remote(object) {
+                    callers.entry(caller).or_default().add(&opened);
+                }
                 others.push(marker);
             } else {
                 markers.push(marker);

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Index, link, unlink};
 use crate::discovery::object::{KagentApi, RemoteServer};
-use crate::route::ObjectId;
+use crate::route::{HostKey, ObjectId};
 
 /// Objects of both groups, by the Service that they name.
 pub(super) type Naming = HashMap<ObjectId, BTreeSet<(ObjectId, KagentApi)>>;
@@ -37,6 +37,13 @@ impl Index {
         let url = server.map(|server| server.host.as_str());
         let literal = server.and_then(|server| server.literal_host.as_deref());
         [url, literal].map(|host| Some(self.host(host?)?.service))
+    }
+
+    /// The port that an object writes into a literal `x-kagent-host`.
+    #[must_use]
+    pub fn literal_port(&self, server: &RemoteServer) -> Option<u16> {
+        let host = server.literal_host.as_deref()?;
+        HostKey::parse(host, &self.cluster_domain).ok()?.1
     }
 
     /// The `RemoteMCPServer` that an Agent of a group means: that of its own group, if there is one.

@@ -44,7 +44,7 @@ fn an_agents_service_is_reached_on_its_http_port_under_every_spelling() {
         assert_eq!(world.ask(host, "/", None), "http://helper.team-a:8080", "{host}");
     }
     assert_eq!(world.ask("helper.team-a:9090", "/", None), "http://helper.team-a:9090");
-    assert_eq!(world.ask("helper.team-a:22", "/", None), "no port 22");
+    assert_eq!(world.ask("helper.team-a:22", "/", None), "no port 22 of [8080, 9090]");
     assert_eq!(world.ask("helper.team-b", "/", None), "unknown");
 }
 

@@ -103,7 +103,7 @@ fn each_way_to_write_it_wrong_names_the_remedy() {
         ("tols.a", &["missing: ", "no Service tols in namespace a;", "a/typo", "headersFrom"]),
         ("tools.nowhere", &["missing: ", "no such namespace", "a/space", "NAME.NAMESPACE:PORT"]),
         ("two.a", &["ambiguous: 1, 2"]),
-        ("two.a:3", &["no port 3"]),
+        ("two.a:3", &["no port 3 of [1, 2]"]),
         ("helper.a", &["forbidden: ", "no Service of its own", "/agents/a/helper"]),
     ] {
         let said = world.ask(host, "/mcp", None);

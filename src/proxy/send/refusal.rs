@@ -60,12 +60,15 @@ fn in_words(
             "the path has dot segments, empty segments, backslashes or encoded separators"
                 .to_owned(),
         ),
-        NoRoute::Port(port) => (
-            Reason::BadTarget,
-            format!(
-                "port {port} in x-kagent-host is none of the target's ports; write one that its Service has, or none where it has only one"
-            ),
-        ),
+        NoRoute::Port(port, there) => {
+            let there: Vec<String> = there.iter().map(ToString::to_string).collect();
+            let detail = format!(
+                "port {port} in x-kagent-host is none of the target's ports, [{}]; write one of them, or \
+                 none where there is only one",
+                there.join(", ")
+            );
+            return (Reason::BadTarget, detail, there);
+        }
         NoRoute::Host => return (Reason::UnknownTarget, unknown(host, table), suggestions),
         NoRoute::Path(prefixes) => {
             let detail = format!("host {host:?} has routes, none for this path");

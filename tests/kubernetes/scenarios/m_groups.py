@@ -139,7 +139,7 @@ def written_wrong(world: World) -> None:
     for host, status, reason, parts in (
         ("kagent-proxy.kagent", 403, "forbidden_target", ("this proxy itself", "x-kagent-host: NAME.NAMESPACE")),
         (f"two.{SPACE}", 500, "ambiguous_target", (f"two.{SPACE}:PORT", "mcp-service-port")),
-        (f"two.{SPACE}:9", 400, "bad_target", ("port 9", "one that its Service has")),
+        (f"two.{SPACE}:9", 400, "bad_target", ("port 9", "[8084, 8085]")),
         (f"tow.{SPACE}", 503, "unknown_target", (f"RemoteMCPServer {SPACE}/typo", "headersFrom")),
         (f"foreign.{SPACE}", 403, "forbidden_target", ("untrusted", "into the Service's namespace")),
         (f"hosted.{SPACE}", 403, "forbidden_target", (f"/agents/{SPACE}/hosted",)),
