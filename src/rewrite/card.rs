@@ -2,12 +2,16 @@
 //!
 //! kagent's Go runtime dials the URL of the card (`go/adk/pkg/tools/remote_a2a_tool.go`), a2a-go 0.3
 //! reads `url` and then `additionalInterfaces`, v2 reads `supportedInterfaces`. The URLs change in
-//! their place, every other byte stays. Knows JSON and host names only.
+//! their place, every other byte stays. An interface of gRPC at a port of its own cannot be reached through us by
+//! a URL, and goes. Knows JSON and host names only.
 
 use std::ops::Range;
 
 use super::json::{Container, Malformed, Part, Unescaped, Walk};
-use super::origin::leads_to;
+use super::origin::{leads_to, target_of};
+use interfaces::{Interface, Interfaces, authority_with_port};
+
+mod interfaces;
 
 /// Bytes of a card that are looked at; a larger one passes as it is (D20).
 pub const MAX_CARD: usize = 1024 * 1024;
@@ -21,6 +25,8 @@ pub struct RewrittenCard {
     pub urls: usize,
     /// A signature was removed: it would not hold any more.
     pub signatures_removed: bool,
+    /// How many interfaces of gRPC were left out: they are at another port than the rest of the agent.
+    pub left_out: usize,
 }
 
 /// Where cards are, under any prefix: the well-known places (A2A 0.2 and later), and those of extended cards in A2A 1.0
@@ -51,7 +57,7 @@ pub fn rewrite_card(
     origin: &str,
     backend: &dyn Fn(&str) -> bool,
 ) -> Result<RewrittenCard, Malformed> {
-    Card::new(body, origin, backend, Place::Whole).read()
+    Card::rewritten(body, origin, backend, Place::Whole)
 }
 
 /// The same for a JSON-RPC response whose result is the card (A2A 1.0 section 9.4, 0.3 section 7.10). Without a URL to
@@ -64,8 +70,8 @@ pub fn rewrite_answer(
     origin: &str,
     backend: &dyn Fn(&str) -> bool,
 ) -> Result<Option<RewrittenCard>, Malformed> {
-    let card = Card::new(body, origin, backend, Place::Outside).read()?;
-    Ok((card.urls > 0).then_some(card))
+    let card = Card::rewritten(body, origin, backend, Place::Outside)?;
+    Ok((card.urls + card.left_out > 0).then_some(card))
 }
 
 /// Whether what is read belongs to the card.
@@ -83,8 +89,11 @@ enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Member {
     Url,
-    /// A list of objects, each with a `url`.
+    /// A list of objects, each with a `url`; in 0.3 it comes on top of the card's own.
     Interfaces,
+    Additional,
+    /// The transport of the card's own URL.
+    Transport,
     Signatures,
     Other,
 }
@@ -101,8 +110,8 @@ struct Card<'c> {
     urls: usize,
     signatures_removed: bool,
     member: Member,
-    /// The member of an interface under way is its URL.
-    interface_url: bool,
+    /// Those of the list under way and before.
+    interfaces: Interfaces,
     /// A member that stays came before.
     has_kept: bool,
     /// Signatures without a member before them go together with the comma behind them.
@@ -112,6 +121,23 @@ struct Card<'c> {
 // === impl Card ===
 
 impl<'c> Card<'c> {
+    /// Reads it once, and where interfaces have to go once more without them.
+    fn rewritten(
+        body: &'c [u8],
+        origin: &'c str,
+        backend: &'c dyn Fn(&str) -> bool,
+        place: Place,
+    ) -> Result<RewrittenCard, Malformed> {
+        let first = Self::new(body, origin, backend, place).read()?;
+        let unwanted = first.interfaces.unwanted();
+        if unwanted.is_empty() {
+            return Ok(first.finish());
+        }
+        let mut second = Self::new(body, origin, backend, place);
+        second.interfaces = Interfaces::without(unwanted);
+        Ok(second.read()?.finish())
+    }
+
     fn new(
         body: &'c [u8],
         origin: &'c str,
@@ -128,18 +154,18 @@ impl<'c> Card<'c> {
             urls: 0,
             signatures_removed: false,
             member: Member::Other,
-            interface_url: false,
+            interfaces: Interfaces::default(),
             has_kept: false,
             comma_goes: false,
         }
     }
 
-    fn read(mut self) -> Result<RewrittenCard, Malformed> {
+    fn read(mut self) -> Result<Self, Malformed> {
         let mut walk = Walk::new(self.body);
         while let Some(part) = walk.next_part()? {
             self.see(&part, &walk)?;
         }
-        Ok(self.finish())
+        Ok(self)
     }
 
     /// The containers of the card that are open; `None` for a part that is not of it.
@@ -174,21 +200,78 @@ impl<'c> Card<'c> {
                 return Err(Malformed { at: 0 });
             }
             (Part::Name(name), [Object]) => self.begin_member(name, walk)?,
-            (Part::Name(name), [Object, Array, Object]) if self.member == Member::Interfaces => {
-                self.interface_url = self.name(name)?.eq_ignore_ascii_case(b"url");
+            (Part::Text(text), [Object]) if self.member == Member::Url => {
+                let port = self.url(text)?.map(|(port, _)| port);
+                self.interfaces.own_url(port);
             }
-            (Part::Text(text), [Object]) if self.member == Member::Url => self.url(text)?,
-            (Part::Text(text), [Object, Array, Object])
-                if self.member == Member::Interfaces && self.interface_url =>
-            {
-                self.url(text)?;
+            (Part::Text(text), [Object]) if self.member == Member::Transport => {
+                let is_grpc = self.name(text)?.eq_ignore_ascii_case(b"GRPC");
+                self.interfaces.own_transport(is_grpc);
             }
+            (_, [Object, Array, ..]) if self.in_interfaces() => self.interface(part, open, walk)?,
             _ => {}
         }
         let ended = matches!(part, Part::Text(_) | Part::Other | Part::End);
         if ended && open == [Object] && self.member == Member::Signatures {
             self.skip_to(walk.at());
             self.comma_goes = !self.has_kept;
+        }
+        Ok(())
+    }
+
+    fn in_interfaces(&self) -> bool {
+        matches!(self.member, Member::Interfaces | Member::Additional)
+    }
+
+    /// A part of a list of interfaces.
+    fn interface(
+        &mut self,
+        part: &Part,
+        open: &[Container],
+        walk: &Walk<'_>,
+    ) -> Result<(), Malformed> {
+        use Container::{Array, Object};
+        match (part, open) {
+            (Part::Begin, [Object, Array]) => {
+                self.interfaces.begin_list(self.member == Member::Additional)
+            }
+            (Part::Begin, [Object, Array, kind]) => {
+                let start = walk.at().saturating_sub(1);
+                if self.interfaces.take_comma() {
+                    self.skip_to(walk.comma() + 1);
+                }
+                let goes = *kind == Object && self.interfaces.goes(start);
+                if goes {
+                    self.keep_to(if self.interfaces.has_kept { walk.comma() } else { start });
+                }
+                self.interfaces.begin(start, goes);
+            }
+            // One that is no object.
+            (Part::Text(_) | Part::Other, [Object, Array]) => {
+                if self.interfaces.take_comma() {
+                    self.skip_to(walk.comma() + 1);
+                }
+                self.interfaces.has_kept = true;
+            }
+            (Part::Name(name), [Object, Array, Object]) => {
+                let name = self.name(name)?;
+                self.interfaces.member(&name);
+            }
+            (Part::Text(text), [Object, Array, Object]) if !self.interfaces.is_going() => {
+                match self.interfaces.member {
+                    Interface::Url => {
+                        let found = self.url(text)?;
+                        self.interfaces.url(found);
+                    }
+                    Interface::Binding => {
+                        let is_grpc = self.name(text)?.eq_ignore_ascii_case(b"GRPC");
+                        self.interfaces.binding(is_grpc);
+                    }
+                    Interface::Other => {}
+                }
+            }
+            (Part::End, [Object, Array]) if self.interfaces.end() => self.skip_to(walk.at()),
+            _ => {}
         }
         Ok(())
     }
@@ -217,10 +300,20 @@ impl<'c> Card<'c> {
         Ok(self.unescaped(name)?.text)
     }
 
-    /// Changes a URL's origin, if it is the backend's.
-    fn url(&mut self, text: &Range<usize>) -> Result<(), Malformed> {
+    /// Changes a URL's origin, or a target of gRPC, if it is the backend's; its port, and whether it is such a target.
+    fn url(&mut self, text: &Range<usize>) -> Result<Option<(u16, bool)>, Malformed> {
         let read = self.unescaped(text)?;
-        let Some(parts) = leads_to(&read.text, self.backend) else { return Ok(()) };
+        if let Some(parts) = target_of(&read.text, self.backend) {
+            let place = |at| text.start + read.place(at).unwrap_or_default();
+            let ours = authority_with_port(self.origin);
+            let (start, end) = (place(parts.start), place(parts.path));
+            self.urls += usize::from(self.body.get(start..end) != Some(ours.as_bytes()));
+            self.keep_to(start);
+            self.put(&ours);
+            self.skip_to(end);
+            return Ok(Some((parts.port, true)));
+        }
+        let Some(parts) = leads_to(&read.text, self.backend) else { return Ok(None) };
         let place = |at| text.start + read.place(at).unwrap_or_default();
         let (start, end) = (place(parts.start), place(parts.path));
         let (scheme, authority) = self.origin.split_once("://").unwrap_or(("http", self.origin));
@@ -232,7 +325,7 @@ impl<'c> Card<'c> {
         self.put(authority);
         self.skip_to(end);
         self.urls += usize::from(self.out.get(from..) != self.body.get(start..end));
-        Ok(())
+        Ok(Some((parts.port, false)))
     }
 
     /// Adds to the text of a string.
@@ -253,23 +346,22 @@ impl<'c> Card<'c> {
 
     fn finish(mut self) -> RewrittenCard {
         self.keep_to(self.body.len());
+        let left_out = self.interfaces.left_out();
         let Self { out: body, urls, signatures_removed, .. } = self;
-        RewrittenCard { body, urls, signatures_removed }
+        RewrittenCard { body, urls, signatures_removed, left_out }
     }
 }
 
 /// Go's `encoding/json` takes names in any case, protobuf's JSON and a2a-python also those with `_`.
 fn member(name: &[u8]) -> Member {
     let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
-    let lists = [
-        "additionalInterfaces",
-        "additional_interfaces",
-        "supportedInterfaces",
-        "supported_interfaces",
-    ];
     match () {
         () if is(&"url") => Member::Url,
-        () if lists.iter().any(is) => Member::Interfaces,
+        () if ["supportedInterfaces", "supported_interfaces"].iter().any(is) => Member::Interfaces,
+        () if ["additionalInterfaces", "additional_interfaces"].iter().any(is) => {
+            Member::Additional
+        }
+        () if ["preferredTransport", "preferred_transport"].iter().any(is) => Member::Transport,
         () if is(&"signatures") => Member::Signatures,
         () => Member::Other,
     }

@@ -25,6 +25,8 @@ pub(super) struct Parts {
     pub(super) path: usize,
     /// Where white space begins that is not part of the URL.
     pub(super) end: usize,
+    /// The port, its scheme's own if none is written.
+    pub(super) port: u16,
 }
 
 /// Reads a URL that has a host: absolute, or a network-path reference (`//host/path`). `None` for every
@@ -41,8 +43,35 @@ pub(super) fn leads_to(url: &[u8], backend: &dyn Fn(&str) -> bool) -> Option<Par
     let path = length.map_or(end, |length| authority + length);
     let at_sign = url.get(authority..path)?.iter().rposition(|byte| *byte == b'@');
     let userinfo = authority..at_sign.map_or(authority, |at| authority + at + 1);
-    let host = host(url.get(userinfo.end..path)?)?;
-    (is_own_machine(&host) || backend(&host)).then_some(Parts { start, userinfo, path, end })
+    let place = url.get(userinfo.end..path)?;
+    let host = host(place)?;
+    let secure = url.get(start..start + 5).is_some_and(|name| name.eq_ignore_ascii_case(b"https"));
+    let port = port(place).unwrap_or(if secure { 443 } else { 80 });
+    (is_own_machine(&host) || backend(&host)).then_some(Parts { start, userinfo, path, end, port })
+}
+
+/// Reads a target of gRPC that leads to the backend: `host:port`, perhaps behind `dns:` or `dns:///`
+/// (github.com/grpc/grpc, doc/naming.md). What is returned has neither scheme nor userinfo nor path.
+pub(super) fn target_of(text: &[u8], backend: &dyn Fn(&str) -> bool) -> Option<Parts> {
+    let start = text.iter().position(|byte| *byte > b' ')?;
+    let end = text.iter().rposition(|byte| *byte > b' ')? + 1;
+    let whole = text.get(start..end)?;
+    let bare = ["dns:///", "dns:"].iter().find_map(|scheme| whole.strip_prefix(scheme.as_bytes()));
+    let bare = bare.unwrap_or(whole);
+    if bare.iter().any(|byte| b"/\\?#@%".contains(byte)) {
+        return None;
+    }
+    let (host, port) = (host(bare)?, port(bare)?);
+    let start = end - bare.len();
+    let parts = Parts { start, userinfo: start..start, path: end, end, port };
+    (is_own_machine(&host) || backend(&host)).then_some(parts)
+}
+
+/// The port of `host:port`.
+fn port(text: &[u8]) -> Option<u16> {
+    let text = text.iter().copied().filter(|byte| !is_ignored(*byte)).collect();
+    let text = String::from_utf8(text).ok()?;
+    authority::split(&text).1.and_then(authority::port)
 }
 
 /// The same URL as a reference that stays on the origin it is read from (RFC 3986 section 4.2): it begins
@@ -159,9 +188,34 @@ mod tests {
     #[test]
     fn the_parts_stand_where_the_url_has_them() {
         let parts = leads_to(b" http://u:p@tools.kagent:1/mcp ", &|host| host == "tools.kagent");
-        assert_eq!(parts, Some(Parts { start: 1, userinfo: 8..12, path: 26, end: 30 }));
+        assert_eq!(parts, Some(Parts { start: 1, userinfo: 8..12, path: 26, end: 30, port: 1 }));
         let parts = leads_to(b"//tools.kagent", &|_| true);
-        assert_eq!(parts, Some(Parts { start: 0, userinfo: 2..2, path: 14, end: 14 }));
+        assert_eq!(parts, Some(Parts { start: 0, userinfo: 2..2, path: 14, end: 14, port: 80 }));
+        let port = |url: &[u8]| leads_to(url, &|_| true).map(|parts| parts.port);
+        assert_eq!((port(b"HTTPS://a/"), port(b"https://a:8/")), (Some(443), Some(8)));
+    }
+
+    #[test]
+    fn targets_of_grpc_are_a_host_and_a_port() {
+        for (text, found) in [
+            (&b"tools.kagent:50051"[..], Some((0, 50051))),
+            (b" Tools.kagent.:1\n", Some((1, 1))),
+            (b"dns:///tools.kagent:2", Some((7, 2))),
+            (b"dns:tools.kagent:3", Some((4, 3))),
+            (b"[::1]:4", Some((0, 4))),
+            (b"localhost:5", Some((0, 5))),
+            (b"other.kagent:50051", None),
+            (b"tools.kagent", None),
+            (b"tools.kagent:x", None),
+            (b"tools.kagent:1/x", None),
+            (b"dns://8.8.8.8/tools.kagent:1", None),
+            (b"grpc://tools.kagent:1", None),
+            (b"", None),
+        ] {
+            let parts = target_of(text, &|host| host == "tools.kagent");
+            let parts = parts.map(|parts| (parts.start, parts.port));
+            assert_eq!(parts, found, "{}", text.escape_ascii());
+        }
     }
 
     proptest::proptest! {

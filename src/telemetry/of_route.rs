@@ -38,6 +38,8 @@ pub enum Counted {
     CardsPassed,
     /// Cards that lost a signature.
     SignaturesRemoved,
+    /// Interfaces of gRPC that cards lost.
+    InterfacesLeftOut,
     /// Calls that their headers call otherwise.
     HeaderMismatch,
     /// Bytes of answers.
@@ -57,7 +59,7 @@ pub enum Counted {
 type Label = (&'static str, &'static str);
 
 /// The name of each, and the label that tells it from others of its name.
-const COUNTED: [(Counted, &str, Option<Label>); 16] = [
+const COUNTED: [(Counted, &str, Option<Label>); 17] = [
     (Counted::Events, EVENTS, None),
     (Counted::Comments, COMMENTS, None),
     (Counted::AbortsClient, ABORTS, Some(("side", "client"))),
@@ -67,6 +69,7 @@ const COUNTED: [(Counted, &str, Option<Label>); 16] = [
     (Counted::CardsRewritten, CARDS, Some(("result", "rewritten"))),
     (Counted::CardsPassed, CARDS, Some(("result", "passed"))),
     (Counted::SignaturesRemoved, CARDS, Some(("result", "signature_removed"))),
+    (Counted::InterfacesLeftOut, CARDS, Some(("result", "interface_left_out"))),
     (Counted::HeaderMismatch, HEADER_MISMATCH, None),
     (Counted::Bytes, BYTES, None),
     (Counted::Opened, POOL, Some(("event", "opened"))),

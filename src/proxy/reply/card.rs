@@ -111,14 +111,32 @@ impl Card {
         let card = match self.is_result {
             true => rewrite_answer(&decoded, &self.origin, &backend),
             false => rewrite_card(&decoded, &self.origin, &backend)
-                .map(|card| Some(card).filter(|card| card.urls > 0 || !self.is_unsure)),
+                .map(|card| Some(card).filter(|c| c.urls + c.left_out > 0 || !self.is_unsure)),
         };
         let card = card.map_err(|malformed| format!("it is no JSON object: {malformed}"))?;
         let Some(card) = card else { return Ok(None) };
         if card.signatures_removed {
             self.way.route.metrics.add(Counted::SignaturesRemoved, 1);
         }
+        if card.left_out > 0 {
+            self.left_out(card.left_out);
+        }
         Ok(Some(card.body))
+    }
+
+    /// Counts interfaces that the client does not get, and says why now and then.
+    fn left_out(&self, interfaces: usize) {
+        self.way.route.metrics.add(Counted::InterfacesLeftOut, interfaces as u64);
+        static LOGGED: Limiter = Limiter::new();
+        if LOGGED.is_first(LOG_EVERY) {
+            let host = &self.way.route.config.host;
+            tracing::warn!(
+                host,
+                interfaces,
+                "interfaces of gRPC were left out of an agent card: they are at another port than the \
+                 agent's others, where no URL leads through the proxy"
+            );
+        }
     }
 
     /// Replaces the body and what described the old one; `None` if the client has that card already.

@@ -42,6 +42,73 @@ fn every_url_of_the_backend_becomes_ours_and_nothing_else_changes() {
 }
 
 #[test]
+fn an_interface_of_grpc_at_a_port_of_its_own_is_left_out_as_long_as_another_stays() {
+    let json = r#"{"url":"http://helper.team-a:8080/","protocolBinding":"JSONRPC"}"#;
+    let ours = r#"{"url":"http://proxy.kagent:8080/","protocolBinding":"JSONRPC"}"#;
+    let bare = r#"{"protocolBinding":"GRPC","url":"helper.team-a:50051"}"#;
+    let url = r#"{"url":"http://localhost:50051","transport":"grpc"}"#;
+    let dns = r#"{"url":"dns:///helper.team-a:50051"}"#;
+    for (list, expected, left_out) in [
+        (format!("[{json}, {bare}]"), format!("[{ours}]"), 1),
+        (format!("[{bare} , {json}]"), format!("[ {ours}]"), 1),
+        (format!("[{bare},{url},{json},{dns},1]"), format!("[{ours},1]"), 3),
+        (format!("[{url},1,{json}]"), format!("[1,{ours}]"), 1),
+        // One port for all of them: it is this one, whatever the backend believes.
+        (
+            format!("[{bare}]"),
+            r#"[{"protocolBinding":"GRPC","url":"proxy.kagent:8080"}]"#.into(),
+            0,
+        ),
+        (format!("[{dns}]"), r#"[{"url":"dns:///proxy.kagent:8080"}]"#.into(), 0),
+        (
+            format!("[{},{json}]", bare.replace("50051", "8080")),
+            format!(r#"[{{"protocolBinding":"GRPC","url":"proxy.kagent:8080"}},{ours}]"#),
+            0,
+        ),
+        // Others' are not ours to judge.
+        (
+            format!("[{json},{}]", bare.replace("helper.team-a", "grpc.example")),
+            format!("[{ours},{}]", bare.replace("helper.team-a", "grpc.example")),
+            0,
+        ),
+    ] {
+        let card = format!(r#"{{"supportedInterfaces":{list},"x":1}}"#);
+        let done = rewrite_card(card.as_bytes(), ORIGIN, &helper).unwrap();
+        let expected = format!(r#"{{"supportedInterfaces":{expected},"x":1}}"#);
+        assert_eq!(String::from_utf8(done.body).unwrap(), expected, "{card}");
+        assert_eq!(done.left_out, left_out, "{card}");
+    }
+    // In 0.3 the card's own URL stays beside them.
+    let card = format!(r#"{{"additionalInterfaces":[{bare}],"url":"http://helper.team-a:8080"}}"#);
+    assert_eq!(rewrite(&card), r#"{"additionalInterfaces":[],"url":"http://proxy.kagent:8080"}"#);
+    let card = format!(
+        r#"{{"url":"helper.team-a:1","preferredTransport":"GRPC","additionalInterfaces":[{bare}]}}"#
+    );
+    assert_eq!(serde_json::from_str::<Value>(&rewrite(&card)).unwrap()["url"], "proxy.kagent:8080");
+    // And inside an answer.
+    let body = format!(r#"{{"result":{{"supportedInterfaces":[{json},{bare}]}}}}"#);
+    assert_eq!(
+        answer(&body).unwrap(),
+        format!(r#"{{"result":{{"supportedInterfaces":[{ours}]}}}}"#)
+    );
+}
+
+#[test]
+fn a_target_of_grpc_needs_a_port() {
+    let card = br#"{"url":"localhost:1"}"#;
+    for (origin, ours) in [
+        ("http://proxy", "proxy:80"),
+        ("https://proxy", "proxy:443"),
+        ("https://proxy/base", "proxy:443"),
+        ("http://[::1]", "[::1]:80"),
+        ("http://[::1]:8", "[::1]:8"),
+    ] {
+        let done = rewrite_card(card, origin, &helper).unwrap();
+        assert_eq!(String::from_utf8(done.body).unwrap(), format!(r#"{{"url":"{ours}"}}"#));
+    }
+}
+
+#[test]
 fn signatures_go_with_one_comma() {
     for (card, expected) in [
         (r#"{"signatures":[1],"a":1}"#, r#"{"a":1}"#),
