@@ -80,6 +80,8 @@ pub(super) struct ClusterSeen {
     pub(super) passing: Vec<String>,
     /// Whether the configuration names keys of sessions.
     pub(super) session_keys: bool,
+    /// The ports that it listens on by its configuration, and whether with TLS.
+    pub(super) listeners: Vec<(u16, bool)>,
     /// `publicUrl` of the configuration.
     pub(super) public_url: Option<String>,
     /// Agents whose cards were not asked for, because there are so many.
@@ -107,7 +109,9 @@ impl ClusterSeen {
     ) -> Self {
         let Proxy { service: ours, account, configured } = proxy;
         let index = index(&config.cluster_domain, &ours, &objects);
+        let listeners = config.listeners.iter();
         Self {
+            listeners: listeners.map(|one| (one.address.port(), one.tls.is_some())).collect(),
             session_keys: !config.sessions.key_files.is_empty(),
             discovery: (*config.discovery).clone(),
             ours,

@@ -4,7 +4,7 @@
 
 use super::Finding;
 use super::entry::{leads_here, port_of};
-use super::gather::ClusterSeen;
+use super::gather::{ClusterSeen, Configured};
 use crate::authority;
 use crate::discovery::decide::standing;
 use crate::discovery::index::ClusterHost;
@@ -72,6 +72,11 @@ fn through(
             format!("its url names port {}, which Service {ours} does not have", remote.port);
         return Some(Finding::error(&subject, what, url_of(seen, remote)));
     }
+    if let Some(listens) = tls_of(seen, remote.port).filter(|tls| *tls != remote.https) {
+        let (says, is) = if listens { ("http", "TLS") } else { ("https", "plain text") };
+        let what = format!("its url says {says}, and the proxy's port {} is {is}", remote.port);
+        return Some(Finding::error(&subject, what, url_of(seen, remote)));
+    }
     if let Some(port) = target_port(remote).filter(|port| lacks(target, *port)) {
         let what =
             format!("its x-kagent-host names port {port}, which Service {target} does not have");
@@ -120,11 +125,33 @@ pub(super) fn target_port(remote: &RemoteServer) -> Option<u16> {
     authority::port(port?)
 }
 
+/// Whether a port of our Service leads to a listener with TLS; `None` if that is not known.
+fn tls_of(seen: &ClusterSeen, port: u16) -> Option<bool> {
+    if seen.configured != Configured::Known {
+        return None;
+    }
+    let service = seen.index.service(&seen.ours)?;
+    let name = service.ports.iter().find(|own| own.number == port).map(|own| &own.name)?;
+    let mut of_pods = seen.index.slices(&seen.ours).flat_map(|slice| &slice.ports);
+    // Without slices: by its number, which the chart gives both.
+    let listens = of_pods.find(|(of, _)| of == name).map_or(port, |(_, number)| *number);
+    let at = |number: u16| seen.listeners.iter().find(|(own, _)| *own == number);
+    let only = match seen.listeners.as_slice() {
+        [only] => Some(only),
+        _ => None,
+    };
+    at(listens).or(only).map(|(_, tls)| *tls)
+}
+
 /// How an object goes through the proxy.
 fn url_of(seen: &ClusterSeen, remote: &RemoteServer) -> String {
     let query = remote.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let (name, namespace, port) = (&seen.ours.name, &seen.ours.namespace, port_of(seen));
-    format!("set spec.url to http://{name}.{namespace}.svc:{port}{}{query}", remote.path)
+    let (name, namespace) = (&seen.ours.name, &seen.ours.namespace);
+    let has_it = seen.index.service(&seen.ours).is_some_and(|ours| ours.may_have_port(remote.port));
+    let is_ours = leads_here(seen, &remote.host) && has_it;
+    let port = if is_ours { remote.port } else { port_of(seen) };
+    let scheme = if tls_of(seen, port) == Some(true) { "https" } else { "http" };
+    format!("set spec.url to {scheme}://{name}.{namespace}.svc:{port}{}{query}", remote.path)
 }
 
 /// Whether a host that may be one of the cluster by its form is none, for there is no such namespace.

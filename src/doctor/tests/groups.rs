@@ -69,6 +69,52 @@ fn each_mistake_in_a_tool_server_of_kagent_1_0_is_found_with_its_remedy() {
 }
 
 #[test]
+fn a_tool_server_speaks_to_the_proxy_as_its_listener_does() {
+    let named = json!([{ "name": "x-kagent-host", "value": "helper.team-a" }]);
+    let slice = json!({
+        "metadata": { "labels": { "kubernetes.io/service-name": "kagent-proxy" } },
+        "endpoints": [{ "addresses": ["10.1.0.1"] }],
+        "ports": [{ "name": "p8080", "port": 8080 }, { "name": "p443", "port": 8443 }],
+    });
+    let ports = [("p8080", 8080), ("p443", 443)];
+    let ports = ports.map(|(name, port)| json!({ "name": name, "port": port }));
+    let ours = json!({ "spec": { "clusterIP": "10.0.0.1", "ports": ports } });
+    let seen_with = |url: &str, api: KagentApi| {
+        let (_, id, bad) = remote_1_0("team-a", "bad", url, &named);
+        let mut seen = cluster(vec![
+            object(ObjectKind::Service, "kagent", "kagent-proxy", &ours),
+            object(ObjectKind::EndpointSlice, "kagent", "kagent-proxy-1", &slice),
+            (ObjectKind::RemoteMcpServer(api), id, bad),
+        ]);
+        seen.listeners = vec![(8080, false), (8443, true)];
+        seen
+    };
+    for api in [KagentApi::V0, KagentApi::V1] {
+        for (url, parts) in [
+            (
+                "https://kagent-proxy.kagent.svc:8080/mcp",
+                ["says https", "port 8080 is plain", "to http://kagent-proxy.kagent.svc:8080/mcp"],
+            ),
+            (
+                "http://kagent-proxy.kagent.svc:443/mcp",
+                ["says http,", "port 443 is TLS", "to https://kagent-proxy.kagent.svc:443/mcp"],
+            ),
+        ] {
+            let mut seen = seen_with(url, api);
+            has(&seen, "error", &parts);
+            // Nothing is said of a proxy whose configuration is not known.
+            seen.configured = Configured::Unknown(String::new());
+            assert!(!judge(&seen).to_text().contains("its url says"), "{url}");
+        }
+        for url in
+            ["http://kagent-proxy.kagent.svc:8080/mcp", "https://kagent-proxy.kagent.svc:443/mcp"]
+        {
+            assert_eq!(judge(&seen_with(url, api)).findings, [], "{url}");
+        }
+    }
+}
+
+#[test]
 fn a_tool_server_of_kagent_1_0_must_name_the_proxy_and_its_target() {
     let named = |target: &str| json!([{ "name": "X-Kagent-Host", "value": target }]);
     let healthy = remote_1_0("team-a", "good", PROXY, &named("helper.team-a:8080"));
