@@ -18,7 +18,7 @@ export async function anyProxy({ browser, url, check, shot }) {
   }
   await check('the keyboard alone: skip link, tabs, focus in sight', () => tabs(browser, url));
   await check('the keyboard alone: sort, walk rows, open and close the panel', () => rows(browser, url));
-  await check('the keyboard alone: explain a route', () => explain(browser, url));
+  await check('the keyboard alone: explain a route', () => explain(browser, url, shot));
   await check('the address names the view, and the back button works', () => address(browser, url));
 }
 
@@ -247,7 +247,7 @@ async function rows(browser, url) {
   await clean(page);
 }
 
-async function explain(browser, url) {
+async function explain(browser, url, shot) {
   const page = await open(browser, url, { hash: '#routes' });
   await live(page);
   const search = page.getByRole('combobox', { name: 'Show' });
@@ -260,6 +260,7 @@ async function explain(browser, url) {
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: /^(Routed to|Refused with) / }).waitFor();
   await page.getByText('What was considered').waitFor();
+  await shot(page, 'explain-answer');
   await page.getByRole('textbox', { name: 'Path' }).fill('no-path');
   await page.keyboard.press('Enter');
   await page.getByRole('heading', { name: 'This is no request' }).waitFor();

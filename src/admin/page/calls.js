@@ -11,6 +11,8 @@ import { outcome, slowTone } from './words.js';
 const KEPT = 1000;
 /** Milliseconds between two drawings. */
 const BEAT = 250;
+/** Where names need the room that parts of a second would take. */
+const NARROW = matchMedia('(max-width: 640px)');
 
 export class Calls {
   #app;
@@ -65,7 +67,7 @@ export class Calls {
           title: 'Ended at',
           numeric: true,
           width: 9.5,
-          text: (call) => clock(call.at, true),
+          text: (call) => clock(call.at, !NARROW.matches),
           sort: (call) => call.number,
         },
         { id: 'caller', title: 'Caller', text: (call) => call.caller },

@@ -44,16 +44,17 @@ export function layout(nodes, edges, { size, labels, gap }) {
     );
   }
   dagre.layout(graph);
-  return framed(nodes, edges, graph, size);
+  return framed(nodes, edges, graph, { size, labels });
 }
 
 /** What dagre has found, moved to the corner; the ends of edges are shared out over the sides of their nodes. */
-function framed(nodes, edges, graph, size) {
+function framed(nodes, edges, graph, { size, labels }) {
   const margin = 8;
   const places = new Map(nodes.map(({ id }) => [id, { ...graph.node(id) }]));
   const ways = edges.map((edge) => {
     const { points, x, y } = graph.edge({ v: edge.from, w: edge.to, name: edge.key });
-    return { ...edge, points: points.map((point) => ({ ...point })), label: { x, y } };
+    const label = { x, y };
+    return { ...edge, label, points: labels ? through(points, label) : points.map((point) => ({ ...point })) };
   });
   share(ways, places, 'from', size.width / 2, size.height);
   share(ways, places, 'to', -size.width / 2, size.height);
@@ -78,6 +79,16 @@ function framed(nodes, edges, graph, size) {
     nodes: places,
     edges: new Map(ways.map(({ key, points, label }) => [key, { points, label }])),
   };
+}
+
+/** A curve bends towards its points and passes halfway between them: so that a label stands on its line, its point
+ * becomes two, one at each side. */
+function through(points, label) {
+  const aside = points[points.length - 1].x < points[0].x ? -20 : 20;
+  return points.flatMap(({ x, y }) => {
+    const here = Math.abs(x - label.x) < 1 && Math.abs(y - label.y) < 1;
+    return here ? [{ x: x - aside, y }, { x: x + aside, y }] : [{ x, y }];
+  });
 }
 
 /** Puts one end of every edge at the side of its node, in the order in which they come or go. */
