@@ -1,11 +1,12 @@
 // The page of the admin listener in a real browser.
 //
 //   node tests/page/run.mjs [--shots DIR]                                   beside a mock of the admin API
-//   node tests/page/run.mjs --url http://127.0.0.1:9090/ [--shots DIR]      at a running proxy, such as the demo
+//   node tests/page/run.mjs --url http://127.0.0.1:9090/ [--shots DIR]      at a running proxy
+//   node tests/page/run.mjs --url http://127.0.0.1:9090/ --demo             at a running `kagent-proxy demo`
 //   node tests/page/run.mjs --only keyboard                                 checks with these words in their names
 //
 // Prints `ok NAME` and `not ok NAME: why` lines and, last, `N passed, N failed`. At a proxy only what is true of any
-// proxy with a route is checked; what needs known values is in known.mjs.
+// proxy with a route is checked, and with --demo what the demo does; what needs known values is in known.mjs.
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,11 +14,17 @@ import { parseArgs } from 'node:util';
 
 import { anyProxy } from './any.mjs';
 import { launch } from './browser.mjs';
+import { demo } from './demo.mjs';
 import { files, known } from './known.mjs';
 import { Mock } from './mock.mjs';
 
 const { values } = parseArgs({
-  options: { url: { type: 'string' }, shots: { type: 'string' }, only: { type: 'string' } },
+  options: {
+    url: { type: 'string' },
+    demo: { type: 'boolean' },
+    shots: { type: 'string' },
+    only: { type: 'string' },
+  },
 });
 let passed = 0;
 let failed = 0;
@@ -53,6 +60,7 @@ try {
   if (values.url) {
     const url = new URL('/', values.url).href;
     await anyProxy({ browser, url, check, shot });
+    if (values.demo) await demo({ browser, url, check });
   } else {
     await files({ check });
     const mock = new Mock('demo');

@@ -89,6 +89,9 @@ class Admin:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it has ended by itself
+        with self.changed:
+            # Their threads notice later; who reads from now on has come back.
+            self.readers.clear()
 
     def show(self, change) -> None:
         """Changes the sight, and sends it to whoever follows it."""
@@ -161,4 +164,5 @@ class Admin:
                     yield ": keep-alive\n\n"
         finally:
             with self.changed:
-                self.readers.remove(mine)
+                if mine in self.readers:
+                    self.readers.remove(mine)

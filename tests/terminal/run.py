@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """`top` and `tap` in a real terminal: tmux has the screen, this script the keys.
 
-Usage: run.py PATH_OF_KAGENT_PROXY [--panics PATH_OF_EXAMPLE] [--admin URL]. Without --admin the admin listener is a
-stand-in of `admin.py`, which the tests change as they go; with it only what any proxy shows is looked at, and
-a call or two should pass meanwhile. Prints `ok NAME` or `not ok NAME` for each test. Needs tmux 3.2 or later.
+Usage: run.py PATH_OF_KAGENT_PROXY [--panics PATH_OF_EXAMPLE] [--admin URL [--demo]]. Without --admin the admin
+listener is a stand-in of `admin.py`, which the tests change as they go; with it only what any proxy shows is looked at,
+and a call or two should pass meanwhile. With --demo it is that of `kagent-proxy demo`, whose faults are looked for.
+Prints `ok NAME` or `not ok NAME` for each test. Needs tmux 3.2 or later.
 """
 
 import argparse
@@ -62,9 +63,9 @@ class Terminal:
     def ask(self, what: str) -> str:
         return self.tmux("display-message", "-p", f"#{{{what}}}").strip()
 
-    def until(self, *parts: str, gone: tuple[str, ...] = (), order: str = "") -> str:
+    def until(self, *parts: str, gone: tuple[str, ...] = (), order: str = "", seconds: float = PATIENCE) -> str:
         """The screen, as soon as it has these texts and not those, and lines in this order."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + seconds
         while True:
             screen = self.screen()
             # Words are broken where a line ends.
@@ -91,6 +92,14 @@ class Terminal:
         return screen
 
 
+class Tap(subprocess.Popen):
+    """Ends with its block, also where a test fails in it."""
+
+    def __exit__(self, *why: object) -> None:
+        self.kill()
+        super().__exit__(*why)
+
+
 def wait(condition, what: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
@@ -107,10 +116,10 @@ class World:
     def top(self, *flags: str, **more: object) -> Terminal:
         return Terminal(self.binary, "top", "--admin", self.url, *flags, **more)
 
-    def tap(self, *flags: str, **more: object) -> subprocess.Popen:
+    def tap(self, *flags: str, **more: object) -> Tap:
         command = [self.binary, "tap", "--admin", self.url, *flags]
         before = len(self.admin.readers) if self.admin else 0
-        tap = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+        tap = Tap(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
         if self.admin:
             wait(lambda: len(self.admin.readers) > before or tap.poll() is not None, "tap does not ask")
         return tap
@@ -356,8 +365,47 @@ def any_call(world: World) -> None:
     assert tap.returncode == 0 and json.loads(out)["route"], (out, err)
 
 
+# --- with the demo ------------------------------------------------------------------------------------------------
+
+
+def demo_top(world: World) -> None:
+    """top shows the faults of the demo: edges, the failing tool, the slow one, revived sessions"""
+    with world.top(height=30) as terminal:
+        row = r"{} +{}\.demo +{} +{} "
+        terminal.until("live", order=row.format("demo/reviewer", "tools", "mcp", "failing"))
+        terminal.until(order=row.format("demo/reviewer", "notes", "mcp", "undeclared"))
+        terminal.until(order=row.format("demo/planner", "tools", "mcp", "slow"))
+        terminal.until(order=row.format("demo/writer", "archive", "mcp", "unused"))
+        terminal.keys("/")
+        terminal.type("failing")
+        terminal.keys("Enter")
+        terminal.until('filter "failing"', "demo/reviewer", gone=("demo/planner",))
+        terminal.keys("Enter")
+        terminal.until("demo/reviewer → tools.demo (mcp)", "deploy")
+        terminal.keys("Escape", "Escape", "2")
+        terminal.until(order=r"deploy +tools/call +tools\.demo +demo/reviewer +yes")
+        terminal.until(order=r"search +tools/call +tools\.demo +demo/planner +yes[^\n]* \d\.\ds")
+        terminal.keys("4")
+        terminal.until("notes.demo", order=r"notes\.demo +\d+ +\d+ +[1-9]", seconds=90)
+        terminal.keys("q")
+        terminal.given_back(0)
+
+
+def demo_tap(world: World) -> None:
+    """tap shows calls of the demo as they end, narrowed to one caller or to errors, in a terminal"""
+    with Terminal(world.binary, "tap", "--admin", world.url) as terminal:
+        terminal.until("TIME (UTC)", order=r"demo/agent +tools\.demo +mcp +tools/call +add +200 +- ")
+        terminal.until(order=r"demo/reviewer +tools\.demo +mcp +tools/call +deploy +200 +tool_error ")
+        terminal.keys("C-c")
+        terminal.given_back(0)
+    with Terminal(world.binary, "tap", "--error", "any", "--max", "2", "--admin", world.url) as terminal:
+        screen = terminal.given_back(0)
+        assert screen.count("tool_error") == screen.count("demo/reviewer") == 2, screen
+
+
 STAND_IN = [live, keys, opened, sizes, away, ends, once, calls, pipes, outage, tapped_screen]
 REAL = [any_proxy, any_call]
+DEMO = [demo_top, demo_tap]
 
 
 def main() -> int:
@@ -365,10 +413,11 @@ def main() -> int:
     options.add_argument("program")
     options.add_argument("--panics")
     options.add_argument("--admin")
+    options.add_argument("--demo", action="store_true")
     options.add_argument("--only", default="")
     asked = options.parse_args()
     failed = 0
-    for test in REAL if asked.admin else STAND_IN:
+    for test in [*REAL, *(DEMO if asked.demo else [])] if asked.admin else STAND_IN:
         if asked.only not in test.__name__:
             continue
         try:
