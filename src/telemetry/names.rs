@@ -178,7 +178,7 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     (
         SESSION_PEERS_ASKED,
-        "Questions to other replicas about sessions, by result: answered or silent (within 200 ms)",
+        "Questions to other replicas about sessions, by result: answered, or silent for 200 to 400 ms",
     ),
     (SESSION_PEERS, "Other replicas that answer questions about sessions"),
     (
