@@ -39,6 +39,8 @@ const OURS: &[(&str, &str, &str)] = &[
     ("http://[::ffff:127.0.0.1]/mcp", "/mcp", "http://p:1/mcp"),
     ("http://LOCALHOST.:8080/mcp", "/mcp", "http://p:1/mcp"),
     ("http://agent.localhost/mcp", "/mcp", "http://p:1/mcp"),
+    // A target of gRPC, which only a card has: elsewhere it is a scheme and a path.
+    ("helper.team-a:8080", "helper.team-a:8080", "p:1"),
 ];
 
 /// What leads elsewhere, stays where it is, or leads nowhere.
@@ -65,7 +67,6 @@ const OTHERS: &[&str] = &[
     "http://",
     "//",
     "grpc://helper.team-a:8080",
-    "helper.team-a:8080",
     "mailto:agent@helper.team-a",
 ];
 
