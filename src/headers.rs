@@ -2,6 +2,7 @@
 //!
 //! Knows header maps and nothing of routes or sockets.
 
+pub mod client;
 pub mod etag;
 pub mod mcp;
 pub mod names;

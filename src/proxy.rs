@@ -110,8 +110,8 @@ impl Proxy {
         let delivered = match self.delivery.deliver(conn, &facts, request, record).await {
             Ok(delivered) => delivered,
             Err(refused) => {
-                if record.probes() {
-                    self.delivery.probe_refused(conn, &facts, &refused.error);
+                if let Some(client) = record.probes() {
+                    self.delivery.probe_refused(conn, &facts, client, &refused.error);
                 }
                 return Err(refused);
             }

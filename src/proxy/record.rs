@@ -296,9 +296,9 @@ impl Recorder {
         status
     }
 
-    /// Whether it asks which revision of MCP its server speaks.
+    /// The fingerprint of a client that asks which revision of MCP its server speaks.
     #[must_use]
-    pub fn probes(&self) -> bool {
+    pub fn probes(&self) -> Option<u64> {
         self.head.probes()
     }
 

@@ -51,6 +51,7 @@ use super::routes::Routes;
 use super::way::Way;
 use crate::body::{RequestBody, Upload};
 use crate::config::HoldTimes;
+use crate::headers::client::fingerprint;
 use crate::protocol::mcp::may_be_initialize;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
@@ -169,9 +170,9 @@ impl Delivery {
     }
 
     /// A request that asks for the newest revision of MCP is refused like this: its client will go on with an older one.
-    pub fn probe_refused(&self, conn: &Connection, facts: &Facts, error: &ProxyError) {
+    pub fn probe_refused(&self, conn: &Connection, facts: &Facts, client: u64, error: &ProxyError) {
         if error.may_pass_later() {
-            self.probes.refused(conn.peer.ip(), asked_host(facts));
+            self.probes.refused((conn.peer.ip(), client), asked_host(facts));
         }
     }
 
@@ -185,7 +186,11 @@ impl Delivery {
         begun: Instant,
     ) -> bool {
         let may = !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
-        if !may || !self.probes.precedes(conn.peer.ip(), asked_host(facts), begun) {
+        if !may || self.probes.is_empty() {
+            return false;
+        }
+        let client = (conn.peer.ip(), fingerprint(request.headers()));
+        if !self.probes.precedes(client, asked_host(facts), begun) {
             return false;
         }
         let mut is_initialize = false;

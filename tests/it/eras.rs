@@ -179,6 +179,23 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
         // Others from the same address go on waiting, and the next probe does.
         waits(&a2a).await;
         waits(&probe).await;
+        // Behind a gateway all have one address: it is the head that tells one client from another, whatever is new in
+        // each request.
+        let headed = |kind: &Asks, fields: &str| Asks {
+            fields: format!("{}{fields}", kind.fields),
+            ..*kind
+        };
+        let of_a =
+            "user-agent: sdk/1\r\nx-forwarded-for: 10.0.0.1\r\nx-kagent-root-context-id: c-1\r\n";
+        let probe_of_a = headed(&probe, &format!("{of_a}x-request-id: 1\r\ntraceparent: 00-1\r\n"));
+        let refused = proxy.ask(&probe_of_a.to(target, "/")).await;
+        assert!(refused.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{refused}");
+        let next = headed(&initialize, &format!("x-request-id: 2\r\ntraceparent: 00-2\r\n{of_a}"));
+        let at_once = proxy.ask(&next.to(target, "/held")).await;
+        assert!(at_once.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{at_once}");
+        for (one, other) in [("sdk/1", "sdk/2"), ("10.0.0.1", "10.0.0.2"), ("c-1", "c-2")] {
+            waits(&headed(&initialize, &of_a.replace(one, other))).await;
+        }
     }
     proxy.stop().await;
 }

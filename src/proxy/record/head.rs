@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
+use crate::headers::client::fingerprint;
 use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
@@ -39,6 +40,8 @@ pub(super) struct HeadCopy {
 struct Said {
     method: Option<Box<str>>,
     name: Option<Box<str>>,
+    /// Who asks which revision of MCP a server speaks.
+    prober: Option<u64>,
 }
 
 // === impl HeadCopy ===
@@ -104,9 +107,9 @@ impl HeadCopy {
         self.text.get(start..).unwrap_or_default()
     }
 
-    /// Whether it is the one by which a client finds out which revision of MCP a server speaks.
-    pub(super) fn probes(&self) -> bool {
-        self.said.as_ref().is_some_and(|said| said.method.as_deref() == Some(DISCOVER))
+    /// Of the request by which a client finds out which revision of MCP a server speaks: the client's fingerprint.
+    pub(super) fn probes(&self) -> Option<u64> {
+        self.said.as_ref()?.prober
     }
 
     /// Whether the head says something else of a call than its body does.
@@ -128,7 +131,9 @@ impl Said {
             let text = value.and_then(|value| value.to_str().ok()).and_then(mcp::decoded);
             text.map(|text| Box::from(&*text))
         };
-        Box::new(Self { method: decoded(MCP_METHOD), name: decoded(MCP_NAME) })
+        let method = decoded(MCP_METHOD);
+        let prober = (method.as_deref() == Some(DISCOVER)).then(|| fingerprint(map));
+        Box::new(Self { method, name: decoded(MCP_NAME), prober })
     }
 }
 
