@@ -164,7 +164,10 @@ pub const HELP: &[(&str, &str)] = &[
     (EVENTS, "Events passed to clients"),
     (COMMENTS, "Keep-alive comments written into silent event streams"),
     (ABORTS, "Exchanges broken off, by side: client or upstream"),
-    (CARDS, "Agent cards: rewritten, passed as they are, signature removed"),
+    (
+        CARDS,
+        "Agent cards: rewritten, passed as they are, signature removed, interfaces of gRPC left out",
+    ),
     (INFORMATIONAL, "Informational responses (1xx) of backends, which are not passed on"),
     (REQUEST_BYTES, "Bytes of requests passed to backends"),
     (BYTES, "Bytes of responses passed to clients"),
