@@ -233,6 +233,21 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Behind what our own tokens begin with, the key's id among it, so that bytes reach the seal.
+        #[test]
+        fn no_bytes_behind_a_true_beginning_are_a_session(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), kept in 0..64_usize,
+        ) {
+            let keys = keys();
+            let (token, _) = session().seal(&keys, "a").unwrap();
+            let sealed = URL_SAFE_NO_PAD.decode(&token[PREFIX.len()..]).unwrap();
+            let kept = kept.min(sealed.len() - 1);
+            let text = [&sealed[..kept], &bytes].concat();
+            proptest::prop_assume!(text != sealed);
+            let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(text));
+            proptest::prop_assert!(Session::open(&keys, "a", text.as_bytes()).is_err());
+        }
+
         #[test]
         fn no_bytes_are_a_session(
             bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), own in proptest::bool::ANY,

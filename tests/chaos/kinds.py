@@ -8,7 +8,7 @@ sys.path.insert(0, str(HERE.parent / "clients"))
 import harness  # noqa: E402  the environments that the client suites stand on
 
 # What a server answers to a session that it does not have, where its author may choose.
-CHOOSES = {"python_1", "ts"}
+CHOOSES = ("python_1", "ts")
 PYTHON = {"python_1": "mcp-1", "python_2": "mcp-2"}
 GO = {"go_161": "go.mod", "go_180": "go_180.mod"}
 # A server that drops a session after so many seconds without a request; `tests/clients/rust/src/chaos.rs` says so.
