@@ -302,7 +302,9 @@ impl Delivery {
     ) -> Option<Instant> {
         let (Unrouted::Not(why), Some(host)) = (why, &facts.target) else { return None };
         let mut times = self.unknown;
-        if facts.session.as_ref().is_some_and(|id| looks_like_one(id.as_bytes())) {
+        if !facts.is_delete
+            && facts.session.as_ref().is_some_and(|id| looks_like_one(id.as_bytes()))
+        {
             // Its session would end with an error.
             times.request = times.request.max(times.session);
         }

@@ -38,7 +38,7 @@ pub struct Pool {
     reuse: Mutex<Reuse>,
     /// Nanoseconds: what `reuse` says, where every request reads it.
     limit: AtomicU64,
-    /// Nanoseconds: what was announced last.
+    /// Nanoseconds: what was announced last; the most there is before anything was.
     announced: AtomicU64,
     discarded: Counter,
 }
@@ -81,7 +81,7 @@ impl Pool {
             generation,
             reuse: Mutex::new(reuse),
             limit,
-            announced: AtomicU64::new(0),
+            announced: AtomicU64::new(u64::MAX),
             discarded,
         }
     }
@@ -181,8 +181,8 @@ impl Pool {
         if self.announced.load(Ordering::Relaxed) == nanos(timeout) {
             return;
         }
-        self.announced.store(nanos(timeout), Ordering::Relaxed);
         let mut reuse = lock(&self.reuse);
+        self.announced.store(nanos(timeout), Ordering::Relaxed);
         reuse.announced(timeout);
         self.limit.store(nanos(reuse.limit()), Ordering::Relaxed);
     }

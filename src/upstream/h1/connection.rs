@@ -157,16 +157,16 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.aside.is_none() {
+            // A request that was kept may have been forgotten by now.
+            self.part_upload();
+        }
         self.poll_upload(cx);
         self.download.poll_frame(&mut self.io, cx)
     }
 
     /// Writes on at the request, behind the head of its response.
     fn poll_upload(&mut self, cx: &mut Context<'_>) {
-        if self.aside.is_none() {
-            // A request that was kept may have been forgotten by now.
-            self.part_upload();
-        }
         match &mut self.aside {
             None => {
                 // The response stands, whatever becomes of the request.
