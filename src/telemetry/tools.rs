@@ -84,7 +84,9 @@ impl ToolNames {
 
 impl Known {
     fn joined(mut self) -> Self {
-        let declared = self.declared.values().flatten().take(MAX_NAMES);
+        // Many Agents declare the same ones.
+        let declared: BTreeSet<_> = self.declared.values().flatten().collect();
+        let declared = declared.into_iter().take(MAX_NAMES);
         self.all = self.listed.iter().chain(declared).cloned().collect();
         self
     }
