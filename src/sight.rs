@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::edges::{Edge, edges};
-use self::look::{Counts, Look};
+use self::look::{Counts, Look, ToolKey};
 use crate::protocol::methods::Protocol;
 
 /// What rates and quantiles are of.
@@ -136,17 +136,8 @@ impl Told<'_> {
         all.sort_by_key(|(_, _, recent)| std::cmp::Reverse(recent.calls));
         let more = all.len() + unused.len() > MAX_ROWS;
         let rows = all.iter().take(MAX_ROWS).map(|(key, counts, recent)| {
-            let mut row = counts.json(recent, self.window);
-            if let Some(map) = row.as_object_mut() {
-                map.insert("route".to_owned(), json!(key.route));
-                map.insert("caller".to_owned(), json!(key.caller));
-                map.insert("protocol".to_owned(), json!(key.protocol.word()));
-                map.insert("method".to_owned(), json!(key.method));
-                map.insert("tool".to_owned(), json!(key.tool));
-                let declared = self.last.declares(key.caller, key.route, key.tool);
-                map.insert("declared".to_owned(), json!(declared));
-            }
-            row
+            let declared = self.last.declares(key.caller, key.route, key.tool);
+            tool_row(counts.json(recent, self.window), key, declared)
         });
         (rows.chain(unused).take(MAX_ROWS).collect(), more)
     }
@@ -195,18 +186,29 @@ fn unused_tools(edges: &[Edge]) -> Vec<Value> {
     let tools =
         edges.iter().flat_map(|edge| edge.unused_tools.iter().map(move |tool| (edge, tool)));
     let rows = tools.take(MAX_ROWS + 1).map(|(edge, tool)| {
-        let mut row = Counts::default().json(&Counts::default(), WINDOW);
-        if let Some(map) = row.as_object_mut() {
-            map.insert("route".to_owned(), json!(edge.to));
-            map.insert("caller".to_owned(), json!(edge.from));
-            map.insert("protocol".to_owned(), json!(Protocol::Mcp.word()));
-            map.insert("method".to_owned(), json!("tools/call"));
-            map.insert("tool".to_owned(), json!(tool));
-            map.insert("declared".to_owned(), json!(true));
-        }
-        row
+        let key = ToolKey {
+            route: &edge.to,
+            caller: &edge.from,
+            protocol: Protocol::Mcp,
+            method: "tools/call",
+            tool,
+        };
+        tool_row(Counts::default().json(&Counts::default(), WINDOW), &key, Some(true))
     });
     rows.collect()
+}
+
+/// What is counted of a method or tool, with whose and which it is.
+fn tool_row(mut row: Value, key: &ToolKey<'_>, declared: Option<bool>) -> Value {
+    if let Some(map) = row.as_object_mut() {
+        map.insert("route".to_owned(), json!(key.route));
+        map.insert("caller".to_owned(), json!(key.caller));
+        map.insert("protocol".to_owned(), json!(key.protocol.word()));
+        map.insert("method".to_owned(), json!(key.method));
+        map.insert("tool".to_owned(), json!(key.tool));
+        map.insert("declared".to_owned(), json!(declared));
+    }
+    row
 }
 
 /// To thousandths.

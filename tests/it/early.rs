@@ -10,11 +10,12 @@ use kagent_proxy::config::Scheme;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::secrets::begin;
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, INTERNAL_ERROR, NO_ERROR, RST_STREAM,
     frame,
 };
-use crate::support::{BOUND, TestProxy, start, start_with};
+use crate::support::{BOUND, Backend, TestProxy, start, start_with};
 use crate::tls::before_https;
 
 const LARGE: usize = 3 * 1024 * 1024;
@@ -332,22 +333,12 @@ async fn bytes_behind_a_response_never_become_the_next_one() {
 async fn an_upload_goes_on_while_its_client_does_not_read_a_response_that_came_early() {
     let (proxy, backend) = start().await;
     upload_before_reading(&proxy, &backend, "").await;
-    let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
-    let initialize = format!(
-        "POST / HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n{initialize}",
-        initialize.len()
-    );
-    let begun = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: its-own\r\n\
-                 connection: close\r\ncontent-length: 36\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}";
-    let (seen, _) = tokio::join!(proxy.ask(&initialize), backend.answer(begun));
-    let token = seen.lines().find(|line| line.starts_with("mcp-session-id: ")).unwrap();
-    assert!(!token.contains("its-own"), "{seen}");
-    upload_before_reading(&proxy, &backend, &format!("{token}\r\n")).await;
+    let token = begin(&proxy, &backend, "s.ns").await;
+    upload_before_reading(&proxy, &backend, &token).await;
     proxy.stop().await;
 }
 
-async fn upload_before_reading(proxy: &TestProxy, backend: &crate::support::Backend, fields: &str) {
+async fn upload_before_reading(proxy: &TestProxy, backend: &Backend, fields: &str) {
     // More than all the buffers on the way.
     const HUGE: usize = 64 * 1024 * 1024;
     let client = proxy.connect().await;

@@ -22,15 +22,15 @@ fn call(method: &str, token: &str) -> String {
     )
 }
 
-/// A session's token, as its client sends it.
-async fn begin(proxy: &TestProxy, server: &Backend) -> String {
+/// A session's token of this host, as its client sends it.
+pub(crate) async fn begin(proxy: &TestProxy, server: &Backend, host: &str) -> String {
     let body = json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string();
     let answer = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: of-the-server\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    let initialize = call("initialize", "");
+    let initialize = call("initialize", "").replace("m.ns", host);
     let (seen, _) = tokio::join!(proxy.ask(&initialize), server.answer(&answer));
     let token = seen.lines().find(|line| line.starts_with("mcp-session-id: ")).unwrap();
     assert!(!token.contains("of-the-server"), "{seen}");
@@ -99,7 +99,7 @@ async fn every_file_of_a_secret_is_followed_while_the_configuration_is_gone() {
     let proxy = start(&file).await;
     let seen = proxy.ask(LAST_GET).await;
     assert!(seen.starts_with("HTTP/1.1 502 "), "{seen}");
-    let token = begin(&proxy, &sessions).await;
+    let token = begin(&proxy, &sessions, "m.ns").await;
     assert!(knows(&proxy, &sessions, &token).await);
 
     let reloads = |result: &str, count: u64| {
@@ -121,7 +121,7 @@ async fn every_file_of_a_secret_is_followed_while_the_configuration_is_gone() {
     replace(&keys, &(key('B') + &key('A')));
     until(&proxy, "/metrics", &reloads("rotated", 3)).await;
     assert!(knows(&proxy, &sessions, &token).await);
-    let second = begin(&proxy, &sessions).await;
+    let second = begin(&proxy, &sessions, "m.ns").await;
     replace(&keys, &key('B'));
     until(&proxy, "/metrics", &reloads("rotated", 4)).await;
     assert!(!knows(&proxy, &sessions, &token).await);

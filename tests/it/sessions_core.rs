@@ -54,11 +54,7 @@ async fn a_mass_of_sessions_begins_anew_once_each() {
 /// A server with one process a session may need long to begin one.
 #[tokio::test]
 async fn a_server_that_is_alone_may_be_slow_to_begin_a_session_anew() {
-    let server = McpServer::start().await;
-    let proxy = TestProxy::start(to(&[&server])).await;
-    let token = begin_late(&proxy).await;
-    server.behave(Manner { late: true, ..Manner::default() });
-    server.forget();
+    let (server, proxy, token) = before_a_late_beginning().await;
     let mut client = proxy.connect().await;
     client.send(&request("POST", Some(&token), &call("count", "x").to_string())).await;
     server.until("it begins", |seen| seen.late == 2).await;
@@ -73,11 +69,7 @@ async fn a_server_that_is_alone_may_be_slow_to_begin_a_session_anew() {
 
 #[tokio::test]
 async fn a_session_that_is_ended_while_it_begins_anew_is_ended_at_its_server() {
-    let server = McpServer::start().await;
-    let proxy = TestProxy::start(to(&[&server])).await;
-    let token = begin_late(&proxy).await;
-    server.behave(Manner { late: true, ..Manner::default() });
-    server.forget();
+    let (server, proxy, token) = before_a_late_beginning().await;
     let message = call("count", "x");
     let (answer, ()) = tokio::join!(post(&proxy, Some(&token), &message), async {
         server.until("it begins", |seen| seen.late == 2).await;
@@ -93,12 +85,17 @@ async fn a_session_that_is_ended_while_it_begins_anew_is_ended_at_its_server() {
     proxy.stop().await;
 }
 
-/// A session that begins late when the server is so.
-async fn begin_late(proxy: &TestProxy) -> String {
+/// A session that its server has forgotten, and which will begin anew as late as the test wants.
+async fn before_a_late_beginning() -> (McpServer, TestProxy, String) {
+    let server = McpServer::start().await;
+    let proxy = TestProxy::start(to(&[&server])).await;
     let mut late = params();
     late["name"] = json!("late");
     let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": late});
-    post(proxy, None, &initialize).await.session().unwrap()
+    let token = post(&proxy, None, &initialize).await.session().unwrap();
+    server.behave(Manner { late: true, ..Manner::default() });
+    server.forget();
+    (server, proxy, token)
 }
 
 /// How many requests wait is no matter of a session's life.

@@ -65,10 +65,8 @@ pub struct Card {
 /// What was read of a body.
 enum Read {
     Whole(Bytes),
-    /// More than a card may have; the rest is still to come.
-    TooLarge(Bytes),
-    /// The start of something else.
-    NoJson(Bytes),
+    /// The start of what passes as it comes: something else, or a card, and why it is not read.
+    Start(Bytes, Option<&'static str>),
     Broken(StreamError, Outcome),
 }
 
@@ -234,12 +232,10 @@ pub async fn pass(
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             Response::from_parts(head, ReplyBody::local(body, record))
         }
-        Read::TooLarge(start) => {
-            card.passed("it is larger than 1 MiB");
-            record.on_response(&start);
-            Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
-        }
-        Read::NoJson(start) => {
+        Read::Start(start, why) => {
+            if let Some(why) = why {
+                card.passed(why);
+            }
             record.on_response(&start);
             Response::from_parts(head, ReplyBody::continued(start, leased, plan, record))
         }
@@ -318,10 +314,10 @@ async fn read(leased: &mut Leased, plan: &RelayPlan, is_untyped: bool) -> Read {
             Some(Ok(frame)) => body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
         }
         if is_untyped && begins_json(&body) == Some(false) {
-            return Read::NoJson(Bytes::from(body));
+            return Read::Start(Bytes::from(body), None);
         }
         if body.len() > MAX_CARD {
-            return Read::TooLarge(Bytes::from(body));
+            return Read::Start(Bytes::from(body), Some("it is larger than 1 MiB"));
         }
     }
 }

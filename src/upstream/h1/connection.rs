@@ -145,7 +145,7 @@ impl Connection {
         })
     }
 
-    /// An upload that nobody may ask for any more goes on beside its response.
+    /// An upload that nobody may ask for any more goes on beside its response; where it does already, none is here.
     fn part_upload(&mut self) {
         if self.upload.may_outlast() {
             self.aside = Some(Aside::begin(std::mem::take(&mut self.upload), &mut self.io));
@@ -157,10 +157,8 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        if self.aside.is_none() {
-            // A request that was kept may have been forgotten by now.
-            self.part_upload();
-        }
+        // A request that was kept may have been forgotten by now.
+        self.part_upload();
         self.poll_upload(cx);
         self.download.poll_frame(&mut self.io, cx)
     }
