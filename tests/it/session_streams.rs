@@ -387,6 +387,40 @@ async fn a_stream_that_was_there_and_is_no_more_brings_its_session_back() {
     scene.stop().await;
 }
 
+/// Its client has opened it anew, and the server does not know yet that the old one is gone.
+#[tokio::test]
+async fn a_stream_that_is_still_open_at_its_server_is_waited_for() {
+    const OPEN: &str =
+        "HTTP/1.1 409 Conflict\r\nconnection: close\r\ncontent-length: 8\r\n\r\nConflict";
+    let server = Backend::start().await;
+    let mut config = to(&server);
+    config.routes[0].to.hold.session = std::time::Duration::from_secs(2);
+    let proxy = TestProxy::start(config).await;
+    let scene = Scene::at(server, proxy).await;
+    let mut stream = scene.open("GET", None, "").await;
+    for _ in 0..2 {
+        let asked = scene.asked().await;
+        assert!(asked.is("GET /mcp") && asked.is("mcp-session-id: s1"), "{}", asked.text);
+        asked.answer(OPEN).await;
+    }
+    let mut there = scene.asked().await;
+    assert!(there.is("GET /mcp") && there.is("mcp-session-id: s1"), "{}", there.text);
+    there.say(&format!("{STREAM}{}", chunk(": there\n\n"))).await;
+    stream.until(": there").await;
+    drop((stream, there));
+    // Not for ever, and nothing else waits.
+    let mut stream = scene.open("GET", None, "").await;
+    let told = tokio::select! {
+        told = stream.rest() => told,
+        () = async { loop { scene.asked().await.answer(OPEN).await } } => unreachable!(),
+    };
+    assert!(told.starts_with("HTTP/1.1 409") && told.ends_with("Conflict"), "{told}");
+    let mut client = scene.open("POST", None, &call()).await;
+    scene.asked().await.answer(OPEN).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 409"));
+    scene.stop().await;
+}
+
 #[tokio::test]
 async fn each_request_of_a_lost_batch_is_answered() {
     let scene = Scene::begin().await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::attempt::{Failure, attempt};
 use super::delivered::Delivered;
@@ -35,6 +36,8 @@ use crate::upstream::Leased;
 
 /// A session is begun anew at most this often for one request.
 const MAX_MOVES: u32 = 3;
+/// The pauses between two tries to open a session's own stream that is still open elsewhere.
+const OCCUPIED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(1));
 /// How often a request is sent once more on a new connection, and the pauses before all but the first.
 const MAX_CLOSED: u32 = 3;
 const CLOSED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_millis(400));
@@ -71,6 +74,8 @@ enum Tried {
     Lost(Boxed, Cause),
     /// It answers that it does not know the session.
     Denied(Box<Response<Leased>>),
+    /// It answers that the session's own stream is open already.
+    Occupied(Box<Response<Leased>>),
     /// The request is gone.
     Over(End),
 }
@@ -92,6 +97,22 @@ struct Course {
     moves: u32,
     /// The session was begun for it just now.
     begun: bool,
+    /// The pauses since its stream was first found open elsewhere, and until when it waits for that to end.
+    occupied: Option<(Pauses, Instant)>,
+}
+
+// === impl Course ===
+
+impl Course {
+    /// How long to wait before the session's own stream is opened once more. Its server has it open already (409):
+    /// for a client that is gone without a word, or through a replica that hangs. `None` if that takes too long.
+    fn pause(&mut self, trip: &Trip) -> Option<Duration> {
+        let wait = trip.way.route.config.to.hold.session;
+        let (pauses, until) =
+            self.occupied.get_or_insert_with(|| (OCCUPIED_PAUSES, Instant::now() + wait));
+        let pause = pauses.take();
+        (Instant::now() + pause < *until).then_some(pause)
+    }
 }
 
 impl From<End> for Homeless {
@@ -254,6 +275,13 @@ impl SessionDelivery {
                     (request, course.fresh) = (again, course.fresh + 1);
                     continue;
                 }
+                Err(Tried::Occupied(response)) => {
+                    let Some(pause) = course.pause(trip) else { return Ok(*response) };
+                    let again = taken_back(response.into_body(), &upload).await;
+                    request = again.ok_or(End::TooLarge)?;
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
                 Err(Tried::Lost(request, cause)) => (request, cause),
                 Err(Tried::Over(end)) => return Err(end),
             };
@@ -346,6 +374,9 @@ impl SessionDelivery {
         let Trip { way, facts, started, .. } = &*trip;
         let age = lease.since.saturating_duration_since(*started);
         let failure = match attempt(way, facts, lease, age, request).await {
+            Ok(response) if is_own_stream(facts) && response.status() == StatusCode::CONFLICT => {
+                return Err(Tried::Occupied(Box::new(response)));
+            }
             // What a legacy server says of its stream is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
                 if !is_awaited(&response) {
