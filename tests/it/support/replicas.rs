@@ -2,7 +2,9 @@
 //!
 //! Nothing here knows what is being tested.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use futures_util::future::join_all;
 use kagent_proxy::config::Config;
@@ -18,11 +20,19 @@ pub(crate) fn key_file(name: &str) -> PathBuf {
     key
 }
 
+/// One of loopback that no other scenario listens at, and no connection comes from.
+fn own_address() -> IpAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 128 | high, low, TAKEN.fetch_add(1, Ordering::Relaxed)])
+}
+
 /// Replicas that know each other.
 pub(crate) async fn replicas<const N: usize>(name: &str, config: &Config) -> [TestProxy; N] {
     let key = key_file(name);
-    // Their admin listeners have to know each other before they are bound.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Their admin listeners have to know each other before they are bound, at an address where nobody else takes a port.
+    let own = own_address();
+    let free = || std::net::TcpListener::bind((own, 0)).unwrap().local_addr().unwrap();
     let admins = [(); N].map(|()| free());
     let start = admins.map(|admin| {
         let mut config = config.clone();
