@@ -78,6 +78,14 @@ pub enum News {
     Silent,
 }
 
+/// Why a letter has no answer that can be read.
+enum NoAnswer {
+    /// The replica has ended.
+    NobodyListens,
+    /// It may only have too much to do: its listener takes no more, or says so.
+    Busy,
+}
+
 // === impl Line ===
 
 impl Default for Line {
@@ -148,8 +156,9 @@ impl Peers {
         answers.then_some(place)
     }
 
-    /// Gives it a sealed letter; its sealed answer, if it comes within that time. While this program itself is too
-    /// busy to look, or paused, the time of another does not pass: its answer may lie here, unread.
+    /// Gives it a sealed letter; its sealed answer, if it comes within that time. `None` comes sooner only if nobody
+    /// listens there. While this program itself is too busy to look, or paused, the time of another does not pass: its
+    /// answer may lie here, unread.
     pub async fn ask(&self, address: SocketAddr, sealed: &[u8], wait: Duration) -> Option<Vec<u8>> {
         let letter = URL_SAFE_NO_PAD.encode(sealed);
         let mut posted = std::pin::pin!(self.post(address, &letter));
@@ -157,7 +166,13 @@ impl Peers {
             let until = Instant::now() + wait;
             tokio::select! {
                 biased;
-                answer = &mut posted => return answer,
+                answer = &mut posted => {
+                    if matches!(answer, Err(NoAnswer::Busy)) {
+                        // Asked again at once it would not say more.
+                        tokio::time::sleep_until(until).await;
+                    }
+                    return answer.ok();
+                }
                 () = tokio::time::sleep_until(until) => {}
             }
             if Instant::now().saturating_duration_since(until) < PAUSE {
@@ -167,14 +182,18 @@ impl Peers {
         None
     }
 
-    async fn post(&self, address: SocketAddr, letter: &str) -> Option<Vec<u8>> {
+    async fn post(&self, address: SocketAddr, letter: &str) -> Result<Vec<u8>, NoAnswer> {
         // The other side may have closed an idle connection; a letter may be read twice.
         if let Some(idle) = self.idle(address)
             && let Some(answer) = self.post_on(idle, address, letter).await
         {
-            return Some(answer);
+            return Ok(answer);
         }
-        self.post_on(open(address).await.ok()?, address, letter).await
+        let connection = open(address).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => NoAnswer::NobodyListens,
+            _ => NoAnswer::Busy,
+        })?;
+        self.post_on(connection, address, letter).await.ok_or(NoAnswer::Busy)
     }
 
     async fn post_on(
@@ -311,5 +330,27 @@ mod tests {
             "it has missed little"
         );
         assert_eq!(peers.addresses(), [a, c]);
+    }
+
+    /// Three questions must not be over in the moment in which a replica has no place for them.
+    #[tokio::test]
+    async fn who_has_no_place_for_a_letter_has_the_time_of_an_answer() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let peers = Peers::default();
+        peers.set([address]);
+        let answers = tokio::spawn(async move {
+            let mut busy = listener.accept().await.unwrap().0;
+            busy.write_all(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            drop(listener);
+        });
+        let wait = Duration::from_millis(100);
+        let asked = Instant::now();
+        assert_eq!(peers.ask(address, b"letter", wait).await, None);
+        assert!(Instant::now().saturating_duration_since(asked) >= wait);
+        answers.await.unwrap();
+        let long = Duration::from_secs(3600);
+        assert_eq!(peers.ask(address, b"letter", long).await, None, "nobody listens");
     }
 }

@@ -223,7 +223,7 @@ impl Sessions {
         }
     }
 
-    async fn greet(&self) {
+    async fn greet(self: &Arc<Self>) {
         let mut tick = tokio::time::interval(GREET);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -235,7 +235,7 @@ impl Sessions {
             let addresses = self.peers.addresses();
             join_all(addresses.iter().map(|address| self.ask(*address, PeerRequest::Hello))).await;
             self.counts.alive(self.peers.alive(self.own).len());
-            self.tell_who_came().await;
+            self.tell_who_came();
             let peers = self.peers.alive(self.own);
             let uses = self.uses.take_untold();
             join_all(peers.iter().map(|(_, address)| self.tell_uses(*address, &uses))).await;
@@ -245,10 +245,12 @@ impl Sessions {
     }
 
     /// Whoever was not there has not heard where sessions moved meanwhile, and would go on with a home that may be
-    /// there again.
-    async fn tell_who_came(&self) {
-        let came = std::mem::take(&mut *self.untold());
-        join_all(came.into_iter().map(|(address, since)| self.tell_since(address, since))).await;
+    /// there again. That may be a thousand letters, and the others are greeted meanwhile.
+    fn tell_who_came(self: &Arc<Self>) {
+        for (address, since) in std::mem::take(&mut *self.untold()) {
+            let sessions = Arc::clone(self);
+            tokio::spawn(async move { sessions.tell_since(address, since).await });
+        }
     }
 
     /// Tells one what has moved since then.
