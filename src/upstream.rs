@@ -341,10 +341,10 @@ impl Cluster {
 
     /// The endpoint that there is, if there is no other one.
     #[must_use]
-    pub fn only(&self) -> Option<SocketAddr> {
+    pub fn only(&self) -> Option<EndpointId> {
         let places = self.places.load();
         let mut open = places.open.iter().filter(|endpoint| !endpoint.is_leaving());
-        let only = open.next()?.address;
+        let only = open.next()?.id();
         open.next().is_none().then_some(only)
     }
 

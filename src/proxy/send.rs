@@ -6,6 +6,8 @@
 //! of force. Ends with the headers of a response; never reads or writes a response body.
 
 pub mod attempt;
+pub mod begin;
+pub mod course;
 pub mod delivered;
 pub mod dial;
 pub mod gather;

@@ -45,6 +45,16 @@ impl Asked {
         self.text.lines().find_map(|line| line.strip_prefix("last-event-id: "))
     }
 
+    /// The answer to an `initialize` of the proxy, which begins the session anew.
+    fn begun(&self) -> String {
+        assert!(self.is("\"initialize\""), "{}", self.text);
+        let id = self.text.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let answer = initialized();
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        let body = body.replace("\"id\":0", &format!("\"id\":\"{id}\""));
+        json_answer(&body).replace("s1", "s2")
+    }
+
     pub(crate) async fn say(&mut self, bytes: &str) {
         self.call.send(bytes).await;
     }
@@ -192,15 +202,8 @@ impl Scene {
     /// Plays the server while a session begins anew.
     pub(crate) async fn revived(&self) {
         let anew = self.asked().await;
-        assert!(anew.is("\"initialize\""), "{}", anew.text);
-        let id = anew.text.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-        let answer = initialized().replace("s1", "s2");
-        let body = answer
-            .split("\r\n\r\n")
-            .nth(1)
-            .unwrap()
-            .replace("\"id\":0", &format!("\"id\":\"{id}\""));
-        anew.answer(&json_answer(&body).replace("s1", "s2")).await;
+        let begun = anew.begun();
+        anew.answer(&begun).await;
         let ready = self.asked().await;
         assert!(ready.is("notifications/initialized"), "{}", ready.text);
         ready.answer(TAKEN).await;
@@ -384,6 +387,34 @@ async fn a_stream_that_was_there_and_is_no_more_brings_its_session_back() {
     there.say(&format!("{STREAM}{}", chunk(": again\n\n"))).await;
     stream.until(": again").await;
     drop((stream, there));
+    scene.stop().await;
+}
+
+/// An address may be that of several pods, and a connection to one that is gone says nothing.
+#[tokio::test]
+async fn a_session_begins_anew_on_a_connection_of_its_own_where_pods_are_not_known() {
+    let kept = |answer: &str| answer.replace("connection: close\r\n", "");
+    let server = Backend::start().await;
+    let proxy = TestProxy::start(to(&server)).await;
+    let scene = Scene::at(server, proxy).await;
+    let mut client = scene.open("POST", None, &call()).await;
+    let asked = scene.asked().await;
+    // Another client leaves an idle connection behind.
+    let mut other = scene.proxy.connect().await;
+    other.send(&request("POST", ("", None), &initialize())).await;
+    let mut idle = scene.asked().await;
+    idle.say(&kept(&initialized())).await;
+    assert!(other.rest().await.starts_with("HTTP/1.1 200"));
+    asked.answer("HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
+    let mut anew = scene.asked().await;
+    anew.say(&kept(&anew.begun())).await;
+    let ready = read(&mut anew.call).await.unwrap();
+    assert!(ready.contains("notifications/initialized"), "{ready}");
+    anew.say(&kept(TAKEN)).await;
+    let again = read(&mut anew.call).await.unwrap();
+    assert!(again.contains("tools/call") && again.contains("mcp-session-id: s2"), "{again}");
+    anew.answer(&json_answer(r#"{"jsonrpc":"2.0","id":7,"result":{}}"#)).await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 200"));
     scene.stop().await;
 }
 

@@ -8,22 +8,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::attempt::attempt;
+use super::begin::{agrees, answer, drain, message};
 use super::dial;
 use super::hold::Holds;
 use super::resolve::resolve;
 use super::retry::{PAUSES, Retry};
 use super::trip::{Cause, Trip};
-use crate::body::RequestBody;
 use crate::headers;
 use crate::protocol::mcp::{self, Initialized};
 use crate::proxy::call::Kind;
@@ -41,26 +36,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const LEARNING: Duration = Duration::from_secs(1);
 /// What one try has, however long the request may wait, where another endpoint may do better.
 const ONE_TRY: Duration = Duration::from_secs(10);
-/// Bytes that are read of an answer to `initialize`.
-const MAX_ANSWER: usize = 1024 * 1024;
-/// How long the rest of a response is read, so that its connection can be used again.
-const REST: Duration = Duration::from_millis(200);
-
-/// Fields of the client's request that say something of that request only.
-const OF_THE_REQUEST: [HeaderName; 11] = [
-    headers::MCP_SESSION_ID,
-    headers::LAST_EVENT_ID,
-    headers::MCP_PROTOCOL_VERSION,
-    CONTENT_LENGTH,
-    CONTENT_ENCODING,
-    TRAILER,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("mcp-method"),
-    HeaderName::from_static("mcp-name"),
-];
-
 /// Why a session does not begin anew.
 #[derive(Debug)]
 pub enum NotRevived {
@@ -176,15 +151,24 @@ impl Reviver {
                 Settled::Busy => return Err(NotRevived::Unavailable),
             }
         };
-        let begun = self.begin_anew(trip, head, until).await;
-        log(trip, cause, begun.as_ref());
-        let home = begun?;
-        if self.sessions.homes.is_ended(trip.ticket.id) {
+        let home = match self.begin_anew(trip, head, until).await {
+            Ok(home) => home,
+            Err(why) => {
+                log_not_revived(trip, cause, &why);
+                return Err(why);
+            }
+        };
+        let is_ended = || self.sessions.homes.is_ended(trip.ticket.id);
+        if !is_ended() {
+            claim.moved(&home).await;
+        }
+        // Also meanwhile: a DELETE that came before has met no server, or another one.
+        if is_ended() {
             self.give_back(trip, head, &home).await;
             return Err(NotRevived::NoSession);
         }
+        log_revived(trip, cause, &home);
         trip.way.route.metrics.session(SessionEvent::Revived(cause.word()));
-        claim.moved(&home).await;
         trip.ticket.home = home;
         Ok(Found::Begun)
     }
@@ -259,7 +243,12 @@ impl Reviver {
         };
         let way = Way { session: None, ..trip.way.clone() };
         let retry = Retry::new(&self.holds, trip.conn.peer.ip(), trip.started);
-        let Ok(lease) = dial::lease(&way.route, false, &retry).await else { return Tried::Again };
+        let leased = match way.route.cluster.only() {
+            // It may be the address of several pods, of which one is gone whose connection does not show it.
+            Some(id) if id.uid.is_none() => dial::to(&way.route, &id, true, false).await.ok(),
+            _ => dial::lease(&way.route, false, &retry).await.ok(),
+        };
+        let Some(lease) = leased else { return Tried::Again };
         let endpoint = lease.endpoint().id();
         let id = format!("kagent-proxy-{:016x}", fastrand::u64(..));
         let ask = message(head, mcp::initialize(&id, params));
@@ -341,96 +330,33 @@ fn in_session(mut way: Way, trip: &Trip, home: &Home) -> Way {
 }
 
 /// A session that its operator may look for.
-fn log(trip: &Trip, cause: Cause, begun: Result<&Home, &NotRevived>) {
-    let host = &trip.way.route.config.host;
-    let session = format!("{:08x}", trip.ticket.id.short());
+fn log_revived(trip: &Trip, cause: Cause, home: &Home) {
+    let (host, session) = (&trip.way.route.config.host, hashed(trip));
+    let (cause, to) = (cause.word(), home.endpoint.address);
+    tracing::info!(host, session, cause, %to, "a session was revived");
+}
+
+fn log_not_revived(trip: &Trip, cause: Cause, why: &NotRevived) {
+    let (host, session) = (&trip.way.route.config.host, hashed(trip));
     let cause = cause.word();
-    let why = match begun {
-        Ok(home) => {
-            let to = home.endpoint.address;
-            tracing::info!(host, session, cause, %to, "a session was revived");
-            return;
-        }
-        Err(NotRevived::Refused(_)) => "its credentials are refused",
-        Err(NotRevived::SentOn(_)) => "the server sends its client on",
-        Err(NotRevived::NoSession) => "the server does not take it",
-        Err(NotRevived::Unavailable) => "no server was there in time",
+    let why = match why {
+        NotRevived::Refused(_) => "its credentials are refused",
+        NotRevived::SentOn(_) => "the server sends its client on",
+        NotRevived::NoSession => "the server does not take it",
+        NotRevived::Unavailable => "no server was there in time",
     };
     tracing::warn!(host, session, cause, why, "a session is not revived");
 }
 
-/// A message of our own in the client's name.
-fn message(head: &HeaderMap, json: String) -> Box<Request<RequestBody>> {
-    let body = RequestBody::own(Bytes::from(json), Arc::default());
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    let map = request.headers_mut();
-    *map = head.clone();
-    for name in &OF_THE_REQUEST {
-        map.remove(name);
-    }
-    map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    map.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    map.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    Box::new(request)
+/// As the access line names it.
+fn hashed(trip: &Trip) -> String {
+    format!("{:08x}", trip.ticket.id.short())
 }
 
 async fn to_same(way: &Way, endpoint: &EndpointId) -> Option<Lease> {
     dial::to(&way.route, endpoint, false, false).await.ok()
 }
 
-/// What the server says to the `initialize` called `id`; `None` if it breaks off before.
-async fn answer(response: &mut Response<Leased>, id: &str) -> Option<Initialized> {
-    let events = headers::is_event_stream(response.headers());
-    let mut body = BytesMut::new();
-    while body.len() < MAX_ANSWER {
-        let frame = response.body_mut().frame().await;
-        let ended = frame.is_none();
-        if let Some(frame) = frame {
-            body.extend_from_slice(frame.ok()?.data_ref().map_or(&[], |data| data));
-        }
-        if (events || ended)
-            && let Some(answer) = mcp::initialize_answer(&body, events, id)
-        {
-            return Some(answer);
-        }
-        if ended {
-            // It has said something else, and would again.
-            return Some(Initialized::Refused);
-        }
-    }
-    Some(Initialized::Refused)
-}
-
-/// Reads what is left, so that the connection can be used again.
-async fn drain(response: Response<Leased>) {
-    let mut leased = response.into_body();
-    let rest = async {
-        while let Some(frame) = leased.frame().await {
-            if frame.is_err() {
-                return false;
-            }
-        }
-        true
-    };
-    if tokio::time::timeout(REST, rest).await == Ok(true) {
-        leased.recycle();
-    }
-}
-
 fn milliseconds() -> u64 {
     u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Whether a server that takes `version` is one that the client can go on with: the one with which the session `began`;
-/// where that is not known, the one it has been speaking (`MCP-Protocol-Version`, sent from 2025-06-18 on), or one from
-/// before that header.
-fn agrees(version: &str, began: Option<&str>, spoken: Option<&HeaderValue>, params: &str) -> bool {
-    match (began, spoken) {
-        (Some(began), _) => began == version,
-        (None, Some(spoken)) => spoken == version,
-        (None, None) => {
-            version <= "2025-03-26" || mcp::asked_version(params).as_deref() == Some(version)
-        }
-    }
 }

@@ -4,19 +4,17 @@
 //! that does no harm. Reads no response beyond what says that a session is unknown.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use tokio::time::Instant;
 
 use super::attempt::{Failure, attempt};
+use super::course::{Course, MAX_CLOSED, MAX_MOVES};
 use super::delivered::Delivered;
 use super::gather::{gathered, taken_back};
 use super::revive::{Found, NotRevived, Reviver};
 use super::trip::{Cause, Trip};
 use super::unknown::{is_unknown, may_deny};
 use super::whole::{is_awaited, whole};
-use crate::backoff::Pauses;
 use crate::body::{RequestBody, Upload};
 use crate::config::{KagentHost, SessionMode, StandaloneGet};
 use crate::headers;
@@ -33,14 +31,6 @@ use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
 use crate::telemetry::metrics::Counted;
 use crate::upstream::Leased;
-
-/// A session is begun anew at most this often for one request.
-const MAX_MOVES: u32 = 3;
-/// The pauses between two tries to open a session's own stream that is still open elsewhere.
-const OCCUPIED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(1));
-/// How often a request is sent once more on a new connection, and the pauses before all but the first.
-const MAX_CLOSED: u32 = 3;
-const CLOSED_PAUSES: Pauses = Pauses::new(Duration::from_millis(100), Duration::from_millis(400));
 
 type Boxed = Box<Request<RequestBody>>;
 
@@ -86,33 +76,6 @@ enum Homeless {
     Answered(Box<Response<Leased>>),
     /// Its trip ends.
     End(End),
-}
-
-/// What has happened to a request so far.
-#[derive(Default)]
-struct Course {
-    /// How often it was sent on a new connection.
-    fresh: u32,
-    /// How often its session has moved.
-    moves: u32,
-    /// The session was begun for it just now.
-    begun: bool,
-    /// The pauses since its stream was first found open elsewhere, and until when it waits for that to end.
-    occupied: Option<(Pauses, Instant)>,
-}
-
-// === impl Course ===
-
-impl Course {
-    /// How long to wait before the session's own stream is opened once more. Its server has it open already (409):
-    /// for a client that is gone without a word, or through a replica that hangs. `None` if that takes too long.
-    fn pause(&mut self, trip: &Trip) -> Option<Duration> {
-        let wait = trip.way.route.config.to.hold.session;
-        let (pauses, until) =
-            self.occupied.get_or_insert_with(|| (OCCUPIED_PAUSES, Instant::now() + wait));
-        let pause = pauses.take();
-        (Instant::now() + pause < *until).then_some(pause)
-    }
 }
 
 impl From<End> for Homeless {
@@ -269,14 +232,14 @@ impl SessionDelivery {
                     if trip.care == Care::None {
                         trip.care = Care::Replayed;
                     }
-                    if course.fresh > 0 {
-                        tokio::time::sleep(CLOSED_PAUSES.after(course.fresh - 1)).await;
+                    if let Some(pause) = course.until_sent() {
+                        tokio::time::sleep(pause).await;
                     }
                     (request, course.fresh) = (again, course.fresh + 1);
                     continue;
                 }
                 Err(Tried::Occupied(response)) => {
-                    let Some(pause) = course.pause(trip) else { return Ok(*response) };
+                    let Some(pause) = course.until_free(trip) else { return Ok(*response) };
                     let again = taken_back(response.into_body(), &upload).await;
                     request = again.ok_or(End::TooLarge)?;
                     tokio::time::sleep(pause).await;
