@@ -1,5 +1,5 @@
 //! Finds the values that stand at chosen places of a JSON object (RFC 8259), or of each object of an array, across any
-//! split of its bytes. An array at a chosen place is looked into where a rule gives its items a place, by the key `[]`.
+//! split of its bytes. An array at a chosen place is looked into where its items have a place.
 //!
 //! Keeps a few bytes of state and none of the object's, but for the one value that is being read and that a split has
 //! cut. Judges nothing: what is no JSON object has nothing at any place.
@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// Objects within each other that matter.
 const MAX_DEPTH: usize = 6;
-/// A longer key or string is not read.
+/// A key, string or number is not read that is written in more bytes.
 const MAX_TEXT: usize = 512;
 
 /// What has been seen of one object. `P` names the places that matter.
@@ -17,6 +17,8 @@ pub struct Places<P> {
     root: P,
     /// The place of a key's value in the object at a place.
     rule: fn(P, &[u8]) -> Option<P>,
+    /// The place of the items of the array at a place.
+    items: fn(P) -> Option<P>,
     /// The open objects that matter, outermost first.
     path: [P; MAX_DEPTH],
     depth: usize,
@@ -73,6 +75,7 @@ impl<P: Copy> Places<P> {
         Self {
             root,
             rule,
+            items: |_| None,
             path: [root; MAX_DEPTH],
             depth: 0,
             arrays: 0,
@@ -94,6 +97,12 @@ impl<P: Copy> Places<P> {
     #[must_use]
     pub fn batched(root: P, rule: fn(P, &[u8]) -> Option<P>) -> Self {
         Self { batches: true, ..Self::new(root, rule) }
+    }
+
+    /// The same where arrays at places have items at places.
+    #[must_use]
+    pub fn with_items(self, items: fn(P) -> Option<P>) -> Self {
+        Self { items, ..self }
     }
 
     /// Takes the next bytes, and shows what they complete.
@@ -180,8 +189,8 @@ impl<P: Copy> Places<P> {
 
     /// Another object follows.
     pub fn restart(&mut self) {
-        let (text, batches) = (std::mem::take(&mut self.text), self.batches);
-        *self = Self { text, batches, ..Self::new(self.root, self.rule) };
+        let (text, items, batches) = (std::mem::take(&mut self.text), self.items, self.batches);
+        *self = Self { text, items, batches, ..Self::new(self.root, self.rule) };
         self.text.clear();
     }
 
@@ -209,7 +218,7 @@ impl<P: Copy> Places<P> {
         if let Some(place) = place {
             found(place, Found::Unkept);
         }
-        let items = place.and_then(|place| (self.rule)(place, b"[]"));
+        let items = place.and_then(self.items);
         match (items, self.path.get_mut(self.depth)) {
             (Some(items), Some(room)) => {
                 *room = items;
@@ -284,7 +293,8 @@ impl<P: Copy> Places<P> {
         }
         let whole = if self.text.is_empty() { part } else { &self.text };
         if let Some(place) = place {
-            found(place, if self.too_long { Found::Unkept } else { Found::Literal(whole) });
+            let is_kept = !self.too_long && whole.len() <= MAX_TEXT;
+            found(place, if is_kept { Found::Literal(whole) } else { Found::Unkept });
         }
         Some(rest)
     }
@@ -517,6 +527,21 @@ mod tests {
             }
             cut.push(rest);
             proptest::prop_assert_eq!(read(&cut), whole);
+        }
+
+        #[test]
+        fn little_is_kept_of_any_document(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec!["\"", "\\", "é", "xxxxxxxxxxxxxxxxx", "7777777", "{\"a\":", "\"b\":\"", "{", "[", "}", ","]), 0..40,
+            ),
+            times in 1usize..300, size in 1usize..2000,
+        ) {
+            let document: String = parts.iter().map(|part| part.repeat(times)).collect();
+            let mut places = Places::batched(Place::Root, rule).with_items(Some);
+            for piece in document.as_bytes().chunks(size) {
+                places.feed(piece, &mut |_, _| {});
+                proptest::prop_assert!(places.text.capacity() <= 2 * MAX_TEXT);
+            }
         }
 
         #[test]

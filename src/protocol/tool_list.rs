@@ -25,7 +25,7 @@ impl ToolListScanner {
     /// Nothing has come yet of a response, or of a stream of `events` that are responses.
     #[must_use]
     pub fn new(events: bool) -> Self {
-        Self(Messages::new(Places::batched(Place::Response, place), events))
+        Self(Messages::new(Places::batched(Place::Response, place).with_items(items), events))
     }
 
     /// Takes the next bytes, and shows the names that they complete.
@@ -42,10 +42,13 @@ fn place(around: Place, key: &[u8]) -> Option<Place> {
     Some(match (around, key) {
         (Place::Response, b"result") => Place::Result,
         (Place::Result, b"tools") => Place::Tools,
-        (Place::Tools, b"[]") => Place::Tool,
         (Place::Tool, b"name") => Place::Name,
         _ => return None,
     })
+}
+
+fn items(of: Place) -> Option<Place> {
+    (of == Place::Tools).then_some(Place::Tool)
 }
 
 #[cfg(test)]
@@ -70,6 +73,7 @@ mod tests {
             (r#"{"result":{"tools":[]}}"#, &[]),
             (r#"{"result":{"tools":[["x",{"name":"y"}],"name","z",7,{"name":"a"}]}}"#, &["a"]),
             (r#"{"result":{"tools":{"name":"x"}}}"#, &[]),
+            (r#"{"result":{"tools":{"[]":{"name":"x"}}}}"#, &[]),
             (r#"{"result":{"prompts":[{"name":"x"}]}}"#, &[]),
             (
                 r#"[{"result":{"tools":[{"name":"a"}]}},{"result":{"tools":[{"name":"b"}]}}]"#,
