@@ -15,7 +15,7 @@ use super::trace_context::TraceContext;
 const MAX_CALLS: usize = 64;
 
 /// What tells one call from the others that are under way on one connection: a digest of its id, which may be a
-/// number or a string (JSON-RPC 2.0 section 4).
+/// number or a string (JSON-RPC 2.0 section 4). A number counts as it is written: 10 and 1e1 are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(u64);
 
@@ -72,7 +72,7 @@ impl CallId {
         let (kind, bytes) = match found {
             Found::Text(text) => (b'"', text.as_bytes()),
             Found::Literal(b"null" | b"true" | b"false") => return None,
-            Found::Literal(number) => (b'0', *number),
+            Found::Literal(number) => (b'0', integer(number)),
             Found::Object | Found::Unkept | Found::End => return None,
         };
         // FNV-1a, 64 bits: an id is a client's own, and who makes two alike deceives nobody else.
@@ -149,6 +149,11 @@ impl Parts {
     }
 }
 
+/// A number without the fraction 0, which writers of JSON add that know only floating point.
+pub(super) fn integer(number: &[u8]) -> &[u8] {
+    number.strip_suffix(b".0").unwrap_or(number)
+}
+
 fn owned(text: Cow<'_, str>) -> Box<str> {
     text.into_owned().into()
 }
@@ -223,6 +228,21 @@ mod tests {
                     let found = read(&[&bytes[..at], &bytes[at..to], &bytes[to..]]);
                     assert_eq!(found, *expected, "{body} split at {at}, {to}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_is_the_same_however_its_integer_is_written_and_none_if_it_is_too_long() {
+        let of = |number: &str| CallId::of(&Found::Literal(number.as_bytes()));
+        assert_eq!(of("7.0"), of("7"));
+        let others = ["70", "7.00", "7.5", ".0", "70.0", "-7.0"].map(of);
+        assert!(others.iter().all(|id| id.is_some() && *id != of("7")));
+        for (length, is_kept) in [(512, true), (513, false), (4096, false)] {
+            let body = format!(r#"{{"method":"ping","id":{}}}"#, "7".repeat(length));
+            for at in 0..=body.len() {
+                let found = read(&[&body.as_bytes()[..at], &body.as_bytes()[at..]]);
+                assert_eq!(found[0].id.is_some(), is_kept, "{length} split at {at}");
             }
         }
     }
