@@ -5,7 +5,7 @@
 //! Pure: bytes in, outcomes out, at any split, with a few bytes of state. `isError` may stand behind any content, and
 //! is never matched within one. Requests and notifications of a server are no outcomes.
 
-use super::calls::CallId;
+use super::calls::{CallId, integer};
 use super::event_data::Messages;
 use super::places::{Found, Places};
 
@@ -31,7 +31,10 @@ pub struct OutcomeScanner {
 #[derive(Clone, Copy, Debug, Default)]
 struct Parts {
     id: Option<CallId>,
-    ended: Option<Ended>,
+    has_result: bool,
+    has_tool_error: bool,
+    has_error: bool,
+    code: Option<i64>,
     /// It is the server's own request, or a notification.
     asks: bool,
 }
@@ -83,23 +86,33 @@ impl Parts {
         match (place, found) {
             (Place::Response, Found::Object) => *self = Self::default(),
             (Place::Response, Found::End) => {
-                if let (Some(ended), false) = (self.ended, self.asks) {
+                if let (Some(ended), false) = (self.ended(), self.asks) {
                     show(self.id, ended);
                 }
             }
             (Place::Id, found) => self.id = CallId::of(found),
+            // Some servers write every member, and `null` for those that are not there.
+            (Place::Method | Place::Error, Found::Literal(b"null")) => {}
             (Place::Method, _) => self.asks = true,
-            (Place::Result, _) if self.ended.is_none() => self.ended = Some(Ended::Result),
-            (Place::IsError, Found::Literal(b"true")) => self.ended = Some(Ended::ToolError),
-            // Beside a result some servers write `"error": null`.
-            (Place::Error, Found::Literal(b"null")) => {}
-            (Place::Error, _) => self.ended = Some(Ended::Error(0)),
+            (Place::Result, _) => self.has_result = true,
+            (Place::IsError, Found::Literal(b"true")) => self.has_tool_error = true,
+            (Place::IsError, Found::Literal(b"false")) => self.has_tool_error = false,
+            (Place::Error, _) => self.has_error = true,
             (Place::Code, Found::Literal(code)) => {
-                let code = std::str::from_utf8(code).ok().and_then(|code| code.parse().ok());
-                self.ended = Some(Ended::Error(code.unwrap_or(0)));
+                let code = std::str::from_utf8(integer(code)).ok();
+                self.code = code.and_then(|code| code.parse().ok()).or(self.code);
             }
             _ => {}
         }
+    }
+
+    /// An error counts before a result, in whatever order they stand.
+    fn ended(&self) -> Option<Ended> {
+        if self.has_error {
+            return Some(Ended::Error(self.code.unwrap_or(0)));
+        }
+        let result = if self.has_tool_error { Ended::ToolError } else { Ended::Result };
+        self.has_result.then_some(result)
     }
 }
 
@@ -171,6 +184,16 @@ mod tests {
         (r#"{"id":7,"error":null,"result":{}}"#, &[("7", Ended::Result)]),
         (r#"{"id":7,"error":"text"}"#, &[("7", Ended::Error(0))]),
         (r#"{"id":7,"error":["text"]}"#, &[("7", Ended::Error(0))]),
+        // Whatever is not asked for, in any order: an error before a result, and of one key the last value that fits.
+        (r#"{"id":7,"result":{"isError":true},"error":{"code":-1}}"#, &[("7", Ended::Error(-1))]),
+        (r#"{"id":7,"error":{"code":-1},"result":{"isError":true}}"#, &[("7", Ended::Error(-1))]),
+        (r#"{"id":7,"result":{"isError":true,"isError":false}}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7,"result":{"isError":true,"isError":1}}"#, &[("7", Ended::ToolError)]),
+        (r#"{"id":7,"error":{"code":-1,"code":null}}"#, &[("7", Ended::Error(-1))]),
+        (r#"{"id":7,"error":{"code":-1},"error":{}}"#, &[("7", Ended::Error(-1))]),
+        // As writers do that know every field, and only floating point.
+        (r#"{"id":7,"method":null,"result":{}}"#, &[("7", Ended::Result)]),
+        (r#"{"id":7.0,"error":{"code":-32601.0}}"#, &[("7", Ended::Error(-32601))]),
         (r#"{"id":7,"result":{"content":[]}"#, &[]),
         ("<html>", &[]),
     ];
