@@ -4,6 +4,8 @@
 //! Keeps the id of the last event and nothing else of the stream's, at any split. Looks only at the members of each
 //! message, never into what they hold.
 
+use super::sse::MARK;
+
 /// A longer id of an event is not remembered.
 pub const MAX_EVENT_ID: usize = 1024;
 
@@ -11,6 +13,8 @@ pub const MAX_EVENT_ID: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct AnswerScanner {
     line: Line,
+    /// The first line has begun, behind a byte order mark if there is one.
+    begun: bool,
     /// The last line ended by a CR, which a LF may complete.
     cr: bool,
     json: Json,
@@ -128,6 +132,10 @@ impl AnswerScanner {
             } else if let Some(slot) = name.get_mut(*length) {
                 *slot = byte;
                 *length += 1;
+                if !self.begun && *length == MARK.len() {
+                    self.begun = true;
+                    *length = if name.starts_with(MARK) { 0 } else { *length };
+                }
             } else {
                 self.line = Line::Other;
             }
@@ -145,6 +153,7 @@ impl AnswerScanner {
     }
 
     fn end_line(&mut self) {
+        self.begun = true;
         match self.line {
             Line::Name(_, 0) => {
                 self.answered |= self.json.response;
@@ -242,6 +251,9 @@ mod tests {
         ("data: {\"id\":1,\"result\":{}}\r\r", true, None),
         ("event: message\ndata:{\"error\":{},\"id\":1}\n\n", true, None),
         ("data: {\"id\":1,\"result\":{}}\n", false, None),
+        ("\u{feff}data: {\"id\":1,\"result\":{}}\n\n", true, None),
+        ("\u{feff}\u{feff}data: {\"id\":1,\"result\":{}}\n\n", false, None),
+        ("\u{feff}id: 7\n\n\u{feff}id: 8\n\n", false, Some("7")),
         ("data: {\"method\":\"a\",\"params\":{\"result\":1}}\n\n", false, None),
         ("data: {\"method\":\"result\",\"params\":[\"error\",{\"error\":1}]}\n\n", false, None),
         ("data: {\"a\\\"result\":1,\"resultx\":2,\"resul\":3,\"x\":\"result\"}\n\n", false, None),

@@ -1,9 +1,11 @@
 //! Shows what the events of a `text/event-stream` carry (WHATWG HTML, section 9.2.6), across any split of its bytes.
 //!
 //! Keeps a few bytes of state and none of the stream's: whoever wants the data whole gathers it. Knows no field but
-//! `data`. Where each event is a message, the places of one are found as in a body that is one.
+//! `data`. The lines of an event are joined without a line break, and data is shown before its event has ended: a
+//! message is a message to whoever watches, although a client does not see that of an event that is cut. Where each event is a message, the places of one are found as in a body that is one.
 
 use super::places::{Found, Places};
+use super::sse::MARK;
 
 /// A body that is a message in JSON, or an event stream of them.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct EventData {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
+    /// At the start of the stream; so many bytes of a byte order mark have come.
+    Mark(usize),
     /// In the field's name; so many bytes of `data:` have come.
     Name(usize),
     Data,
@@ -61,7 +65,7 @@ impl<P: Copy> Messages<P> {
 
 impl Default for Line {
     fn default() -> Self {
-        Self::Name(0)
+        Self::Mark(0)
     }
 }
 
@@ -79,10 +83,10 @@ impl EventData {
                 show(Some(data));
             }
             let Some((&last, rest)) = ending.split_first() else { return };
-            if self.line == Line::default() {
+            if matches!(self.line, Line::Name(0) | Line::Mark(0)) {
                 show(None);
             }
-            (self.line, self.cr) = (Line::default(), last == b'\r');
+            (self.line, self.cr) = (Line::Name(0), last == b'\r');
             bytes = rest;
         }
     }
@@ -90,6 +94,9 @@ impl EventData {
     /// What of these bytes of a line is data.
     fn data<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
         const NAME: &[u8] = b"data:";
+        if let Line::Mark(seen) = self.line {
+            bytes = self.mark(seen, bytes);
+        }
         while let (Line::Name(seen), Some((byte, rest))) = (self.line, bytes.split_first()) {
             bytes = rest;
             self.line = match NAME.get(seen) {
@@ -99,6 +106,24 @@ impl EventData {
             };
         }
         (self.line == Line::Data && !bytes.is_empty()).then_some(bytes)
+    }
+
+    /// What follows a byte order mark, of which so many bytes have come.
+    fn mark<'b>(&mut self, mut seen: usize, mut bytes: &'b [u8]) -> &'b [u8] {
+        while let Some((byte, rest)) = bytes.split_first() {
+            if MARK.get(seen) != Some(byte) {
+                // Only its beginning: that was text.
+                self.line = if seen == 0 { Line::Name(0) } else { Line::Other };
+                return bytes;
+            }
+            (seen, bytes) = (seen + 1, rest);
+            if seen == MARK.len() {
+                self.line = Line::Name(0);
+                return bytes;
+            }
+        }
+        self.line = Line::Mark(seen);
+        bytes
     }
 }
 
@@ -126,6 +151,10 @@ mod tests {
             ("event: message\ndata:{\ndata:}\n\n", &["{}"]),
             ("data\ndatax:1\n:data:2\n data:3\n\n", &[""]),
             ("data:1\n", &[]),
+            ("\u{feff}data:1\n\n\u{feff}data:2\n\n", &["1", ""]),
+            ("\u{feff}\n\u{feff}\u{feff}", &[""]),
+            ("\u{feff}\u{feff}data:1\n\n", &[""]),
+            ("\u{fefe}data:1\n\n", &[""]),
             ("\n\n", &["", ""]),
         ];
         for (stream, expected) in cases {

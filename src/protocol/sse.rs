@@ -4,7 +4,7 @@
 //! Keeps a few bytes of state and none of the stream's.
 
 /// The byte order mark that may stand in front of a stream, and is no part of its first line.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An event that carries this message, which has no line break (MCP 2025-11-25, "Streamable HTTP").
 #[must_use]
