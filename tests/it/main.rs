@@ -52,6 +52,7 @@ mod responses;
 mod retry;
 mod reuse;
 mod runtimes;
+mod scanners;
 mod secrets;
 mod session_age;
 mod session_log;
