@@ -279,8 +279,9 @@ mod tests {
             for at in 0..=stream.len() {
                 for to in at..=stream.len() {
                     let mut scanner = AnswerScanner::default();
-                    for part in [&stream[..at], &stream[at..to], &stream[to..]] {
-                        scanner.feed(part.as_bytes());
+                    let bytes = stream.as_bytes();
+                    for part in [&bytes[..at], &bytes[at..to], &bytes[to..]] {
+                        scanner.feed(part);
                     }
                     let last = last.map_or(LastId::None, |last| LastId::Is(last.as_bytes()));
                     let found = (scanner.is_answered(), scanner.last_id());
