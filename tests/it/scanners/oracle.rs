@@ -99,8 +99,9 @@ fn outcome(message: &Json<'_>) -> Option<Outcome> {
         "false" => Some(false),
         _ => None,
     };
-    let failed = message.at(&["result", "isError"]).into_iter().filter_map(is_true).last();
-    let code = message.at(&["error", "code"]).into_iter().filter_map(|code| code.integer()).last();
+    let failed = message.at(&["result", "isError"]).into_iter().filter_map(is_true).next_back();
+    let code =
+        message.at(&["error", "code"]).into_iter().filter_map(|code| code.integer()).next_back();
     let ended = if is_there("error") {
         Ended::Error(code.unwrap_or(0))
     } else if failed == Some(true) {
@@ -164,7 +165,7 @@ impl<'j> Json<'j> {
 
     /// The last string at this place.
     fn text(self, path: &[&str]) -> Option<String> {
-        self.at(path).into_iter().filter_map(Json::string).last()
+        self.at(path).into_iter().filter_map(Json::string).next_back()
     }
 
     fn string(self) -> Option<String> {
