@@ -246,10 +246,10 @@ impl OpenHost {
     fn ports_for(&self, caller: Option<&ObjectId>) -> Vec<u16> {
         let named = self.rules_for(caller).filter(|rule| rule.route.is_ok()).map(|rule| rule.port);
         let mut ports: BTreeSet<u16> = named.collect();
-        match self.opened_to(caller) {
-            Some(opened) => ports.extend(&opened.ports),
-            None => ports.extend(self.ports.iter().map(|(number, _)| number)),
-        }
+        // A header may name a port that the Service does not have.
+        let opened = self.opened_to(caller);
+        let there = self.ports.iter().map(|(number, _)| *number);
+        ports.extend(there.filter(|port| opened.is_none_or(|opened| opened.ports.contains(port))));
         ports.into_iter().collect()
     }
 

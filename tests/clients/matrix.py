@@ -28,11 +28,28 @@ ROWS = [
     ("Go, automatic", "github.com/modelcontextprotocol/go-sdk", "go_eras/go.mod", "mcp-eras", "go-1.8 auto"),
     ("Go, `initialize`", "github.com/modelcontextprotocol/go-sdk", "go_eras/go.mod", "mcp-eras", "go-1.8 legacy"),
     ("Rust, Streamable HTTP", "rmcp", "rust/Cargo.toml", "mcp-rust", "streamable"),
+    ("Rust, automatic", "rmcp", "rust/Cargo.toml", "mcp-eras", "rmcp-3 auto"),
+    ("Rust, `initialize`", "rmcp", "rust/Cargo.toml", "mcp-eras", "rmcp-3 legacy"),
     ("kagent's runtime, a turn", "kagent-adk", "python/requirements-adk.txt", "kagent-adk", "turn"),
     ("A2A Python, 0.3", "a2a-sdk", "python/requirements-a2a-0.txt", "a2a-python", "sdk-0"),
-    ("A2A Python, 1.0", "a2a-sdk", "python/requirements-a2a-1.txt", "a2a-python", "sdk-1 1.0"),
-    ("A2A Python, 0.3 by 1.x", "a2a-sdk", "python/requirements-a2a-1.txt", "a2a-python", "sdk-1 0.3"),
+    *(
+        (f"A2A Python, {title}, {binding}", "a2a-sdk", f"python/requirements-{pin}.txt", suite, f"{run} {version}")
+        for title, version in [("1.0", "1.0"), ("0.3 by 1.x", "0.3")]
+        for binding, pin, suite, run in [
+            ("JSON-RPC", "a2a-1", "a2a-python", "sdk-1 JSONRPC"),
+            ("HTTP+JSON", "a2a-1", "a2a-python", "sdk-1 HTTP+JSON"),
+            ("gRPC", "a2a-grpc", "grpc-python", "a2a"),
+        ]
+    ),
     ("A2A Go, 0.3", "github.com/a2aproject/a2a-go", "go/go.mod", "go", "a2a"),
+    ("A2A Go, 0.3, gRPC", "github.com/a2aproject/a2a-go", "go/go.mod", "go", "a2a-grpc"),
+    *(
+        (f"A2A Go, 1.0, {binding}", "github.com/a2aproject/a2a-go/v2", "go_a2a/go.mod", "go-a2a", run)
+        for binding, run in [("JSON-RPC", "jsonrpc"), ("HTTP+JSON", "rest"), ("gRPC", "grpc")]
+    ),
+    ("gRPC Python", "grpcio", "python/requirements-a2a-grpc.txt", "grpc-python", "bytes"),
+    ("gRPC Go, by A2A 0.3", "google.golang.org/grpc", "go/go.mod", "go", "a2a-grpc"),
+    ("gRPC Go, by A2A 1.0", "google.golang.org/grpc", "go_a2a/go.mod", "go-a2a", "grpc"),
     *(
         (f"Conformance, {what}", "@modelcontextprotocol/conformance", pin, suite, run)
         for what, pin, suite, run in [

@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use kagent_proxy::config::{Cards, Scheme};
 
 use crate::program::Program;
-use crate::support::{Backend, TestProxy, config, route};
+use crate::support::{Backend, Client, TestProxy, config, route};
 
 const CARD: &str = r#"{"name":"h","url":"http://helper.team-a:8080/","supportedInterfaces":[{"url":"http://helper.team-a.svc.cluster.local:8080"}]}"#;
 const GET: &str = "GET /.well-known/agent-card.json HTTP/1.1\r\nhost: proxy.kagent:8080\r\n\
@@ -218,26 +218,53 @@ async fn a_card_that_cannot_be_read_surely_passes_with_its_headers_and_is_counte
     proxy.stop().await;
 }
 
-/// Once for a while, whatever comes: the first one of this program is told.
-#[tokio::test]
-async fn a_card_that_passes_is_told_of_in_the_log_with_its_host_and_the_reason() {
+/// Starts the program before an agent with this card: what its client gets, what the log says, and the counts. Once for
+/// a while, whatever comes: the first one of this program is told.
+async fn told(card: &str, start: &str) -> (String, serde_json::Value, String) {
     let backend = Backend::start().await;
     let route = format!("helper.team-a=127.0.0.1:{}", backend.port());
     let mut program = Program::start(&["--route", &route], &[]).await;
     let mut client = program.connect().await;
     client.send(GET).await;
+    let length = card.len();
     backend
-        .answer("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{")
+        .answer(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{card}"
+        ))
         .await;
-    client.rest().await;
-    let line = program.logs("an agent card is passed as it is").await;
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(
-        (&line["level"], &line["host"]),
-        (&"WARN".into(), &"helper.team-a".into()),
-        "{line}"
-    );
+    let seen = client.rest().await;
+    let line = program.logs(start).await;
+    let mut admin = Client(tokio::net::TcpStream::connect(program.admin).await.unwrap());
+    admin.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    (seen, serde_json::from_str(&line).unwrap(), admin.rest().await)
+}
+
+#[tokio::test]
+async fn a_card_that_passes_is_told_of_in_the_log_with_its_host_and_the_reason() {
+    let (seen, line, metrics) = told("{", "an agent card is passed as it is").await;
+    assert!(seen.ends_with("\r\n\r\n{"), "{seen}");
+    assert_eq!((&line["level"], &line["host"]), (&"WARN".into(), &"helper.team-a".into()));
     assert!(line["why"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
+    assert!(metrics.contains("result=\"passed\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn interfaces_of_grpc_that_are_left_out_are_told_of_in_the_log_and_counted() {
+    let json = r#"{"url":"http://helper.team-a:8080/","transport":"JSONRPC"}"#;
+    let grpc = r#"{"url":"helper.team-a:9090","transport":"GRPC"}"#;
+    let card = format!(
+        r#"{{"url":"http://helper.team-a:8080/","additionalInterfaces":[{grpc},{json},{grpc}]}}"#
+    );
+    let (seen, line, metrics) =
+        told(&card, "interfaces of gRPC were left out of an agent card").await;
+    let kept = format!("[{json}]").replace("helper.team-a", "proxy.kagent");
+    assert!(seen.ends_with(&format!("\"additionalInterfaces\":{kept}}}")), "{seen}");
+    assert_eq!((&line["level"], &line["host"]), (&"WARN".into(), &"helper.team-a".into()));
+    assert!(line["why"].as_str().is_some_and(|why| why.contains("another port")), "{line}");
+    let counts = "kagent_proxy_cards_total{route=\"helper.team-a\",result=";
+    for (result, count) in [("interface_left_out", 2), ("rewritten", 1), ("passed", 0)] {
+        assert!(metrics.contains(&format!("{counts}\"{result}\"}} {count}\n")), "{metrics}");
+    }
 }
 
 #[tokio::test]

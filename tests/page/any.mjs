@@ -164,13 +164,18 @@ export function focused(page) {
   });
 }
 
-/** Presses Tab until the focus is where `is` says. */
+/** Presses Tab until the focus is where `is` says, over the end of the page at most once. */
 export async function tabTo(page, is, most = 40) {
+  let left = false;
   for (let step = 0; step < most; step += 1) {
     await page.keyboard.press('Tab');
     const now = await focused(page);
-    // Behind the last stop the browser itself has it; the next one is the first of the page.
-    if (now.what === 'body') continue;
+    if (now.what === 'body') {
+      // Behind the last stop the browser itself has it, once; the next one is the first of the page.
+      assert.ok(!left, `Tab left the page twice and never came to ${is}`);
+      left = true;
+      continue;
+    }
     assert.ok(now.seen, `the focus on ${now.what} ${now.name} cannot be seen`);
     if (is(now)) return now;
   }

@@ -48,6 +48,11 @@ fn a_header_with_a_port_opens_that_port_for_the_callers_that_name_it() {
         let only = "the RemoteMCPServers that open this Service for the caller name only: ";
         assert_eq!(answer.replace(only, ""), said, "{caller} {host} {path}");
     }
+    // A header opens no port that the Service does not have, and an error names none.
+    world.apply(&[opted("b", "x", "tools.a:7"), opted("b", "plain", "tools.a:8085")]);
+    assert_eq!(world.ask("tools.a:7", "/mcp", Some("b/u")), "no port 7 of []");
+    assert_eq!(world.ask("tools.a:7", "/mcp", Some("b/all")), "no port 7 of [8083, 8085]");
+    world.apply(&[opted("b", "x", "tools.a:8084"), opted("b", "plain", "tools.a")]);
     // A Host names no port that an object does not.
     let hinted = |caller: &str| world.chain("tools.a", "/x", Some(caller), Some("tools.a:8084")).0;
     assert_eq!(hinted("b/p"), "ambiguous: 8083, 8084, 8085");

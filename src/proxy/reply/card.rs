@@ -38,7 +38,7 @@ use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::Outcome;
 use crate::upstream::Leased;
 
-/// One card that passes as it is, of all, gets a line in the log in this time.
+/// One card of all that leads around the proxy, or less far than its agent says, gets a line in the log in this time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that may ask for a card: it has no parameters but a tenant.
@@ -126,15 +126,8 @@ impl Card {
     fn left_out(&self, interfaces: usize) {
         self.way.route.metrics.add(Counted::InterfacesLeftOut, interfaces as u64);
         static LOGGED: Limiter = Limiter::new();
-        if LOGGED.is_first(LOG_EVERY) {
-            let host = &self.way.route.config.host;
-            tracing::warn!(
-                host,
-                interfaces,
-                "interfaces of gRPC were left out of an agent card: they are at another port than the \
-                 agent's others, where no URL leads through the proxy"
-            );
-        }
+        let why = "they are at another port than the agent's others, where no URL leads through the proxy";
+        self.tell(&LOGGED, "interfaces of gRPC were left out of an agent card", why);
     }
 
     /// Replaces the body and what described the old one; `None` if the client has that card already.
@@ -165,13 +158,15 @@ impl Card {
     fn passed(&self, why: &str) {
         self.way.route.metrics.add(Counted::CardsPassed, 1);
         static LOGGED: Limiter = Limiter::new();
-        if LOGGED.is_first(LOG_EVERY) {
-            let host = &self.way.route.config.host;
-            tracing::warn!(
-                host,
-                why,
-                "an agent card is passed as it is; clients that follow its URL may go around the proxy"
-            );
+        let what =
+            "an agent card is passed as it is; clients that follow its URL may go around the proxy";
+        self.tell(&LOGGED, what, why);
+    }
+
+    /// Now and then, in the log.
+    fn tell(&self, logged: &Limiter, what: &'static str, why: &str) {
+        if logged.is_first(LOG_EVERY) {
+            tracing::warn!(host = self.way.route.config.host, why, "{what}");
         }
     }
 

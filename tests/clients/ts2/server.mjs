@@ -2,7 +2,7 @@
 //
 // Its `test_…` tools, resources and prompts are those the conformance suite asks for. Requests with a foreign Host or
 // Origin are refused. Browsers may come from ORIGIN. `announce` tells subscribers of a change, `end` ends their
-// subscriptions in order.
+// subscriptions in order. `hold` answers when `release` is called with the same key, `held` once it has been called.
 import { createServer } from 'node:http';
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler, McpServer, ResourceTemplate } from '@modelcontextprotocol/server';
@@ -20,6 +20,16 @@ const say = (...content) => ({ content });
 const embedded = (uri) => ({ type: 'resource', resource: { uri, mimeType: 'text/plain', text: 'embedded' } });
 const image = { type: 'image', data: PNG, mimeType: 'image/png' };
 
+const held = new Map();
+function hold(key) {
+  if (!held.has(key)) {
+    const [begun, ended] = [{}, {}];
+    for (const one of [begun, ended]) one.happens = new Promise((happen) => (one.happen = happen));
+    held.set(key, { begun, ended });
+  }
+  return held.get(key);
+}
+
 function tools(server) {
   const tool = (name, shape, run) => server.registerTool(name, { description: name, inputSchema: z.object(shape) }, run);
   tool('add', { a: z.number(), b: z.number() }, ({ a, b }) => say(text(String(a + b))));
@@ -31,6 +41,20 @@ function tools(server) {
   tool('end', {}, () => {
     setImmediate(() => handler.close());
     return say(text('ending'));
+  });
+  const key = { key: z.string() };
+  tool('hold', key, async (args) => {
+    hold(args.key).begun.happen();
+    await hold(args.key).ended.happens;
+    return say(text('released'));
+  });
+  tool('held', key, async (args) => {
+    await hold(args.key).begun.happens;
+    return say(text('held'));
+  });
+  tool('release', key, (args) => {
+    hold(args.key).ended.happen();
+    return say(text('releasing'));
   });
   // Its argument is also a header, `Mcp-Param-Region`.
   tool('region', { region: z.string().meta({ 'x-mcp-header': 'Region' }) }, ({ region }) => say(text(region)));

@@ -1,5 +1,5 @@
-//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`; and a server and
-//! clients of the chaos runs.
+//! The Rust MCP SDK on both sides: `program server PORT`, `program client URL HOST`; a client of the suite of eras; and
+//! a server and clients of the chaos runs.
 //!
 //! A client sends HOST as x-kagent-host and prints what it saw as one JSON object. Nothing here knows whether
 //! a proxy stands between.
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 mod agents;
 mod chaos;
+mod eras;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -124,8 +125,9 @@ async fn call(url: &str, host: &str) -> Result<Value, Failure> {
         tokio::task::yield_now().await;
     }
     let wrong = ask("nothing", json!({})).await.err().map(|error| error.to_string());
+    let protocol = client.peer_info().map(|server| server.protocol_version.to_string());
     let seen = json!({
-        "tools": tools, "add": add, "big": back == big, "count": count, "progress": true, "error": wrong,
+        "protocol": protocol, "tools": tools, "add": add, "big": back == big, "count": count, "progress": true, "error": wrong,
     });
     client.cancel().await?;
     Ok(seen)
@@ -137,12 +139,13 @@ async fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["server", port] => serve(port).await,
         ["chaos", port, pod, marks] => chaos::serve(port, pod, marks).await,
+        ["eras", mode, host] => eras::follow(mode, host).await,
         ["clients", url, host] => agents::follow(url, host).await,
         ["client", url, host] => {
             let seen = tokio::time::timeout(Duration::from_secs(45), call(url, host)).await??;
             println!("{seen}");
             Ok(())
         }
-        _ => Err("server PORT | client URL HOST | chaos PORT POD MARKS | clients URL HOST".into()),
+        _ => Err("server PORT | client URL HOST | eras MODE HOST | chaos PORT POD MARKS | clients URL HOST".into()),
     }
 }
