@@ -240,10 +240,13 @@ pub fn graph(edges: &[Edge], window: Duration) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
 
     use super::*;
     use crate::route::caller::WrittenCallers;
+    use crate::route::discovered::{Discovered, Fallback, HostState, OpenHost};
+    use crate::route::host::HostKey;
     use crate::route::{ObjectId, RouteTable, Uses};
     use crate::telemetry::metrics::{Metrics, RouteMetrics};
     use crate::telemetry::operations::{ErrorType, Operation};
@@ -434,5 +437,41 @@ mod tests {
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
+    }
+
+    /// A host of the cluster that can be reached.
+    fn open(host: &str, agent: bool) -> (HostKey, Option<Arc<Discovered>>) {
+        let open = OpenHost {
+            rules: Vec::new(),
+            foreign: HashMap::new(),
+            ports: Vec::new(),
+            fallback: Fallback::Undecided("".into()),
+            agent,
+            paths: &[],
+            callers: None,
+        };
+        let state = HostState::Open(open);
+        let found = Discovered { host: host.into(), state, notes: Vec::new(), since: None };
+        (HostKey::parse(host, "cluster.local").unwrap().0, Some(Arc::new(found)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_only_answers_is_an_agent_in_the_graph() {
+        let mut world = World::new();
+        world.call("a/c", "add", ErrorType::None, 1);
+        for (host, agent) in [("idle.ns", true), ("t.ns", false), ("pod-0.t.ns", true)] {
+            let (key, found) = open(host, agent);
+            world.table.set_discovered(key, found);
+        }
+        world.look();
+        let edges = world.looks.edges();
+        let graph = graph(&edges, WINDOW);
+        let nodes = graph["nodes"].as_array().unwrap();
+        let answers = json!({ "id": "ns/idle", "kind": "agent", "route": "idle.ns" });
+        assert!(nodes.contains(&answers), "{nodes:?}");
+        assert!(nodes.contains(&json!({ "id": "t.ns", "kind": "tools" })), "{nodes:?}");
+        let edge = edges.iter().find(|edge| edge.to == "idle.ns").unwrap();
+        assert_eq!((edge.state(), edge.protocol), ("unused", Protocol::A2a));
+        assert!(dot::dot(&edges).contains("\"a/b\" -> \"ns/idle\""));
     }
 }

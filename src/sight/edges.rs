@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::look::{Counts, Look, ToolKey};
+use super::look::{self, Counts, Look, ToolKey};
 use crate::protocol::methods::Protocol;
 use crate::telemetry::series::host_of;
 
@@ -142,20 +142,18 @@ fn tools(
     )
 }
 
-/// Every Agent that calls, or says what it uses, and has a Service.
+/// Every Agent that has a Service, and, where only the configuration knows of it, that calls or says what it uses.
 fn agents(look: &Look) -> BTreeSet<String> {
     let seen = look.sights.iter().flat_map(|sight| sight.operations.keys());
     let seen = seen.map(|key| key.caller.to_string()).filter(|caller| caller.contains('/'));
     // One whose calls cannot be told apart has no Service either.
     let known = look.uses.iter().filter(|(_, uses)| !uses.anonymous);
-    known.map(|(agent, _)| agent.clone()).chain(seen).collect()
+    known.map(|(agent, _)| agent.clone()).chain(seen).chain(look.agents.iter().cloned()).collect()
 }
 
 /// The Agent whose host this is: an Agent's Service has its name.
 fn agent_at(route: &str, agents: &BTreeSet<String>) -> Option<String> {
-    let (name, namespace) = host_of(route).split_once('.')?;
-    let agent = format!("{namespace}/{name}");
-    agents.contains(&agent).then_some(agent)
+    look::agent_at(host_of(route)).filter(|agent| agents.contains(agent))
 }
 
 // === impl Edge ===

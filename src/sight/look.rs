@@ -2,7 +2,7 @@
 //!
 //! Plain data and sums over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Look {
     pub sights: Vec<RouteSight>,
     /// What Agents say that they use, by `namespace/name`.
     pub uses: BTreeMap<String, Arc<Uses>>,
+    /// Agents that have a Service, `namespace/name`.
+    pub agents: BTreeSet<String>,
     /// Routes that can be called, and hosts that cannot.
     pub routes: usize,
     /// See `routes`.
@@ -68,9 +70,15 @@ impl Look {
     pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable, sees_calls: bool) -> Self {
         let uses = table.callers.uses();
         let (mut routes, mut refused) = (table.statics().len(), 0);
+        let mut agents = BTreeSet::new();
         for discovered in table.hosts() {
-            match discovered.state {
-                HostState::Open(_) => routes += discovered.routes().count(),
+            match &discovered.state {
+                HostState::Open(open) => {
+                    routes += discovered.routes().count();
+                    if open.agent {
+                        agents.extend(agent_at(&discovered.host));
+                    }
+                }
                 HostState::Unmarked(_) => {}
                 HostState::Refused(_) | HostState::Pending(_) | HostState::Missing(_) => {
                     refused += 1;
@@ -81,6 +89,7 @@ impl Look {
             taken,
             sights: metrics.sight(),
             uses: uses.map(|(agent, uses)| (agent.to_string(), Arc::clone(uses))).collect(),
+            agents,
             routes,
             refused,
             sees_calls,
@@ -201,6 +210,12 @@ impl Counts {
         let found = self.durations.quantile(share)?;
         Some((found.as_secs_f64() * 1e6).round() / 1e3)
     }
+}
+
+/// The Agent of this host, if its Service has the Agent's name: `None` for the host of a pod.
+pub(super) fn agent_at(host: &str) -> Option<String> {
+    let (name, namespace) = host.split_once('.').filter(|(_, space)| !space.contains('.'))?;
+    Some(format!("{namespace}/{name}"))
 }
 
 /// Each second, to thousandths.

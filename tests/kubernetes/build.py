@@ -45,8 +45,8 @@ PACKAGES = {
 }
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kmcp", "kubectl")
 SECONDS = 3600
-# The Python SDK of MCP, as the client suites pin it: a server with sessions.
-ENVIRONMENTS = ("mcp-1",)
+# The Python SDKs of MCP and A2A, as the client suites pin them: servers with sessions, servers that keep books.
+ENVIRONMENTS = ("mcp-1", "a2a-1")
 
 
 class Missing(Exception):
@@ -125,6 +125,22 @@ def sdks() -> None:
             kinds.agent(kind, "none", "none")
     except (OSError, RuntimeError) as error:
         raise Missing(f"The SDKs of tests/chaos cannot be made: {error}") from error
+
+
+def modules() -> pathlib.Path:
+    """The folder that has MCP's TypeScript SDK, as `tests/chaos` pins it; made where there is a network."""
+    try:
+        return harness.node(ROOT / "tests" / "chaos" / "node")
+    except (OSError, RuntimeError) as error:
+        raise Missing(f"The TypeScript SDK cannot be installed: {error}") from error
+
+
+def ledger(kind: str, port: str, book: str) -> list[str]:
+    """The command of a server that keeps a book of its calls."""
+    place = HERE / "ledger"
+    if kind == "batches":
+        return ["node", str(place / "tools.mjs"), port, book, str(modules())]
+    return [python("a2a-1" if kind == "agent" else "mcp-1"), "-I", str(place / f"{kind}.py"), port, book]
 
 
 def chaos_server(kind: str, port: str, pod: str, marks: str) -> list[str]:

@@ -87,6 +87,8 @@ def main(program: str, wanted: list[str]) -> int:
             build.python(environment)
         if not wanted or any(word.startswith("k_sdks") for word in wanted):
             build.sdks()
+        if not wanted or any(word.startswith("l_counts") for word in wanted):
+            build.modules()
         ground.with_yaml()
         ground.enter()
         passed, failed = run(program, wanted)

@@ -103,6 +103,9 @@ def images(program: str):
             return [program, *container.get("args", [])]
         if name == "mcp-server":
             return [build.python("mcp-1"), "-I", str(HERE / "mcp_server.py"), tag]
+        if name.startswith("ledger-"):
+            env = {entry["name"]: entry["value"] for entry in container["env"]}
+            return build.ledger(name.removeprefix("ledger-"), tag, env["BOOK"])
         if name.startswith("chaos-"):
             env = {entry["name"]: entry["value"] for entry in container["env"]}
             return build.chaos_server(name.removeprefix("chaos-"), tag, pod["metadata"]["name"], env["MARKS"])
