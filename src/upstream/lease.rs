@@ -330,6 +330,17 @@ impl Leased {
         }
     }
 
+    /// The request that was kept, with what is left of its body; over HTTP/2 with none. If it never had one, the
+    /// response can be read on.
+    #[must_use]
+    pub fn take_request(&mut self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
+        if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
+            return connection.take_request();
+        }
+        let body = RequestBody::empty(Arc::clone(upload));
+        Some(Box::new(Request::from_parts(*self.lease.take_head()?, body)))
+    }
+
     /// The request that was kept, with what is left of its body; over HTTP/2 with none. The response is given up.
     #[must_use]
     pub fn into_request(self, upload: &Arc<Upload>) -> Option<Box<Request<RequestBody>>> {
@@ -355,12 +366,7 @@ impl Leased {
         mut self,
         upload: &Arc<Upload>,
     ) -> Option<(Box<Request<RequestBody>>, Option<Back>)> {
-        if let Some(Sender::Http1(connection)) = &mut self.lease.sender {
-            return connection.take_request().map(|request| (request, None));
-        }
-        let body = RequestBody::empty(Arc::clone(upload));
-        let request = Request::from_parts(*self.lease.take_head()?, body);
-        Some((Box::new(request), self.lease.take_back()))
+        Some((self.take_request(upload)?, self.lease.take_back()))
     }
 
     /// It has been read to its end.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trip::Trip;
 use crate::backoff::Pauses;
 
 /// A session is begun anew at most this often for one request.
@@ -40,12 +39,38 @@ impl Course {
     }
 
     /// How long to wait before the session's own stream is opened once more. Its server has it open already (409):
-    /// for a client that is gone without a word, or through a replica that hangs. `None` if that takes too long.
-    pub fn until_free(&mut self, trip: &Trip) -> Option<Duration> {
-        let wait = trip.way.route.config.to.hold.session;
+    /// for a client that is gone without a word, or through a replica that hangs. `None` if that takes longer than
+    /// `wait`.
+    pub fn until_free(&mut self, wait: Duration) -> Option<Duration> {
         let (pauses, until) =
             self.occupied.get_or_insert_with(|| (OCCUPIED_PAUSES, Instant::now() + wait));
         let pause = pauses.take();
         (Instant::now() + pause < *until).then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_waits_until_it_is_free_but_not_for_ever() {
+        let began = Instant::now();
+        let wait = Duration::from_secs(4);
+        let (mut course, mut tries) = (Course::default(), 0);
+        while let Some(pause) = course.until_free(wait) {
+            tokio::time::advance(pause).await;
+            tries += 1;
+        }
+        // 0.1, 0.2, 0.4, 0.8, 1 and 1 seconds.
+        assert_eq!((tries, (Instant::now() - began).as_millis()), (6, 3500));
+        assert_eq!(course.until_free(wait), None);
+    }
+
+    #[test]
+    fn the_first_new_connection_is_tried_at_once() {
+        let until_sent = |fresh| Course { fresh, ..Course::default() }.until_sent();
+        let millis = [0, 1, 2, 3, 9].map(|fresh| until_sent(fresh).map(|pause| pause.as_millis()));
+        assert_eq!(millis, [None, Some(100), Some(200), Some(400), Some(400)]);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 
 use super::attempt::{Failure, attempt};
+use super::begin::drain;
 use super::course::{Course, MAX_CLOSED, MAX_MOVES};
 use super::delivered::Delivered;
 use super::gather::{gathered, taken_back};
@@ -239,10 +240,14 @@ impl SessionDelivery {
                     continue;
                 }
                 Err(Tried::Occupied(response)) => {
-                    let Some(pause) = course.until_free(trip) else { return Ok(*response) };
-                    let again = taken_back(response.into_body(), &upload).await;
-                    request = again.ok_or(End::TooLarge)?;
-                    tokio::time::sleep(pause).await;
+                    // Boxed, for it is rare.
+                    let free =
+                        Box::pin(self.until_free(trip, (response, &upload), &mut course)).await;
+                    request = match free {
+                        Ok(request) => request,
+                        Err(Homeless::Answered(response)) => return Ok(*response),
+                        Err(Homeless::End(end)) => return Err(end),
+                    };
                     continue;
                 }
                 Err(Tried::Lost(request, cause)) => (request, cause),
@@ -256,6 +261,29 @@ impl SessionDelivery {
                 Err(Homeless::End(end)) => return Err(end),
             };
         }
+    }
+
+    /// Waits a while for a session's own stream that its server has open already, as this response says; the request to
+    /// be sent once more.
+    async fn until_free(
+        &self,
+        trip: &mut Trip,
+        (mut response, upload): (Box<Response<Leased>>, &Arc<Upload>),
+        course: &mut Course,
+    ) -> Result<Boxed, Homeless> {
+        let place = self.reviver.holds.enter_in_session(trip.ticket.id);
+        let pause = course.until_free(trip.way.route.config.to.hold.session);
+        let Some((_place, pause)) = place.zip(pause) else {
+            return Err(Homeless::Answered(response));
+        };
+        let request = response.body_mut().take_request(upload).ok_or(End::TooLarge)?;
+        drain(*response).await;
+        trip.way.route.metrics.add(Counted::Retries, 1);
+        if trip.care == Care::None {
+            trip.care = Care::Replayed;
+        }
+        tokio::time::sleep(pause).await;
+        Ok(request)
     }
 
     /// Finds the session of a request that did not run another home, or begins it anew if `revive`; the request to be
@@ -295,6 +323,10 @@ impl SessionDelivery {
             // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
             // was there before, it begins when a call has brought the session back.
             let slot = sessions.homes.follow(trip.ticket.id);
+            if sessions.homes.is_ended(trip.ticket.id) {
+                // What follows it now would be told of nothing.
+                return Err(End::NoSession.into());
+            }
             slot.leaves(trip.ticket.home.since).await;
             let ended = sessions.homes.is_ended(trip.ticket.id);
             return if ended { Err(End::NoSession.into()) } else { Ok(request) };
@@ -340,7 +372,7 @@ impl SessionDelivery {
             Ok(response) if is_own_stream(facts) && response.status() == StatusCode::CONFLICT => {
                 return Err(Tried::Occupied(Box::new(response)));
             }
-            // What a legacy server says of its stream is the client's.
+            // What a legacy server says to a message is the client's.
             Ok(response) if facts.pin.is_some() || !may_deny(response.status()) => {
                 if !is_awaited(&response) {
                     return Ok(response);
