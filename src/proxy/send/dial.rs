@@ -114,6 +114,18 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
     }
 }
 
+/// The same on a new connection; those of before are not used any more. Behind an address of several pods they may
+/// lead to one that is gone, which they do not show.
+///
+/// # Errors
+/// The endpoint is gone, or cannot be dialled.
+pub async fn anew(route: &Route, id: &EndpointId) -> Result<Lease, Cause> {
+    if let Some(endpoint) = route.cluster.pick(Want::Pinned(id), &[]) {
+        endpoint.pool.renew();
+    }
+    to(route, id, true, false).await
+}
+
 async fn dial(
     route: &Route,
     first: Arc<Endpoint>,

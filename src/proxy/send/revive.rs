@@ -36,6 +36,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const LEARNING: Duration = Duration::from_secs(1);
 /// What one try has, however long the request may wait, where another endpoint may do better.
 const ONE_TRY: Duration = Duration::from_secs(10);
+
 /// Why a session does not begin anew.
 #[derive(Debug)]
 pub enum NotRevived {
@@ -160,6 +161,8 @@ impl Reviver {
         };
         let is_ended = || self.sessions.homes.is_ended(trip.ticket.id);
         if !is_ended() {
+            log_revived(trip, cause, &home);
+            trip.way.route.metrics.session(SessionEvent::Revived(cause.word()));
             claim.moved(&home).await;
         }
         // Also meanwhile: a DELETE that came before has met no server, or another one.
@@ -167,8 +170,6 @@ impl Reviver {
             self.give_back(trip, head, &home).await;
             return Err(NotRevived::NoSession);
         }
-        log_revived(trip, cause, &home);
-        trip.way.route.metrics.session(SessionEvent::Revived(cause.word()));
         trip.ticket.home = home;
         Ok(Found::Begun)
     }
@@ -244,8 +245,8 @@ impl Reviver {
         let way = Way { session: None, ..trip.way.clone() };
         let retry = Retry::new(&self.holds, trip.conn.peer.ip(), trip.started);
         let leased = match way.route.cluster.only() {
-            // It may be the address of several pods, of which one is gone whose connection does not show it.
-            Some(id) if id.uid.is_none() => dial::to(&way.route, &id, true, false).await.ok(),
+            // It may be the address of several pods.
+            Some(id) if id.uid.is_none() => dial::anew(&way.route, &id).await.ok(),
             _ => dial::lease(&way.route, false, &retry).await.ok(),
         };
         let Some(lease) = leased else { return Tried::Again };
