@@ -81,6 +81,8 @@ pub struct Sessions {
     new_peers: Notify,
     /// Those that have come and were told nothing yet of what moved since then (milliseconds since 1970).
     untold: Mutex<BTreeMap<SocketAddr, u64>>,
+    /// Those that are being told.
+    telling: Mutex<HashSet<SocketAddr>>,
     /// Sessions that begin anew here at this moment.
     claims: Mutex<HashSet<TokenId>>,
     counts: PeerMetrics,
@@ -176,6 +178,7 @@ impl Sessions {
             named: config.peers.clone(),
             new_peers: Notify::new(),
             untold: Mutex::default(),
+            telling: Mutex::default(),
             claims: Mutex::default(),
             counts,
             replicas: AtomicUsize::new(0),

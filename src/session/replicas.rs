@@ -48,6 +48,12 @@ pub struct Claim {
     told: bool,
 }
 
+/// A replica is being told what it has missed, until this is dropped.
+struct Telling {
+    sessions: Arc<Sessions>,
+    address: SocketAddr,
+}
+
 // === impl Sessions ===
 
 impl Sessions {
@@ -247,9 +253,20 @@ impl Sessions {
     /// Whoever was not there has not heard where sessions moved meanwhile, and would go on with a home that may be
     /// there again. That may be a thousand letters, and the others are greeted meanwhile.
     fn tell_who_came(self: &Arc<Self>) {
-        for (address, since) in std::mem::take(&mut *self.untold()) {
-            let sessions = Arc::clone(self);
-            tokio::spawn(async move { sessions.tell_since(address, since).await });
+        let known = self.peers.addresses();
+        let mut untold = self.untold();
+        // Who is no replica any more does not come back as the one that it was.
+        untold.retain(|address, _| known.contains(address));
+        for address in known {
+            // One at a time; what it has missed since then waits.
+            if self.telling().contains(&address) {
+                continue;
+            }
+            if let Some(since) = untold.remove(&address) {
+                self.telling().insert(address);
+                let telling = Telling { sessions: Arc::clone(self), address };
+                tokio::spawn(async move { telling.sessions.tell_since(address, since).await });
+            }
         }
     }
 
@@ -283,6 +300,10 @@ impl Sessions {
 
     fn untold(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, u64>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn telling(&self) -> MutexGuard<'_, HashSet<SocketAddr>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn claims(&self) -> MutexGuard<'_, HashSet<TokenId>> {
@@ -367,6 +388,14 @@ impl Sessions {
         let letter = self.ask_once(address, what, ANSWER).await;
         self.counts.asked(letter.is_some());
         letter
+    }
+}
+
+// === impl Telling ===
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.sessions.telling().remove(&self.address);
     }
 }
 
