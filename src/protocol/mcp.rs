@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::jsonrpc::{self, Message};
+use super::sse::MARK;
 
 /// Requests that change nothing, so that sending one twice does no harm (MCP 2025-11-25, "Server Features"). An
 /// `initialize` whose answer nobody has read makes a session that nobody uses.
@@ -191,6 +192,7 @@ fn initialized(body: &[u8], events: bool, ours: impl Fn(&Value) -> bool) -> Opti
 
 /// The data of every event that is whole (WHATWG HTML, section 9.2.6).
 fn event_data(body: &[u8]) -> impl Iterator<Item = String> {
+    let body = body.strip_prefix(MARK).unwrap_or(body);
     let text = String::from_utf8_lossy(body).replace("\r\n", "\n").replace('\r', "\n");
     let whole = text.rsplit_once("\n\n").map(|(whole, _)| whole.to_owned()).unwrap_or_default();
     let data = |event: &str| {
@@ -422,6 +424,8 @@ mod tests {
             assert_eq!(initialize_answer(cut, true, "a"), None, "its end has not come");
         }
         assert_eq!(chosen_version(answer.as_bytes(), false), version);
+        let marked = format!("\u{feff}data: {answer}\n\n");
+        assert_eq!(chosen_version(marked.as_bytes(), true), version, "behind a byte order mark");
         assert_eq!(chosen_version(log.as_bytes(), false), None, "the answer comes later");
         let refused = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32602,"message":"no"}}"#;
         assert_eq!(chosen_version(refused.as_bytes(), false), Some(Initialized::Refused));
