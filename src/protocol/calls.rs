@@ -15,7 +15,8 @@ use super::trace_context::TraceContext;
 const MAX_CALLS: usize = 64;
 
 /// What tells one call from the others that are under way on one connection: a digest of its id, which may be a
-/// number or a string (JSON-RPC 2.0 section 4). A number counts as it is written: 10 and 1e1 are two.
+/// number or a string (JSON-RPC 2.0 section 4). A number counts as it is written, but for a
+/// fraction 0: 7.0 is 7, and 10 and 1e1 are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(u64);
 

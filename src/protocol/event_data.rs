@@ -1,8 +1,9 @@
 //! Shows what the events of a `text/event-stream` carry (WHATWG HTML, section 9.2.6), across any split of its bytes.
 //!
 //! Keeps a few bytes of state and none of the stream's: whoever wants the data whole gathers it. Knows no field but
-//! `data`. The lines of an event are joined without a line break, and data is shown before its event has ended: a
-//! message is a message to whoever watches, although a client does not see that of an event that is cut. Where each event is a message, the places of one are found as in a body that is one.
+//! `data`. The lines of an event are joined without a line break. Data is shown before its event has ended, so that a
+//! message counts although its event is cut off and no client reads it. Where each event is a message, the places of one
+//! are found as in a body that is one.
 
 use super::places::{Found, Places};
 use super::sse::MARK;

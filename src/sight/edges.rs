@@ -142,7 +142,7 @@ fn tools(
     )
 }
 
-/// Every Agent that has a Service, and, where only the configuration knows of it, that calls or says what it uses.
+/// Every Agent that has a Service, calls, or says what it uses.
 fn agents(look: &Look) -> BTreeSet<String> {
     let seen = look.sights.iter().flat_map(|sight| sight.operations.keys());
     let seen = seen.map(|key| key.caller.to_string()).filter(|caller| caller.contains('/'));

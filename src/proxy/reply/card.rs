@@ -38,7 +38,8 @@ use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::Outcome;
 use crate::upstream::Leased;
 
-/// One card of all that leads around the proxy, or less far than its agent says, gets a line in the log in this time.
+/// One card that leads around the proxy, and one that leads less far than its agent says, get a line in the log in this
+/// time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that may ask for a card: it has no parameters but a tenant.

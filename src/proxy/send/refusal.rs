@@ -54,39 +54,36 @@ fn in_words(
     suggestions: Vec<String>,
     table: &RouteTable,
 ) -> (Reason, String, Vec<String>) {
-    let (reason, detail) =
-        match error {
-            NoRoute::UnsafePath => (
-                Reason::BadPath,
-                "the path has dot segments, empty segments, backslashes or encoded separators"
-                    .to_owned(),
-            ),
-            NoRoute::Port(port, there) => {
-                let there: Vec<String> = there.iter().map(ToString::to_string).collect();
-                let remedy = match there.as_slice() {
-                [] => "; the RemoteMCPServers that open it for the caller name none of those either"
-                    .to_owned(),
-                ports => format!(
-                    ", [{}]; write one of them, or none where there is only one",
-                    ports.join(", ")
-                ),
-            };
-                let detail =
-                    format!("port {port} in x-kagent-host is none of the target's ports{remedy}");
-                return (Reason::BadTarget, detail, there);
-            }
-            NoRoute::Host => return (Reason::UnknownTarget, unknown(host, table), suggestions),
-            NoRoute::Path(prefixes) => {
-                let detail = format!("host {host:?} has routes, none for this path");
-                return (Reason::UnknownTarget, detail, prefixes);
-            }
-            NoRoute::Missing(why) => (Reason::UnknownTarget, why),
-            NoRoute::Pending(why) => (Reason::NoReadyEndpoint, why),
-            NoRoute::Forbidden(why) | NoRoute::Unmarked(why) => (Reason::ForbiddenTarget, why),
-            NoRoute::Unusable(why) => (Reason::ConnectFailed, why),
-            NoRoute::Ambiguous(why, which) => return (Reason::AmbiguousTarget, why, which),
-        };
+    let (reason, detail) = match error {
+        NoRoute::UnsafePath => (
+            Reason::BadPath,
+            "the path has dot segments, empty segments, backslashes or encoded separators"
+                .to_owned(),
+        ),
+        NoRoute::Port(port, there) => {
+            let there: Vec<String> = there.iter().map(ToString::to_string).collect();
+            return (Reason::BadTarget, no_port(port, &there), there);
+        }
+        NoRoute::Host => return (Reason::UnknownTarget, unknown(host, table), suggestions),
+        NoRoute::Path(prefixes) => {
+            let detail = format!("host {host:?} has routes, none for this path");
+            return (Reason::UnknownTarget, detail, prefixes);
+        }
+        NoRoute::Missing(why) => (Reason::UnknownTarget, why),
+        NoRoute::Pending(why) => (Reason::NoReadyEndpoint, why),
+        NoRoute::Forbidden(why) | NoRoute::Unmarked(why) => (Reason::ForbiddenTarget, why),
+        NoRoute::Unusable(why) => (Reason::ConnectFailed, why),
+        NoRoute::Ambiguous(why, which) => return (Reason::AmbiguousTarget, why, which),
+    };
     (reason, detail, Vec::new())
+}
+
+fn no_port(port: u16, there: &[String]) -> String {
+    let there = match there {
+        [] => "; the caller may use none of them".to_owned(),
+        ports => format!(", [{}]; write one, or none if there is only one", ports.join(", ")),
+    };
+    format!("port {port} in x-kagent-host is none of the target's ports{there}")
 }
 
 fn unknown(host: &str, table: &RouteTable) -> String {

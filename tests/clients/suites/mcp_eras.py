@@ -218,6 +218,7 @@ def refuses(port: int) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return
+        time.sleep(0.01)  # between two looks
     raise RuntimeError(f"{port} is still listened on")
 
 
