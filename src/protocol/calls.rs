@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use super::jsonrpc::integer;
 use super::methods::{Method, Names};
 use super::places::{Found, Places};
 use super::trace_context::TraceContext;
@@ -15,8 +16,8 @@ use super::trace_context::TraceContext;
 const MAX_CALLS: usize = 64;
 
 /// What tells one call from the others that are under way on one connection: a digest of its id, which may be a
-/// number or a string (JSON-RPC 2.0 section 4). A number counts as it is written, but for a
-/// fraction 0: 7.0 is 7, and 10 and 1e1 are two.
+/// number or a string (JSON-RPC 2.0 section 4). A number counts as it is written, but for a fraction 0: 7.0 is 7, and
+/// 10 and 1e1 are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId(u64);
 
@@ -148,11 +149,6 @@ impl Parts {
         };
         Some(Call { id: self.id, method, name, trace: self.trace })
     }
-}
-
-/// A number without the fraction 0, which writers of JSON add that know only floating point.
-pub(super) fn integer(number: &[u8]) -> &[u8] {
-    number.strip_suffix(b".0").unwrap_or(number)
 }
 
 fn owned(text: Cow<'_, str>) -> Box<str> {

@@ -19,6 +19,17 @@ pub struct Message<'b> {
     pub whole: bool,
 }
 
+/// A number without the fraction 0, which writers of JSON add that know only floating point.
+pub(super) fn integer(number: &[u8]) -> &[u8] {
+    number.strip_suffix(b".0").unwrap_or(number)
+}
+
+/// Whether a response with one of these ids, as they stand in JSON, answers a request with the other one.
+#[must_use]
+pub fn is_same_id(one: &str, other: &str) -> bool {
+    integer(one.as_bytes()) == integer(other.as_bytes())
+}
+
 // === impl Message ===
 
 impl<'b> Message<'b> {
@@ -212,6 +223,24 @@ impl<'b> Scan<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_the_same_with_a_fraction_of_0() {
+        for (one, other, same) in [
+            ("7", "7", true),
+            ("7", "7.0", true),
+            ("-7.0", "-7", true),
+            ("7", "70", false),
+            ("\"7.0\"", "\"7\"", false),
+            ("\"7\"", "7", false),
+        ] {
+            assert_eq!(
+                (is_same_id(one, other), is_same_id(other, one)),
+                (same, same),
+                "{one} {other}"
+            );
+        }
+    }
 
     #[test]
     fn a_message_says_what_it_is_as_far_as_it_is_read() {

@@ -5,8 +5,9 @@
 //! Pure: bytes in, outcomes out, at any split, with a few bytes of state. `isError` may stand behind any content, and
 //! is never matched within one. Requests and notifications of a server are no outcomes.
 
-use super::calls::{CallId, integer};
+use super::calls::CallId;
 use super::event_data::Messages;
+use super::jsonrpc::integer;
 use super::places::{Found, Places};
 
 /// How one call ended.

@@ -17,6 +17,7 @@ use super::plan::{Awaited, EventPlan, Legacy};
 use crate::drain::{Phase, Watch};
 use crate::protocol::answered::{AnswerScanner, LastId};
 use crate::protocol::batch::Seen;
+use crate::protocol::jsonrpc::is_same_id;
 use crate::protocol::sse::{SseScanner, message_event};
 use crate::protocol::subscription::Subscription;
 use crate::proxy::instead;
@@ -309,7 +310,7 @@ impl Awaited {
         let Self { answers: open, batch, .. } = self;
         let Some(batch) = batch else { return answers.is_answered() };
         batch.feed(bytes, |seen| match seen {
-            Seen::Answer(id) => open.retain(|one| one.id != id),
+            Seen::Answer(id) => open.retain(|one| !is_same_id(&one.id, id)),
             // Better none than a second one.
             Seen::Unclear => open.clear(),
         });

@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 
 use crate::body::Upload;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::{Message, is_same_id};
 use crate::protocol::mcp;
 use crate::upstream::Leased;
 
@@ -48,7 +48,8 @@ pub async fn is_unknown(response: &mut Response<Leased>, upload: &Upload) -> boo
     let said = said.freeze();
     let asked = upload.tap.all();
     let (asked, answered) = (Message::read(&asked).id, Message::read(&said).id);
-    let about_it = answered.is_some_and(|id| id != "null") && answered == asked;
+    let about_it =
+        answered.zip(asked).is_some_and(|(id, asked)| id != "null" && is_same_id(id, asked));
     let unknown = is_whole && !about_it && mcp::is_session_unknown(&said);
     response.body_mut().put_back(said);
     unknown
