@@ -4,7 +4,7 @@
 //! Keeps the id of the last event and nothing else of the stream's, at any split. Looks only at the members of each
 //! message, never into what they hold.
 
-use super::sse::MARK;
+use super::sse::Start;
 
 /// A longer id of an event is not remembered.
 pub const MAX_EVENT_ID: usize = 1024;
@@ -12,9 +12,8 @@ pub const MAX_EVENT_ID: usize = 1024;
 /// What has been seen of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct AnswerScanner {
+    start: Start,
     line: Line,
-    /// The first line has begun, behind a byte order mark if there is one.
-    begun: bool,
     /// The last line ended by a CR, which a LF may complete.
     cr: bool,
     json: Json,
@@ -78,6 +77,7 @@ impl Default for Line {
 impl AnswerScanner {
     /// Takes the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
+        bytes = self.start.skip(bytes, || self.line = Line::Other);
         if self.cr && !bytes.is_empty() {
             self.cr = false;
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
@@ -132,10 +132,6 @@ impl AnswerScanner {
             } else if let Some(slot) = name.get_mut(*length) {
                 *slot = byte;
                 *length += 1;
-                if !self.begun && *length == MARK.len() {
-                    self.begun = true;
-                    *length = if name.starts_with(MARK) { 0 } else { *length };
-                }
             } else {
                 self.line = Line::Other;
             }
@@ -153,7 +149,6 @@ impl AnswerScanner {
     }
 
     fn end_line(&mut self) {
-        self.begun = true;
         match self.line {
             Line::Name(_, 0) => {
                 self.answered |= self.json.response;

@@ -6,7 +6,7 @@
 //! are found as in a body that is one.
 
 use super::places::{Found, Places};
-use super::sse::MARK;
+use super::sse::Start;
 
 /// A body that is a message in JSON, or an event stream of them.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Messages<P> {
 /// Where in an event stream.
 #[derive(Debug, Default)]
 pub struct EventData {
+    start: Start,
     line: Line,
     /// The last line ended by a CR, which a LF may complete.
     cr: bool,
@@ -26,8 +27,6 @@ pub struct EventData {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// At the start of the stream; so many bytes of a byte order mark have come.
-    Mark(usize),
     /// In the field's name; so many bytes of `data:` have come.
     Name(usize),
     Data,
@@ -66,13 +65,14 @@ impl<P: Copy> Messages<P> {
 
 impl Default for Line {
     fn default() -> Self {
-        Self::Mark(0)
+        Self::Name(0)
     }
 }
 
 impl EventData {
     /// Shows the bytes of `data` fields, and `None` for the end of an event.
     pub fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(Option<&[u8]>)) {
+        bytes = self.start.skip(bytes, || self.line = Line::Other);
         while let Some((&first, rest)) = bytes.split_first() {
             if std::mem::take(&mut self.cr) && first == b'\n' {
                 bytes = rest;
@@ -84,10 +84,10 @@ impl EventData {
                 show(Some(data));
             }
             let Some((&last, rest)) = ending.split_first() else { return };
-            if matches!(self.line, Line::Name(0) | Line::Mark(0)) {
+            if self.line == Line::default() {
                 show(None);
             }
-            (self.line, self.cr) = (Line::Name(0), last == b'\r');
+            (self.line, self.cr) = (Line::default(), last == b'\r');
             bytes = rest;
         }
     }
@@ -95,9 +95,6 @@ impl EventData {
     /// What of these bytes of a line is data.
     fn data<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
         const NAME: &[u8] = b"data:";
-        if let Line::Mark(seen) = self.line {
-            bytes = self.mark(seen, bytes);
-        }
         while let (Line::Name(seen), Some((byte, rest))) = (self.line, bytes.split_first()) {
             bytes = rest;
             self.line = match NAME.get(seen) {
@@ -107,24 +104,6 @@ impl EventData {
             };
         }
         (self.line == Line::Data && !bytes.is_empty()).then_some(bytes)
-    }
-
-    /// What follows a byte order mark, of which so many bytes have come.
-    fn mark<'b>(&mut self, mut seen: usize, mut bytes: &'b [u8]) -> &'b [u8] {
-        while let Some((byte, rest)) = bytes.split_first() {
-            if MARK.get(seen) != Some(byte) {
-                // Only its beginning: that was text.
-                self.line = if seen == 0 { Line::Name(0) } else { Line::Other };
-                return bytes;
-            }
-            (seen, bytes) = (seen + 1, rest);
-            if seen == MARK.len() {
-                self.line = Line::Name(0);
-                return bytes;
-            }
-        }
-        self.line = Line::Mark(seen);
-        bytes
     }
 }
 

@@ -12,20 +12,27 @@ pub fn message_event(json: &str) -> String {
     format!("event: message\ndata: {json}\n\n")
 }
 
+/// The start of a stream, across any split: its mark is skipped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// Bytes of a mark that have been seen; `None` behind it, or where there is none.
+    seen: Option<usize>,
+}
+
 /// What has been seen of one stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SseScanner {
+    start: Start,
     place: Place,
     /// The block under way has a line that is not a comment.
     has_field: bool,
     events: u64,
-    /// Bytes of a mark that have been seen; `None` behind it, or where there is none.
-    mark: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     /// Nothing, or a blank line, lies behind.
+    #[default]
     Between,
     /// A line lies behind, its block has not ended.
     LineStart,
@@ -36,20 +43,45 @@ enum Place {
     },
 }
 
-// === impl SseScanner ===
+// === impl Start ===
 
-impl Default for SseScanner {
+impl Default for Start {
     fn default() -> Self {
-        Self { place: Place::Between, has_field: false, events: 0, mark: Some(0) }
+        Self { seen: Some(0) }
     }
 }
+
+impl Start {
+    /// What of the next bytes is no part of the mark. If only its beginning came, `text` is told first: the first line
+    /// has begun by that.
+    pub(super) fn skip<'b>(&mut self, mut bytes: &'b [u8], text: impl FnOnce()) -> &'b [u8] {
+        while let (Some(seen), Some((byte, rest))) = (self.seen, bytes.split_first()) {
+            if MARK.get(seen) != Some(byte) {
+                self.seen = None;
+                if seen > 0 {
+                    text();
+                }
+                return bytes;
+            }
+            self.seen = Some(seen + 1).filter(|seen| *seen < MARK.len());
+            bytes = rest;
+        }
+        bytes
+    }
+
+    /// Whether the next byte decides if this is a mark.
+    fn is_open(self) -> bool {
+        self.seen.is_some_and(|seen| seen > 0)
+    }
+}
+
+// === impl SseScanner ===
 
 impl SseScanner {
     /// Takes the next bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
-        while let (Some(seen), Some(&byte)) = (self.mark, bytes.first()) {
-            bytes = self.begin_stream(seen, byte, bytes);
-        }
+        let Self { start, place, has_field, .. } = self;
+        bytes = start.skip(bytes, || (*place, *has_field) = (Place::InLine, true));
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.place {
                 Place::InLine => {
@@ -83,21 +115,7 @@ impl SseScanner {
     /// nothing. Not behind a lone CR: its LF may be on its way.
     #[must_use]
     pub fn is_between(&self) -> bool {
-        self.place == Place::Between && matches!(self.mark, None | Some(0))
-    }
-
-    /// Skips the mark; what is left of the bytes.
-    fn begin_stream<'b>(&mut self, seen: usize, byte: u8, bytes: &'b [u8]) -> &'b [u8] {
-        if MARK.get(seen) == Some(&byte) {
-            self.mark = Some(seen + 1).filter(|seen| *seen < MARK.len());
-            return bytes.get(1..).unwrap_or_default();
-        }
-        if seen > 0 {
-            // Only its beginning: that was text.
-            self.begin_line(0xef);
-        }
-        self.mark = None;
-        bytes
+        self.place == Place::Between && !self.start.is_open()
     }
 
     fn begin_line(&mut self, byte: u8) {
