@@ -30,7 +30,6 @@ use crate::proxy::request::facts::Facts;
 use crate::proxy::way::{InSession, Way};
 use crate::session::{Admission, Ticket};
 use crate::telemetry::family::SessionEvent;
-use crate::telemetry::metrics::Counted;
 use crate::upstream::Leased;
 
 type Boxed = Box<Request<RequestBody>>;
@@ -82,6 +81,18 @@ enum Homeless {
 impl From<End> for Homeless {
     fn from(end: End) -> Self {
         Self::End(end)
+    }
+}
+
+// === impl Homeless ===
+
+impl Homeless {
+    /// What the trip ends with.
+    fn ends(self) -> Result<Response<Leased>, End> {
+        match self {
+            Self::Answered(response) => Ok(*response),
+            Self::End(end) => Err(end),
+        }
     }
 }
 
@@ -229,10 +240,7 @@ impl SessionDelivery {
                 Err(Tried::Closed(again)) => {
                     // An idle connection that closed says nothing of the session; one that was opened for it may
                     // be the last of a server that is about to end, which shows a moment later.
-                    trip.way.route.metrics.add(Counted::Retries, 1);
-                    if trip.care == Care::None {
-                        trip.care = Care::Replayed;
-                    }
+                    trip.replay();
                     if let Some(pause) = course.until_sent() {
                         tokio::time::sleep(pause).await;
                     }
@@ -245,8 +253,7 @@ impl SessionDelivery {
                         Box::pin(self.until_free(trip, (response, &upload), &mut course)).await;
                     request = match free {
                         Ok(request) => request,
-                        Err(Homeless::Answered(response)) => return Ok(*response),
-                        Err(Homeless::End(end)) => return Err(end),
+                        Err(homeless) => return homeless.ends(),
                     };
                     continue;
                 }
@@ -257,8 +264,7 @@ impl SessionDelivery {
             let found = Box::pin(self.find_home(trip, (request, cause), revive, &mut course));
             request = match found.await {
                 Ok(request) => request,
-                Err(Homeless::Answered(response)) => return Ok(*response),
-                Err(Homeless::End(end)) => return Err(end),
+                Err(homeless) => return homeless.ends(),
             };
         }
     }
@@ -278,10 +284,7 @@ impl SessionDelivery {
         };
         let request = response.body_mut().take_request(upload).ok_or(End::TooLarge)?;
         drain(*response).await;
-        trip.way.route.metrics.add(Counted::Retries, 1);
-        if trip.care == Care::None {
-            trip.care = Care::Replayed;
-        }
+        trip.replay();
         tokio::time::sleep(pause).await;
         Ok(request)
     }
@@ -323,13 +326,12 @@ impl SessionDelivery {
             // Some servers have no such stream, and a session that nobody calls need not live: unless a stream
             // was there before, it begins when a call has brought the session back.
             let slot = sessions.homes.follow(trip.ticket.id);
-            if sessions.homes.is_ended(trip.ticket.id) {
-                // What follows it now would be told of nothing.
-                return Err(End::NoSession.into());
+            let is_ended = || sessions.homes.is_ended(trip.ticket.id);
+            // What follows one that has ended is told of nothing.
+            if !is_ended() {
+                slot.leaves(trip.ticket.home.since).await;
             }
-            slot.leaves(trip.ticket.home.since).await;
-            let ended = sessions.homes.is_ended(trip.ticket.id);
-            return if ended { Err(End::NoSession.into()) } else { Ok(request) };
+            return if is_ended() { Err(End::NoSession.into()) } else { Ok(request) };
         }
         let found = self.reviver.revive(trip, request.headers(), cause).await;
         course.begun = match found {

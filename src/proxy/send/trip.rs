@@ -1,6 +1,6 @@
 //! One request of a session on its way, and why the session may have to move.
 //!
-//! Plain data, shared by what carries the request and what begins the session anew.
+//! Data, shared by what carries the request and what begins the session anew.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::session::Ticket;
+use crate::telemetry::metrics::Counted;
 
 /// Why a session's server is not there any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,18 @@ pub struct Trip {
     pub was_open: bool,
     /// Its `Last-Event-ID` is known only where the session has lived since then; `None` is wherever it lives.
     pub behind: Option<u64>,
+}
+
+// === impl Trip ===
+
+impl Trip {
+    /// The request is about to be sent once more.
+    pub fn replay(&mut self) {
+        self.way.route.metrics.add(Counted::Retries, 1);
+        if self.care == Care::None {
+            self.care = Care::Replayed;
+        }
+    }
 }
 
 // === impl Cause ===
