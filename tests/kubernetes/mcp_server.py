@@ -11,12 +11,17 @@ host name.
 import asyncio
 import json
 import os
+import pathlib
 import sys
 import threading
 import weakref
 
 import uvicorn
 from mcp.server.fastmcp import Context, FastMCP
+
+# Last: some files there have names of others.
+sys.path.append(str(pathlib.Path(__file__).resolve().parent))
+import asgi  # noqa: E402
 
 NAME = os.environ.get("HOSTNAME", "server")
 MARKS = os.open(os.environ["MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -55,27 +60,16 @@ class Marked:
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if scope["path"] == "/healthz":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            return await send({"type": "http.response.body", "body": b"ok"})
+        if await asgi.is_healthy(scope, send):
+            return None
         session = dict(scope["headers"]).get(b"mcp-session-id", b"").decode()
-        body, more = b"", scope["method"] == "POST"
-        while more:
-            event = await receive()
-            body, more = body + event.get("body", b""), event.get("more_body", False)
+        body, again = await asgi.whole(scope, receive)
         asked = json.loads(body or b"{}")
         params = asked.get("params") or {}
         mark(
             what=asked.get("method") or scope["method"], session=session,
             call=(params.get("arguments") or {}).get("call"), client=params.get("clientInfo"),
         )  # fmt: skip
-        sent = []
-
-        async def again() -> dict:
-            if scope["method"] != "POST" or sent:
-                return await receive()
-            sent.append(True)
-            return {"type": "http.request", "body": body, "more_body": False}
 
         async def answer(event: dict) -> None:
             if event["type"] == "http.response.start":

@@ -8,7 +8,13 @@ of a proxy.
 
 import json
 import os
+import pathlib
 import re
+import sys
+
+# Last: some files there have names of others.
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
+import asgi  # noqa: E402
 
 ENDPOINT = re.compile(rb"^data: \S*session_id=(\w+)", re.M)
 
@@ -50,9 +56,8 @@ class Ledger:
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if scope["path"] == "/healthz":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            return await send({"type": "http.response.body", "body": b"ok"})
+        if await asgi.is_healthy(scope, send):
+            return None
         exchange = Exchange(self, scope)
         await self.app(scope, await exchange.request(receive), lambda event: exchange.answer(event, send))
 
@@ -71,18 +76,10 @@ class Exchange:
         self.rest = b""
 
     async def request(self, receive):
-        body, more = b"", self.scope["method"] == "POST"
-        while more:
-            event = await receive()
-            body, more = body + event.get("body", b""), event.get("more_body", False)
+        body, again = await asgi.whole(self.scope, receive)
         for message in messages(body):
             if "method" in message:
                 self.called(message)
-        first = [{"type": "http.request", "body": body, "more_body": False}] if self.scope["method"] == "POST" else []
-
-        async def again() -> dict:
-            return first.pop() if first else await receive()
-
         return again
 
     def called(self, message: dict) -> None:
