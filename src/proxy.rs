@@ -111,7 +111,9 @@ impl Proxy {
             Ok(delivered) => delivered,
             Err(refused) => {
                 if let Some(client) = record.probes() {
-                    self.delivery.probe_refused(conn, &facts, client, &refused.error);
+                    let told = self.delivery.probe_refused(conn, &facts, client, &refused.error);
+                    // Boxed, as all that is rare.
+                    Box::pin(told).await;
                 }
                 return Err(refused);
             }

@@ -8,6 +8,7 @@ pub mod keys;
 pub mod letter;
 mod opened;
 pub mod peers;
+pub mod probes;
 pub mod replicas;
 mod slot;
 pub mod tasks;
@@ -33,6 +34,7 @@ use homes::{Home, Homes, Known};
 use keys::{BadKey, Keyring};
 use opened::Opened;
 use peers::Peers;
+use probes::Probes;
 use tasks::Tasks;
 use token::{MAX_ID, MAX_PARAMS, NoToken, Session, TokenId, looks_like_one};
 use unanswered::Unanswered;
@@ -71,6 +73,8 @@ pub struct Sessions {
     pub unanswered: Unanswered,
     /// When they were used last.
     pub uses: Uses,
+    /// Clients that will go on with `initialize`.
+    pub probes: Probes,
     max_age: Duration,
     /// What this replica calls itself among the others.
     own: u64,
@@ -172,6 +176,7 @@ impl Sessions {
             tasks: Tasks::default(),
             unanswered: Unanswered::default(),
             uses: Uses::default(),
+            probes: Probes::default(),
             max_age: config.max_age,
             own: fastrand::u64(..),
             peers: Peers::default(),

@@ -3,9 +3,8 @@
 //! Only fields count that no client and no gateway writes anew for each request: one too many would tell a client from
 //! itself. Knows names of fields, and no client.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use http::HeaderMap;
+use ring::digest::{Context, SHA256};
 
 /// Whose request it is (RFC 9110 sections 10.1.5 and 11.6.2, RFC 7239), what gateways say of its address, and what it
 /// carries from the turn that it belongs to (W3C Baggage; kagent, `kagent/adk/_remote_a2a_tool.py`). Traces are begun anew
@@ -23,16 +22,21 @@ const TELLING: [&str; 8] = [
 /// kagent's own, such as `x-kagent-root-context-id`.
 const KAGENT: &str = "x-kagent-";
 
-/// The same for two requests with the same telling fields, and as good as never for others.
+/// The same for two requests with the same telling fields, at every replica, and as good as never for others.
 #[must_use]
 pub fn fingerprint(map: &HeaderMap) -> u64 {
     let telling = |name: &str| TELLING.contains(&name) || name.starts_with(KAGENT);
     let fields = map.iter().filter(|(name, _)| telling(name.as_str()));
     // In any order: clients need not write them in the same.
     fields.fold(0, |sum: u64, (name, value)| {
-        let mut hasher = DefaultHasher::new();
-        (name.as_str(), value.as_bytes()).hash(&mut hasher);
-        sum.wrapping_add(hasher.finish())
+        let mut hash = Context::new(&SHA256);
+        // No name has a colon.
+        for part in [name.as_str().as_bytes(), b":", value.as_bytes()] {
+            hash.update(part);
+        }
+        let first =
+            hash.finish().as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        sum.wrapping_add(first)
     })
 }
 

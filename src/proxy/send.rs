@@ -14,7 +14,6 @@ pub mod gather;
 pub mod hold;
 pub mod home;
 pub mod lost;
-pub mod probes;
 pub mod refusal;
 pub mod reopen;
 pub mod resolve;
@@ -36,7 +35,6 @@ use tokio::time::Instant;
 use self::attempt::{Failure, attempt};
 use self::delivered::Delivered;
 use self::hold::Holds;
-use self::probes::Probes;
 use self::refusal::{Refusals, explain_refusal};
 use self::resolve::{Unrouted, resolve};
 use self::retry::Retry;
@@ -57,6 +55,7 @@ use crate::headers::client::fingerprint;
 use crate::protocol::mcp::may_be_initialize;
 use crate::route::{NoRoute, RouteTable};
 use crate::session::Sessions;
+use crate::session::probes::Prober;
 use crate::session::token::looks_like_one;
 use crate::telemetry::family::SessionEvent;
 use crate::telemetry::metrics::Counted;
@@ -70,7 +69,6 @@ pub struct Delivery {
     /// For hosts that are not known yet.
     unknown: HoldTimes,
     refusals: Refusals,
-    probes: Probes,
     sessions: Arc<SessionDelivery>,
 }
 
@@ -93,8 +91,7 @@ impl Delivery {
         let routes = Arc::new(Routes::new(table));
         let reviver = Reviver { routes: Arc::clone(&routes), holds: holds.clone(), sessions };
         let sessions = Arc::new(SessionDelivery::new(reviver));
-        let (refusals, probes) = (Refusals::default(), Probes::default());
-        Self { routes, holds, unknown, refusals, probes, sessions }
+        Self { routes, holds, unknown, refusals: Refusals::default(), sessions }
     }
 
     /// Gets the request to a backend.
@@ -137,7 +134,7 @@ impl Delivery {
             }
         }
         let mut home = None;
-        let sessions = &self.sessions.reviver.sessions;
+        let sessions = self.sessions();
         if TaskHome::is_wanted(sessions, &way, &request) {
             // Boxed: most routes have one endpoint.
             home = Box::pin(TaskHome::find(sessions, &way, &mut request)).await;
@@ -171,11 +168,22 @@ impl Delivery {
         }
     }
 
-    /// A request that asks for the newest revision of MCP is refused like this: its client will go on with an older one.
-    pub fn probe_refused(&self, conn: &Connection, facts: &Facts, client: u64, error: &ProxyError) {
+    /// A request that asks for the newest revision of MCP is about to be refused like this: its client will go on with
+    /// an older one, here or at another replica.
+    pub async fn probe_refused(
+        &self,
+        conn: &Connection,
+        facts: &Facts,
+        client: u64,
+        error: &ProxyError,
+    ) {
         if error.may_pass_later() {
-            self.probes.refused((conn.peer.ip(), client), asked_host(facts));
+            self.sessions().probe_refused(prober(conn, facts, client)).await;
         }
+    }
+
+    fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions.reviver.sessions
     }
 
     /// Whether a client goes on with this one because the newest revision of MCP was refused to it right before. Of one
@@ -188,11 +196,11 @@ impl Delivery {
         begun: Instant,
     ) -> bool {
         let may = !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
-        if !may || self.probes.is_empty() {
+        let probes = &self.sessions().probes;
+        if !may || probes.is_empty() {
             return false;
         }
-        let client = (conn.peer.ip(), fingerprint(request.headers()));
-        if !self.probes.precedes(client, asked_host(facts), begun) {
+        if !probes.precedes(prober(conn, facts, fingerprint(request.headers())), begun) {
             return false;
         }
         let mut is_initialize = false;
@@ -335,8 +343,10 @@ fn unanswered(error: ProxyError, way: &Way, upload: &Upload) -> Result<Delivered
     }
 }
 
-/// The host that a request is for: as kagent names it, or behind a default route as its client does.
-fn asked_host(facts: &Facts) -> &str {
+/// The client of a request with this fingerprint, and the host that it is for: as kagent names it, or behind a default
+/// route as its client does.
+fn prober(conn: &Connection, facts: &Facts, fingerprint: u64) -> Prober {
     let named = facts.target.as_ref().map(|host| host.as_str());
-    named.or_else(|| facts.host_text()).unwrap_or_default()
+    let host = named.or_else(|| facts.host_text()).unwrap_or_default();
+    Prober::new(conn.peer.ip(), fingerprint, host)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::homes::Home;
 use super::keys::Keyring;
+use super::probes::Prober;
 use super::tasks::TaskKey;
 use super::token::TokenId;
 use crate::protocol::mcp::StandIn;
@@ -48,6 +49,8 @@ pub enum PeerRequest {
     Rest(TokenId, Vec<u8>),
     /// These were used then (seconds since 1970).
     Used(Vec<(TokenId, u64)>),
+    /// I am about to refuse a `server/discover` of this client.
+    Probed(Prober),
 }
 
 /// What it is told.

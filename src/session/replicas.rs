@@ -201,6 +201,10 @@ impl Sessions {
                 }
                 PeerResponse::Noted
             }
+            PeerRequest::Probed(prober) => {
+                self.hear_probed(prober);
+                PeerResponse::Noted
+            }
             PeerRequest::Task(task) => self.say_task(task),
             PeerRequest::Rest(token, event) => self.say_rest(token, &event),
         };

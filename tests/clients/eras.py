@@ -5,6 +5,7 @@ object: `["connect", URL]` tries until it has connected, `["call", TOOL]`, `["li
 `["change"]` waits for one, `["end"]` for the end of the subscription. Knows no SDK.
 """
 
+import itertools
 import json
 import queue
 import re
@@ -146,6 +147,32 @@ class Door:
         server = socket.create_connection(("127.0.0.1", self._server))
         self._open += [client, server]
         threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+        _pump(server, client)
+
+
+class Spread:
+    """A port before several others that gives each of them one request in turn, as balancers do that choose for each
+    request: it asks for the connection's end behind the response."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self._listener = _bound(0)
+        self._listener.listen()
+        self.port, self._turns = self._listener.getsockname()[1], itertools.cycle(ports)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            threading.Thread(target=_quietly, args=(self._pass, client), daemon=True).start()
+
+    def _pass(self, client: socket.socket) -> None:
+        start = client.recv(65536)
+        if not start:
+            return  # opened in advance, and never used
+        line, rest = start.split(b"\r\n", 1)
+        server = socket.create_connection(("127.0.0.1", next(self._turns)))
+        server.sendall(line + b"\r\nconnection: close\r\n" + rest)
+        threading.Thread(target=_quietly, args=(lambda one: _pump(one, server), client), daemon=True).start()
         _pump(server, client)
 
 

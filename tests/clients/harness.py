@@ -168,8 +168,9 @@ class Stage:
         default: int | None = None,
         env: dict | None = None,
         port: int | None = None,
+        admin: int | None = None,
     ) -> "Proxy":
-        return Proxy(self, routes, default, env, port)
+        return Proxy(self, routes, default, env, (port or free_port(), admin or free_port()))
 
     def client(self, command: list, url: str, host: str, env: dict | None = None) -> dict:
         """Runs `command URL HOST` to its end; what it saw, which it prints as one JSON object."""
@@ -190,9 +191,9 @@ class Proxy:
         routes: dict[str, int | str | list[int]],
         default: int | None,
         env: dict | None,
-        port: int | None,
+        ports: tuple[int, int],
     ) -> None:
-        self.port, admin = port or free_port(), free_port()
+        self.port, admin = ports
         self.url = f"http://127.0.0.1:{self.port}"
         self._admin = f"http://127.0.0.1:{admin}"
         # Another one may have had the port before.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kagent_proxy::config::{Config, Scheme};
 use serde_json::{Value, json};
 
+use crate::support::replicas::replicas;
 use crate::support::{BOUND, Backend, TestProxy, Vacant, config, held, route};
 
 /// An id that only a proxy gives, sealed by no key of this one.
@@ -198,6 +199,37 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
         }
     }
     proxy.stop().await;
+}
+
+/// The client's next request may come to any replica, and must not be the first to reach the server there.
+#[tokio::test]
+async fn an_initialize_behind_a_probe_that_another_replica_refused_does_not_wait_either() {
+    let vacant = Vacant::new();
+    let mut held_route = route("s.ns", "/held", Scheme::Http, &[vacant.port()]);
+    held_route.to.hold.request = BOUND * 10;
+    let mut at_once_route = route("s.ns", "/", Scheme::Http, &[vacant.port()]);
+    at_once_route.to.hold.request = Duration::ZERO;
+    let replicas = replicas::<3>("probes", &config(vec![at_once_route, held_route])).await;
+    let [probe, _, initialize, a2a] = kinds();
+    let target = "x-kagent-host: s.ns\r\n";
+    let refused = replicas[0].ask(&probe.to(target, "/")).await;
+    assert!(refused.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{refused}");
+    for replica in &replicas {
+        let at_once = replica.ask(&initialize.to(target, "/held")).await;
+        assert!(at_once.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{at_once}");
+    }
+    for other in
+        [a2a.to(target, "/held"), initialize.to(&format!("{target}user-agent: x\r\n"), "/held")]
+    {
+        let mut client = replicas[1].connect().await;
+        client.send(&other).await;
+        held(&replicas[1], 1).await;
+        drop(client);
+        held(&replicas[1], 0).await;
+    }
+    for replica in replicas {
+        replica.stop().await;
+    }
 }
 
 /// Where it broke off, the client would go on with `initialize`, which is sent again too.

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from eras import NOT_FOUND, SECONDS, UNAVAILABLE, Door, Follower, Kept, at
+from eras import NOT_FOUND, SECONDS, UNAVAILABLE, Door, Follower, Kept, Spread, at
 from harness import HERE, Proxy, Results, Stage, free_port, go, node, python, run_suite, rust
 
 HOST = "tools.ns"
@@ -211,6 +211,32 @@ def draining(
     results.check(f"{sdk} {name}", seen == expected, seen)
 
 
+def replicas(results: Results, stage: Stage, sdk: str, client: list, server: int) -> None:
+    """Two replicas behind a balancer that gives each request to the next one, and a server that comes while what the
+    client sends next would be held by the other replica."""
+    admins, door = [free_port(), free_port()], Door(server)
+    (stage.folder / "replicas.key").write_text("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+    peers = ", ".join(f'"127.0.0.1:{admin}"' for admin in admins)
+    config = pathlib.Path(stage.folder / f"replicas-{sdk}.yaml")
+    config.write_text(f'sessions: {{keyFiles: ["{stage.folder}/replicas.key"], peers: [{peers}]}}\n')
+    env = {"KAGENT_PROXY_CONFIG": str(config)}
+    proxies = [stage.proxy({HOST: door.port}, env=env, admin=admin) for admin in admins]
+    deadline = time.monotonic() + SECONDS
+    while not all("kagent_proxy_session_peers 1\n" in proxy.metrics() for proxy in proxies):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the replicas do not find each other")
+        time.sleep(0.05)  # between two looks
+    url = f"http://127.0.0.1:{Spread([proxy.port for proxy in proxies]).port}/mcp"
+    follower = Follower(stage, sdk, client, "auto", HOST)
+    connected = follower.order("connect", url)
+    at(time.monotonic(), LATE["behind the hold"])
+    door.open()
+    seen = {"protocol": connected()["protocol"], "call": follower.ask("call", "add")["text"]}
+    seen["both were asked"] = all(proxy.requests(HOST) > 0 for proxy in proxies)
+    expected = {"protocol": MODERN, "call": "5", "both were asked": True}
+    results.check(f"{sdk} late behind the hold of two replicas", seen == expected, seen)
+
+
 def refuses(port: int) -> None:
     """Waits until nobody listens there."""
     deadline = time.monotonic() + SECONDS
@@ -320,7 +346,7 @@ def run(results: Results, stage: Stage, environments: tuple) -> None:
             speaks(results, stage, sdk, client, servers[sdk], mode)
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             wrong = beside.submit(controls, results, stage, sdk, client, port)
-            for scene in (eras, one_of_two, draining, lost):
+            for scene in (eras, one_of_two, draining, replicas, lost):
                 scene(results, stage, sdk, client, port)
             wrong.result()
         if sdk in ("python-2", "typescript-2"):  # the others' clients do not show the end of a subscription
