@@ -133,8 +133,9 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
         Markers::Callers(callers) => Some(callers),
         Markers::None => {
             let why = format!(
-                "Service {id} is not marked as an agent or MCP server, so it is not routable; to allow \
-                 it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
+                "Service {id} is not marked as an agent or MCP server: no object of kagent names it by its own name, \
+                 by a url, or by an x-kagent-host with a plain value (one from a Secret or ConfigMap is not read); \
+                 to allow it: kubectl annotate service -n {} {} kagent-proxy.dev/route=true",
                 id.namespace, id.name
             );
             return Some(ServicePlan { state: PlanState::Unmarked(why), notes });

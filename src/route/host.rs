@@ -23,6 +23,9 @@ pub enum BadHost {
     /// Nothing in it.
     #[error("the value is empty")]
     Empty,
+    /// It has a slash.
+    #[error("it has a scheme or a path; write name.namespace or name.namespace:port")]
+    Url,
     /// Longer than DNS allows (RFC 1035 section 2.3.4).
     #[error("the value is longer than 253 bytes")]
     TooLong,
@@ -46,6 +49,9 @@ impl HostKey {
     /// # Errors
     /// [`BadHost`] for anything that is not a DNS name, with an optional port.
     pub fn parse(value: &str, cluster_domain: &str) -> Result<(Self, Option<u16>), BadHost> {
+        if value.contains('/') {
+            return Err(BadHost::Url);
+        }
         let (name, port) = authority::split(value);
         let port = port.map(read_port).transpose()?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();

@@ -639,6 +639,11 @@ async fn a_target_that_the_header_names_wrong_is_told_what_to_write() {
     api.put("services", two);
     api.put("remotemcpservers.api.kagent.dev", opted("a", "r", "two.a"));
     api.put("remotemcpservers.api.kagent.dev", opted("a", "typo", "tols.a"));
+    api.put("services", service("a", "sealed", 1, json!({})));
+    let mut sealed = opted("a", "sealed", "");
+    let from = json!({ "type": "Secret", "name": "s", "key": "k" });
+    sealed["spec"]["headersFrom"] = json!([{ "name": "x-kagent-host", "valueFrom": from }]);
+    api.put("remotemcpservers.api.kagent.dev", sealed);
     let mut config = discovering(&api);
     config.discovery.inherited.hold.request = Duration::ZERO;
     let proxy = started(config).await;
@@ -646,8 +651,11 @@ async fn a_target_that_the_header_names_wrong_is_told_what_to_write() {
         ("two.a", "500 ambiguous_target", &["x-kagent-host, two.a:PORT"][..]),
         ("two.a:3", "400 bad_target", &["port 3"]),
         ("tols.a", "503 unknown_target", &["RemoteMCPServer a/typo", "headersFrom"]),
-        ("http://two.a/mcp", "400 bad_target", &["x-kagent-host"]),
-        ("two", "503 unknown_target", &["two"]),
+        ("http://two.a/mcp", "400 bad_target", &["write name.namespace or"]),
+        ("two.a/mcp", "400 bad_target", &["a scheme or a path"]),
+        ("two", "503 unknown_target", &["Services are named name.namespace"]),
+        // Its object names it by a Secret.
+        ("sealed.a", "403 forbidden_target", &["from a Secret or ConfigMap is not read"]),
     ] {
         let refused = ask(&proxy, host, "/mcp").await;
         assert!(refused.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{host}: {refused}");
