@@ -85,10 +85,33 @@ def row(entry: tuple, lines: list[dict]) -> str:
     return f"| {title} | `{package}` | {version(package, pin)} | {protocol} | {direct} | {proxied} |"
 
 
-def write(measured: pathlib.Path) -> None:
-    """Puts the table into the page."""
+def table(measured: pathlib.Path) -> str:
     lines = [json.loads(line) for line in measured.read_text().splitlines()]
     head = "| | package | version | protocol | direct | the same through the proxy |\n|---|---|---|---|---|---|\n"
-    table = head + "\n".join(row(entry, lines) for entry in ROWS) + "\n"
+    return head + "\n".join(row(entry, lines) for entry in ROWS) + "\n"
+
+
+def split() -> tuple[str, str, str]:
+    """The page before its table, the table, and the rest."""
     before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + table + END + rest.split(END)[1])
+    shown, after = rest.split(END)
+    return before, shown, after
+
+
+def write(measured: pathlib.Path) -> None:
+    """Puts the table into the page."""
+    before, _, after = split()
+    PAGE.write_text(before + BEGIN + table(measured) + END + after)
+
+
+def verdict(measured: pathlib.Path) -> str:
+    """Whether the page shows what was measured, as a line of a suite."""
+    try:
+        seen = table(measured).splitlines()
+    except RuntimeError as fault:  # a suite that failed said why
+        return f"not ok the table of SDKs: {fault}"
+    shown = split()[1].splitlines()
+    differs = [f"{new!r} is shown as {old!r}" for new, old in zip(seen, shown, strict=False) if new != old]
+    if differs or len(seen) != len(shown):
+        return f"not ok the table of SDKs: run with --matrix: {differs or 'rows are missing'}"
+    return "ok the table of SDKs shows what was measured"
