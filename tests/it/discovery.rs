@@ -18,7 +18,7 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
 /// What a watch ends with that is out of date.
 const EXPIRED: &str = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"code\":410,\"reason\":\"Expired\",\"message\":\"too old\"}}\n";
 
-fn discovering(api: &Api) -> Config {
+pub(crate) fn discovering(api: &Api) -> Config {
     let mut config = config(Vec::new());
     *config.discovery = DiscoveryConfig {
         enabled: true,
@@ -29,7 +29,7 @@ fn discovering(api: &Api) -> Config {
     config
 }
 
-fn service(namespace: &str, name: &str, port: u16, metadata: Value) -> Value {
+pub(crate) fn service(namespace: &str, name: &str, port: u16, metadata: Value) -> Value {
     let mut object = json!({
         "metadata": metadata,
         "spec": {
@@ -42,7 +42,7 @@ fn service(namespace: &str, name: &str, port: u16, metadata: Value) -> Value {
     object
 }
 
-fn marked() -> Value {
+pub(crate) fn marked() -> Value {
     json!({ "labels": { "kagent.dev/mcp-service": "true" } })
 }
 
@@ -77,7 +77,7 @@ async fn ready(proxy: &TestProxy) {
 }
 
 /// A proxy that knows the cluster.
-async fn started(config: Config) -> TestProxy {
+pub(crate) async fn started(config: Config) -> TestProxy {
     let proxy = TestProxy::start(config).await;
     ready(&proxy).await;
     proxy

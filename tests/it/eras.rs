@@ -6,6 +6,8 @@ use std::time::Duration;
 use kagent_proxy::config::{Config, Scheme};
 use serde_json::{Value, json};
 
+use crate::api::Api;
+use crate::discovery::{discovering, marked, service, started};
 use crate::support::replicas::replicas;
 use crate::support::{BOUND, Backend, TestProxy, Vacant, config, held, route};
 
@@ -196,6 +198,47 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_server() {
         assert!(at_once.starts_with("HTTP/1.1 503 no_ready_endpoint\r\n"), "{at_once}");
         for (one, other) in [("sdk/1", "sdk/2"), ("10.0.0.1", "10.0.0.2"), ("c-1", "c-2")] {
             waits(&headed(&initialize, &of_a.replace(one, other))).await;
+        }
+    }
+    proxy.stop().await;
+}
+
+/// What is not there may be a Service that nobody has made, an Agent whose Service is late, or pods.
+#[tokio::test]
+async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_cluster_either() {
+    let api = Api::start().await;
+    api.fail("agents", 0);
+    api.put("agents", json!({ "metadata": { "namespace": "a", "name": "late" }, "spec": {} }));
+    let vacant = Vacant::new();
+    api.put("services", service("a", "dead", vacant.port(), marked()));
+    let mut config = discovering(&api);
+    // Long enough for a look at who waits.
+    config.discovery.inherited.hold.request = Duration::from_secs(1);
+    let proxy = started(config).await;
+    let [probe, _, initialize, a2a] = kinds();
+    for (host, reason) in [
+        ("none.a", "unknown_target"),
+        ("late.a", "no_ready_endpoint"),
+        ("dead.a", "no_ready_endpoint"),
+    ] {
+        let target = format!("x-kagent-host: {host}\r\n");
+        let refused = format!("HTTP/1.1 503 {reason}\r\n");
+        let waits = async |kind: &Asks| {
+            let message = kind.to(&target, "/mcp");
+            tokio::select! {
+                answer = proxy.ask(&message) => Some(answer),
+                () = held(&proxy, 1) => None,
+            }
+        };
+        assert!(waits(&initialize).await.is_none(), "{host}: before any probe");
+        held(&proxy, 0).await;
+        let answer = proxy.ask(&probe.to(&target, "/mcp")).await;
+        assert!(answer.starts_with(&refused), "{host}: {answer}");
+        let answer = waits(&initialize).await.expect(host);
+        assert!(answer.starts_with(&refused), "{host}: {answer}");
+        for kind in [&a2a, &probe] {
+            assert!(waits(kind).await.is_none(), "{host}: {}", kind.name);
+            held(&proxy, 0).await;
         }
     }
     proxy.stop().await;

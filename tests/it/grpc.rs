@@ -12,6 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use kagent_proxy::config::{Limits, Scheme};
 use tokio::net::TcpStream;
 
+use crate::api::Api;
+use crate::discovery::{discovering, marked, service, started};
 use crate::h2c::{H2cBackend, Script, script};
 use crate::program::Program;
 use crate::support::{BOUND, Backend, TestProxy, Vacant, config, route};
@@ -190,6 +192,32 @@ async fn what_a_backend_says_of_a_call_passes_as_it_is() {
     let response = asked.await.unwrap();
     assert_eq!((response.status().as_u16(), field(&response, "grpc-status")), (503, ""));
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "busy");
+    drop(client);
+    proxy.stop().await;
+}
+
+/// The port of its Service says which protocol it speaks.
+#[tokio::test]
+async fn a_call_reaches_a_service_that_says_h2c_and_its_trailers_come_back() {
+    let api = Api::start().await;
+    let mut backend = H2cBackend::start().await;
+    let mut agent = service("a", "agent", backend.0, marked());
+    agent["spec"]["ports"][0]["appProtocol"] = "kubernetes.io/h2c".into();
+    api.put("services", agent);
+    let proxy = started(discovering(&api)).await;
+    let mut client = connect(proxy.address).await;
+    let asked = client.send_request(call(SEND, Some("agent.a"), "application/grpc"));
+    let (request, answer) = backend.accept().await;
+    assert_eq!(
+        (request.uri().path(), &request.headers()["te"]),
+        (SEND, &"trailers".parse().unwrap())
+    );
+    let (feed, body) = script();
+    feed.send(Ok(Frame::trailers(trailers("5")))).unwrap();
+    drop(feed);
+    answer.send(begun(body)).ok().unwrap();
+    let whole = asked.await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(whole.trailers(), Some(&trailers("5")));
     drop(client);
     proxy.stop().await;
 }

@@ -32,7 +32,7 @@ pub(crate) fn script() -> (Feed, Script) {
     (feed, Script(frames, false))
 }
 
-fn data(feed: &Feed, text: &'static str) {
+pub(crate) fn data(feed: &Feed, text: &'static str) {
     feed.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).unwrap();
 }
 
@@ -104,13 +104,13 @@ impl H2cBackend {
     }
 }
 
-async fn before_h2c() -> (TestProxy, H2cBackend) {
+pub(crate) async fn before_h2c() -> (TestProxy, H2cBackend) {
     let backend = H2cBackend::start().await;
     let routes = vec![route("s.ns", "/", Scheme::H2c, &[backend.0])];
     (TestProxy::start(config(routes)).await, backend)
 }
 
-async fn before_h1() -> (TestProxy, Backend, SendRequest<Script>) {
+pub(crate) async fn before_h1() -> (TestProxy, Backend, SendRequest<Script>) {
     let (proxy, backend) = start().await;
     let stream = TcpStream::connect(proxy.address).await.unwrap();
     let (sender, connection) =
@@ -131,7 +131,7 @@ fn post() -> (Feed, Request<Script>) {
     (feed, request.unwrap())
 }
 
-fn events() -> (Feed, Response<Script>) {
+pub(crate) fn events() -> (Feed, Response<Script>) {
     let (feed, body) = script();
     let response = Response::builder().header("content-type", "text/event-stream").body(body);
     (feed, response.unwrap())
@@ -142,7 +142,7 @@ async fn piece(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>
     tokio::time::timeout(BOUND, body.frame()).await.expect("no frame")
 }
 
-async fn text(body: &mut Incoming) -> String {
+pub(crate) async fn text(body: &mut Incoming) -> String {
     let frame = piece(body).await.expect("ended").expect("broken");
     String::from_utf8(frame.into_data().expect("no data").to_vec()).unwrap()
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use http::Request;
+use http_body_util::BodyExt;
 use kagent_proxy::config::Config;
 
+use crate::h2c::{Script, before_h1, before_h2c, data, events, script, text};
 use crate::session_streams::{Asked, END, STREAM, chunk};
-use crate::support::{Backend, Client, TestProxy, before, shows, start_with};
+use crate::support::{BOUND, Backend, Client, TestProxy, before, shows, start_with};
 
 const ACKNOWLEDGED: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\
     \"params\":{\"notifications\":{\"toolsListChanged\":true},\
@@ -15,15 +18,28 @@ const CHANGED: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"n
 const RESULT: &str = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":\"listen-1\",\"result\":\
     {\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":\"listen-1\"},\"resultType\":\"complete\"}}\n\n";
 
+const LISTEN: &str = "{\"jsonrpc\":\"2.0\",\"id\":\"listen-1\",\"method\":\"subscriptions/listen\",\"params\":\
+    {\"notifications\":{\"toolsListChanged\":true},\
+    \"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}";
+
+fn listen_over_http2() -> Request<Script> {
+    let (feed, body) = script();
+    data(&feed, LISTEN);
+    let request = Request::post("http://p/mcp")
+        .header("x-kagent-host", "s.ns")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "subscriptions/listen");
+    request.body(body).unwrap()
+}
+
 fn listen(fields: &str) -> String {
-    let body = "{\"jsonrpc\":\"2.0\",\"id\":\"listen-1\",\"method\":\"subscriptions/listen\",\"params\":\
-        {\"notifications\":{\"toolsListChanged\":true},\
-        \"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}}}";
     format!(
         "POST /mcp HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\ncontent-type: application/json\r\n\
          accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n{fields}\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
+         content-length: {}\r\n\r\n{LISTEN}",
+        LISTEN.len()
     )
 }
 
@@ -86,6 +102,38 @@ async fn a_drain_ends_an_acknowledged_subscription_with_its_result() {
         assert_eq!(kept.rest().await, "", "never acknowledged: a loss");
         proxy.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_subscription_over_http2_on_either_side_with_its_result() {
+    // The client's side.
+    let (proxy, backend, mut sender) = before_h1().await;
+    let asked = tokio::spawn(sender.send_request(listen_over_http2()));
+    let mut server = backend.accept().await;
+    server.until("0\r\n\r\n").await;
+    server.send(STREAM).await;
+    server.send(&chunk(ACKNOWLEDGED)).await;
+    let mut body = asked.await.unwrap().unwrap().into_body();
+    assert_eq!(text(&mut body).await, ACKNOWLEDGED);
+    proxy.close();
+    let whole = tokio::time::timeout(BOUND, body.collect()).await.unwrap().expect("a clean end");
+    assert_eq!(whole.to_bytes(), RESULT);
+    assert_eq!(server.rest().await, "", "the server's connection is closed");
+    drop(sender);
+    proxy.stop().await;
+    // The server's side.
+    let (proxy, mut backend) = before_h2c().await;
+    let mut client = proxy.connect().await;
+    client.send(&listen("mcp-method: subscriptions/listen\r\n")).await;
+    let (_request, answer) = backend.accept().await;
+    let (feed, response) = events();
+    data(&feed, ACKNOWLEDGED);
+    answer.send(response).ok().unwrap();
+    client.until(ACKNOWLEDGED).await;
+    proxy.close();
+    assert!(client.rest().await.ends_with(&sent(&[RESULT])));
+    tokio::time::timeout(BOUND, feed.closed()).await.expect("the server's stream is reset");
+    proxy.stop().await;
 }
 
 #[tokio::test]
