@@ -12,26 +12,8 @@ from api import until
 from c_routes import agent, agent_service, port, remote
 from e_rights import Rights
 from mcp_client import Session
+from newer import KINDS, PROXY, SPACE, binding, of_1_0, opted
 from world import World, deployment, scenario, service
-
-PROXY = "http://kagent-proxy.kagent.svc:8080/mcp"
-API = "api.kagent.dev/v1alpha3"
-KINDS = ("agents", "agenttemplates", "remotemcpservers")
-SPACE = "newer"
-
-
-def of_1_0(kind: str, name: str, spec: dict, space: str = SPACE) -> dict:
-    return {"apiVersion": API, "kind": kind, "metadata": {"name": name, "namespace": space}, "spec": spec}
-
-
-def opted(name: str, target: str, space: str = SPACE, **spec) -> dict:
-    """A tool server that goes through the proxy."""
-    header = {"name": "x-kagent-host", "value": target}
-    return of_1_0("RemoteMCPServer", name, {"description": "d", "url": PROXY, "headersFrom": [header], **spec}, space)
-
-
-def binding(server: str, *tools: str) -> dict:
-    return {"mcp": {"server": {"kind": "RemoteMCPServer", "name": server}, "tools": list(tools)}}
 
 
 def up(proxy, kind: str) -> float | None:

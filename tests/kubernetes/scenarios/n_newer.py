@@ -12,7 +12,8 @@ import i_doctor
 from api import until
 from c_routes import port, stage
 from e_secrets import AUTHORITIES, rights
-from m_groups import KINDS, PROXY, of_1_0, opted, remove
+from m_groups import remove
+from newer import KINDS, PROXY, of_1_0, opted
 from secure import authority, secret, served
 from world import World, deployment, scenario, service
 
