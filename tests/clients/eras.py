@@ -151,13 +151,13 @@ class Door:
 
 
 class Spread:
-    """A port before several others that gives each of them one request in turn, as balancers do that choose for each
+    """A port before several addresses that gives each of them one request in turn, as balancers do that choose for each
     request: it asks for the connection's end behind the response."""
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(self, addresses: list[tuple[str, int]]) -> None:
         self._listener = _bound(0)
         self._listener.listen()
-        self.port, self._turns = self._listener.getsockname()[1], itertools.cycle(ports)
+        self.port, self._turns = self._listener.getsockname()[1], itertools.cycle(addresses)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -170,7 +170,7 @@ class Spread:
         if not start:
             return  # opened in advance, and never used
         line, rest = start.split(b"\r\n", 1)
-        server = socket.create_connection(("127.0.0.1", next(self._turns)))
+        server = socket.create_connection(next(self._turns))
         server.sendall(line + b"\r\nconnection: close\r\n" + rest)
         threading.Thread(target=_quietly, args=(lambda one: _pump(one, server), client), daemon=True).start()
         _pump(server, client)

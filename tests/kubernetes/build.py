@@ -127,6 +127,15 @@ def sdks() -> None:
         raise Missing(f"The SDKs of tests/chaos cannot be made: {error}") from error
 
 
+def eras() -> dict[str, list[str]]:
+    """Clients that take the orders of `tests/clients/eras.py`, by SDK; made where there is a network."""
+    try:
+        python = [harness.python("mcp-2"), str(harness.HERE / "python" / "client_eras.py")]
+        return {"python-2": python, "go-1-8": [harness.go("go_eras"), "client"]}
+    except (OSError, RuntimeError) as error:
+        raise Missing(f"The SDKs of MCP's newest revision cannot be made: {error}") from error
+
+
 def modules() -> pathlib.Path:
     """The folder that has MCP's TypeScript SDK, as `tests/chaos` pins it; made where there is a network."""
     try:

@@ -89,6 +89,8 @@ def main(program: str, wanted: list[str]) -> int:
             build.sdks()
         if not wanted or any(word.startswith("l_counts") for word in wanted):
             build.modules()
+        if not wanted or any(word.startswith("o_eras") for word in wanted):
+            build.eras()
         ground.with_yaml()
         ground.enter()
         passed, failed = run(program, wanted)

@@ -103,6 +103,8 @@ def images(program: str):
             return [program, *container.get("args", [])]
         if name == "mcp-server":
             return [build.python("mcp-1"), "-I", str(HERE / "mcp_server.py"), tag]
+        if name == "mcp-server-2":
+            return [build.python("mcp-2"), "-I", str(HERE / "mcp_server_2.py"), tag]
         if name.startswith("ledger-"):
             env = {entry["name"]: entry["value"] for entry in container["env"]}
             return build.ledger(name.removeprefix("ledger-"), tag, env["BOOK"])

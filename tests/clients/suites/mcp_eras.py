@@ -226,7 +226,8 @@ def replicas(results: Results, stage: Stage, sdk: str, client: list, server: int
         if time.monotonic() > deadline:
             raise RuntimeError("the replicas do not find each other")
         time.sleep(0.05)  # between two looks
-    url = f"http://127.0.0.1:{Spread([proxy.port for proxy in proxies]).port}/mcp"
+    spread = Spread([("127.0.0.1", proxy.port) for proxy in proxies])
+    url = f"http://127.0.0.1:{spread.port}/mcp"
     follower = Follower(stage, sdk, client, "auto", HOST)
     connected = follower.order("connect", url)
     at(time.monotonic(), LATE["behind the hold"])
