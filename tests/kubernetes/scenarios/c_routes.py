@@ -95,7 +95,7 @@ def table_internal(world: World) -> None:
 
 @scenario
 def table_agents(world: World) -> None:
-    """kubernetes: every row of table 1.3 is routed: agents, sandbox agents at the controller, its MCP path"""
+    """kubernetes: every row of table 1.3 is routed: agents, those at the controller, of 1.0 too, its MCP path"""
     stage(world)
     [made] = world.apply(agent("team-a", "helper"))
     controller = service("kagent", "kagent-controller", port(8090, "other"), port(8083, "controller"), app="alpha")
@@ -113,14 +113,19 @@ def table_agents(world: World) -> None:
     proxy.routed("helper.team-a", "/.well-known/agent-card.json", "beta", 8080)
     proxy.routed("helper.team-a", "/", "beta", 8080, Host="other.ns:9999")
     sandbox = "/api/a2a-sandboxes/team-a/sb"
-    for path in (sandbox, f"{sandbox}/", f"{sandbox}/.well-known/agent-card.json", "/mcp"):
+    newer = "/agents/team-a/sb"
+    places = [f"{agent}{end}" for agent in (sandbox, newer) for end in ("", "/", "/.well-known/agent-card.json")]
+    for path in (*places, "/mcp"):
         assert proxy.routed("kagent-controller.kagent", path, "alpha", 8083)["path"] == path
-    proxy.refused("kagent-controller.kagent", "/api/sessions", 403, "forbidden_target")
-    proxy.refused("kagent-controller.kagent", f"{sandbox}/../../sessions", 400, "bad_path")
+    for path in ("/api/sessions", "/agents", "/agents/team-a", "/agents/team-a/", "/agentsx/team-a/sb"):
+        proxy.refused("kagent-controller.kagent", path, 403, "forbidden_target")
+    for path in (f"{sandbox}/../../sessions", f"{newer}/../../../api/sessions", f"{newer}/%2e%2e/%2e%2e/api/sessions"):
+        proxy.refused("kagent-controller.kagent", path, 400, "bad_path")
     # The literal 8083 of the rewritten URL is not the port, the Service's port is.
     controller["spec"]["ports"] = [port(8090, "other"), port(18083, "controller")]
     world.apply(controller)
-    proxy.routed("kagent-controller.kagent", sandbox, "alpha", 18083)
+    for path in (sandbox, newer):
+        proxy.routed("kagent-controller.kagent", path, "alpha", 18083)
 
 
 @scenario
