@@ -1,5 +1,6 @@
 """The API server cut off, frozen, killed and compacted; pods that come late and go early."""
 
+import concurrent.futures
 import http.client
 import json
 import threading
@@ -7,6 +8,7 @@ import time
 
 import crds
 from api import LOST, ApiError, until
+from newer import opted
 from world import World, ask, deployment, kagent, scenario, service
 
 from proxy import PORT
@@ -36,8 +38,29 @@ def stage(world: World, name: str, replicas: int = 2, image: str = "backend:8080
 
 
 def newcomer(world: World, name: str, of: str) -> None:
-    """A Service and its Agent that nobody knew before, on the pods of another one."""
-    world.apply(kagent("Agent", SPACE, name, BYO), service(SPACE, name, 8080, app=of))
+    """An Agent, and a tool server of kagent 1.0, that nobody knew before, on the pods of another one."""
+    tools = f"{name}-tools"
+    world.apply(
+        kagent("Agent", SPACE, name, BYO),
+        service(SPACE, name, 8080, app=of),
+        opted(tools, f"{tools}.{SPACE}", SPACE),
+        service(SPACE, tools, 8080, app=of),
+    )
+
+
+def hosts(name: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Those of a newcomer, each with a path."""
+    return (f"{name}.{SPACE}", "/"), (f"{name}-tools.{SPACE}", "/mcp")
+
+
+def caught_up(proxy, name: str, of: str, seconds: float = 60) -> None:
+    for host, path in hosts(name):
+        proxy.routed(host, path, of, 8080, seconds=seconds)
+
+
+def still_unknown(proxy, name: str) -> None:
+    for host, path in hosts(name):
+        proxy.refused(host, path, 503, "unknown_target", method="POST", body=b"{}")
 
 
 @scenario
@@ -49,7 +72,7 @@ def watch_cut(world: World) -> None:
     for turn in range(3):
         assert world.relay.cut() > 0
         newcomer(world, f"after-cut-{turn}", "cut")
-        proxy.routed(f"after-cut-{turn}.{SPACE}", "/", "cut", 8080, seconds=60)
+        caught_up(proxy, f"after-cut-{turn}", "cut")
     with world.relay.refused():
         newcomer(world, "while-refused", "cut")
         # Known hosts are served from the last table.
@@ -58,7 +81,7 @@ def watch_cut(world: World) -> None:
         until(lambda: proxy.metric("kagent_proxy_discovery_errors_total"), 60, proxy.discovery)
         until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="services") == 0, 60, proxy.discovery)
         assert proxy.admin("/readyz")[0] == 200, "an outage of the API server is no reason to lose readiness"
-    proxy.routed(f"while-refused.{SPACE}", "/", "cut", 8080, seconds=60)
+    caught_up(proxy, "while-refused", "cut")
     until(lambda: proxy.metric("kagent_proxy_discovery_up", kind="services") == 1, 60, proxy.discovery)
 
 
@@ -74,9 +97,9 @@ def server_hangs(world: World) -> None:
     with world.relay.frozen():
         newcomer(world, "hidden-briefly", "hung")
         # Held for a while and then refused: nothing of it got through.
-        proxy.refused(f"hidden-briefly.{SPACE}", "/", 503, "unknown_target", method="POST", body=b"{}")
+        still_unknown(proxy, "hidden-briefly")
     # The same connections go on, so a short hang is no error.
-    proxy.routed(f"hidden-briefly.{SPACE}", "/", "hung", 8080)
+    caught_up(proxy, "hidden-briefly", "hung", 10)
     assert (proxy.metric("kagent_proxy_discovery_errors_total") or 0) == errors, proxy.discovery()
 
     calls = 0
@@ -103,14 +126,14 @@ def server_hangs(world: World) -> None:
         until(lambda: serves() and world.relay.accepted > tried, 30, "the proxy dials the API server again")
         assert down(proxy) == WATCHED, proxy.discovery()
         assert proxy.admin("/readyz")[0] == 200, "a hanging API server is no reason to lose readiness"
-        proxy.refused(f"hidden-last.{SPACE}", "/", 503, "unknown_target", method="POST", body=b"{}")
+        still_unknown(proxy, "hidden-last")
     began = time.monotonic()
     for name in ("hidden-first", "hidden-last"):
-        proxy.routed(f"{name}.{SPACE}", "/", "hung", 8080, seconds=30)
-    caught_up = time.monotonic() - began
+        caught_up(proxy, name, "hung", 30)
+    later = time.monotonic() - began
     until(lambda: serves() and down(proxy) == [], 30, proxy.discovery)
     world.notes.append(
-        f"# noticed after {noticed:.0f} s, caught up {caught_up:.1f} s after it, {calls} calls meanwhile all answered"
+        f"# noticed after {noticed:.0f} s, caught up {later:.1f} s after it, {calls} calls meanwhile all answered"
     )
 
 
@@ -135,6 +158,7 @@ def server_killed(world: World) -> None:
     world.plane.kubectl("-n", SPACE, "rollout", "restart", "deployment/killed")
     world.plane.kubectl("-n", SPACE, "rollout", "status", "deployment/killed", "--timeout=90s")
     newcomer(world, "after-kill", "killed")
+    caught_up(proxy, "after-kill", "killed")
     # Whoever writes the slices catches up too, so that those of the old pods may be there for a moment.
     names = {p["metadata"]["name"] for p in world.api.list("v1", "Pod", SPACE, "app=killed")
              if "deletionTimestamp" not in p["metadata"]}  # fmt: skip
@@ -158,16 +182,18 @@ def version_is_gone(world: World) -> None:
     with world.relay.refused():
         for turn in range(20):
             newcomer(world, f"unseen-{turn}", "gone")
-        world.api.delete(service(SPACE, "unseen-0", 8080))
+        for name in ("unseen-0", "unseen-0-tools"):
+            world.api.delete(service(SPACE, name, 8080))
         world.plane.compact()
         # The new server's cache begins after the old version, as after a long outage.
         world.plane.restart_server()
         until(lambda: expired(world, path, old), 60, "the old version is expired")
-    proxy.routed(f"unseen-19.{SPACE}", "/", "gone", 8080, seconds=60)
-    proxy.routed(f"unseen-7.{SPACE}", "/", "gone", 8080, seconds=60)
-    # What was deleted while nobody looked is gone too: the Agent is there, its Service is not.
-    status, headers, body = proxy.ask(f"unseen-0.{SPACE}", "/", "POST", body=b"{}")
-    assert status == 503, (headers, body)
+    for turn in (19, 7):
+        caught_up(proxy, f"unseen-{turn}", "gone")
+    # What was deleted while nobody looked is gone too: the objects are there, their Services are not.
+    for host, path in hosts("unseen-0"):
+        status, headers, body = proxy.ask(host, path, "POST", body=b"{}")
+        assert status == 503, (host, headers, body)
 
 
 def expired(world: World, path: str, version: str) -> bool:
@@ -204,17 +230,16 @@ def card_is_held(world: World) -> None:
 
 @scenario
 def unknown_is_held(world: World) -> None:
-    """kubernetes: a request for an agent that is made this moment is answered by it"""
+    """kubernetes: a request for an agent or a tool server that is made this moment is answered by it"""
     stage(world, "base")
     proxy = world.proxy()
-    for turn in range(5):
-        got: list = []
-        host = f"instant-{turn}.{SPACE}"
-        client = threading.Thread(target=lambda h=host, g=got: g.append(proxy.ask(h, "/", "POST", body=b"{}")))
-        client.start()
-        newcomer(world, f"instant-{turn}", "base")
-        client.join(60)
-        assert got and got[0][0] == 200, got
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for turn in range(5):
+            name = f"instant-{turn}"
+            asked = [pool.submit(proxy.ask, *where, "POST", body=b"{}") for where in hosts(name)]
+            newcomer(world, name, "base")
+            for answer in asked:
+                assert answer.result(60)[0] == 200, answer.result()
 
 
 @scenario
