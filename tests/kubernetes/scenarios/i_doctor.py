@@ -8,6 +8,7 @@ import contextlib
 import json
 import subprocess
 
+import crds
 from api import until
 from b_definitions import remove
 from world import World, deployment, kagent, scenario, service
@@ -153,13 +154,19 @@ def rights_are_checked(world: World) -> None:
     """kubernetes: doctor finds each right that the proxy's role lacks, pods among them, and names the rule"""
     stage(world)
     [role] = [thing for thing in world.proxy().objects if thing["kind"] == "ClusterRole"]
+    world.apply(*crds.of_1_0())
     for group, kind, level, what in (
         ("", "services", "error", "the proxy never becomes ready"),
         ("discovery.k8s.io", "endpointslices", "error", "the proxy never becomes ready"),
-        ("kagent.dev", "agents", "error", "works as if there were none"),
+        ("kagent.dev", "agents", "error", "agents in the cluster; the proxy works as if there were none"),
+        ("api.kagent.dev", "remotemcpservers", "warning",
+         "remotemcpservers.api.kagent.dev in the cluster; the proxy works as if there were none, which matters where"),
         ("", "pods", "warning", "whose an address in an EndpointSlice is"),
-    ):
-        rules = [rule | {"resources": [r for r in rule["resources"] if r != kind]} for rule in role["rules"]]
+    ):  # fmt: skip
+        rules = [
+            rule | {"resources": [r for r in rule["resources"] if r != kind or group not in rule["apiGroups"]]}
+            for rule in role["rules"]
+        ]
         world.apply(role | {"rules": [rule for rule in rules if rule["resources"]]})
         remedy = f'add to its ClusterRole: {{apiGroups: ["{group}"], resources: [{kind}], verbs: [get, list, watch]}}'
         finds(world, level, ACCOUNT, what, remedy)
