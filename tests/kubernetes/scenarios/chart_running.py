@@ -13,6 +13,7 @@ import re
 import crds
 from api import until
 from chart import RENDERED, deploy_tools
+from newer import opted
 from secure import authority, secret, served
 from world import World, ask, deployment, kagent, scenario, service
 
@@ -78,27 +79,39 @@ def agents_are_routed(world: World) -> None:
                     assert status == 200, (name, status, body, pod.logs())
 
 
-@scenario
-def kagent_1_0(world: World) -> None:
-    """chart: one installation and one RemoteMCPServer of kagent 1.0, and calls go through"""
+def tool_server(world: World) -> str:
+    """A server with one port, which no object names yet."""
     space = world.namespace("chart-newer")
     world.apply(*crds.of_1_0())
     world.apply(deployment(space, "search", "backend:8084"), service(space, "search", 8084))
     world.wait_ready(space, "search")
-    with running(world, RENDERED["chart"]()) as pods:
-        spec = {"url": "http://kagent-proxy.kagent.svc:8080/mcp", "description": "d"}
-        spec["headersFrom"] = [{"name": "x-kagent-host", "value": f"search.{space}"}]
-        meta = {"name": "search", "namespace": space}
-        one = {"apiVersion": "api.kagent.dev/v1alpha3", "kind": "RemoteMCPServer", "metadata": meta, "spec": spec}
-        world.apply(one)
+    return f"search.{space}"
+
+
+@scenario
+def kagent_1_0(world: World) -> None:
+    """chart: one installation and one RemoteMCPServer of kagent 1.0, and calls go through"""
+    host = tool_server(world)
+    with running(world, RENDERED["chart"]()) as pods, one_server(world, host):
         for pod in map(world.kubelet.pod, pods):
+            until(lambda p=pod: carried(p, host), 30, pod.logs)
 
-            def carried(address: str = pod.address) -> bool:
-                status, _, body = ask(address, 8080, "/mcp", "POST", b"{}", x_kagent_host=f"search.{space}")
-                return (status, body.get("path")) == (200, "/mcp")
 
-            until(carried, 30, pod.logs)
+@contextlib.contextmanager
+def one_server(world: World, target: str):
+    """A RemoteMCPServer of kagent 1.0 that names the proxy, and this target in its header, until the block ends."""
+    one = opted("search", target, "chart-newer")
+    world.apply(one)
+    try:
+        yield
+    finally:
         world.api.delete(one)
+
+
+def carried(pod, host: str) -> bool:
+    """A call by this pod of the proxy gets to the host's server."""
+    status, _, body = ask(pod.address, 8080, "/mcp", "POST", b"{}", x_kagent_host=host)
+    return (status, body.get("path")) == (200, "/mcp")
 
 
 def told(pod, path: str) -> tuple[int, str]:
@@ -264,6 +277,7 @@ def helm_installs(world: World) -> None:
     """chart: Helm installs it, it is ready; new routes roll nothing, new settings do; nothing stays but the key."""
     world.definitions()
     world.namespace("kagent")
+    host = tool_server(world)
     chart = str(deploy_tools.CHART)
     said = release(world, "install", "kagent-proxy", chart)
     assert "proxy.url=http://kagent-proxy.kagent.svc.cluster.local:8080" in said, said
@@ -276,6 +290,14 @@ def helm_installs(world: World) -> None:
             assert ask(pod.address, 9090, "/routes")[0] == 403
             assert ask("127.0.0.1", 9090, "/routes", pod=pod)[0] == 403
             assert ask("127.0.0.1", 9091, "/routes", pod=pod)[0] == 200
+        # One object is all that it takes, with a port in its header or without.
+        for target in (host, f"{host}:8084"):
+            with one_server(world, target):
+                for pod in map(world.kubelet.pod, pods):
+                    for value in (host, f"{host}:8084"):
+                        until(lambda p=pod, v=value: carried(p, v), 30, pod.logs)
+            for pod in map(world.kubelet.pod, pods):
+                until(lambda p=pod: not carried(p, host), 30, pod.logs)
         routes = [{"match": "foo.dev", "targets": ["https://foo.dev"]}]
         release(world, "upgrade", "kagent-proxy", chart, values={"config": {"routes": routes}})
         assert settled(world) == (first, pods), "a route rolled the pods"
