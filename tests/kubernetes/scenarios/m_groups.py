@@ -4,16 +4,20 @@ In 1.0 nothing rewrites a URL: a RemoteMCPServer names the proxy, and its target
 """
 
 import contextlib
+import http.client
 import json
+import socket
 import threading
 
 import crds
-from api import until
+from api import LOST, until
 from c_routes import agent, agent_service, port, remote
 from e_rights import Rights
 from mcp_client import Session
 from newer import KINDS, PROXY, SPACE, binding, of_1_0, opted
 from world import World, deployment, scenario, service
+
+from proxy import PORT
 
 
 def up(proxy, kind: str) -> float | None:
@@ -42,30 +46,68 @@ def stage(world: World, app: str = "echo") -> None:
     world.wait_ready(SPACE, f"{app}-ready")
 
 
+# In which order the definitions come, and in which they go: each kind is once the first and once the last.
+ORDERS = (
+    (("agents", "agenttemplates", "remotemcpservers"), ("agenttemplates", "agents", "remotemcpservers")),
+    (("remotemcpservers", "agenttemplates", "agents"), ("remotemcpservers", "agents", "agenttemplates")),
+)
+LATE = f"late.{SPACE}"
+EFFECTS = {
+    "agents": (
+        of_1_0("Agent", "alone", {"template": {"inline": {"tools": [binding("late")]}}}),
+        of_1_0("Agent", "leaning", {"template": {"ref": {"name": "leant-on"}}}),
+    ),
+    "agenttemplates": (of_1_0("AgentTemplate", "leant-on", {"tools": [binding("late")]}),),
+    "remotemcpservers": (opted("late", f"{LATE}:8085"),),
+}
+
+
 @scenario
 def each_kind_comes_and_goes(world: World) -> None:
-    """groups: the definitions of kagent 1.0 come and go one by one, without a restart"""
+    """groups: the definitions of kagent 1.0 come and go one by one, in any order, each with its effect, no restart"""
     for kind in KINDS:
         remove(world, f"{kind}.api.kagent.dev")
     stage(world)
     world.apply(service(SPACE, "late", port(8084), port(8085), app="echo"))
+    definitions = {definition["spec"]["names"]["plural"]: definition for definition in crds.of_1_0()}
     proxy = world.proxy()
     uid = proxy.pod.uid
-    proxy.refused(f"late.{SPACE}", "/mcp", 403, "forbidden_target")
-    assert [up(proxy, kind) for kind in KINDS] == [0, 0, 0], proxy.discovery()
-    for number, definition in enumerate(crds.of_1_0()):
-        world.apply(definition)
-        kind = definition["spec"]["names"]["plural"]
-        until(lambda k=kind: up(proxy, k) == 1, 90, proxy.discovery)
-        assert sum(up(proxy, kind) for kind in KINDS) == number + 1, proxy.discovery()
-    world.apply(opted("late", f"late.{SPACE}:8085"))
-    proxy.routed(f"late.{SPACE}:8085", "/mcp", "echo", 8085, seconds=30)
-    for kind in reversed(KINDS):
-        remove(world, f"{kind}.api.kagent.dev")
-        until(lambda k=kind: up(proxy, k) == 0, 90, proxy.discovery)
-    proxy.refused(f"late.{SPACE}", "/mcp", 403, "forbidden_target", seconds=60)
+    there: set[str] = set()
+    takes_effect(proxy, there)
+    for comes, goes in ORDERS:
+        for kind in comes:
+            world.apply(definitions[kind])
+            until(lambda k=kind: up(proxy, k) == 1, 90, proxy.discovery)
+            world.apply(*EFFECTS[kind])
+            there.add(kind)
+            takes_effect(proxy, there)
+        for kind in goes:
+            remove(world, f"{kind}.api.kagent.dev")
+            there.remove(kind)
+            takes_effect(proxy, there)
     assert proxy.pod.uid == uid and proxy.pod.containers[0].restarts == 0, proxy.log()
     world.apply(*crds.of_1_0())
+
+
+def takes_effect(proxy, there: set[str]) -> None:
+    """What the objects of these kinds, and of no others of kagent 1.0, are good for."""
+    if "remotemcpservers" in there:
+        proxy.routed(f"{LATE}:8085", "/mcp", "echo", 8085, seconds=60)
+    else:
+        proxy.refused(LATE, "/mcp", 403, "forbidden_target", seconds=60)
+    declare = set()
+    if {"agents", "remotemcpservers"} <= there:
+        declare = {"alone", "leaning"} if "agenttemplates" in there else {"alone"}
+    wanted = {(f"{SPACE}/{name}", LATE) for name in declare}
+    until(lambda: declared(proxy) == wanted, 60, lambda: (there, declared(proxy), wanted))
+    until(lambda: {kind for kind in KINDS if up(proxy, kind) == 1} == there, 60, proxy.discovery)
+
+
+def declared(proxy) -> set[tuple[str, str]]:
+    """Which Agents of kagent 1.0 say that they use which host."""
+    found = json.loads(proxy.admin("/sight")[1])["edges"]
+    pairs = {(edge["from"], edge["to"].split(":")[0]) for edge in found}
+    return {(agent, host) for agent, host in pairs if agent.startswith(f"{SPACE}/")}
 
 
 @scenario
@@ -185,8 +227,7 @@ def templates_are_in_the_graph(world: World) -> None:
     proxy = world.proxy()
 
     def edges() -> set[str]:
-        found = json.loads(proxy.admin("/sight")[1])["edges"]
-        return {edge["to"].split(":")[0] for edge in found if edge["from"] == f"{SPACE}/graph-agent"}
+        return {host for agent, host in declared(proxy) if agent == f"{SPACE}/graph-agent"}
 
     both = {f"graph-a.{SPACE}", f"graph-b.{SPACE}"}
     until(lambda: edges() == both, 30, edges)
@@ -272,9 +313,38 @@ def calling(proxy, hosts: list[str]):
     assert not wrong, (len(wrong), wrong[:3])
 
 
+class Stream:
+    """An event stream from a pod of `echo`, which nothing ends but its client."""
+
+    def __init__(self, proxy, host: str) -> None:
+        self.connection = http.client.HTTPConnection(proxy.address, PORT, timeout=30)
+        self.connection.request("GET", "/mcp/stream", headers={"x-kagent-host": host, "accept": "text/event-stream"})
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+        self.events: list[dict] = []
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        with contextlib.suppress(*LOST, ValueError, AttributeError):  # what a close by another thread makes of it
+            while line := self.answer.readline():
+                if line.startswith(b"data:"):
+                    self.events.append(json.loads(line[5:]))
+
+    def goes_on(self) -> None:
+        """Two more events come, and all have come in order from one pod."""
+        before = len(self.events)
+        until(lambda: len(self.events) > before + 1, 10, lambda: ("the stream is silent", self.events[-3:]))
+        seen = list(self.events)
+        assert [event["number"] for event in seen] == list(range(len(seen))), seen
+        assert len({event["pod"] for event in seen}) == 1, seen
+
+    def end(self) -> None:
+        self.connection.sock.shutdown(socket.SHUT_RDWR)
+
+
 @scenario
 def upgrade(world: World) -> None:
-    """groups: from 0.10 to 1.0 while calls and a session run: both groups, the newer alone, no call fails"""
+    """groups: from 0.10 to 1.0 while calls, a stream and a session run: both groups, the newer alone, no call fails"""
     world.definitions()
     world.apply(*crds.of_1_0())
     stage(world)
@@ -295,6 +365,8 @@ def upgrade(world: World) -> None:
     proxy.routed(f"moved.{SPACE}", "/mcp", "echo", 8085)
     session = Session(f"kept.{SPACE}", "upgraded").begin(proxy.address)
     assert session.count(proxy.address)[1] == 1
+    stream, pod = Stream(proxy, f"moved.{SPACE}"), proxy.pod.uid
+    stream.goes_on()
     pins = [f"moved.{SPACE}:8085", f"kept.{SPACE}:8080"]
     # As 0.10 has it sent, without a port, and as 1.0 does.
     with calling(proxy, [f"moved.{SPACE}"]) as old, calling(proxy, [pins[0]]) as counts:
@@ -307,6 +379,7 @@ def upgrade(world: World) -> None:
         before = sum(old.values())
         until(lambda: sum(old.values()) > before + 20, 30, lambda: old)
         assert session.count(proxy.address)[1] == 2, "in both groups"
+        stream.goes_on()
     # Agents of 0.10 are gone; then its objects and definitions go.
     with calling(proxy, [pins[0]]) as counts:
         for name in ("moved", "kept"):
@@ -320,6 +393,11 @@ def upgrade(world: World) -> None:
         assert session.count(proxy.address)[1] == 3, "in the newer group alone"
         before = counts[pins[0]]
         until(lambda: counts[pins[0]] > before + 20, 30, lambda: counts)
+    # By the route of the group that is gone; it ends with its client.
+    stream.goes_on()
+    assert proxy.metric("kagent_proxy_open_streams") == 1 and proxy.pod.uid == pod, proxy.log()
+    stream.end()
+    until(lambda: proxy.metric("kagent_proxy_open_streams") in (None, 0), 30, lambda: proxy.admin("/metrics")[1])
     world.defined = None
     calls = sum(old.values()) + sum(counts.values())
     world.notes.append(f"# {calls} calls during the upgrade, none failed")
