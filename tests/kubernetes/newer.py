@@ -7,6 +7,8 @@ SPACE = "newer"
 
 
 def of_1_0(kind: str, name: str, spec: dict, space: str = SPACE) -> dict:
+    if kind == "Agent":
+        spec = {"harness": {"ref": {"name": "harness"}}} | spec
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name, "namespace": space}, "spec": spec}
 
 
