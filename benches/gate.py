@@ -80,13 +80,15 @@ def in_session(client: socket.socket, post: bytes) -> bytes:
     return post.replace(b"user-agent", b"mcp-session-id: %s\r\nuser-agent" % token[1], 1)
 
 
-def serve(program: str, name: str, post: bytes, requests: int, out: pathlib.Path, backend_port: int) -> None:
-    """Serves so many requests. The log goes to a file, as in `compare`: where nobody reads it, only its queue grows."""
+def serve(program: str, name: str, post: bytes, requests: int, out: pathlib.Path, backend_port: int,
+          more: tuple[str, ...] = ()) -> None:
+    """Serves so many requests, with these options of callgrind. The log goes to a file, as in `compare`: where nobody
+    reads it, only its queue grows."""
     log = out.with_suffix(".log")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["valgrind", "--tool=callgrind", "--separate-threads=yes",
+    command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", *more,
                f"--callgrind-out-file={out}", program, "run", "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0", "--workers", "1",
                "--route", f"tools.team-a=127.0.0.1:{backend_port}"]
     if name == "blind ":
@@ -134,11 +136,16 @@ def read(out: pathlib.Path) -> tuple[int, collections.Counter, collections.Count
     """
     own: collections.Counter = collections.Counter()
     calls: collections.Counter = collections.Counter()
-    threads = [file for file in out.parent.glob(f"{out.name}-*") if not file.name.endswith("-01")]
-    assert threads, "callgrind wrote no thread but the first"
-    for thread in threads:
+    for thread in threads(out):
         read_thread(thread, own, calls)
     return sum(own.values()), own, calls
+
+
+def threads(out: pathlib.Path) -> list[pathlib.Path]:
+    """What callgrind wrote of each thread but the first."""
+    found = [file for file in out.parent.glob(f"{out.name}-*") if not file.name.endswith("-01")]
+    assert found, "callgrind wrote no thread but the first"
+    return found
 
 
 def read_thread(out: pathlib.Path, own: collections.Counter, calls: collections.Counter) -> None:
