@@ -130,7 +130,7 @@ impl Reply {
             }
             Self::Card(response, plan, card) => card::pass(response, plan, *card, record).await,
             Self::Tunnel(response, limits, client) => {
-                tunnel::open(response, client, limits, record, &egress.tunnels)
+                tunnel::open(response, client, limits, record, &egress.tunnels).await
             }
             Self::Instead(instead) => instead::response(instead, &egress.watch, record),
         }

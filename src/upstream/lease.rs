@@ -20,7 +20,7 @@ use super::connect::Sender;
 use super::endpoint::Endpoint;
 use super::faults::{BadResponse, SendError};
 use super::framing;
-use super::h1::io::Io;
+use super::h1::Connection;
 use super::lent::{Back, Lent};
 use crate::body::{RequestBody, Upload};
 use crate::config::Scheme;
@@ -374,15 +374,11 @@ impl Leased {
         self.lease.recycle();
     }
 
-    /// The bytes of a connection that has become something else, those that have been read of it already, and
-    /// what counts as its load. `None` over HTTP/2.
+    /// The connection that becomes something else, and what counts as its load. `None` over HTTP/2.
     #[must_use]
-    pub fn into_tunnel(mut self) -> Option<(Bytes, Io, Lease)> {
+    pub fn into_tunnel(mut self) -> Option<(Box<Connection>, Lease)> {
         match self.lease.sender.take() {
-            Some(Sender::Http1(connection)) => {
-                let (start, io) = connection.into_io();
-                Some((start, io, self.lease))
-            }
+            Some(Sender::Http1(connection)) => Some((connection, self.lease)),
             Some(Sender::Http2(_)) | None => None,
         }
     }

@@ -1,5 +1,7 @@
 //! WebSocket passes, every other upgrade is stripped and the request goes on (D19).
 
+mod bodies;
+
 use std::time::Duration;
 
 use kagent_proxy::config::Scheme;

@@ -1,7 +1,7 @@
 //! WebSocket: two connections become one tunnel (D19), with half-close honoured (D13).
 //!
-//! Begins where both sides have agreed on 101; knows nothing of what passes. The record and the lease
-//! end with it.
+//! Begins where both sides have agreed on 101, which a backend may do before it has the whole request; knows nothing of
+//! what passes. The record and the lease end with it.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -19,13 +19,15 @@ use tokio_util::task::TaskTracker;
 
 use super::body::ReplyBody;
 use super::timeouts::{BodyTimeouts, BodyTimer, Expired};
+use crate::body::progress::Progress;
 use crate::proxy::record::Recorder;
 use crate::telemetry::record::Outcome;
+use crate::upstream::h1::Connection;
 use crate::upstream::h1::io::Io;
 use crate::upstream::{Lease, Leased};
 
 /// Passes 101 on and carries bytes from then on, in a task of its own that `tracker` knows.
-pub fn open(
+pub async fn open(
     response: Response<Leased>,
     client: OnUpgrade,
     limits: BodyTimeouts,
@@ -33,38 +35,37 @@ pub fn open(
     tracker: &TaskTracker,
 ) -> Response<ReplyBody> {
     let (head, leased) = response.into_parts();
-    if let Some((start, io, lease)) = leased.into_tunnel() {
-        tracker.spawn(carry(client, (start, io), lease, limits, record));
+    if let Some((connection, lease)) = leased.into_tunnel() {
+        if !connection.is_sent() {
+            // A client that waits for 100 has to get it before (RFC 9110 section 7.8), and has it when this task of its
+            // connection has had a turn: the body has been asked for.
+            tokio::task::yield_now().await;
+        }
+        tracker.spawn(carry(client, connection, lease, limits, record));
     }
     Response::from_parts(head, ReplyBody::Tunnel)
 }
 
 async fn carry(
     client: OnUpgrade,
-    (start, io): (Bytes, Io),
+    connection: Box<Connection>,
     lease: Lease,
     limits: BodyTimeouts,
     mut record: Recorder,
 ) {
-    // A client that has left is recorded by the record's drop.
-    let Ok(client) = client.await else { return };
     let seen = Arc::new(Seen::default());
-    let mut client = TokioIo::new(client);
-    let mut backend = Backend { start, io, seen: Arc::clone(&seen) };
     let outcome = {
-        let mut copy = pin!(copy_bidirectional(&mut client, &mut backend));
+        let request = &record.upload().progress;
+        let mut passes = pin!(pass(client, connection, request, Arc::clone(&seen)));
         let mut timer = BodyTimer::start(limits);
         let mut before = 0;
         poll_fn(|cx| {
-            if let Poll::Ready(ended) = copy.as_mut().poll(cx) {
-                return Poll::Ready(match ended {
-                    Ok(_) => Outcome::Complete,
-                    Err(_) if seen.broken.load(Ordering::Relaxed) => Outcome::UpstreamBroke,
-                    Err(_) => Outcome::ClientGone,
-                });
+            if let Poll::Ready(ended) = passes.as_mut().poll(cx) {
+                return Poll::Ready(ended);
             }
             let Some(timer) = &mut timer else { return Poll::Pending };
-            let now = seen.down.load(Ordering::Relaxed);
+            // Nothing is read of a backend whose request goes on, so it is not called silent while that gets somewhere.
+            let now = seen.down.load(Ordering::Relaxed) + request.bytes();
             if now != std::mem::replace(&mut before, now) {
                 timer.passed();
             }
@@ -78,6 +79,28 @@ async fn carry(
     record.on_tunnel(seen.up.load(Ordering::Relaxed), seen.down.load(Ordering::Relaxed));
     record.ended(outcome);
     drop(lease);
+}
+
+/// Everything that passes: what is left of the request, and then the bytes of both sides.
+async fn pass(
+    client: OnUpgrade,
+    mut connection: Box<Connection>,
+    request: &Progress,
+    seen: Arc<Seen>,
+) -> Outcome {
+    // The client sends it to its end before anything else (RFC 9110 section 7.8), and is not heard otherwise before.
+    if !connection.end_request().await {
+        return if request.is_broken() { Outcome::ClientGone } else { Outcome::UpstreamBroke };
+    }
+    let Ok(client) = client.await else { return Outcome::ClientGone };
+    let (start, io) = connection.into_io();
+    let mut client = TokioIo::new(client);
+    let mut backend = Backend { start, io, seen: Arc::clone(&seen) };
+    match copy_bidirectional(&mut client, &mut backend).await {
+        Ok(_) => Outcome::Complete,
+        Err(_) if seen.broken.load(Ordering::Relaxed) => Outcome::UpstreamBroke,
+        Err(_) => Outcome::ClientGone,
+    }
 }
 
 /// What has passed the backend's side.

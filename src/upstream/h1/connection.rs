@@ -197,7 +197,23 @@ impl Connection {
         self.download.size_hint()
     }
 
-    /// The bytes of a connection that has become something else, and those that have been read of it.
+    /// Writes the rest of a request whose response has made something else of the connection; whether all of it was
+    /// written. Nothing else may be sent before (RFC 9110 section 7.8).
+    pub async fn end_request(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.poll_upload(cx);
+            if self.aside.is_none() && self.upload.is_over() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        self.is_sent()
+    }
+
+    /// The bytes of a connection that has become something else, behind the request's end, and those that have been
+    /// read of it.
     #[must_use]
     pub fn into_io(self) -> (Bytes, Io) {
         (self.download.into_rest(), self.io)
