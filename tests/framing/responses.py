@@ -4,6 +4,7 @@ Lengths, chunks, ends of connections, trailers, interim responses, responses wit
 Not for running by itself; knows no backend but by the kinds of responses that it gives.
 """
 
+import re
 import socket
 
 BOUND = 10
@@ -26,6 +27,7 @@ KINDS = {
 # uvicorn always frames, and knows neither trailers nor interim responses; hyper's server frames too.
 LACKS = {"uvicorn": {"until-close", "trailers", "hints"}, "node": set(), "hyper": {"until-close", "hints"}}
 # What concerns one connection, or the moment, and what the proxy adds.
+DATE = re.compile(rb"(?i)(\r\ndate:) [^\r]+")
 OWN = {"connection", "keep-alive", "transfer-encoding", "date", "via"}
 
 
@@ -33,7 +35,7 @@ class Reader:
     """Reads a connection; a reset is an end too."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.connection, self.data, self.ended = connection, b"", False
+        self.connection, self.data, self.ended, self.all = connection, b"", False, b""
 
     def more(self) -> bool:
         try:
@@ -41,6 +43,7 @@ class Reader:
         except ConnectionError:
             part = b""
         self.data += part
+        self.all += part
         self.ended = not part
         return bool(part)
 
@@ -64,6 +67,10 @@ class Reader:
             name, _, value = line.decode("latin-1").partition(":")
             fields.append((name.lower(), value.strip()))
         return fields
+
+    def taken(self) -> bytes:
+        """What has been read, without what came behind it."""
+        return self.all[:len(self.all) - len(self.data)]
 
     def rest(self) -> bytes:
         while self.more():
@@ -105,43 +112,63 @@ def response(reader: Reader, method: str) -> dict:
             "trailers": trailers, "whole": whole, "kept": kept and whole}
 
 
+HEAD = "{} {} HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\nTE: trailers\r\nConnection: TE{}\r\n\r\n"
+
+
 def ask(address: tuple, method: str, kind: str) -> tuple[dict, dict | None]:
     """The response, and the one to a marker behind it, where the connection is kept."""
-    head = "{} {} HTTP/1.1\r\nHost: p\r\nx-kagent-host: s.ns\r\nTE: trailers\r\nConnection: TE{}\r\n\r\n"
     with socket.create_connection(address, timeout=BOUND) as client:
         reader = Reader(client)
-        client.sendall(head.format(method, f"/respond/{kind}", "").encode())
+        client.sendall(HEAD.format(method, f"/respond/{kind}", "").encode())
         first = response(reader, method)
         if not first["kept"]:
             return first, None
-        client.sendall(head.format("GET", "/marker", ", close").encode())
+        client.sendall(HEAD.format("GET", "/marker", ", close").encode())
         second = response(reader, "GET")
         assert reader.rest() == b"", "bytes behind the last response"
         return first, second
 
 
+def asked(backend: str) -> list[tuple]:
+    """What this backend is asked for: kind and method, and what is wanted."""
+    return [(kind, method, wanted) for kind, wanted in KINDS.items() if kind not in LACKS[backend]
+            for method in (["GET", "HEAD"] if wanted[3] else ["GET"])]
+
+
+def record(backend: str, direct: tuple) -> list[dict]:
+    """The bytes of its responses, but for those of the large one and the time of day."""
+    records = []
+    for kind, method, _ in asked(backend):
+        if kind == "large":
+            continue
+        with socket.create_connection(direct, timeout=BOUND) as client:
+            reader = Reader(client)
+            client.sendall(HEAD.format(method, f"/respond/{kind}", "").encode())
+            kept = response(reader, method)["kept"]
+            answer = DATE.sub(rb"\1 Sat, 28 Nov 2026 12:00:00 GMT", reader.taken()).decode("latin-1")
+            records.append({"backend": backend, "kind": kind, "method": method, "closes": not kept, "bytes": answer})
+    return records
+
+
 def compare(backend: str, direct: tuple, through: tuple) -> int:
     """Prints a line for each response; returns how many were not the same."""
     failed = 0
-    for kind, (status, body, trailers, whole) in KINDS.items():
-        if kind in LACKS[backend]:
-            continue
-        for method in ["GET", "HEAD"] if whole else ["GET"]:
-            theirs, theirs_next = ask(direct, method, kind)
-            ours, ours_next = ask(through, method, kind)
-            wanted = (status, b"" if method == "HEAD" else body, [] if method == "HEAD" else trailers, whole)
-            got = tuple(theirs[name] for name in ["status", "body", "trailers", "whole"])
-            names = ["status", "reason", "fields", "body", "trailers", "whole"]
-            faults = [f"differs in {name}" for name in names if ours[name] != theirs[name]]
-            if got != wanted:
-                faults.append("the backend does not say what it should")
-            # The proxy reads interim responses over.
-            if ours["interim"] or bool(theirs["interim"]) != (kind == "hints"):
-                faults.append("interim responses")
-            if theirs_next and (not ours_next or ours_next["body"] != b"{}"):
-                faults.append("the marker behind it has no response")
-            print("not ok" if faults else "ok", f"{backend}: {method} {kind}", *faults)
-            if faults:
-                print("  direct", str(theirs)[:400], "\n  through", str(ours)[:400])
-            failed += bool(faults)
+    for kind, method, (status, body, trailers, whole) in asked(backend):
+        theirs, theirs_next = ask(direct, method, kind)
+        ours, ours_next = ask(through, method, kind)
+        wanted = (status, b"" if method == "HEAD" else body, [] if method == "HEAD" else trailers, whole)
+        got = tuple(theirs[name] for name in ["status", "body", "trailers", "whole"])
+        names = ["status", "reason", "fields", "body", "trailers", "whole"]
+        faults = [f"differs in {name}" for name in names if ours[name] != theirs[name]]
+        if got != wanted:
+            faults.append("the backend does not say what it should")
+        # The proxy reads interim responses over.
+        if ours["interim"] or bool(theirs["interim"]) != (kind == "hints"):
+            faults.append("interim responses")
+        if theirs_next and (not ours_next or ours_next["body"] != b"{}"):
+            faults.append("the marker behind it has no response")
+        print("not ok" if faults else "ok", f"{backend}: {method} {kind}", *faults)
+        if faults:
+            print("  direct", str(theirs)[:400], "\n  through", str(ours)[:400])
+        failed += bool(faults)
     return failed

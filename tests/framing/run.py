@@ -2,10 +2,13 @@
 """Raw requests through the proxy to uvicorn, Node and hyper: each is refused, or read the same by all. And their
 responses, however they end: the same through the proxy as direct (responses.py).
 
-Usage: run.py PATH_OF_KAGENT_PROXY; hyper's backend is expected in `examples` beside it, where
+Usage: run.py PATH_OF_KAGENT_PROXY [--record]; hyper's backend is expected in `examples` beside it, where
 `cargo test` and `cargo build --examples` put it. A marker request follows each on the same connection; a
 backend that saw anything but the request and the marker was desynchronised. Makes uvicorn's environment
 from pins under `.work/`. Loopback only.
+
+recorded.json has the bytes of the backends' responses, which the unit tests of `src/upstream/h1` split at every byte;
+--record writes them anew, else they must be those of today.
 """
 
 import hashlib
@@ -24,6 +27,7 @@ import responses
 
 HERE = pathlib.Path(__file__).resolve().parent
 WORK = HERE.parent.parent / ".work"
+RECORDED = HERE / "recorded.json"
 INSTALL_SECONDS = 300
 # Nothing here takes longer; what does has failed.
 BOUND = 10
@@ -159,7 +163,7 @@ def main() -> int:
         "hyper": [program.parent / "examples" / "framing_backend"],
     }
     marker = seen("", "GET", "/marker")
-    failed = 0
+    failed, records = 0, []
     for backend, command in backends.items():
         stage = Stage(str(program), command)
         try:
@@ -171,8 +175,14 @@ def main() -> int:
                 print("ok" if good else "not ok", f"{backend}: {name}", statuses, "" if good else readings)
                 failed += not good
             failed += responses.compare(backend, stage.direct, stage.address)
+            records += responses.record(backend, stage.direct)
         finally:
             stage.close()
+    if "--record" in sys.argv:
+        RECORDED.write_text(json.dumps(records, indent=1) + "\n")
+    same = json.loads(RECORDED.read_text()) == records
+    print("ok" if same else "not ok", "what was recorded of the backends is what they say")
+    failed += not same
     return 1 if failed else 0
 
 

@@ -1,7 +1,8 @@
-//! The connection, its two ends in memory: alone here, beside hyper in `tests/responses.rs` and
+//! The connection, its two ends in memory: alone here, beside hyper in `tests/responses.rs`, `tests/recorded.rs` and
 //! `tests/requests.rs`, and with a pipe that takes few bytes in `tests/sizes.rs`.
 
 mod oracle;
+mod recorded;
 mod requests;
 mod responses;
 mod sizes;
