@@ -6,6 +6,7 @@
 
 mod broken;
 mod heads;
+mod records;
 mod tls;
 
 use crate::support::{Client, start};
