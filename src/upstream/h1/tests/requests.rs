@@ -268,22 +268,49 @@ fn framed() -> impl Strategy<Value = (String, Vec<Vec<u8>>)> {
     prop_oneof![1 => none, 2 => sized, 2 => chunked]
 }
 
+/// A request as a client sends it.
+fn request() -> impl Strategy<Value = Asked> {
+    let methods = vec!["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "M-X"];
+    let fields = "(x-[a-z]{1,3}|via|accept|te|cookie): ?[!-~\u{e9}]{0,8}\r\n";
+    let asks = vec![Ask::Nothing, Ask::Nothing, Ask::Trailers, Ask::Websocket];
+    let line = (prop::sample::select(methods), "/[a-zA-Z0-9/%.~_-]{0,12}([?][a-z=&%/?]{0,8})?");
+    let fields = prop::collection::vec(fields, 0..6);
+    (line, fields, framed(), any::<bool>(), prop::sample::select(asks)).prop_map(
+        |((method, target), fields, (framing, body), expects, ask)| {
+            let expects = if expects && !body.is_empty() { "expect: 100-continue\r\n" } else { "" };
+            let fields = fields.concat();
+            let head =
+                format!("{method} {target} HTTP/1.1\r\nhost: p\r\n{fields}{expects}{framing}\r\n");
+            Asked { head, body, ask }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn generated_requests_mean_what_hyper_would_have_sent(
-        method in prop::sample::select(vec!["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "M-X"]),
-        target in "/[a-zA-Z0-9/%.~_-]{0,12}([?][a-z=&%/?]{0,8})?",
-        fields in prop::collection::vec("(x-[a-z]{1,3}|via|accept|te|cookie): ?[!-~\u{e9}]{0,8}\r\n", 0..6),
-        (framing, body) in framed(),
-        expects in any::<bool>(),
+        asked in request(),
         room in 1usize..80,
     ) {
-        let expects = if expects && !body.is_empty() { "expect: 100-continue\r\n" } else { "" };
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: p\r\n{}{expects}{framing}\r\n", fields.concat()
-        );
-        alone(same(&Asked { head, body, ask: Ask::Nothing }, room));
+        alone(same(&asked, room));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Each write ends at each byte once, and at each of its multiples.
+    #[test]
+    fn generated_requests_come_out_the_same_through_every_pipe(asked in request()) {
+        alone(async {
+            let whole = wire(&asked, By::Us, 1 << 16).await;
+            for room in 1..=whole.len() {
+                let seen = wire(&asked, By::Us, room).await;
+                let texts = [&seen, &whole].map(|bytes| String::from_utf8_lossy(bytes));
+                assert_eq!(texts[0], texts[1], "{asked:?}: {room} bytes at a time");
+            }
+        });
     }
 }
