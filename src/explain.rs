@@ -21,6 +21,7 @@ use crate::proxy::send::resolve;
 use crate::route::{Considered, Route, RouteSource, RouteTable};
 use crate::static_routes;
 use crate::telemetry::metrics::Metrics;
+use crate::workers::value::OwnValue;
 
 mod ask;
 mod text;
@@ -73,7 +74,7 @@ pub fn explain(
     }
     let mut chain = Vec::new();
     // What goes on to a backend is of no interest here.
-    let via = HeaderValue::from_static("");
+    let via = OwnValue::new(HeaderValue::from_static(""));
     let ingress =
         Ingress { limits: limits.clone(), trusted: Vec::new(), pseudonym: String::new(), via };
     let fields = Fields::of(request.headers());

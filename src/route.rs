@@ -16,6 +16,7 @@ use crate::config::{KagentHost, RouteConfig};
 use crate::plain_path::is_plain;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::upstream::Cluster;
+use crate::workers::near::{Common, Near};
 
 pub mod caller;
 pub mod discovered;
@@ -65,7 +66,7 @@ pub struct DefaultRoute {
     /// Only requests on the listener of this name.
     pub listener: Option<String>,
     /// Where it leads.
-    pub route: Arc<Route>,
+    pub route: Common<Route>,
 }
 
 /// All routes of one moment. Cheap to clone: what discovery changes shares everything else.
@@ -83,7 +84,7 @@ pub struct RouteTable {
 #[derive(Debug, Default)]
 struct Statics {
     /// Longest prefix first. Whoever asks adds none, and so cannot make them collide: the hash may be a quick one.
-    hosts: HashMap<HostKey, Vec<Arc<Route>>, QuickHash>,
+    hosts: HashMap<HostKey, Vec<Common<Route>>, QuickHash>,
     /// In the order written; the first that fits is taken.
     defaults: Vec<DefaultRoute>,
 }
@@ -109,7 +110,7 @@ pub struct RouteQuery<'a> {
 #[derive(Clone, Debug)]
 pub struct RouteMatch {
     /// The route.
-    pub route: Arc<Route>,
+    pub route: Near<Route>,
     /// The query of the tool server's URL, which kagent drops: for requests without one.
     pub query: Option<Arc<str>>,
 }
@@ -183,8 +184,12 @@ impl DefaultRoute {
 impl RouteTable {
     /// Puts routes in order. Their hosts must have passed [`HostKey::parse`] or be plain DNS names.
     #[must_use]
-    pub fn new(routes: Vec<Arc<Route>>, defaults: Vec<DefaultRoute>, cluster_domain: &str) -> Self {
-        let mut hosts: HashMap<HostKey, Vec<Arc<Route>>, QuickHash> = HashMap::default();
+    pub fn new(
+        routes: Vec<Common<Route>>,
+        defaults: Vec<DefaultRoute>,
+        cluster_domain: &str,
+    ) -> Self {
+        let mut hosts: HashMap<HostKey, Vec<Common<Route>>, QuickHash> = HashMap::default();
         for route in routes {
             let host = bare_host(&route.config.host, cluster_domain);
             hosts.entry(HostKey::from(host)).or_default().push(route);
@@ -257,7 +262,7 @@ impl RouteTable {
 
     /// The Agent behind an address, where exactly one is known (D6).
     #[must_use]
-    pub fn caller(&self, address: IpAddr) -> Option<&Arc<Caller>> {
+    pub fn caller(&self, address: IpAddr) -> Option<&Common<Caller>> {
         self.callers.get(address)
     }
 
@@ -297,24 +302,24 @@ impl RouteTable {
 
     /// The route for a request without `x-kagent-host`, by its Host and the listener it came on.
     #[must_use]
-    pub fn resolve_default(&self, host: &str, listener: &str) -> Option<Arc<Route>> {
+    pub fn resolve_default(&self, host: &str, listener: &str) -> Option<Near<Route>> {
         let found = self.statics.defaults.iter().find(|route| route.fits(host, listener));
-        found.map(|found| Arc::clone(&found.route))
+        found.map(|found| found.route.near())
     }
 
     /// The route for a request whose `x-kagent-host` nobody here knows: a default route to another proxy.
     #[must_use]
-    pub fn resolve_next(&self, host: &str, listener: &str) -> Option<Arc<Route>> {
+    pub fn resolve_next(&self, host: &str, listener: &str) -> Option<Near<Route>> {
         let next = |route: &&DefaultRoute| {
             route.route.config.to.kagent_host == KagentHost::Pass && route.fits(host, listener)
         };
-        self.statics.defaults.iter().find(next).map(|found| Arc::clone(&found.route))
+        self.statics.defaults.iter().find(next).map(|found| found.route.near())
     }
 
     /// Whether it is one of the default routes.
     #[must_use]
-    pub fn is_default(&self, route: &Arc<Route>) -> bool {
-        self.statics.defaults.iter().any(|default| Arc::ptr_eq(&default.route, route))
+    pub fn is_default(&self, route: &Route) -> bool {
+        self.statics.defaults.iter().any(|default| default.route.is_same(route))
     }
 
     /// Whether a name is the host of this route, in any spelling.
@@ -336,9 +341,9 @@ impl RouteTable {
 
     /// Every static route, hosts in order, default routes first.
     #[must_use]
-    pub fn statics(&self) -> Vec<Arc<Route>> {
+    pub fn statics(&self) -> Vec<Common<Route>> {
         let mut all: Vec<_> = self.statics.hosts.values().flatten().cloned().collect();
-        all.extend(self.statics.defaults.iter().map(|default| Arc::clone(&default.route)));
+        all.extend(self.statics.defaults.iter().map(|default| default.route.clone()));
         all.sort_by(|a, b| {
             (&a.config.host, &a.config.prefix).cmp(&(&b.config.host, &b.config.prefix))
         });
@@ -393,7 +398,7 @@ impl RouteTable {
 
 /// The longest prefix that fits.
 fn resolve_static(
-    routes: &[Arc<Route>],
+    routes: &[Common<Route>],
     ask: &RouteQuery<'_>,
     chain: Option<&mut Vec<Considered>>,
 ) -> Result<RouteMatch, NoRoute> {
@@ -405,7 +410,7 @@ fn resolve_static(
     if let Some(chain) = chain {
         chain.extend(routes.iter().map(|candidate| {
             let verdict = match route {
-                Some(route) if Arc::ptr_eq(route, candidate) => "taken: static routes win",
+                Some(route) if route.is_same(candidate) => "taken: static routes win",
                 _ if has_prefix(ask.path, &candidate.config.prefix) => "a longer prefix won",
                 _ => "its prefix does not fit",
             };
@@ -421,7 +426,7 @@ fn resolve_static(
             let there = route.config.to.targets.iter().map(|target| target.port).collect();
             Err(NoRoute::Port(port, there))
         }
-        None => Ok(RouteMatch { route: Arc::clone(route), query: None }),
+        None => Ok(RouteMatch { route: route.near(), query: None }),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::route::{Caller, DefaultRoute, ObjectId, Proof, Route, RouteSource, Ro
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, ClientConfigs, TlsError};
 use crate::upstream::{Cluster, Tls};
+use crate::workers::near::Common;
 
 /// Who declares what the configuration does: no Agent, whose name would have a `/`.
 const CONFIG: &str = "callers";
@@ -76,8 +77,8 @@ fn callers(config: &Config, metrics: &Metrics) -> WrittenCallers {
     let mut callers = WrittenCallers::default();
     for CallerConfig { agent: (namespace, name), addresses, uses } in &config.callers {
         let id = ObjectId::new(namespace, name);
-        let caller = Arc::new(Caller::new(id.clone(), Proof::Config));
-        callers.at.extend(addresses.iter().map(|net| (*net, Arc::clone(&caller))));
+        let caller = Common::new(Caller::new(id.clone(), Proof::Config));
+        callers.at.extend(addresses.iter().map(|net| (*net, caller.clone())));
         let named = uses.iter().map(|Use { host, tools }| {
             let host = bare_host(host, &config.cluster_domain);
             (host.into(), tools.iter().map(|tool| Box::from(tool.as_str())).collect())
@@ -108,7 +109,7 @@ pub fn client_configs(config: &RouteConfig) -> Result<Option<ClientConfigs>, Rou
 struct TableBuild<'a> {
     config: &'a Config,
     metrics: &'a Metrics,
-    before: Vec<Arc<Route>>,
+    before: Vec<Common<Route>>,
     fresh: Vec<Arc<Cluster>>,
     tls: Vec<(Arc<Cluster>, ClientConfigs)>,
 }
@@ -116,10 +117,10 @@ struct TableBuild<'a> {
 // === impl TableBuild ===
 
 impl TableBuild<'_> {
-    fn route(&mut self, config: RouteConfig) -> Result<Arc<Route>, RouteFault> {
+    fn route(&mut self, config: RouteConfig) -> Result<Common<Route>, RouteFault> {
         let label = label(&config);
         let configs = client_configs(&config)?;
-        let same = |old: &&Arc<Route>| {
+        let same = |old: &&Common<Route>| {
             old.config.host == config.host && old.config.prefix == config.prefix
         };
         let old = self.before.iter().find(same).cloned();
@@ -141,17 +142,17 @@ impl TableBuild<'_> {
             self.tls.push((Arc::clone(&kept.cluster), configs));
         }
         if kept.config == config {
-            return Ok(Arc::clone(kept));
+            return Ok(kept.clone());
         }
         let cluster = Arc::clone(&kept.cluster);
         Ok(self.finished(config, cluster, &label))
     }
 
     /// What somebody wrote down has its series from the start.
-    fn finished(&self, config: RouteConfig, cluster: Arc<Cluster>, label: &str) -> Arc<Route> {
+    fn finished(&self, config: RouteConfig, cluster: Arc<Cluster>, label: &str) -> Common<Route> {
         let route = Route::new(config, cluster, self.metrics, label, RouteSource::Static);
         LazyLock::force(&route.metrics);
-        Arc::new(route)
+        Common::new(route)
     }
 }
 

@@ -36,6 +36,7 @@ pub use lease::{Brought, Lease, Leased, Unsent};
 
 use crate::config::{Scheme, Target, UpstreamConfig};
 use crate::tls::ClientConfigs;
+use crate::workers::near::{Common, Near};
 use balance::Candidate;
 use budget::TokenBucket;
 use endpoint::Manner;
@@ -113,15 +114,15 @@ pub struct Cluster {
 #[derive(Debug, Default)]
 struct Places {
     /// Those that take new requests.
-    open: Arc<Vec<Arc<Endpoint>>>,
+    open: Arc<Vec<Common<Endpoint>>>,
     /// Those that are not ready, for the sessions that live there.
-    closed: Vec<Arc<Endpoint>>,
+    closed: Vec<Common<Endpoint>>,
 }
 
 // === impl Places ===
 
 impl Places {
-    fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+    fn all(&self) -> impl Iterator<Item = &Common<Endpoint>> {
         self.open.iter().chain(&self.closed)
     }
 }
@@ -156,12 +157,12 @@ impl Cluster {
     /// Resolves the targets' names again. Endpoints whose address stays keep their connections; a
     /// name that does not resolve keeps the addresses it had.
     pub async fn refresh(&self) {
-        let before: HashMap<(Target, SocketAddr), Arc<Endpoint>> = self
+        let before: HashMap<(Target, SocketAddr), Common<Endpoint>> = self
             .endpoints()
             .iter()
-            .map(|endpoint| ((endpoint.target.clone(), endpoint.address), Arc::clone(endpoint)))
+            .map(|endpoint| ((endpoint.target.clone(), endpoint.address), endpoint.clone()))
             .collect();
-        let mut next: Vec<Arc<Endpoint>> = Vec::new();
+        let mut next: Vec<Common<Endpoint>> = Vec::new();
         for target in &self.targets {
             match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
                 Ok(found) => {
@@ -191,7 +192,7 @@ impl Cluster {
         let mut new = false;
         let (mut open, mut closed) = (Vec::with_capacity(places.len()), Vec::new());
         for place in places {
-            let is = |e: &&Arc<Endpoint>| e.address == place.address && e.uid == place.uid;
+            let is = |e: &&Common<Endpoint>| e.address == place.address && e.uid == place.uid;
             let known = before.all().find(is).cloned();
             let endpoint = known.unwrap_or_else(|| {
                 new = true;
@@ -204,14 +205,14 @@ impl Cluster {
                 closed.push(endpoint);
             } else {
                 // It may have been there, and was no choice.
-                new |= before.closed.iter().any(|e| Arc::ptr_eq(e, &endpoint));
+                new |= before.closed.iter().any(|e| e.is_same(&endpoint));
                 open.push(endpoint);
             }
         }
         self.swap(open, closed, new);
     }
 
-    fn swap(&self, open: Vec<Arc<Endpoint>>, closed: Vec<Arc<Endpoint>>, new: bool) {
+    fn swap(&self, open: Vec<Common<Endpoint>>, closed: Vec<Common<Endpoint>>, new: bool) {
         self.several.store(open.len() + closed.len() > 1, Ordering::Relaxed);
         self.places.store(Arc::new(Places { open: Arc::new(open), closed }));
         if new {
@@ -244,13 +245,13 @@ impl Cluster {
         target: &Target,
         address: SocketAddr,
         uid: Option<Arc<str>>,
-    ) -> Arc<Endpoint> {
+    ) -> Common<Endpoint> {
         let config = &self.config;
         let tls = self.tls.clone().filter(|_| target.scheme == Scheme::Https);
         let heads = HeadLimits { bytes: config.max_head_bytes, fields: config.max_head_fields };
         let reuse = Reuse::new(config.idle, config.idle_max);
         let manner = Manner { tls, heads, reuse, discarded: self.discarded.clone() };
-        Arc::new(Endpoint::new(target.clone(), address, uid, manner))
+        Common::new(Endpoint::new(target.clone(), address, uid, manner))
     }
 
     /// New files for the dials to come. If they changed, connections of before take no new request: an
@@ -297,16 +298,16 @@ impl Cluster {
     /// One endpoint that has not been tried yet. Of any, a healthy and little loaded one, if there is a
     /// choice. A pinned one also while it is terminating (D43), not ready or ejected; `None` if it is gone.
     #[must_use]
-    pub fn pick(&self, want: Want<'_>, tried: &[SocketAddr]) -> Option<Arc<Endpoint>> {
+    pub fn pick(&self, want: Want<'_>, tried: &[SocketAddr]) -> Option<Near<Endpoint>> {
         let places = self.places.load();
         let endpoints = &places.open;
         if let Want::Pinned(id) = want {
             let pinned = places.all().find(|endpoint| endpoint.is(id))?;
-            return (!tried.contains(&id.address)).then(|| Arc::clone(pinned));
+            return (!tried.contains(&id.address)).then(|| pinned.near());
         }
         // Most clusters have one endpoint.
         if let ([only], []) = (endpoints.as_slice(), tried) {
-            return Some(Arc::clone(only));
+            return Some(only.near());
         }
         let now = Instant::now();
         loop {
@@ -321,7 +322,7 @@ impl Cluster {
             // One that is still ejected is the only choice left. One whose ejection is over is tried by one
             // request; who comes second chooses again, and finds it ejected.
             if chosen.health.is_ejected(now) || chosen.health.admit(now) {
-                return Some(Arc::clone(chosen));
+                return Some(chosen.near());
             }
         }
     }
@@ -371,7 +372,7 @@ impl Cluster {
 
     /// All endpoints of this moment that take new requests.
     #[must_use]
-    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+    pub fn endpoints(&self) -> Arc<Vec<Common<Endpoint>>> {
         Arc::clone(&self.places.load().open)
     }
 
@@ -408,16 +409,30 @@ mod tests {
         assert_eq!(ports, [1, 2, 3]);
     }
 
+    #[tokio::test]
+    async fn who_picks_an_endpoint_writes_no_count_that_workers_share() {
+        let targets = vec![target(1), target(2)];
+        let cluster = Cluster::new(targets, UpstreamConfig::default(), None, Counter::noop());
+        cluster.refresh().await;
+        let pick = || cluster.pick(Want::Any, &[]).unwrap();
+        // Until this worker has taken each once.
+        let picked: Vec<_> = std::iter::repeat_with(pick).take(100).collect();
+        let counts = || cluster.endpoints().iter().map(|e| Arc::strong_count(e.far())).sum();
+        let before: usize = counts();
+        let more: Vec<_> = std::iter::repeat_with(pick).take(100).collect();
+        assert_eq!((picked.len() + more.len(), counts()), (200, before));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_was_ejected_gets_one_request_before_it_gets_its_share() {
         let targets = vec![target(1), target(2)];
         let cluster = Cluster::new(targets, UpstreamConfig::default(), None, Counter::noop());
         cluster.refresh().await;
-        let failed = Arc::clone(&cluster.endpoints()[0]);
+        let failed = cluster.endpoints()[0].clone();
         let picked = |times: usize| {
             let picks =
                 std::iter::repeat_with(|| cluster.pick(Want::Any, &[]).unwrap()).take(times);
-            picks.filter(|endpoint| Arc::ptr_eq(endpoint, &failed)).count()
+            picks.filter(|endpoint| endpoint.is_same(&failed)).count()
         };
         assert!(failed.health.dial_failed(Instant::now(), u64::MAX));
         assert_eq!(picked(100), 0, "ejected");
@@ -463,9 +478,9 @@ mod tests {
         cluster.set_endpoints(&[place("a")]);
         let first = cluster.pick(Want::Any, &[]).unwrap();
         cluster.set_endpoints(&[place("a")]);
-        assert!(Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()));
+        assert!(first.is_same(&cluster.pick(Want::Any, &[]).unwrap()));
         cluster.set_endpoints(&[place("b")]);
-        assert!(!Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()));
+        assert!(!first.is_same(&cluster.pick(Want::Any, &[]).unwrap()));
         cluster.set_endpoints(&[]);
         assert!(cluster.pick(Want::Any, &[]).is_none());
     }
@@ -483,10 +498,10 @@ mod tests {
         cluster.set_endpoints(&[place(1, EndpointState::Ready)]);
         let first = cluster.pick(Want::Any, &[]).unwrap();
         cluster.set_endpoints(&[place(1, EndpointState::Serving)]);
-        assert!(Arc::ptr_eq(&first, &cluster.pick(Want::Any, &[]).unwrap()), "there is no other");
+        assert!(first.is_same(&cluster.pick(Want::Any, &[]).unwrap()), "there is no other");
         cluster.set_endpoints(&[place(1, EndpointState::Serving), place(2, EndpointState::Ready)]);
         assert_eq!(cluster.pick(Want::Any, &[]).unwrap().address, ([10, 0, 0, 2], 8080).into());
-        assert!(Arc::ptr_eq(&first, &cluster.endpoints()[0]), "what stays on it may go on");
+        assert!(first.is_same(&cluster.endpoints()[0]), "what stays on it may go on");
     }
 
     #[tokio::test]
@@ -501,13 +516,13 @@ mod tests {
         };
         let other = place(2, "b", EndpointState::Ready);
         cluster.set_endpoints(&[place(1, "a", EndpointState::Ready), other.clone()]);
-        let first = Arc::clone(&cluster.endpoints()[0]);
+        let first = cluster.endpoints()[0].clone();
         let id = first.id();
         let want = Want::Pinned(&id);
         let picks_first = |when: &str| {
             for _ in 0..20 {
                 let picked = cluster.pick(want, &[]).expect(when);
-                assert!(Arc::ptr_eq(&picked, &first), "{when}");
+                assert!(picked.is_same(&first), "{when}");
             }
             assert!(cluster.has_other(want, &[]), "{when}");
         };
@@ -534,6 +549,6 @@ mod tests {
         cluster.refresh().await;
         let before = cluster.pick(Want::Any, &[]).unwrap();
         cluster.refresh().await;
-        assert!(Arc::ptr_eq(&before, &cluster.pick(Want::Any, &[]).unwrap()));
+        assert!(before.is_same(&cluster.pick(Want::Any, &[]).unwrap()));
     }
 }

@@ -6,6 +6,7 @@
 pub mod near;
 pub mod per_worker;
 pub mod place;
+pub mod value;
 
 use std::io;
 use std::num::NonZeroUsize;

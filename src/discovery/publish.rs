@@ -25,6 +25,7 @@ use crate::route::{
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
+use crate::workers::near::Common;
 use tally::Tally;
 
 mod tally;
@@ -35,7 +36,7 @@ pub struct Changes {
     /// Hosts with what is known of them now.
     pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
     /// Addresses with the Agent behind them.
-    pub callers: Vec<(IpAddr, Option<Arc<Caller>>)>,
+    pub callers: Vec<(IpAddr, Option<Common<Caller>>)>,
     /// Agents with what they say that they use.
     pub uses: Vec<(ObjectId, Option<Arc<Uses>>)>,
     /// The addresses of ourselves and the other replicas, where they are others now.
@@ -56,7 +57,7 @@ pub struct Publisher {
     pub secrets: Secrets,
     live: HashMap<ObjectId, Live>,
     /// The Agents behind an address, each with the Service that says so.
-    callers: HashMap<IpAddr, BTreeMap<ObjectId, Arc<Caller>>>,
+    callers: HashMap<IpAddr, BTreeMap<ObjectId, Common<Caller>>>,
     left_out: Tally,
     /// What comes from now on was not there before.
     follows: bool,
@@ -69,7 +70,7 @@ struct Live {
     pods: BTreeSet<Box<str>>,
     routes: Vec<LiveRoute>,
     addresses: BTreeSet<IpAddr>,
-    agent: Option<Arc<Caller>>,
+    agent: Option<Common<Caller>>,
     left_out: Vec<(IpAddr, LeftOut)>,
     /// There is such a Service.
     exists: bool,
@@ -81,7 +82,7 @@ struct LiveRoute {
     host: ClusterHost,
     lead: Backend,
     tls: Option<ClientTls>,
-    route: Arc<Route>,
+    route: Common<Route>,
 }
 
 // === impl Changes ===
@@ -259,7 +260,7 @@ impl Publisher {
                 });
                 changes.hosts.push((key(&host), discovered));
             }
-            let stays = |old: &LiveRoute| kept.iter().any(|k| Arc::ptr_eq(&k.route, &old.route));
+            let stays = |old: &LiveRoute| kept.iter().any(|k| k.route.is_same(&old.route));
             let gone = live.routes.iter().filter(|old| !stays(old));
             changes.retired.extend(gone.map(|old| Arc::clone(&old.route.cluster)));
             live.routes = kept;
@@ -276,7 +277,7 @@ impl Publisher {
     /// Whose pods stand behind the addresses of a Service (D6). An address of two Agents is nobody's.
     fn find_callers(&mut self, index: &Index, id: &ObjectId, changes: &mut Changes) {
         let proof = if index.sees_pods(&id.namespace) { Proof::Pod } else { Proof::Slice };
-        let agent = decide::agent_of(index, id).map(|agent| Arc::new(Caller::new(agent, proof)));
+        let agent = decide::agent_of(index, id).map(|agent| Common::new(Caller::new(agent, proof)));
         let addresses: BTreeSet<IpAddr> = match (&agent, index.service(id)) {
             (Some(agent), Some(service)) => {
                 let of = (id, service, &agent.id);
@@ -379,17 +380,17 @@ impl HostBuild<'_> {
     }
 
     /// The route of a lead: one that is being made, the one that was, or a new one.
-    fn route(&mut self, host: &ClusterHost, lead: &Backend) -> Result<Arc<Route>, NoRoute> {
+    fn route(&mut self, host: &ClusterHost, lead: &Backend) -> Result<Common<Route>, NoRoute> {
         let tls = lead.trust.as_ref().map(|trust| self.trust(host, trust)).transpose()?;
         let same = |live: &&LiveRoute| live.host == *host && live.lead == *lead && live.tls == tls;
         if let Some(live) = self.kept.iter().find(same) {
-            return Ok(Arc::clone(&live.route));
+            return Ok(live.route.clone());
         }
         let route = match self.old.iter().find(same) {
-            Some(live) => Arc::clone(&live.route),
-            None => Arc::new(self.new_route(host, lead, tls.as_ref())?),
+            Some(live) => live.route.clone(),
+            None => Common::new(self.new_route(host, lead, tls.as_ref())?),
         };
-        let kept = Arc::clone(&route);
+        let kept = route.clone();
         self.kept.push(LiveRoute { host: host.clone(), lead: lead.clone(), tls, route: kept });
         Ok(route)
     }

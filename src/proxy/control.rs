@@ -27,6 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
 use crate::workers::near::Common;
 use crate::workers::per_worker::Tally;
+use crate::workers::value::OwnValue;
 
 impl Proxy {
     /// A proxy over these routes; `pseudonym` names this instance in `Via`.
@@ -45,7 +46,7 @@ impl Proxy {
         let ingress = Ingress {
             limits: config.listener.clone(),
             trusted: config.trusted_proxies.clone(),
-            via: HeaderValue::try_from(format!("1.1 {pseudonym}"))?,
+            via: OwnValue::new(HeaderValue::try_from(format!("1.1 {pseudonym}"))?),
             pseudonym,
         };
         let holds = Holds::new(config.hold.clone(), metrics.held());
@@ -54,14 +55,14 @@ impl Proxy {
         let public_url = config.public_url.clone();
         let egress = Egress { public_url, watch, tunnels: TaskTracker::new(), sessions };
         metrics.series_cap().set(config.sight.max_series);
-        let books = Common::new(Arc::new(Books {
+        let books = Common::new(Books {
             open: Tally::default(),
             log,
             sees_calls: config.sight.calls,
             feed: metrics.feed().clone(),
             posted: PostedCalls::default(),
             traces,
-        }));
+        });
         Ok(Self { ingress, delivery, egress, metrics, books })
     }
 

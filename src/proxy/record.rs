@@ -76,7 +76,7 @@ pub struct Recorder {
     is_answers: bool,
     /// It is a post whose calls are answered on a stream.
     is_pinned: bool,
-    caller: Option<Arc<Caller>>,
+    caller: Option<Near<Caller>>,
     /// Of an open stream or tunnel.
     note: Option<Arc<StreamNote>>,
     /// Counted as an open stream or tunnel.
@@ -85,7 +85,7 @@ pub struct Recorder {
     session: Option<u32>,
     care: Care,
     events: u64,
-    route: Option<Arc<Route>>,
+    route: Option<Near<Route>>,
     status: u16,
     /// How a call of gRPC ended.
     grpc: Option<Code>,
@@ -152,13 +152,13 @@ impl Recorder {
     /// another one before, or by none.
     pub fn enter(&mut self, way: &Way, kind: Kind) -> bool {
         let route = &way.route;
-        if self.route.as_ref().is_some_and(|before| Arc::ptr_eq(before, route)) {
+        if self.route.as_ref().is_some_and(|before| before.is_same(route)) {
             return false;
         }
         self.kind = kind;
         route.metrics.enter();
         route.cluster.budget.sent();
-        if let Some(left) = self.route.replace(Arc::clone(route)) {
+        if let Some(left) = self.route.replace(route.clone()) {
             left.metrics.leave();
         }
         self.caller.clone_from(&way.caller);
@@ -184,7 +184,7 @@ impl Recorder {
         if let Some(route) = self.route.as_deref().filter(|_| self.books.sees_calls) {
             let exchange = Exchange {
                 route,
-                caller: caller_label(self.caller.as_ref()),
+                caller: caller_label(self.caller.as_deref()),
                 verb: self.method.as_str(),
                 head: &self.head,
                 peer: &self.conn.peer_text,
@@ -274,7 +274,7 @@ impl Recorder {
             route.metrics.begin_stream();
             let note = Arc::new(StreamNote {
                 started: self.started,
-                caller: Arc::clone(caller_label(self.caller.as_ref())),
+                caller: Arc::clone(caller_label(self.caller.as_deref())),
                 path: self.head.path().into(),
                 session: self.session,
             });
@@ -376,7 +376,7 @@ impl Recorder {
     fn record(&self) -> Record<'_> {
         let calls = LoggedCalls::of(&self.sight, self.head.speaks());
         Record {
-            caller: self.route.as_ref().map_or("", |_| caller_label(self.caller.as_ref())),
+            caller: self.route.as_ref().map_or("", |_| caller_label(self.caller.as_deref())),
             caller_by: self.caller.as_ref().map_or("", |caller| caller.proof.word()),
             protocol: calls.protocol,
             rpc_method: calls.method,

@@ -8,7 +8,7 @@ pub mod facts;
 pub mod fields;
 pub mod framing;
 
-use http::{HeaderValue, Method, Request};
+use http::{Method, Request};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
@@ -16,6 +16,7 @@ use crate::body::RequestBody;
 use crate::body::tap::Watch;
 use crate::config::ListenerLimits;
 use crate::headers::names::Known;
+use crate::workers::value::OwnValue;
 use conn::Connection;
 use fields::Fields;
 
@@ -29,7 +30,7 @@ pub struct Ingress {
     /// This instance's name in `Via`.
     pub pseudonym: String,
     /// The whole field, `1.1 <pseudonym>`.
-    pub via: HeaderValue,
+    pub via: OwnValue,
 }
 
 /// The request with a body that is counted, and remembered where an error may need its id: before

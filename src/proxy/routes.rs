@@ -27,7 +27,7 @@ impl Routes {
     #[must_use]
     pub fn new(table: RouteTable) -> Self {
         Self {
-            current: ArcSwap::from_pointee(Common::new(Arc::new(table))),
+            current: ArcSwap::from_pointee(Common::new(table)),
             changed: Notify::new(),
             writing: Mutex::new(()),
         }
@@ -53,7 +53,7 @@ impl Routes {
     /// Whether a table is the one of this moment.
     #[must_use]
     pub fn is_current(&self, table: &Near<RouteTable>) -> bool {
-        self.current.load().is(table)
+        self.current.load().is_same(table)
     }
 
     /// Wakes everybody who waits on it when another table is put in force. Enable it before the table is
@@ -66,8 +66,8 @@ impl Routes {
     /// two writers change is never lost.
     pub fn update(&self, change: impl FnOnce(&RouteTable) -> RouteTable) {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Arc::new(change(&self.current.load()));
-        self.current.store(Arc::new(Common::new(next)));
+        let next = Common::new(change(&self.current.load()));
+        self.current.store(Arc::new(next));
         self.changed.notify_waiters();
     }
 }

@@ -21,11 +21,11 @@ pub struct Way {
     /// The snapshot it was found in, for everything else that is asked about this request.
     pub table: Near<RouteTable>,
     /// Where it leads.
-    pub route: Arc<Route>,
+    pub route: Near<Route>,
     /// The query of the tool server's URL, which kagent drops.
     pub query: Option<Arc<str>>,
     /// The Agent that sends it, where its address names one.
-    pub caller: Option<Arc<Caller>>,
+    pub caller: Option<Near<Caller>>,
     /// The session it belongs to, if the proxy looks after that.
     pub session: Option<Box<InSession>>,
 }

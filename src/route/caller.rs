@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use rpds::HashTrieMapSync;
 
 use super::discovered::ObjectId;
+use crate::workers::near::Common;
 
 /// An Agent that calls.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct Uses {
 /// All callers of one moment. Cheap to clone: what discovery changes shares everything else.
 #[derive(Clone, Debug, Default)]
 pub struct Callers {
-    at: HashTrieMapSync<IpAddr, Arc<Caller>>,
+    at: HashTrieMapSync<IpAddr, Common<Caller>>,
     uses: HashTrieMapSync<ObjectId, Arc<Uses>>,
     written: Arc<WrittenCallers>,
 }
@@ -55,7 +56,7 @@ pub struct Callers {
 #[derive(Debug, Default)]
 pub struct WrittenCallers {
     /// Who calls from where; the first that fits is taken.
-    pub at: Vec<(IpNet, Arc<Caller>)>,
+    pub at: Vec<(IpNet, Common<Caller>)>,
     /// What those say that they use.
     pub uses: Vec<(ObjectId, Arc<Uses>)>,
 }
@@ -76,7 +77,7 @@ impl Callers {
     }
 
     /// The Agent behind an address; `None` forgets it.
-    pub fn set(&mut self, address: IpAddr, caller: Option<Arc<Caller>>) {
+    pub fn set(&mut self, address: IpAddr, caller: Option<Common<Caller>>) {
         match caller {
             Some(caller) => self.at.insert_mut(address, caller),
             None => {
@@ -103,7 +104,7 @@ impl Callers {
 
     /// The Agent behind an address, where exactly one is known (D6).
     #[must_use]
-    pub fn get(&self, address: IpAddr) -> Option<&Arc<Caller>> {
+    pub fn get(&self, address: IpAddr) -> Option<&Common<Caller>> {
         if self.at.is_empty() && self.written.at.is_empty() {
             return None;
         }

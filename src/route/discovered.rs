@@ -12,6 +12,7 @@ use super::host::HostKey;
 use super::rule::{self, Rank, Rule};
 use super::{NoRoute, Route, RouteMatch, RouteQuery};
 use crate::plain_path::is_plain;
+use crate::workers::near::Common;
 
 /// An object of the cluster, or a caller: namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +59,7 @@ pub struct OpenHost {
     /// What those of untrusted namespaces say to the Agents that use them: others do not pay for them.
     pub foreign: HashMap<ObjectId, Vec<Arc<Rule>>>,
     /// The Service's TCP ports: where each leads, or why nowhere.
-    pub ports: Vec<(u16, Result<Arc<Route>, NoRoute>)>,
+    pub ports: Vec<(u16, Result<Common<Route>, NoRoute>)>,
     /// What holds where no rule does.
     pub fallback: Fallback,
     /// Owned by an Agent: rules need a path of their own to win.
@@ -82,7 +83,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub enum Fallback {
     /// This one, and why.
-    Port(Arc<Route>, Box<str>),
+    Port(Common<Route>, Box<str>),
     /// This one, which cannot be used.
     Unusable(NoRoute),
     /// Nothing says which.
@@ -150,13 +151,13 @@ impl Considered {
 
 impl Discovered {
     /// Every route there is, once.
-    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+    pub fn routes(&self) -> impl Iterator<Item = &Common<Route>> {
         let HostState::Open(open) = &self.state else { return RoutesOf::default().into_iter() };
         let ports = open.ports.iter().filter_map(|(_, route)| route.as_ref().ok());
         let mut routes: RoutesOf<'_> = ports.collect();
         let foreign = open.foreign.values().flatten().map(Arc::as_ref);
         for route in open.rules.iter().chain(foreign).filter_map(|rule| rule.route.as_ref().ok()) {
-            if !routes.iter().any(|known| Arc::ptr_eq(known, route)) {
+            if !routes.iter().any(|known| known.is_same(route)) {
                 routes.push(route);
             }
         }
@@ -201,7 +202,7 @@ impl Discovered {
     }
 }
 
-type RoutesOf<'a> = Vec<&'a Arc<Route>>;
+type RoutesOf<'a> = Vec<&'a Common<Route>>;
 
 // === impl OpenHost ===
 
@@ -322,11 +323,11 @@ impl OpenHost {
     ) -> Result<RouteMatch, NoRoute> {
         self.opens(ask)?;
         let by_number = |port: u16| self.ports.iter().find(|(number, _)| *number == port);
-        let mut take = |route: &Arc<Route>, what: String, why: &str| {
+        let mut take = |route: &Common<Route>, what: String, why: &str| {
             if let Some(chain) = chain.as_deref_mut() {
                 chain.push(Considered::new(what, format!("taken: {why}")));
             }
-            Ok(RouteMatch { route: Arc::clone(route), query: None })
+            Ok(RouteMatch { route: route.near(), query: None })
         };
         if let Some((port, route)) = ask.port.and_then(by_number) {
             let route = route.as_ref().map_err(NoRoute::clone)?;

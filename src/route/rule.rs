@@ -9,6 +9,7 @@ use std::sync::Arc;
 use percent_encoding::percent_decode_str;
 
 use super::{Considered, NoRoute, ObjectId, Route, RouteMatch, RouteQuery};
+use crate::workers::near::Common;
 
 /// What one `RemoteMCPServer` says of this host.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Rule {
     /// The query of its URL, which kagent drops.
     pub query: Option<Arc<str>>,
     /// Where it leads, or why nowhere.
-    pub route: Result<Arc<Route>, NoRoute>,
+    pub route: Result<Common<Route>, NoRoute>,
     /// The port it names.
     pub port: u16,
     /// The Agents that name it among their tools.
@@ -90,7 +91,7 @@ impl Rule {
         chain: Option<&mut Vec<Considered>>,
     ) -> Result<RouteMatch, NoRoute> {
         let route = match &self.route {
-            Ok(route) => Arc::clone(route),
+            Ok(route) => route.near(),
             Err(why) => return Err(why.clone()),
         };
         if let Some(chain) = chain {
@@ -103,7 +104,7 @@ impl Rule {
     /// Whether both mean the same place.
     fn agrees(&self, other: &Self) -> bool {
         let same = match (&self.route, &other.route) {
-            (Ok(one), Ok(two)) => Arc::ptr_eq(one, two),
+            (Ok(one), Ok(two)) => one.is_same(two),
             (Err(one), Err(two)) => one == two,
             _ => false,
         };

@@ -20,8 +20,10 @@ use super::lease::Lease;
 use super::pool::Pool;
 use super::reuse::Reuse;
 use crate::config::{Scheme, Target};
+use crate::workers::near::Near;
 use crate::workers::per_worker::{PerWorker, Tally};
 use crate::workers::place;
+use crate::workers::value::OwnValue;
 
 /// One address of one target.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Endpoint {
     /// As configured.
     pub target: Target,
     /// The target's authority, made once; always there for a target that was read.
-    pub authority: Option<HeaderValue>,
+    pub authority: Option<OwnValue>,
     /// As resolved.
     pub address: SocketAddr,
     /// What lives there, where that is known: an address that a new pod has taken is another endpoint.
@@ -73,6 +75,38 @@ enum Dialled {
     Failed(ConnectError),
 }
 
+// === impl Near ===
+
+impl Near<Endpoint> {
+    /// A connection that is open already; never HTTP/2 if `http1`.
+    #[must_use]
+    pub fn idle_connection(&self, http1: bool) -> Option<Lease> {
+        let now = Instant::now();
+        let (sender, generation) = self.pool.take(http1, now)?;
+        Some(Lease::new(self.clone(), Some(sender), generation, true, now))
+    }
+
+    /// A new connection within `deadline`, or one that another request is opening at this moment and
+    /// shares. The dial counts as load: an endpoint that does not answer would look idle otherwise, and be
+    /// preferred for it.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; nothing of a request has been consumed.
+    pub async fn dial(self, http1: bool, deadline: Duration) -> Result<Lease, ConnectError> {
+        let (generation, start) = (self.pool.generation(), Instant::now());
+        let mut lease = Lease::new(self.clone(), None, generation, false, start);
+        if http1 || !self.may_share() {
+            self.open(&mut lease, http1, deadline).await?;
+        } else {
+            let joined = Box::pin(self.open_jointly(&mut lease, start + deadline));
+            let joined = tokio::time::timeout(deadline, joined).await;
+            joined.unwrap_or(Err(ConnectError::Timeout(self.address, deadline)))?;
+        }
+        lease.since = Instant::now();
+        Ok(lease)
+    }
+}
+
 // === impl Endpoint ===
 
 impl Endpoint {
@@ -84,7 +118,7 @@ impl Endpoint {
     ) -> Self {
         let Manner { tls, heads, reuse, discarded } = manner;
         Self {
-            authority: HeaderValue::try_from(target.authority()).ok(),
+            authority: HeaderValue::try_from(target.authority()).ok().map(OwnValue::new),
             target,
             address,
             uid,
@@ -137,38 +171,6 @@ impl Endpoint {
     /// Whether it was leaving before.
     pub(super) fn set_leaving(&self, leaving: bool) -> bool {
         self.leaving.swap(leaving, Ordering::Relaxed)
-    }
-
-    /// A connection that is open already; never HTTP/2 if `http1`.
-    #[must_use]
-    pub fn idle_connection(self: &Arc<Self>, http1: bool) -> Option<Lease> {
-        let now = Instant::now();
-        let (sender, generation) = self.pool.take(http1, now)?;
-        Some(Lease::new(Arc::clone(self), Some(sender), generation, true, now))
-    }
-
-    /// A new connection within `deadline`, or one that another request is opening at this moment and
-    /// shares. The dial counts as load: an endpoint that does not answer would look idle otherwise, and be
-    /// preferred for it.
-    ///
-    /// # Errors
-    /// [`ConnectError`]; nothing of a request has been consumed.
-    pub async fn dial(
-        self: Arc<Self>,
-        http1: bool,
-        deadline: Duration,
-    ) -> Result<Lease, ConnectError> {
-        let (generation, start) = (self.pool.generation(), Instant::now());
-        let mut lease = Lease::new(Arc::clone(&self), None, generation, false, start);
-        if http1 || !self.may_share() {
-            self.open(&mut lease, http1, deadline).await?;
-        } else {
-            let joined = Box::pin(self.open_jointly(&mut lease, start + deadline));
-            let joined = tokio::time::timeout(deadline, joined).await;
-            joined.unwrap_or(Err(ConnectError::Timeout(self.address, deadline)))?;
-        }
-        lease.since = Instant::now();
-        Ok(lease)
     }
 
     /// Those who can use what one of them has opened.
@@ -264,6 +266,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::workers::near::Common;
 
     const S: Duration = Duration::from_secs(1);
     /// An empty SETTINGS frame.
@@ -278,11 +281,11 @@ mod tests {
         let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
         let (reuse, discarded) = (Reuse::new(4 * S, 55 * S), Counter::noop());
         let manner = Manner { tls: None, heads, reuse, discarded };
-        let endpoint = Arc::new(Endpoint::new(target, address, None, manner));
-        let first = tokio::spawn(Arc::clone(&endpoint).dial(false, 10 * S));
+        let endpoint = Common::new(Endpoint::new(target, address, None, manner));
+        let first = tokio::spawn(endpoint.near().dial(false, 10 * S));
         let (mut stream, _) = server.accept().await.unwrap();
         let short = S / 20;
-        let waited = Arc::clone(&endpoint).dial(false, short).await.unwrap_err();
+        let waited = endpoint.near().dial(false, short).await.unwrap_err();
         let late =
             matches!(waited, ConnectError::Timeout(at, after) if (at, after) == (address, short));
         assert!(late, "{waited}");

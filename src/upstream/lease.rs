@@ -26,11 +26,12 @@ use crate::body::{RequestBody, Upload};
 use crate::config::Scheme;
 use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
+use crate::workers::near::Near;
 
 /// A connection, or a stream of a shared one, until dropped.
 #[derive(Debug)]
 pub struct Lease {
-    endpoint: Arc<Endpoint>,
+    endpoint: Near<Endpoint>,
     pub(super) sender: Option<Sender>,
     /// Of the pool, when the connection was taken from it or dialled.
     pub(super) generation: u64,
@@ -75,7 +76,7 @@ pub struct Unsent {
 
 impl Lease {
     pub(super) fn new(
-        endpoint: Arc<Endpoint>,
+        endpoint: Near<Endpoint>,
         sender: Option<Sender>,
         generation: u64,
         reused: bool,
@@ -113,7 +114,7 @@ impl Lease {
 
     /// Where it leads.
     #[must_use]
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
+    pub fn endpoint(&self) -> &Near<Endpoint> {
         &self.endpoint
     }
 
@@ -292,7 +293,7 @@ impl Leased {
 
     /// Where it comes from.
     #[must_use]
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
+    pub fn endpoint(&self) -> &Near<Endpoint> {
         self.lease.endpoint()
     }
 

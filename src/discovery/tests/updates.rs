@@ -9,6 +9,7 @@ use crate::discovery::pod::PodObject;
 use crate::route::Route;
 use crate::route::discovered::HostState;
 use crate::upstream::Want;
+use crate::workers::near::Common;
 
 fn helper(endpoints: &[&str]) -> [(ObjectKind, Value); 3] {
     [
@@ -112,13 +113,13 @@ fn a_change_beside_it_leaves_a_route_the_same_one() {
     let mut world = World::of(&helper(&["10.0.0.1"]));
     let route = |world: &World| {
         let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
-        Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap())
+        world.table.discovered(&host).unwrap().routes().next().unwrap().clone()
     };
     let before = route(&world);
     world.apply(&[remote("a", "r", "http://helper.a:8080/mcp")]);
-    assert!(Arc::ptr_eq(&before, &route(&world)));
+    assert!(before.is_same(&route(&world)));
     world.apply(&[service_with("a", "helper", &["http:8081"], owner("Agent", "helper"))]);
-    assert!(!Arc::ptr_eq(&before, &route(&world)), "another port is another route");
+    assert!(!before.is_same(&route(&world)), "another port is another route");
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn our_own_zone_is_found_in_our_own_slice_and_preferred() {
     world.apply(&[agent, service_of_agent, slices]);
     let far = |world: &World| {
         let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
-        let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
+        let route = world.table.discovered(&host).unwrap().routes().next().unwrap().clone();
         route.cluster.endpoints().iter().map(|e| e.is_in_other_zone()).collect::<Vec<_>>()
     };
     assert_eq!(far(&world), [false, false]);
@@ -243,7 +244,7 @@ fn pods_that_end_and_still_serve_stay_behind_the_ready_ones() {
     assert_eq!(world.endpoints("helper.a", "/"), ["~10.0.0.1:8080", "10.0.0.2:8080"]);
     let picked = |world: &World| {
         let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
-        let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
+        let route = world.table.discovered(&host).unwrap().routes().next().unwrap().clone();
         route.cluster.pick(Want::Any, &[]).map(|endpoint| endpoint.address.to_string())
     };
     for _ in 0..50 {
@@ -271,15 +272,15 @@ fn pods_that_end_and_still_serve_stay_behind_the_ready_ones() {
 fn a_pod_that_is_not_ready_keeps_its_sessions_and_gets_nothing_else() {
     let mut world = World::of(&helper(&["10.0.0.1", "10.0.0.2"]));
     let (host, _) = HostKey::parse("helper.a", "cluster.local").unwrap();
-    let route = Arc::clone(world.table.discovered(&host).unwrap().routes().next().unwrap());
-    let home = Arc::clone(&route.cluster.endpoints()[0]);
+    let route = world.table.discovered(&host).unwrap().routes().next().unwrap().clone();
+    let home = route.cluster.endpoints()[0].clone();
     let pinned = || route.cluster.pick(Want::Pinned(&home.id()), &[]);
     let mut flaps = helper(&["10.0.0.1", "10.0.0.2"]);
     for ready in [false, true, false] {
         let conditions = json!({ "ready": ready, "serving": ready, "terminating": false });
         flaps[2].1["endpoints"][0]["conditions"] = conditions;
         world.apply(&flaps);
-        assert!(pinned().is_some_and(|endpoint| Arc::ptr_eq(&endpoint, &home)), "{ready}");
+        assert!(pinned().is_some_and(|endpoint| endpoint.is_same(&home)), "{ready}");
         let open = world.endpoints("helper.a", "/");
         assert_eq!(open.contains(&"10.0.0.1:8080".to_owned()), ready);
     }
@@ -325,8 +326,8 @@ fn a_mounted_bundle_is_followed_and_kept_while_it_is_being_replaced() {
     let route = |world: &World| {
         let (host, _) = HostKey::parse("t.a", "cluster.local").unwrap();
         let found = world.table.discovered(&host).unwrap();
-        let secure = |route: &&Arc<Route>| route.config.to.targets[0].scheme == Scheme::Https;
-        Arc::clone(found.routes().find(secure).unwrap())
+        let secure = |route: &&Common<Route>| route.config.to.targets[0].scheme == Scheme::Https;
+        found.routes().find(secure).unwrap().clone()
     };
     std::fs::write(&file, authority()).unwrap();
     assert_eq!(refresh(&mut world), 1);
@@ -335,11 +336,11 @@ fn a_mounted_bundle_is_followed_and_kept_while_it_is_being_replaced() {
     assert_eq!(refresh(&mut world), 0, "nothing has changed");
     std::fs::remove_file(&file).unwrap();
     assert_eq!(refresh(&mut world), 0, "what was read stays");
-    assert!(Arc::ptr_eq(&first, &route(&world)));
+    assert!(first.is_same(&route(&world)));
     std::fs::write(&file, authority()).unwrap();
     assert_eq!(refresh(&mut world), 1);
     let second = route(&world);
-    assert!(!Arc::ptr_eq(&first, &second), "connections of before are not used again");
+    assert!(!first.is_same(&second), "connections of before are not used again");
     std::fs::remove_file(&file).unwrap();
 }
 

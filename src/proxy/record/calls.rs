@@ -48,7 +48,7 @@ pub(super) struct Exchange<'r> {
 }
 
 /// The caller as labels say it.
-pub(super) fn caller_label(caller: Option<&Arc<Caller>>) -> &Arc<str> {
+pub(super) fn caller_label(caller: Option<&Caller>) -> &Arc<str> {
     caller.map_or(&*UNKNOWN_CALLER, |caller| &caller.label)
 }
 

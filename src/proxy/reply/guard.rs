@@ -72,14 +72,14 @@ mod tests {
             Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), "http", "http".into(), None));
         let request = Request::new(RequestBody::empty(Arc::default()));
         let access = AccessLog::new(LogFormat::Json, log.clone());
-        let books = Common::new(Arc::new(Books {
+        let books = Common::new(Books {
             open: Tally::default(),
             log: access,
             sees_calls: true,
             feed: Feed::default(),
             posted: PostedCalls::default(),
             traces: Traces::off(),
-        }));
+        });
         let head = (&request, &Fields::default());
         (Recorder::begin(&conn, ConnTask::default(), books.near(), head), log, written, all)
     }

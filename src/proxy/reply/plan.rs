@@ -24,6 +24,7 @@ use crate::proxy::way::{Again, Way};
 use crate::route::Route;
 use crate::session::Sessions;
 use crate::session::token::TokenId;
+use crate::workers::near::Near;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ pub struct Awaited {
     /// The event that the stream begins behind.
     pub behind: Option<HeaderValue>,
     /// Counts it.
-    pub route: Arc<Route>,
+    pub route: Near<Route>,
 }
 
 // === impl RelayPlan ===
@@ -219,5 +220,5 @@ fn awaited(
     let session = way.session.as_ref();
     let session = session.map(|session| (Arc::clone(sessions), session.id, session.since));
     let batch = (answers.len() > 1).then(Box::default);
-    Awaited { answers, batch, session, behind, route: Arc::clone(&way.route) }
+    Awaited { answers, batch, session, behind, route: way.route.clone() }
 }

@@ -16,13 +16,14 @@ use crate::route::Route;
 use crate::session::Sessions;
 use crate::session::tasks::TaskKey;
 use crate::upstream::{EndpointId, Leased};
+use crate::workers::near::Near;
 
 /// Looks for a task in a response.
 #[derive(Debug)]
 pub struct TaskWatch {
     answer: TaskAnswer,
     endpoint: EndpointId,
-    route: Arc<Route>,
+    route: Near<Route>,
     sessions: Arc<Sessions>,
 }
 
@@ -55,7 +56,7 @@ impl TaskWatch {
         Some(Box::new(Self {
             answer,
             endpoint: response.body().endpoint().id(),
-            route: Arc::clone(route),
+            route: route.clone(),
             sessions: Arc::clone(sessions),
         }))
     }

@@ -15,6 +15,7 @@ use crate::proxy::way::Way;
 use crate::rewrite::pin;
 use crate::route::RouteSource;
 use crate::upstream::Lease;
+use crate::workers::value::OwnValue;
 
 /// The request as it goes to this endpoint on this way.
 #[must_use]
@@ -52,7 +53,7 @@ fn authority(facts: &Facts, way: &Way, lease: &Lease) -> Option<HeaderValue> {
         (None, RouteSource::Cluster, Some(host)) => {
             HeaderValue::try_from(lease.endpoint().target.authority_of(host.given())).ok()
         }
-        _ => lease.endpoint().authority.clone(),
+        _ => lease.endpoint().authority.as_ref().map(OwnValue::near),
     }
 }
 

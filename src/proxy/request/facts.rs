@@ -163,7 +163,7 @@ fn origin<B>(
         peer: conn.forwarded_for.clone(),
         proto: conn.scheme,
         host: host_of(request, fields),
-        via: ingress.via.clone(),
+        via: ingress.via.near(),
         // Said where the request begins to be recorded.
         trace: None,
     }

@@ -250,7 +250,7 @@ async fn broken(
         // The client's doing: it must not cost the endpoint its place.
         return Failure::Over(ProxyError::BrokenBody(Box::new(error)));
     }
-    let endpoint = Arc::clone(lease.endpoint());
+    let endpoint = lease.endpoint().clone();
     let host = way.route.config.host.clone();
     let bad = error.bad_response();
     if bad.is_some() {

@@ -3,7 +3,6 @@
 //! Opens connections and tells endpoints how that went; never sees a request.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -15,6 +14,7 @@ use super::trip::Cause;
 use crate::route::Route;
 use crate::telemetry::metrics::Counted;
 use crate::upstream::{ConnectError, Endpoint, EndpointId, Lease, Want};
+use crate::workers::near::Near;
 
 /// A dial that takes longer is hedged by a second one (RFC 8305 section 5).
 const SECOND_DIAL: Duration = Duration::from_millis(250);
@@ -97,7 +97,7 @@ pub async fn to(route: &Route, id: &EndpointId, fresh: bool, http1: bool) -> Res
     }
     let deadline = route.config.to.timeouts.connect;
     // Boxed, as waiting is.
-    match Box::pin(Arc::clone(&endpoint).dial(http1, deadline)).await {
+    match Box::pin(endpoint.clone().dial(http1, deadline)).await {
         Ok(lease) => {
             let shares = lease.reused;
             route.metrics.add(if shares { Counted::Reused } else { Counted::Opened }, 1);
@@ -128,16 +128,16 @@ pub async fn anew(route: &Route, id: &EndpointId) -> Result<Lease, Cause> {
 
 async fn dial(
     route: &Route,
-    first: Arc<Endpoint>,
+    first: Near<Endpoint>,
     http1: bool,
     deadline: Duration,
 ) -> Result<Lease, Option<ConnectError>> {
     let mut tried: Vec<SocketAddr> = vec![first.address];
-    let mut open: Vec<Arc<Endpoint>> = Vec::new();
+    let mut open: Vec<Near<Endpoint>> = Vec::new();
     let mut dials = FuturesUnordered::new();
-    let start = |endpoint: Arc<Endpoint>, open: &mut Vec<Arc<Endpoint>>| {
-        open.push(Arc::clone(&endpoint));
-        async move { (Arc::clone(&endpoint), endpoint.dial(http1, deadline).await) }
+    let start = |endpoint: Near<Endpoint>, open: &mut Vec<Near<Endpoint>>| {
+        open.push(endpoint.clone());
+        async move { (endpoint.clone(), endpoint.dial(http1, deadline).await) }
     };
     dials.push(start(first, &mut open));
     let mut last = None;
@@ -161,14 +161,14 @@ async fn dial(
                 let shares = lease.reused;
                 route.metrics.add(if shares { Counted::Reused } else { Counted::Opened }, 1);
                 // What was overtaken is slow or dead, and would be waited for again by the next one.
-                let overtaken = open.iter().take_while(|other| !Arc::ptr_eq(other, &endpoint));
+                let overtaken = open.iter().take_while(|other| !other.is_same(&endpoint));
                 overtaken.for_each(|other| dial_failed(route, other));
                 return Ok(lease);
             }
             Some((endpoint, Err(error))) => {
                 tracing::debug!(%error, "dial failed");
                 dial_failed(route, &endpoint);
-                open.retain(|other| !Arc::ptr_eq(other, &endpoint));
+                open.retain(|other| !other.is_same(&endpoint));
                 last = Some(error);
             }
             None => return Err(last),

@@ -3,13 +3,11 @@
 //! The one place where a request finds its route; `explain` asks the same functions. Pure: waits for
 //! nothing, opens nothing.
 
-use std::sync::Arc;
-
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
 use crate::route::{Caller, Considered, HostKey, NoRoute, RouteMatch, RouteQuery, RouteTable};
-use crate::workers::near::Near;
+use crate::workers::near::{Common, Near};
 
 /// Why a request has no route, in short; `refusal.rs` makes the error of it.
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub enum Unrouted {
 pub fn resolve(table: Near<RouteTable>, conn: &Connection, facts: &Facts) -> Result<Way, Unrouted> {
     let caller = table.caller(conn.peer.ip());
     let RouteMatch { route, query } = route_of(&table, conn, (facts, caller), None)?;
-    let caller = caller.cloned();
+    let caller = caller.map(Common::near);
     Ok(Way { table, route, query, caller, session: None })
 }
 
@@ -49,7 +47,7 @@ pub fn route(
 fn route_of(
     table: &RouteTable,
     conn: &Connection,
-    (facts, caller): (&Facts, Option<&Arc<Caller>>),
+    (facts, caller): (&Facts, Option<&Common<Caller>>),
     chain: Option<&mut Vec<Considered>>,
 ) -> Result<RouteMatch, Unrouted> {
     let Some(host) = &facts.target else {
@@ -74,7 +72,7 @@ pub fn query<'a>(
     table: &'a RouteTable,
     host: &'a HostKey,
     facts: &'a Facts,
-    caller: Option<&'a Arc<Caller>>,
+    caller: Option<&'a Common<Caller>>,
 ) -> RouteQuery<'a> {
     RouteQuery {
         host,
