@@ -1,21 +1,29 @@
-//! Tokens that were opened lately, so that the requests of a session pay for that once.
+//! Tokens that were opened lately, so that the requests of a session pay for that once on each worker.
 //!
-//! Bounded: the one that was used longest ago goes first. Knows nothing of keys.
+//! Each worker remembers its own: one lock for all would be taken by every request of a session. Bounded: the one
+//! that was used longest ago goes first. Knows nothing of keys.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashlink::LruCache;
 use http::HeaderValue;
 
 use super::homes::Home;
 use super::token::{NoToken, Session, TokenId};
+use crate::workers::per_worker::PerWorker;
 
-/// Tokens that are remembered; one takes about a kilobyte.
+/// Tokens that are remembered by all workers; one takes about a kilobyte.
 const MAX_OPENED: usize = 4096;
+/// What each worker remembers of them at least.
+const MIN_OPENED: usize = 256;
 
 /// What they hold.
+#[derive(Debug, Default)]
+pub(super) struct Opened(PerWorker<Mutex<OfWorker>>);
+
+/// What one worker remembers.
 #[derive(Debug)]
-pub(super) struct Opened(Mutex<LruCache<HeaderValue, One>>);
+struct OfWorker(LruCache<HeaderValue, One>);
 
 /// What one holds, the route that it was opened for, and when it was used as far as that was noted (in seconds since
 /// 1970).
@@ -24,25 +32,26 @@ type One = (Box<str>, Token, u64);
 /// What a token holds, its name, and where its session began, unless it holds no id.
 pub(super) type Token = (Arc<Session>, TokenId, Option<Home>);
 
-// === impl Opened ===
-
-impl Default for Opened {
+impl Default for OfWorker {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_OPENED)))
+        // How many it may be, only all workers together know.
+        Self(LruCache::new_unbounded())
     }
 }
 
+// === impl Opened ===
+
 impl Opened {
-    /// What the token holds for this route, by `open` if nobody has asked lately. What cannot be opened is not
-    /// remembered. Behind it, when it was used last; 0 if that was not noted.
+    /// What the token holds for this route, by `open` if nobody has asked this worker lately. What cannot be opened is
+    /// not remembered. Behind it, when it was used last; 0 if that was not noted here.
     pub(super) fn get(
         &self,
         token: &HeaderValue,
         route: &str,
         open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
     ) -> Result<(Token, u64), NoToken> {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, known, used)) = lock().get(token)
+        let own = self.0.own();
+        if let Some((of, known, used)) = lock(own).0.get(token)
             && **of == *route
         {
             return Ok((known.clone(), *used));
@@ -52,28 +61,42 @@ impl Opened {
         let opened = (Arc::new(session), id, birthplace);
         // A copy in one piece: a request's own bytes would keep the buffer that they came in.
         if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
-            lock().insert(token, (route.into(), opened.clone(), 0));
+            let mut own = lock(own);
+            own.0.insert(token, (route.into(), opened.clone(), 0));
+            if own.0.len() > self.most() {
+                own.0.remove_lru();
+            }
         }
         Ok((opened, 0))
     }
 
     /// It is used now.
     pub(super) fn used(&self, token: &HeaderValue, now: u64) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((.., used)) = all.get_mut(token) {
+        if let Some((.., used)) = lock(self.0.own()).0.get_mut(token) {
             *used = now;
         }
     }
 
     /// Forgets all.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.iter().for_each(|own| lock(own).0.clear());
     }
+
+    /// Tokens that each worker remembers.
+    fn most(&self) -> usize {
+        (MAX_OPENED / self.0.workers().max(1)).max(MIN_OPENED)
+    }
+}
+
+/// A poisoned lock only means that another thread panicked between two plain stores.
+fn lock(own: &Mutex<OfWorker>) -> MutexGuard<'_, OfWorker> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workers::place;
 
     fn session(issued: u64) -> Session {
         let address = ([10, 0, 0, 1], 80).into();
@@ -99,5 +122,39 @@ mod tests {
         assert!(get("b").is_err() && get("b").is_err(), "bound to its host");
         opened.clear();
         assert_eq!(get("a").unwrap().0.0.issued, 4);
+    }
+
+    #[test]
+    fn each_worker_opens_a_token_for_itself_and_all_forget_it() {
+        place::expect(2);
+        let opened = Opened::default();
+        let token = HeaderValue::from_static("kp1.x");
+        let mut times = 0;
+        let mut get = |worker| {
+            place::take(worker, false);
+            let open = || {
+                times += 1;
+                Ok((session(times), TokenId([1; 16])))
+            };
+            let ((session, ..), used) = opened.get(&token, "a", open).unwrap();
+            if worker == 1 {
+                opened.used(&token, 7);
+            }
+            place::take(usize::MAX, false);
+            (session.issued, used)
+        };
+        assert_eq!([0, 1, 0, 1].map(&mut get), [(1, 0), (2, 0), (1, 0), (2, 7)]);
+        opened.clear();
+        assert_eq!([0, 1].map(&mut get), [(3, 0), (4, 0)]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let opened = Opened::default();
+        for n in 0..u64::try_from(MAX_OPENED).unwrap() + 9 {
+            let token = HeaderValue::from(n);
+            let _opened = opened.get(&token, "a", || Ok((session(n), TokenId([1; 16]))));
+        }
+        assert!(lock(opened.0.own()).0.len() <= opened.most());
     }
 }
