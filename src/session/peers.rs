@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -46,7 +47,11 @@ const MAX_ANSWER: usize = 16 * 1024;
 
 /// The replicas that were asked to be asked.
 #[derive(Debug, Default)]
-pub struct Peers(Mutex<BTreeMap<SocketAddr, Peer>>);
+pub struct Peers {
+    all: Mutex<BTreeMap<SocketAddr, Peer>>,
+    /// What those that answer call themselves: many requests ask that, and take no lock for it.
+    ids: ArcSwap<Vec<u64>>,
+}
 
 #[derive(Debug, Default)]
 struct Peer {
@@ -106,6 +111,7 @@ impl Peers {
             .map(|address| (address, peers.remove(&address).unwrap_or_default()))
             .collect();
         *peers = next;
+        self.see_ids(&peers);
     }
 
     /// All addresses.
@@ -125,7 +131,7 @@ impl Peers {
     /// Whether there is any such.
     #[must_use]
     pub fn has_others(&self, own: u64) -> bool {
-        self.lock().values().any(|peer| peer.id.is_some_and(|id| id != own))
+        self.ids.load().iter().any(|id| *id != own)
     }
 
     /// Whether the one that calls itself so answers.
@@ -138,15 +144,18 @@ impl Peers {
     pub fn heard(&self, address: SocketAddr, asked: Instant, id: Option<u64>) -> News {
         let mut peers = self.lock();
         let Some(peer) = peers.get_mut(&address) else { return News::None };
-        let Some(id) = id else { return peer.not_heard(asked) };
-        peer.missed = None;
-        let last = peer.last.replace((id, u64::try_from(now().as_millis()).unwrap_or(u64::MAX)));
-        if peer.id.replace(id) == Some(id) {
-            return News::None;
+        let news = match id {
+            Some(id) => peer.heard(id),
+            None => peer.not_heard(asked),
+        };
+        if matches!(news, News::Came(_) | News::Silent) {
+            self.see_ids(&peers);
         }
-        // Another one has heard nothing at all.
-        let heard = last.filter(|(before, _)| *before == id).map_or(0, |(_, heard)| heard);
-        News::Came(heard.saturating_sub(CLOCKS))
+        news
+    }
+
+    fn see_ids(&self, peers: &BTreeMap<SocketAddr, Peer>) {
+        self.ids.store(Arc::new(peers.values().filter_map(|peer| peer.id).collect()));
     }
 
     /// A place in the line of letters to this one, which may take a while; `None` if it does not answer meanwhile.
@@ -236,13 +245,25 @@ impl Peers {
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Peer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Peer ===
 
 impl Peer {
+    /// It answers, and calls itself so.
+    fn heard(&mut self, id: u64) -> News {
+        self.missed = None;
+        let last = self.last.replace((id, u64::try_from(now().as_millis()).unwrap_or(u64::MAX)));
+        if self.id.replace(id) == Some(id) {
+            return News::None;
+        }
+        // Another one has heard nothing at all.
+        let heard = last.filter(|(before, _)| *before == id).map_or(0, |(_, heard)| heard);
+        News::Came(heard.saturating_sub(CLOCKS))
+    }
+
     /// It did not answer what it was asked then. Many letters may be lost by one pause of either side: those count
     /// once.
     fn not_heard(&mut self, asked: Instant) -> News {

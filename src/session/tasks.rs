@@ -4,6 +4,7 @@
 //! ago is forgotten first. Holds hashes of ids and no ids. Knows no message.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
@@ -27,7 +28,11 @@ pub struct TaskKey([u8; 16]);
 
 /// The tasks that this replica has seen begin, or was told of.
 #[derive(Debug)]
-pub struct Tasks(Mutex<LruCache<TaskKey, EndpointId>>);
+pub struct Tasks {
+    all: Mutex<LruCache<TaskKey, EndpointId>>,
+    /// There is one, and so from then on: many requests ask no more than that, and take no lock for it.
+    any: AtomicBool,
+}
 
 // === impl TaskKey ===
 
@@ -50,11 +55,15 @@ impl TaskKey {
 
 impl Default for Tasks {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_TASKS)))
+        Self::up_to(MAX_TASKS)
     }
 }
 
 impl Tasks {
+    fn up_to(most: usize) -> Self {
+        Self { all: Mutex::new(LruCache::new(most)), any: AtomicBool::new(false) }
+    }
+
     /// The endpoint that has it.
     #[must_use]
     pub fn of(&self, task: TaskKey) -> Option<EndpointId> {
@@ -64,17 +73,18 @@ impl Tasks {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        !self.any.load(Ordering::Relaxed)
     }
 
     /// This endpoint has it from now on.
     pub fn note(&self, task: TaskKey, endpoint: EndpointId) {
         self.lock().insert(task, endpoint);
+        self.any.store(true, Ordering::Relaxed);
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
     fn lock(&self) -> MutexGuard<'_, LruCache<TaskKey, EndpointId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_last_endpoint_counts_and_the_oldest_task_goes_first() {
-        let tasks = Tasks(Mutex::new(LruCache::new(2)));
+        let tasks = Tasks::up_to(2);
         let [a, b, c] = ["a", "b", "c"].map(|id| TaskKey::new("h", id));
         tasks.note(a, endpoint(1));
         tasks.note(b, endpoint(2));
