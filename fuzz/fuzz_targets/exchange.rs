@@ -129,6 +129,7 @@ async fn relay(
     };
     let onward = Onward {
         origin: &origin,
+        meanings: None,
         path: PathAndQuery::from_static("/"),
         authority: None,
         ask: Ask::Nothing,

@@ -53,6 +53,14 @@ pub enum Known {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Names(u64);
 
+/// What the names of a head's fields mean, in their order, so that no name is looked up twice. Of the first ones, which
+/// are all of most heads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meanings {
+    of: [Option<Known>; 32],
+    count: usize,
+}
+
 // === impl Known ===
 
 impl Known {
@@ -101,6 +109,24 @@ impl Known {
             24 if name == "x-kagent-root-context-id" => Self::KagentRootContextId,
             _ => return None,
         })
+    }
+}
+
+// === impl Meanings ===
+
+impl Meanings {
+    /// That of the next field.
+    pub fn push(&mut self, known: Option<Known>) {
+        if let Some(room) = self.of.get_mut(self.count) {
+            *room = known;
+            self.count += 1;
+        }
+    }
+
+    /// Those that are here.
+    #[must_use]
+    pub fn all(&self) -> &[Option<Known>] {
+        self.of.get(..self.count).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 
-use super::names::{Known, Names};
+use super::names::{Known, Meanings, Names};
 use super::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, MCP_SESSION_ID, TRACEPARENT};
 
 /// Where a request came from, as every backend is told.
@@ -73,6 +73,8 @@ pub enum Keep {
 pub struct Onward<'a> {
     /// Where it came from.
     pub origin: &'a Origin,
+    /// What the names of the client's fields mean, in their order, where they are those that came.
+    pub meanings: Option<&'a Meanings>,
     /// What is asked for.
     pub path: PathAndQuery,
     /// The backend's Host, or `:authority`; the client's, if it has none.
@@ -153,8 +155,10 @@ impl Onward<'_> {
         let origin = self.origin;
         let left_out = self.left_out().and(besides);
         let mut passes = Names::default();
+        let mut meanings = self.meanings.map_or(&[][..], Meanings::all).iter();
         for (name, value) in sent {
-            let known = Known::of(name);
+            let known = meanings.next().copied().unwrap_or_else(|| Known::of(name));
+            debug_assert_eq!(known, Known::of(name), "these are the fields of another head");
             if !origin.named.is_empty() && origin.named.contains(name) {
                 continue;
             }
@@ -369,7 +373,7 @@ mod tests {
                     "x-kagent-host", "trailer", "traceparent", "tracestate",
                 ]),
                 "(x-a|X-B|close|[kK]eep-[aA]live|te|via|cookie|x-forwarded-for|content-length|, ?| ){0,5}",
-            ), 0..10),
+            ), 0..40),
             trusted: bool,
             whole: bool,
             host in prop::option::of(Just(HeaderValue::from_static("proxy.kagent"))),
@@ -378,6 +382,7 @@ mod tests {
             session in prop::option::of(prop::option::of(Just(HeaderValue::from_static("server's")))),
             begins in prop::option::of(any::<bool>()),
             names_host: bool,
+            remembers: bool,
         ) {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let sent = map(&fields);
@@ -387,8 +392,11 @@ mod tests {
             let path = PathAndQuery::from_static("/");
             let keep = Keep::No;
             let origin = &origin;
+            let mut meanings = Meanings::default();
+            sent.iter().for_each(|(name, _)| meanings.push(Known::of(name)));
+            let meanings = remembers.then_some(&meanings);
             let onward =
-                Onward { origin, path, authority, ask, whole, session, keep, names_host };
+                Onward { origin, meanings, path, authority, ask, whole, session, keep, names_host };
             let mut expected_1 = expected(&onward, &sent, false);
             let (got, told) = written(&onward, &sent);
             prop_assert_eq!(told, expected_1.remove(CONTENT_LENGTH).is_some());
@@ -413,7 +421,9 @@ mod tests {
             let (authority, ask) = (Some(BACKEND), Ask::Nothing);
             let (whole, session, keep, names_host) = (false, None, Keep::No, false);
             let origin = &origin;
-            let onward = Onward { origin, path, authority, ask, whole, session, keep, names_host };
+            let meanings = None;
+            let onward =
+                Onward { origin, meanings, path, authority, ask, whole, session, keep, names_host };
             let (got, _) = written(&onward, &sent);
             assert_eq!(got.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), [chain]);
             assert_eq!(got["x-forwarded-host"], host);

@@ -116,6 +116,7 @@ async fn a_request_of_our_own_goes_out_on_a_connection_of_the_pool() {
             };
             let onward = Onward {
                 origin: &origin,
+                meanings: None,
                 path: "/mcp".parse().unwrap(),
                 authority: Some("s.ns".parse().unwrap()),
                 ask: Ask::Nothing,

@@ -23,6 +23,8 @@ pub fn address<'a>(facts: &'a Facts, way: &Way, lease: &Lease) -> Onward<'a> {
     let to = &way.route.config.to;
     Onward {
         origin: &facts.origin,
+        // Fields of a session's request may be others by now.
+        meanings: (facts.session.is_none() && facts.pin.is_none()).then_some(&facts.meanings),
         path: path(facts, way),
         authority: authority(facts, way, lease),
         ask: match facts.kind {

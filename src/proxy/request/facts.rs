@@ -11,7 +11,7 @@ use super::conn::Connection;
 use super::fields::Fields;
 use crate::config::ListenerLimits;
 use crate::headers::etag::IfNoneMatch;
-use crate::headers::names::Known;
+use crate::headers::names::{Known, Meanings};
 use crate::headers::onward::Origin;
 use crate::headers::{self, Chain};
 use crate::protocol::methods;
@@ -31,6 +31,8 @@ pub struct Facts {
     pub port: Option<u16>,
     /// Where it came from, as every backend is told.
     pub origin: Origin,
+    /// What the names of its fields mean, in their order.
+    pub meanings: Meanings,
     /// Path and query as the client sent them.
     pub path: PathAndQuery,
     /// It is a GET.
@@ -108,6 +110,7 @@ impl Facts {
             target,
             port: port.flatten(),
             origin: origin(request, &fields, conn, ingress),
+            meanings: fields.meanings,
             is_get,
             is_delete: request.method() == Method::DELETE,
             is_card,

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderValue};
 
 use crate::headers::A2A_JSON;
-use crate::headers::names::{Known, Names};
+use crate::headers::names::{Known, Meanings, Names};
 use crate::protocol::grpc;
 
 /// What was found.
@@ -13,6 +13,8 @@ use crate::protocol::grpc;
 pub struct Fields {
     /// Which of the known ones are there.
     pub names: Names,
+    /// What each name means.
+    pub meanings: Meanings,
     /// Which are there several times.
     pub several: Names,
     /// Bytes of all fields, as HTTP/1.1 writes them.
@@ -42,7 +44,9 @@ impl Fields {
         let mut found = Self::default();
         for (name, value) in map {
             found.bytes += name.as_str().len() + value.len() + 4;
-            if let Some(known) = Known::of(name) {
+            let known = Known::of(name);
+            found.meanings.push(known);
+            if let Some(known) = known {
                 found.see(known, value);
             }
         }
@@ -122,6 +126,8 @@ mod tests {
         let values = values.map(|value| value.as_ref().unwrap().to_str().unwrap());
         assert_eq!(values, ["a", "b.ns", "1", "00-1"]);
         assert!(found.is_json && !found.is_grpc && !found.names_fields);
+        let meanings: Vec<_> = map.iter().map(|(name, _)| Known::of(name)).collect();
+        assert_eq!(found.meanings.all(), meanings);
         let several = Names::all(&[Known::ContentType, Known::KagentHost]);
         assert_eq!(found.several, several);
         assert!(found.names.has(Known::Connection) && !found.names.has(Known::Te));

@@ -74,6 +74,7 @@ fn origin() -> Origin {
 fn onward(origin: &Origin, keep: Keep) -> Onward<'_> {
     Onward {
         origin,
+        meanings: None,
         path: PathAndQuery::from_static("/"),
         authority: None,
         ask: Ask::Nothing,
