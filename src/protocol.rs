@@ -10,6 +10,7 @@ pub mod event_data;
 pub mod grpc;
 pub mod h2_frames;
 pub mod h2_heads;
+pub mod json_text;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod methods;

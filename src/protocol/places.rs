@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::json_text;
+
 /// Objects within each other that matter.
 const MAX_DEPTH: usize = 6;
 /// A key, string or number is not read that is written in more bytes.
@@ -111,6 +113,7 @@ impl<P: Copy> Places<P> {
             let rest = match self.string {
                 Some(kind) => self.in_string(kind, bytes, found),
                 None if self.literal => self.in_literal(bytes, found),
+                None if self.skipped > 0 => self.skip(bytes),
                 None => self.outside(bytes, found),
             };
             let Some(rest) = rest else { return };
@@ -144,10 +147,15 @@ impl<P: Copy> Places<P> {
                     bytes = rest;
                     continue;
                 }
-                _ if self.skipped == 0 && self.value.is_some() => {
-                    self.literal = true;
-                    self.begin_text();
-                    return Some(bytes);
+                _ if self.value.is_some() => {
+                    let Some(end) = bytes.iter().position(ends_literal) else {
+                        self.literal = true;
+                        self.begin_text();
+                        return Some(bytes);
+                    };
+                    let (whole, behind) = bytes.split_at(end);
+                    self.end_literal(Some(whole), found);
+                    rest = behind;
                 }
                 _ => {}
             }
@@ -156,8 +164,33 @@ impl<P: Copy> Places<P> {
                 self.ended = true;
                 return None;
             }
+            if self.skipped > 0 {
+                return Some(rest);
+            }
             bytes = rest;
         }
+    }
+
+    /// What follows an object or array that does not matter; `None` if it goes on.
+    fn skip<'b>(&mut self, mut bytes: &'b [u8]) -> Option<&'b [u8]> {
+        while self.skipped > 0 {
+            let (&byte, rest) = bytes.split_first()?;
+            bytes = rest;
+            match byte {
+                b'"' => match json_text::end(rest).and_then(|end| rest.get(end..)?.split_first()) {
+                    Some((b'"', behind)) => bytes = behind,
+                    _ => {
+                        self.begin_string();
+                        return Some(rest);
+                    }
+                },
+                b'{' | b'[' => self.skipped = self.skipped.saturating_add(1),
+                b'}' | b']' => self.skipped -= 1,
+                _ => {}
+            }
+        }
+        (self.key_next, self.value) = (false, None);
+        Some(bytes)
     }
 
     /// What follows a string that is whole and as it is written; `None` if it is not.
@@ -166,15 +199,16 @@ impl<P: Copy> Places<P> {
         bytes: &'b [u8],
         found: &mut impl FnMut(P, Found<'_>),
     ) -> Option<&'b [u8]> {
-        let end = memchr::memchr2(b'"', b'\\', bytes)?;
+        let end = json_text::end(bytes)?;
         let (part, rest) = bytes.split_at_checked(end)?;
         let (b'"', rest) = rest.split_first()? else { return None };
-        if self.skipped > 0 {
-            return Some(rest);
-        }
         if self.key_next {
             self.end_key(Some(part));
-        } else if self.value.is_some() {
+            // What nearly always follows.
+            let rest = rest.strip_prefix(b":").unwrap_or(rest);
+            return Some(rest.strip_prefix(b" ").unwrap_or(rest));
+        }
+        if self.value.is_some() {
             let said = std::str::from_utf8(part).ok().map(Cow::Borrowed);
             self.end_string(TextKind::Value, said, found);
         }
@@ -196,9 +230,6 @@ impl<P: Copy> Places<P> {
 
     /// Another member or item follows.
     fn next(&mut self) {
-        if self.skipped > 0 {
-            return;
-        }
         let item = self.array();
         (self.key_next, self.value) = (self.depth > 0 && item.is_none(), item);
     }
@@ -214,7 +245,7 @@ impl<P: Copy> Places<P> {
             self.in_batch = true;
             return;
         }
-        let place = if self.skipped == 0 { self.value.take() } else { None };
+        let place = self.value.take();
         if let Some(place) = place {
             found(place, Found::Unkept);
         }
@@ -226,29 +257,25 @@ impl<P: Copy> Places<P> {
                 self.depth += 1;
                 (self.key_next, self.value) = (false, Some(items));
             }
-            _ => self.skipped = self.skipped.saturating_add(1),
+            _ => self.skipped = 1,
         }
     }
 
     fn open(&mut self, found: &mut impl FnMut(P, Found<'_>)) {
         let place = if self.depth == 0 { Some(self.root) } else { self.value.take() };
         match (place, self.path.get_mut(self.depth)) {
-            (Some(place), Some(room)) if self.skipped == 0 => {
+            (Some(place), Some(room)) => {
                 *room = place;
                 self.depth += 1;
                 self.key_next = true;
                 found(place, Found::Object);
             }
-            _ => self.skipped = self.skipped.saturating_add(1),
+            _ => self.skipped = 1,
         }
     }
 
     fn close(&mut self, found: &mut impl FnMut(P, Found<'_>)) {
         (self.key_next, self.value) = (false, None);
-        if self.skipped > 0 {
-            self.skipped -= 1;
-            return;
-        }
         match self.depth {
             0 => self.in_batch = false,
             1 => found(self.root, Found::End),
@@ -279,24 +306,26 @@ impl<P: Copy> Places<P> {
         bytes: &'b [u8],
         found: &mut impl FnMut(P, Found<'_>),
     ) -> Option<&'b [u8]> {
-        let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace();
-        let end = bytes.iter().position(ends);
+        let end = bytes.iter().position(ends_literal);
         let (part, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
         if end.is_none() {
             self.keep(TextKind::Value, part);
             return None;
         }
         self.literal = false;
-        let place = self.value.take();
-        if !self.text.is_empty() || self.too_long {
-            self.keep(TextKind::Value, part);
-        }
-        let whole = if self.text.is_empty() { part } else { &self.text };
-        if let Some(place) = place {
-            let is_kept = !self.too_long && whole.len() <= MAX_TEXT;
-            found(place, if is_kept { Found::Literal(whole) } else { Found::Unkept });
-        }
+        self.keep(TextKind::Value, part);
+        let text = std::mem::take(&mut self.text);
+        self.end_literal(Some(&*text).filter(|_| !self.too_long), found);
+        self.text = text;
         Some(rest)
+    }
+
+    /// A number or a word has ended; `None` is that it was too long.
+    fn end_literal(&mut self, whole: Option<&[u8]>, found: &mut impl FnMut(P, Found<'_>)) {
+        let whole = whole.filter(|whole| whole.len() <= MAX_TEXT);
+        if let Some(place) = self.value.take() {
+            found(place, whole.map_or(Found::Unkept, Found::Literal));
+        }
     }
 
     /// What follows the string; `None` if it goes on.
@@ -312,7 +341,7 @@ impl<P: Copy> Places<P> {
             self.keep(kind, one);
             return Some(rest);
         }
-        let end = memchr::memchr2(b'"', b'\\', bytes);
+        let end = json_text::end(bytes);
         let part = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
         self.keep(kind, part);
         let end = end?;
@@ -361,6 +390,10 @@ impl<P: Copy> Places<P> {
             TextKind::Other => {}
         }
     }
+}
+
+fn ends_literal(byte: &u8) -> bool {
+    matches!(byte, b',' | b'}' | b']') || byte.is_ascii_whitespace()
 }
 
 /// What a string says that is written so, without its quotes.

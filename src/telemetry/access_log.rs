@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::log::Log;
 use super::record::Record;
 use crate::config::LogFormat;
+use crate::protocol::json_text;
 
 /// Takes lines from any thread.
 #[derive(Clone, Debug)]
@@ -258,20 +259,12 @@ impl Record<'_> {
 
 /// The value as the inside of a JSON string (RFC 8259 section 7).
 fn escaped(out: &mut Vec<u8>, value: &str) {
-    if is_plain(value.as_bytes()) {
+    if json_text::is_plain(value.as_bytes()) {
         return out.extend_from_slice(value.as_bytes());
     }
     let text = serde_json::Value::from(value).to_string();
     let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     out.extend_from_slice(inside.unwrap_or_default().as_bytes());
-}
-
-/// Whether JSON takes the bytes as they are. Eight at once, without an early end.
-fn is_plain(bytes: &[u8]) -> bool {
-    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    let (pieces, rest) = bytes.as_chunks::<8>();
-    let any = |piece: &[u8; 8]| piece.iter().fold(false, |found, byte| found | special(*byte));
-    !pieces.iter().any(any) && !rest.iter().any(|byte| special(*byte))
 }
 
 fn number(out: &mut Vec<u8>, mut number: u64) {
