@@ -126,14 +126,12 @@ impl Tap {
         self.calls().first().map(look)
     }
 
-    /// Takes the calls that have come whole and that nobody has taken yet.
-    pub fn take_calls(&self, take: impl FnMut(Call)) {
-        self.calls().take().for_each(take);
-    }
-
-    /// How many calls have come behind those that can be taken.
-    pub fn calls_beyond(&self) -> u64 {
-        self.calls().beyond()
+    /// Takes the calls that have come whole and that nobody has taken yet. Returns how many have come behind those that
+    /// can be taken, and whether no other call can come.
+    pub fn take_calls(&self, take: impl FnMut(Call)) -> (u64, bool) {
+        let mut calls = self.calls();
+        calls.take(take);
+        (calls.beyond(), !self.scans.load(Ordering::Relaxed))
     }
 
     /// Forgets everything that is remembered, and remembers nothing more.
@@ -194,7 +192,8 @@ mod tests {
         let tap = Tap::new(Watch::Calls, None);
         let seen = || {
             let mut all = Vec::new();
-            tap.take_calls(|call| all.push(call.method.as_str().to_owned()));
+            let (_, all_here) = tap.take_calls(|call| all.push(call.method.as_str().to_owned()));
+            assert_eq!(all_here, !tap.scans.load(Ordering::Relaxed));
             all
         };
         tap.data(&Bytes::from_static(b"{\"method\":\"ping\""));

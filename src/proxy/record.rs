@@ -180,23 +180,20 @@ impl Recorder {
 
     /// Reads calls, where a route is known that they are counted for.
     fn with_calls(&mut self, read: impl FnOnce(&mut Sight, Exchange<'_>, &Tap)) {
-        let mut sight = std::mem::take(&mut self.sight);
-        if let Some(route) = self.route.as_deref().filter(|_| self.books.sees_calls) {
-            let exchange = Exchange {
-                route,
-                caller: caller_label(self.caller.as_deref()),
-                verb: self.method.as_str(),
-                head: &self.head,
-                peer: &self.conn.peer_text,
-                status: self.status,
-                session: self.session,
-                age: self.age(),
-                feed: &self.books.feed,
-                answers: self.answers.as_deref().filter(|_| self.is_answers),
-            };
-            read(&mut sight, exchange, &self.upload.tap);
-        }
-        self.sight = sight;
+        let Some(route) = self.route.as_deref().filter(|_| self.books.sees_calls) else { return };
+        let exchange = Exchange {
+            route,
+            caller: caller_label(self.caller.as_deref()),
+            verb: self.method.as_str(),
+            head: &self.head,
+            peer: &self.conn.peer_text,
+            status: self.status,
+            session: self.session,
+            started: self.started,
+            feed: &self.books.feed,
+            answers: self.answers.as_deref().filter(|_| self.is_answers),
+        };
+        read(&mut self.sight, exchange, &self.upload.tap);
     }
 
     /// What the next hop is told of the request's trace; `None` leaves what the client has sent.

@@ -18,6 +18,8 @@ pub struct Sight {
     more: Vec<SeenCall>,
     /// Calls that are only counted: those behind the first ones of a long batch.
     beyond: u64,
+    /// The request makes no other calls.
+    is_whole: bool,
     /// Calls that the response may still answer.
     open: usize,
     answers: Answers,
@@ -81,9 +83,21 @@ impl Sight {
         }
     }
 
-    /// The request makes so many calls beyond those that were added.
-    pub fn add_beyond(&mut self, calls: u64) {
-        self.beyond = calls;
+    /// The request makes so many calls beyond those that were added; if `whole`, no others will come.
+    pub fn add_beyond(&mut self, calls: u64, whole: bool) {
+        (self.beyond, self.is_whole) = (calls, whole);
+    }
+
+    /// How many it makes beyond those that were added.
+    #[must_use]
+    pub const fn beyond(&self) -> u64 {
+        self.beyond
+    }
+
+    /// Whether all calls of the request are here.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The response has come, of whose fields this was noted; its body can be read unless it is `encoded`.

@@ -41,7 +41,8 @@ pub(super) struct Exchange<'r> {
     pub(super) peer: &'r str,
     pub(super) status: u16,
     pub(super) session: Option<u32>,
-    pub(super) age: Duration,
+    /// When the request arrived.
+    pub(super) started: Instant,
     pub(super) feed: &'r Feed,
     /// The stream that it is, if posts are answered on it.
     pub(super) answers: Option<&'r AnswerStream>,
@@ -75,12 +76,16 @@ pub(super) fn unheard(
 impl Exchange<'_> {
     /// The calls of the request that have come whole by now. Of one without any the path may be a call.
     pub(super) fn take_calls(&self, sight: &mut Sight, tap: &Tap) {
-        tap.take_calls(|call| {
+        if sight.is_whole() {
+            return;
+        }
+        let (beyond, whole) = tap.take_calls(|call| {
             if self.head.contradicts(&call) {
                 self.route.metrics.add(Counted::HeaderMismatch, 1);
             }
             sight.add(call);
         });
+        sight.add_beyond(beyond, whole);
         if sight.first().is_none()
             && let Some(method) = self.method_of_head()
         {
@@ -89,14 +94,13 @@ impl Exchange<'_> {
     }
 
     /// The calls of a long batch that were not read one by one: they end as the exchange does.
-    pub(super) fn count_beyond(&self, sight: &mut Sight, tap: &Tap, error: ErrorType) {
-        let calls = tap.calls_beyond();
-        sight.add_beyond(calls);
+    pub(super) fn count_beyond(&self, sight: &Sight, error: ErrorType) {
+        let calls = sight.beyond();
         let Some(first) = sight.first().filter(|_| calls > 0) else { return };
         let (mcp, a2a) = self.head.speaks();
         let (caller, protocol) = (self.caller, first.call.method.protocol(mcp, a2a));
         let operation = Operation { caller, protocol, method: OTHER, tool: "", error };
-        self.route.metrics.operations(&operation, self.age, calls);
+        self.route.metrics.operations(&operation, self.age(), calls);
     }
 
     /// The method that verb and path of the request are.
@@ -143,12 +147,22 @@ impl Exchange<'_> {
 
     fn count_posted(&self, posted: &PostedCall, error: ErrorType, when: Instant) {
         let age = when.saturating_duration_since(posted.started);
-        Self { age, ..*self }.count(&posted.call, error);
+        self.count_after(age, &posted.call, error);
     }
 
-    /// Counts a call that has ended.
+    /// How long ago the request arrived.
+    fn age(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.started)
+    }
+
+    /// Counts a call that ends now.
     pub(super) fn count(&self, call: &Call, error: ErrorType) {
-        let Self { route, caller, head, age, .. } = *self;
+        self.count_after(self.age(), call, error);
+    }
+
+    /// Counts one that took so long.
+    fn count_after(&self, age: Duration, call: &Call, error: ErrorType) {
+        let Self { route, caller, head, .. } = *self;
         let (mcp, a2a) = head.speaks();
         let protocol = call.method.protocol(mcp, a2a);
         let (method, tool) = (call.method.label(), tool_label(route.metrics.tools(), call));
@@ -192,6 +206,10 @@ pub(super) fn shown_name(call: &Call) -> &str {
 
 /// At most so much of it as is shown.
 pub(super) fn cut(text: &str) -> &str {
+    // No character is shorter than a byte.
+    if text.len() <= SHOWN {
+        return text;
+    }
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => text.get(..end).unwrap_or_default(),
         None => text,
@@ -251,14 +269,14 @@ mod tests {
             };
             let mut seen = SeenCalls::default();
             seen.feed(body.as_bytes());
-            for call in seen.take() {
+            seen.take(|call| {
                 calls += 1;
                 let (method, tool) = (call.method.label(), tool_label(route.tools(), &call));
                 let (caller, protocol) = (UNKNOWN, call.method.protocol(false, false));
                 let error = ErrorType::None;
                 let operation = Operation { caller, protocol, method, tool, error };
                 route.operation(&operation, Duration::ZERO);
-            }
+            });
         }
         assert!(calls > 50_000, "only {calls} are calls");
         assert_eq!(metrics.series_cap().state().0, 2, "tools/call of other, and other");
