@@ -185,7 +185,11 @@ impl Operations {
     pub(super) fn count(&self, operation: &Operation<'_>, took: Duration, calls: u64) {
         let operation = Operation { error: operation.error.label(), ..*operation };
         let mut own = self.each.own().lock().unwrap_or_else(PoisonError::into_inner);
-        own.durations(&operation, &self.cap).add(took, calls);
+        let place = own.hash.hash_one(operation.tuple());
+        match own.series.find_mut(place, |(key, _)| key.is_of(&operation)) {
+            Some((_, durations)) => durations.add(took, calls),
+            None => own.more(&operation, &self.cap).add(took, calls),
+        }
     }
 
     /// All of them, whoever has counted.
@@ -230,21 +234,19 @@ impl Drop for Operations {
 // === impl Own ===
 
 impl Own {
-    /// Where this one is counted: beyond the cap with all others.
-    fn durations(&mut self, operation: &Operation<'_>, cap: &SeriesCap) -> &mut Durations {
+    /// Where one is counted that was not counted yet: beyond the cap with all others.
+    fn more(&mut self, operation: &Operation<'_>, cap: &SeriesCap) -> &mut Durations {
         let hash = |operation: &Operation<'_>| self.hash.hash_one(operation.tuple());
         let mut wanted = *operation;
-        let mut place = hash(&wanted);
-        if self.series.find(place, |(key, _)| key.is_of(&wanted)).is_none() && !cap.take() {
+        if !cap.take() {
             let error = operation.error.capped();
             wanted = Operation { caller: OTHER, method: OTHER, tool: OTHER, error, ..wanted };
-            place = hash(&wanted);
             // There are few of these: they need no room.
-            if self.series.find(place, |(key, _)| key.is_of(&wanted)).is_none() {
+            if self.series.find(hash(&wanted), |(key, _)| key.is_of(&wanted)).is_none() {
                 cap.0.used.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let hasher = &self.hash;
+        let (place, hasher) = (hash(&wanted), &self.hash);
         let rehash = |(key, _): &(SeriesKey, Durations)| hasher.hash_one(key.operation().tuple());
         let entry = self.series.entry(place, |(key, _)| key.is_of(&wanted), rehash);
         let found = entry.or_insert_with(|| (SeriesKey::of(&wanted), Durations::default()));
@@ -285,13 +287,16 @@ impl SeriesKey {
 impl Durations {
     /// So many more. What is above a bound by less than a microsecond is above it.
     fn add(&mut self, took: Duration, calls: u64) {
-        let micros = took.as_nanos().div_ceil(1000);
-        let bucket = OPERATION_BOUNDS.partition_point(|bound| u128::from(*bound) < micros);
+        let micros = |more| {
+            let whole = took.as_secs().saturating_mul(1_000_000);
+            whole.saturating_add(u64::from((took.subsec_nanos() + more) / 1000))
+        };
+        let up = micros(999);
+        let bucket = OPERATION_BOUNDS.partition_point(|bound| *bound < up);
         if let Some(bucket) = self.within.get_mut(bucket) {
             *bucket += calls;
         }
-        let sum = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).saturating_mul(calls);
-        self.sum = self.sum.saturating_add(sum);
+        self.sum = self.sum.saturating_add(micros(0).saturating_mul(calls));
     }
 
     /// With those of another one.
