@@ -4,6 +4,7 @@
 //! where the backend compressed them. What turns out not to be a card passes as it came, from its first
 //! byte. Knows nothing of JSON.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -277,9 +278,13 @@ fn is_card_method(method: &Method) -> bool {
     matches!(method, Method::Known(name, _) if names.contains(name))
 }
 
+/// Made once: that costs more than the search does.
+static EXTENDED: LazyLock<memchr::memmem::Finder<'static>> =
+    LazyLock::new(|| memchr::memmem::Finder::new("Extended"));
+
 /// Whether the text may have the name of such a method, in any way in which JSON may write it.
 fn may_ask(text: &[u8]) -> bool {
-    memchr::memmem::find(text, b"Extended").is_some() || memchr::memchr(b'\\', text).is_some()
+    EXTENDED.find(text).is_some() || memchr::memchr(b'\\', text).is_some()
 }
 
 async fn read(leased: &mut Leased, plan: &RelayPlan, is_untyped: bool) -> Read {
