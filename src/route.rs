@@ -98,8 +98,8 @@ pub struct RouteQuery<'a> {
     pub path: &'a str,
     /// A port in that header.
     pub port: Option<u16>,
-    /// The request's Host: a hint.
-    pub authority: Option<&'a str>,
+    /// The request's Host, which may be no text: a hint, and rarely asked for.
+    pub authority: Option<&'a [u8]>,
     /// The Agent that sends it, if known.
     pub caller: Option<&'a ObjectId>,
     /// The DNS suffix of the cluster.

@@ -83,7 +83,7 @@ impl World {
             host: &host,
             path,
             port,
-            authority,
+            authority: authority.map(str::as_bytes),
             caller: caller.as_ref(),
             cluster_domain: "cluster.local",
         };

@@ -367,7 +367,8 @@ impl RouteQuery<'_> {
     /// The port of the request's Host, where that names the same host: Python's A2A client sends it.
     /// A hint, never more.
     fn hint(&self) -> Option<u16> {
-        let (key, port) = HostKey::parse(self.authority?, self.cluster_domain).ok()?;
+        let authority = std::str::from_utf8(self.authority?).ok()?;
+        let (key, port) = HostKey::parse(authority, self.cluster_domain).ok()?;
         port.filter(|_| key == *self.host)
     }
 }

@@ -3,6 +3,8 @@
 //! The one place where a request finds its route; `explain` asks the same functions. Pure: waits for
 //! nothing, opens nothing.
 
+use http::HeaderValue;
+
 use crate::proxy::request::conn::Connection;
 use crate::proxy::request::facts::Facts;
 use crate::proxy::way::Way;
@@ -78,7 +80,7 @@ pub fn query<'a>(
         host,
         path: facts.path.path(),
         port: facts.port,
-        authority: facts.host_text(),
+        authority: facts.origin.host.as_ref().map(HeaderValue::as_bytes),
         caller: caller.map(|caller| &caller.id),
         cluster_domain: table.cluster_domain(),
     }
