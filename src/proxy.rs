@@ -57,8 +57,9 @@ type Boxed = Box<Request<RequestBody>>;
 impl Proxy {
     /// Answers one request, whatever happens; `task` is the one that reads the response's body.
     ///
-    /// A connection keeps the room of this future for as long as the response lasts. So the request, of
-    /// which each step would reserve one more copy, is boxed, and no argument lies in it a second time.
+    /// A connection keeps the room of what it serves a request with for as long as it lives, and is silent for most of
+    /// that: so the work is boxed, before anything is put around it, for that would move it once more. In it the
+    /// request, of which each step would reserve one more copy, is boxed too, and no argument lies a second time.
     ///
     /// # Errors
     /// [`Unanswered`] makes hyper close the connection, or reset the stream, without a response.
@@ -73,7 +74,7 @@ impl Proxy {
         let request = Box::new(received(conn, &fields, request, books.sees_calls));
         let mut record = Recorder::begin(conn, task, books, (&request, &fields));
         let (upload, is_grpc) = (Arc::clone(request.body().upload()), record.is_grpc());
-        let work = async move {
+        let work = Box::pin(async move {
             match self.serve(conn, (request, fields), &mut record).await {
                 Ok(Reply::Relay(response, plan)) => {
                     Ok(response.map(|leased| ReplyBody::relay(leased, plan, record)))
@@ -82,7 +83,7 @@ impl Proxy {
                 Ok(other) => Ok(Box::pin(other.into_response(record, &self.egress)).await),
                 Err(refused) => Box::pin(self.refuse(refused, record)).await,
             }
-        };
+        });
         reply::guard::guarded(work, move || {
             self.metrics.rejected(Reason::Internal.word());
             reply::refuse::internal(&upload, is_grpc)

@@ -100,8 +100,7 @@ async fn serve_http1(
         activity.on_head(false);
         activity.on_request();
         let answered = proxy.handle(info, carrier.clone(), request);
-        // Boxed: a connection keeps room for it as long as it lives, and is silent for most of that.
-        Box::pin(answered.map_ok(|response| leaving(response, &phase)))
+        answered.map_ok(|response| leaving(response, &phase))
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
     let connection = pin!(connection);
