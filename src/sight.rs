@@ -440,13 +440,13 @@ mod tests {
     }
 
     /// A host of the cluster that can be reached.
-    fn open(host: &str, agent: bool) -> (HostKey, Option<Arc<Discovered>>) {
+    fn open(host: &str, agent: Option<(&str, &str)>) -> (HostKey, Option<Arc<Discovered>>) {
         let open = OpenHost {
             rules: Vec::new(),
             foreign: HashMap::new(),
             ports: Vec::new(),
             fallback: Fallback::Undecided("".into()),
-            agent,
+            agent: agent.map(|(namespace, name)| Box::new(ObjectId::new(namespace, name))),
             paths: &[],
             callers: None,
         };
@@ -459,7 +459,9 @@ mod tests {
     async fn an_agent_that_only_answers_is_an_agent_in_the_graph() {
         let mut world = World::new();
         world.call("a/c", "add", ErrorType::None, 1);
-        for (host, agent) in [("idle.ns", true), ("t.ns", false), ("pod-0.t.ns", true)] {
+        for (host, agent) in
+            [("idle.ns", Some(("ns", "idle"))), ("t.ns", None), ("pod-0.t.ns", Some(("ns", "t")))]
+        {
             let (key, found) = open(host, agent);
             world.table.set_discovered(key, found);
         }
@@ -473,5 +475,37 @@ mod tests {
         let edge = edges.iter().find(|edge| edge.to == "idle.ns").unwrap();
         assert_eq!((edge.state(), edge.protocol), ("unused", Protocol::A2a));
         assert!(dot::dot(&edges).contains("\"a/b\" -> \"ns/idle\""));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_is_shown_as_the_agent_that_owns_it_whatever_its_name() {
+        let mut world = World::new();
+        world.call("ns/t", "add", ErrorType::None, 1);
+        world.call("ns/chat", "add", ErrorType::None, 1);
+        // `chat` and `c` have Services of other names; `t` calls, but the Service of its name is a tool server's.
+        let hosts =
+            [("idle.ns", Some(("ns", "chat"))), ("main.a", Some(("a", "c"))), ("t.ns", None)];
+        for (host, agent) in hosts {
+            let (key, found) = open(host, agent);
+            world.table.set_discovered(key, found);
+        }
+        let other = world.metrics.route("main.a:8080");
+        let (protocol, method, error) = (Protocol::A2a, "message/send", ErrorType::None);
+        let spoken = Operation { caller: "a/b", protocol, method, tool: "", error };
+        other.operation(&spoken, Duration::ZERO);
+        world.look();
+        let edges = world.looks.edges();
+        let leads = |from: &str| {
+            let of = edges.iter().filter(|edge| edge.from == from);
+            of.map(|edge| (edge.to.as_str(), edge.to_node(), edge.state())).collect::<Vec<_>>()
+        };
+        assert_eq!(leads("ns/chat"), [("t.ns", "t.ns", "ok")]);
+        let (called, unused) = (("main.a:8080", "a/c", "ok"), ("idle.ns", "ns/chat", "unused"));
+        assert_eq!(leads("a/b"), [called, unused, ("t.ns", "t.ns", "unused")]);
+        let graph = graph(&edges, WINDOW);
+        let chat = json!({ "id": "ns/chat", "kind": "agent", "route": "idle.ns" });
+        let nodes = graph["nodes"].as_array().unwrap();
+        assert!(nodes.contains(&chat), "{nodes:?}");
+        assert!(!nodes.iter().any(|node| node["id"] == "ns/idle"), "{nodes:?}");
     }
 }

@@ -54,8 +54,8 @@ pub struct OpenPlan {
     pub ports: Vec<Backend>,
     /// Where no rule holds: the port and why, or why none.
     pub fallback: Result<(Backend, String), String>,
-    /// Owned by an Agent.
-    pub agent: bool,
+    /// The Agent that owns it.
+    pub agent: Option<ObjectId>,
     /// Only these paths; empty is every path.
     pub paths: &'static [&'static str],
     /// Only these callers, and what is open to each.
@@ -141,7 +141,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
             return Some(ServicePlan { state: PlanState::Unmarked(why), notes });
         }
     };
-    let agent = is_agent(index, id, service);
+    let agent = agent_of(index, id);
     let rules = index
         .remotes_at(id)
         .filter_map(|(object, remote)| {
@@ -157,7 +157,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
     ports.extend(undeclared_ports(index, config, (id, service), callers.is_some()).map(|port| {
         Backend { port, to: PodPort::Number, scheme: Scheme::Http, trust: None, sessions }
     }));
-    let fallback = ports::choose(index, id, service, (agent, controller), &mut notes)
+    let fallback = ports::choose(index, id, service, (agent.is_some(), controller), &mut notes)
         .map(|(port, why)| (backend(port), why));
     let paths = if controller { CONTROLLER_PATHS } else { &[] };
     let open = OpenPlan { rules, ports, fallback, agent, paths, callers };
@@ -165,7 +165,7 @@ pub fn decide(index: &Index, config: &DiscoveryConfig, id: &ObjectId) -> Option<
 }
 
 /// Whether a Service is an Agent's: the live owner decides, and its name where it has none.
-pub(super) fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool {
+fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool {
     if service.owners.is_empty() {
         // Agents of kagent 1.0 have no Service.
         return index.has_agent(KagentApi::V0, id) && index.mcp_server(id).is_none();
@@ -173,7 +173,7 @@ pub(super) fn is_agent(index: &Index, id: &ObjectId, service: &Service) -> bool 
     service.owners.iter().any(|(kind, _)| kind == "Agent")
 }
 
-/// The Agent behind the endpoints of a Service (D6).
+/// The Agent whose a Service is, and who calls from its endpoints (D6): its owner, whatever the Service is called.
 pub(super) fn agent_of(index: &Index, id: &ObjectId) -> Option<ObjectId> {
     let service = index.service(id)?;
     if !is_agent(index, id, service) {

@@ -361,7 +361,8 @@ impl HostBuild<'_> {
             },
             Err(why) => Fallback::Undecided(why.as_str().into()),
         };
-        let (agent, paths, callers) = (plan.agent, plan.paths, plan.callers.clone());
+        let (agent, paths, callers) =
+            (plan.agent.clone().map(Box::new), plan.paths, plan.callers.clone());
         OpenHost { rules, foreign, ports, fallback, agent, paths, callers }
     }
 

@@ -62,8 +62,8 @@ pub struct OpenHost {
     pub ports: Vec<(u16, Result<Common<Route>, NoRoute>)>,
     /// What holds where no rule does.
     pub fallback: Fallback,
-    /// Owned by an Agent: rules need a path of their own to win.
-    pub agent: bool,
+    /// The Agent that owns it: rules need a path of their own to win.
+    pub agent: Option<Box<ObjectId>>,
     /// Only these leading paths; empty is every path.
     pub paths: &'static [&'static str],
     /// Only these callers, and what is open to each beside the rules; `None` is everyone.
@@ -291,7 +291,7 @@ impl OpenHost {
         let mut rank = Rank::default();
         let path = rule::decoded(ask.path);
         for rule in self.rules_for(ask.caller) {
-            let verdict = match rule.rank(ask.port, &path, self.agent) {
+            let verdict = match rule.rank(ask.port, &path, self.agent.is_some()) {
                 Err(why) => why.to_owned(),
                 Ok(this) if this < rank => "a better match won".to_owned(),
                 Ok(this) => {

@@ -2,12 +2,13 @@
 //!
 //! Pure: two looks in, edges out.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::look::{self, Counts, Look, ToolKey};
+use super::look::{Counts, Look, ToolKey};
 use crate::protocol::methods::Protocol;
 use crate::telemetry::series::host_of;
 
@@ -51,19 +52,19 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
     for (route, note) in last.streams() {
         *streams.entry((&*note.caller, route)).or_default() += 1;
     }
-    let agents = agents(last);
+    let known = last.known_agents();
     let called = called(last);
     let mut edges = Vec::new();
     let mut seen = BTreeSet::new();
     for (key, total) in &now {
         let (from, to, protocol) = *key;
-        seen.insert((from, host_of(to)));
+        seen.insert((from, last.declared_host(to)));
         let (unused_tools, undeclared_tools) = tools(last, *key, &called);
         let recent = total.since(before.get(key));
         edges.push(Edge {
             from: from.to_owned(),
             to: to.to_owned(),
-            agent: agent_at(to, &agents),
+            agent: last.agent_at(to, &known),
             protocol,
             declared: last.declares(from, to, ""),
             anonymous: false,
@@ -79,10 +80,10 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
         .iter()
         .flat_map(|(from, uses)| uses.hosts.keys().map(move |host| (from, host, uses)));
     for (from, host, uses) in declared {
-        if seen.contains(&(from.as_str(), &**host)) {
+        if seen.contains(&(from.as_str(), Cow::Borrowed(&**host))) {
             continue;
         }
-        let agent = agent_at(host, &agents);
+        let agent = last.agent_at(host, &known);
         let anonymous = uses.anonymous || !last.sees_calls;
         let named = uses.hosts.get(host).filter(|_| !anonymous);
         let protocol = if agent.is_some() { Protocol::A2a } else { Protocol::Mcp };
@@ -133,27 +134,13 @@ fn tools(
         let is_here = key.route == to && look.declares(from, to, "") == Some(true);
         is_here && look.declares(from, to, key.tool) == Some(false)
     });
-    let named = look.uses.get(from).and_then(|uses| uses.hosts.get(host_of(to)));
+    let named = look.uses.get(from).and_then(|uses| uses.hosts.get(&*look.declared_host(to)));
     let is_called = |tool: &str| called.iter().any(|(key, _)| key.tool == tool);
     let unused = named.iter().flat_map(|tools| tools.iter()).filter(|tool| !is_called(tool));
     (
         unused.map(ToString::to_string).collect(),
         undeclared.map(|(key, calls)| (key.tool.to_owned(), *calls)).collect(),
     )
-}
-
-/// Every Agent that has a Service, calls, or says what it uses.
-fn agents(look: &Look) -> BTreeSet<String> {
-    let seen = look.sights.iter().flat_map(|sight| sight.operations.keys());
-    let seen = seen.map(|key| key.caller.to_string()).filter(|caller| caller.contains('/'));
-    // One whose calls cannot be told apart has no Service either.
-    let known = look.uses.iter().filter(|(_, uses)| !uses.anonymous);
-    known.map(|(agent, _)| agent.clone()).chain(seen).chain(look.agents.iter().cloned()).collect()
-}
-
-/// The Agent whose host this is: an Agent's Service has its name.
-fn agent_at(route: &str, agents: &BTreeSet<String>) -> Option<String> {
-    look::agent_at(host_of(route)).filter(|agent| agents.contains(agent))
 }
 
 // === impl Edge ===

@@ -2,6 +2,7 @@
 //!
 //! Plain data and sums over it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,10 @@ pub struct Look {
     pub sights: Vec<RouteSight>,
     /// What Agents say that they use, by `namespace/name`.
     pub uses: BTreeMap<String, Arc<Uses>>,
-    /// Agents that have a Service, `namespace/name`.
-    pub agents: BTreeSet<String>,
+    /// The hosts of Agents' Services, each with the Agent, `namespace/name`: a Service may have another name.
+    pub agents: BTreeMap<String, String>,
+    /// Hosts that have an Agent's name, and are none's.
+    pub namesakes: BTreeSet<String>,
     /// Routes that can be called, and hosts that cannot.
     pub routes: usize,
     /// See `routes`.
@@ -68,15 +71,26 @@ impl Look {
     /// How it is now, by this table, where calls are read if `sees_calls`.
     #[must_use]
     pub fn of(taken: Instant, metrics: &Metrics, table: &RouteTable, sees_calls: bool) -> Self {
-        let uses = table.callers.uses();
+        let sights = metrics.sight();
+        let uses: BTreeMap<_, _> = table
+            .callers
+            .uses()
+            .map(|(agent, uses)| (agent.to_string(), Arc::clone(uses)))
+            .collect();
         let (mut routes, mut refused) = (table.statics().len(), 0);
-        let mut agents = BTreeSet::new();
+        let (mut agents, mut namesakes) = (BTreeMap::new(), BTreeSet::new());
+        let callers: BTreeSet<&str> = callers(&sights).collect();
         for discovered in table.hosts() {
             match &discovered.state {
                 HostState::Open(open) => {
                     routes += discovered.routes().count();
-                    if open.agent {
-                        agents.extend(agent_at(&discovered.host));
+                    // That of a pod is shown as what it is.
+                    let Some(name) = agent_at(&discovered.host) else { continue };
+                    let host = || discovered.host.to_string();
+                    if let Some(agent) = &open.agent {
+                        agents.insert(host(), agent.to_string());
+                    } else if uses.contains_key(&name) || callers.contains(&*name) {
+                        namesakes.insert(host());
                     }
                 }
                 HostState::Unmarked(_) => {}
@@ -85,15 +99,37 @@ impl Look {
                 }
             }
         }
-        Self {
-            taken,
-            sights: metrics.sight(),
-            uses: uses.map(|(agent, uses)| (agent.to_string(), Arc::clone(uses))).collect(),
-            agents,
-            routes,
-            refused,
-            sees_calls,
+        Self { taken, sights, uses, agents, namesakes, routes, refused, sees_calls }
+    }
+
+    /// The Agent whose host a route's is, among all that are `known`: the one that the cluster names, else the one of
+    /// the host's name.
+    #[must_use]
+    pub fn agent_at(&self, route: &str, known: &BTreeSet<&str>) -> Option<String> {
+        let host = host_of(route);
+        match self.agents.get(host) {
+            Some(agent) => Some(agent.clone()),
+            None if self.namesakes.contains(host) => None,
+            None => agent_at(host).filter(|agent| known.contains(&**agent)),
         }
+    }
+
+    /// The host that who uses this route declares. Agents are declared by their names, and so by the hosts of those.
+    #[must_use]
+    pub fn declared_host<'l>(&self, route: &'l str) -> Cow<'l, str> {
+        let host = host_of(route);
+        match self.agents.get(host).and_then(|agent| agent.split_once('/')) {
+            Some((namespace, name)) => Cow::Owned(format!("{name}.{namespace}")),
+            None => Cow::Borrowed(host),
+        }
+    }
+
+    /// Every Agent that calls, or says what it uses.
+    #[must_use]
+    pub fn known_agents(&self) -> BTreeSet<&str> {
+        // One whose calls cannot be told apart has no Service either.
+        let known = self.uses.iter().filter(|(_, uses)| !uses.anonymous);
+        known.map(|(agent, _)| agent.as_str()).chain(callers(&self.sights)).collect()
     }
 
     /// All calls.
@@ -160,7 +196,7 @@ impl Look {
             return None;
         }
         let uses = self.uses.get(caller)?;
-        let tools = uses.hosts.get(host_of(route));
+        let tools = uses.hosts.get(&*self.declared_host(route));
         Some(tools.is_some_and(|tools| {
             tool.is_empty() || tools.is_empty() || tools.iter().any(|name| **name == *tool)
         }))
@@ -212,8 +248,14 @@ impl Counts {
     }
 }
 
+/// The Agents that have called.
+fn callers(sights: &[RouteSight]) -> impl Iterator<Item = &str> {
+    let keys = sights.iter().flat_map(|sight| sight.operations.keys());
+    keys.map(|key| &*key.caller).filter(|caller| caller.contains('/'))
+}
+
 /// The Agent of this host, if its Service has the Agent's name: `None` for the host of a pod.
-pub(super) fn agent_at(host: &str) -> Option<String> {
+fn agent_at(host: &str) -> Option<String> {
     let (name, namespace) = host.split_once('.').filter(|(_, space)| !space.contains('.'))?;
     Some(format!("{namespace}/{name}"))
 }
