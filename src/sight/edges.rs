@@ -164,7 +164,7 @@ impl Edge {
             "undeclared"
         } else if recent.errors.saturating_mul(FAILING) > recent.calls {
             "failing"
-        } else if recent.quantile(0.99).is_some_and(|p99| p99 > SLOW) {
+        } else if recent.millis(0.99).is_some_and(|p99| p99 > SLOW) {
             "slow"
         } else {
             "ok"

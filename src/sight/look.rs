@@ -235,16 +235,24 @@ impl Counts {
             "errors": self.errors,
             "rate": rate(recent.calls, window),
             "errorRate": rate(recent.errors, window),
-            "p50Ms": recent.quantile(0.5),
-            "p99Ms": recent.quantile(0.99),
+            "p50Ms": recent.millis(0.5),
+            "p50Bound": recent.bound(0.5),
+            "p99Ms": recent.millis(0.99),
+            "p99Bound": recent.bound(0.99),
         })
     }
 
-    /// Milliseconds, to thousandths.
+    /// What this share of them did not exceed, in milliseconds, to thousandths.
     #[must_use]
-    pub fn quantile(&self, share: f64) -> Option<f64> {
+    pub fn millis(&self, share: f64) -> Option<f64> {
         let found = self.durations.quantile(share)?;
-        Some((found.as_secs_f64() * 1e6).round() / 1e3)
+        Some((found.time().as_secs_f64() * 1e6).round() / 1e3)
+    }
+
+    /// Whether that is only a bound: `below` where it was less, `above` where it was more.
+    #[must_use]
+    pub fn bound(&self, share: f64) -> Option<&'static str> {
+        self.durations.quantile(share)?.word()
     }
 }
 

@@ -41,6 +41,10 @@ pub const OPERATION_BOUNDS: [u64; 14] = [
     300_000_000,
 ];
 
+/// Bounds below the lowest of those, in microseconds: for people, who want to know whether a call took one millisecond
+/// or nine. No series has them.
+pub const FINE_BOUNDS: [u64; 4] = [500, 1_000, 2_000, 5_000];
+
 /// Seconds that calls of MCP took, by caller, method, tool and error.
 pub const MCP_SECONDS: &str = "kagent_proxy_mcp_operation_duration_seconds";
 /// Seconds that calls of A2A took, by caller, method and error.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use hashlink::DefaultHashBuilder as QuickHash;
 
-use super::names::{A2A_SECONDS, MCP_SECONDS, OPERATION_BOUNDS};
+use super::names::{A2A_SECONDS, FINE_BOUNDS, MCP_SECONDS, OPERATION_BOUNDS};
 use super::text::{Families, Labels};
 use crate::protocol::methods::{OTHER, Protocol};
 use crate::workers::per_worker::PerWorker;
@@ -75,9 +75,20 @@ pub struct SeriesKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
     /// Those between each bound and the one before; the last ones are above all bounds.
-    within: [u64; OPERATION_BOUNDS.len() + 1],
+    within: [u64; BOUNDS.len() + 1],
     /// Microseconds.
     sum: u64,
+}
+
+/// Where a quantile of durations lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantile {
+    /// Below the lowest bound: how far, nobody knows.
+    Below(Duration),
+    /// About here, between two bounds.
+    About(Duration),
+    /// Above the highest bound.
+    Above(Duration),
 }
 
 /// How many series there may be, of all routes and workers together.
@@ -102,6 +113,35 @@ pub(super) struct Operations {
 struct Own {
     series: HashTable<(SeriesKey, Durations)>,
     hash: QuickHash,
+}
+
+/// The bounds of what is counted: fine ones, and those that series have.
+const BOUNDS: [u64; FINE_BOUNDS.len() + OPERATION_BOUNDS.len()] = {
+    let [a, b, c, d] = FINE_BOUNDS;
+    let [e, f, g, h, i, j, k, l, m, n, o, p, q, r] = OPERATION_BOUNDS;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r]
+};
+
+// === impl Quantile ===
+
+impl Quantile {
+    /// Where it lies, or the bound that it lies below or above.
+    #[must_use]
+    pub const fn time(self) -> Duration {
+        match self {
+            Self::Below(time) | Self::About(time) | Self::Above(time) => time,
+        }
+    }
+
+    /// The word of the admin API, where the time is a bound.
+    #[must_use]
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Below(_) => Some("below"),
+            Self::About(_) => None,
+            Self::Above(_) => Some("above"),
+        }
+    }
 }
 
 // === impl SeriesCap ===
@@ -292,7 +332,7 @@ impl Durations {
             whole.saturating_add(u64::from((took.subsec_nanos() + more) / 1000))
         };
         let up = micros(999);
-        let bucket = OPERATION_BOUNDS.partition_point(|bound| *bound < up);
+        let bucket = BOUNDS.partition_point(|bound| *bound < up);
         if let Some(bucket) = self.within.get_mut(bucket) {
             *bucket += calls;
         }
@@ -330,18 +370,21 @@ impl Durations {
         Duration::from_micros(self.sum)
     }
 
-    /// How many were no longer than each of the bounds.
+    /// How many were no longer than each of the bounds that series have.
     pub(super) fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
-        OPERATION_BOUNDS.into_iter().zip(self.within).scan(0, |below, (bound, more)| {
+        self.up_to_each().skip(FINE_BOUNDS.len())
+    }
+
+    fn up_to_each(&self) -> impl Iterator<Item = (u64, u64)> {
+        BOUNDS.into_iter().zip(self.within).scan(0, |below, (bound, more)| {
             *below += more;
             Some((bound, *below))
         })
     }
 
-    /// What this share of them did not exceed, between the bounds in proportion; `None` if there are none. What is
-    /// above all bounds counts as the highest of them.
+    /// What this share of them did not exceed, between the bounds in proportion; `None` if there are none.
     #[must_use]
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
+    pub fn quantile(&self, share: f64) -> Option<Quantile> {
         let count = self.count();
         if count == 0 {
             return None;
@@ -349,15 +392,18 @@ impl Durations {
         #[expect(clippy::cast_precision_loss, reason = "an estimate between two bounds")]
         let (rank, exact) = (share * count as f64, |number: u64| number as f64);
         let (mut low, mut below) = (0, 0);
-        for (bound, up_to) in self.up_to() {
+        for (bound, up_to) in self.up_to_each() {
             if exact(up_to) >= rank && up_to > below {
+                if low == 0 {
+                    return Some(Quantile::Below(Duration::from_micros(bound)));
+                }
                 let part = (rank - exact(below)) / exact(up_to - below);
                 let micros = exact(low) + exact(bound - low) * part;
-                return Some(Duration::from_secs_f64(micros / 1e6));
+                return Some(Quantile::About(Duration::from_secs_f64(micros / 1e6)));
             }
             (low, below) = (bound, up_to);
         }
-        Some(Duration::from_micros(low))
+        Some(Quantile::Above(Duration::from_micros(low)))
     }
 }
 
@@ -441,15 +487,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_short_is_told_apart_for_people_and_not_in_series() {
+        let mut durations = Durations::default();
+        (0..100).for_each(|_| durations.add(Duration::from_micros(300), 1));
+        let least = Duration::from_micros(500);
+        assert_eq!(durations.quantile(0.99), Some(Quantile::Below(least)));
+        (0..300).for_each(|_| durations.add(Duration::from_micros(4_200), 1));
+        let about = Quantile::About(Duration::from_millis(3));
+        assert_eq!(durations.quantile(0.5), Some(about));
+        assert_eq!(durations.quantile(0.25), Some(Quantile::Below(least)));
+        let exported: Vec<_> = durations.up_to().collect();
+        assert_eq!(exported.first(), Some(&(10_000, 400)));
+        assert_eq!(exported.len(), OPERATION_BOUNDS.len());
+    }
+
+    #[test]
     fn quantiles_lie_between_the_bounds_of_their_bucket() {
         let mut durations = Durations::default();
         assert_eq!(durations.quantile(0.5), None);
         (0..100).for_each(|_| durations.add(Duration::from_millis(15), 1));
-        assert_eq!(durations.quantile(0.5), Some(Duration::from_millis(15)));
-        assert_eq!(durations.quantile(1.0), Some(Duration::from_millis(20)));
+        assert_eq!(durations.quantile(0.5), Some(Quantile::About(Duration::from_millis(15))));
+        assert_eq!(durations.quantile(1.0), Some(Quantile::About(Duration::from_millis(20))));
         let before = durations.clone();
         durations.add(Duration::from_secs(1000), 1);
-        assert_eq!(durations.quantile(1.0), Some(Duration::from_secs(300)));
+        assert_eq!(durations.quantile(1.0), Some(Quantile::Above(Duration::from_secs(300))));
         let since = durations.since(&before);
         assert_eq!((since.count(), since.sum()), (1, Duration::from_secs(1000)));
     }

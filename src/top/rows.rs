@@ -191,8 +191,8 @@ pub(super) fn edge(edge: &Edge) -> Row {
         Cell::count(edge.errors),
         Cell::rate(edge.rate),
         Cell::rate(edge.error_rate),
-        Cell::milliseconds(edge.p50_ms),
-        Cell::milliseconds(edge.p99_ms),
+        Cell::quantile(edge.p50_ms, edge.p50_bound.as_deref()),
+        Cell::quantile(edge.p99_ms, edge.p99_bound.as_deref()),
         Cell::count(edge.open_streams),
     ];
     let scope =
@@ -225,8 +225,8 @@ fn tool(tool: &Tool) -> Row {
         Cell::count(tool.errors),
         Cell::rate(tool.rate),
         Cell::rate(tool.error_rate),
-        Cell::milliseconds(tool.p50_ms),
-        Cell::milliseconds(tool.p99_ms),
+        Cell::quantile(tool.p50_ms, tool.p50_bound.as_deref()),
+        Cell::quantile(tool.p99_ms, tool.p99_bound.as_deref()),
     ];
     let key = [&tool.caller, &tool.route, &tool.protocol, &tool.method, &tool.tool];
     Row { key: key.map(String::as_str).join("\n"), cells, mark, scope: None }
@@ -295,11 +295,16 @@ impl Cell {
         Self { text: per_second(rate), by: By::Number(rate) }
     }
 
-    fn milliseconds(time: Option<f64>) -> Self {
-        match time {
-            Some(time) => Self { text: duration(time), by: By::Number(time) },
-            None => Self { text: "-".to_owned(), by: By::Nothing },
-        }
+    /// Milliseconds, or a bound of them.
+    fn quantile(time: Option<f64>, bound: Option<&str>) -> Self {
+        let Some(time) = time else { return Self { text: "-".to_owned(), by: By::Nothing } };
+        let (sign, by) = match bound {
+            // In front of what lies at the bound, and behind it.
+            Some("below") => ("<", time.next_down()),
+            Some("above") => (">", time.next_up()),
+            _ => ("", time),
+        };
+        Self { text: format!("{sign}{}", duration(time)), by: By::Number(by) }
     }
 
     fn compare(&self, other: &Self, descending: bool) -> Ordering {
@@ -384,6 +389,18 @@ mod tests {
                 turned.reverse();
                 assert_eq!(real(&up), turned, "{tab:?} {by}");
             }
+        }
+    }
+
+    #[test]
+    fn a_quantile_that_is_only_a_bound_says_so_and_sorts_beside_it() {
+        let cells =
+            [(0.5, Some("below")), (0.5, None), (300_000.0, None), (300_000.0, Some("above"))]
+                .map(|(time, bound)| Cell::quantile(Some(time), bound));
+        let texts = cells.each_ref().map(|cell| &*cell.text);
+        assert_eq!(texts, ["<0.5ms", "0.5ms", "5m00s", ">5m00s"]);
+        for pair in cells.windows(2) {
+            assert_eq!(pair[0].compare(&pair[1], false), Ordering::Less);
         }
     }
 

@@ -71,8 +71,12 @@ pub(super) struct Edge {
     pub(super) error_rate: f64,
     /// Median of the window in milliseconds, if there were calls.
     pub(super) p50_ms: Option<f64>,
+    /// Where that is only a bound: `below` or `above`.
+    pub(super) p50_bound: Option<String>,
     /// 99th percentile of the window in milliseconds, if there were calls.
     pub(super) p99_ms: Option<f64>,
+    /// As that of the median.
+    pub(super) p99_bound: Option<String>,
     /// Now.
     pub(super) open_streams: u64,
 }
@@ -103,8 +107,12 @@ pub(super) struct Tool {
     pub(super) error_rate: f64,
     /// Median of the window in milliseconds, if there were calls.
     pub(super) p50_ms: Option<f64>,
+    /// Where that is only a bound: `below` or `above`.
+    pub(super) p50_bound: Option<String>,
     /// 99th percentile of the window in milliseconds, if there were calls.
     pub(super) p99_ms: Option<f64>,
+    /// As that of the median.
+    pub(super) p99_bound: Option<String>,
 }
 
 /// A stream that is open.

@@ -136,6 +136,7 @@ async function graph(page) {
   const table = page.getByRole('table', { name: 'Who calls whom' });
   await counted(table.getByRole('rowheader'), 9);
   await table.getByRole('row', { name: /team-b\/researcher files.team-b MCP undeclared no/ }).waitFor();
+  await table.getByRole('row', { name: /unknown tools.team-a .* <0.5 ms 6.1 ms/ }).waitFor();
   assert.equal(
     (await table.getByRole('columnheader').allTextContents()).slice(0, 4).join(),
     'Caller,Route,Protocol,State',

@@ -3,7 +3,7 @@
 
 const declaredOf = { 'team-a/parent': true, 'team-b/researcher': true };
 
-/** Edges of the demo-like world: from, to, protocol, state, declared, rate, part of errors, p50, p99. */
+/** Edges of the demo-like world: from, to, protocol, state, declared, rate, part of errors, p50, p99, p50's bound. */
 const EDGES = [
   ['team-a/parent', 'tools.team-a', 'mcp', 'ok', true, 4.2, 0, 3.1, 19],
   ['team-a/parent', 'helper.team-a', 'a2a', 'ok', true, 0.8, 0, 410, 1900],
@@ -13,7 +13,7 @@ const EDGES = [
   ['team-b/researcher', 'search.team-b', 'mcp', 'ok', true, 12.5, 0, 61, 240],
   ['team-b/researcher', 'files.team-b', 'mcp', 'undeclared', false, 0.2, 0, 7.7, 15],
   ['team-b/researcher', 'archive.team-b', 'mcp', 'unused', true, 0, 0, null, null],
-  ['unknown', 'tools.team-a', 'mcp', 'ok', null, 0.1, 0, 2.9, 6.1],
+  ['unknown', 'tools.team-a', 'mcp', 'ok', null, 0.1, 0, 0.5, 6.1, 'below'],
 ];
 
 /** Tools of each route, with their part of its calls. */
@@ -82,7 +82,7 @@ export function world(name) {
 function demo() {
   const sway = (second, at) => 1 + 0.35 * Math.sin(second / 17 + at) + 0.1 * Math.sin(second / 3 + 2 * at);
   const edges = (second) =>
-    EDGES.map(([from, to, protocol, state, declared, base, share, p50Ms, p99Ms], at) => {
+    EDGES.map(([from, to, protocol, state, declared, base, share, p50Ms, p99Ms, p50Bound = null], at) => {
       const rate = base * sway(second, at);
       const calls = Math.round(base * (3600 + second));
       return {
@@ -96,7 +96,9 @@ function demo() {
         rate,
         errorRate: rate * share,
         p50Ms,
+        p50Bound,
         p99Ms,
+        p99Bound: null,
         openStreams: protocol === 'mcp' && rate > 0 ? 1 : 0,
       };
     });
@@ -114,7 +116,9 @@ function demo() {
         rate: edge.rate * part,
         errorRate: edge.errorRate * part,
         p50Ms: edge.p50Ms,
+        p50Bound: edge.p50Bound,
         p99Ms: edge.p99Ms,
+        p99Bound: null,
       })),
     );
   const streams = (second) =>

@@ -36,6 +36,11 @@ export function ms(n) {
   return age(n / 1000);
 }
 
+/** A quantile in milliseconds; where it is only a bound, `<0.5 ms` or `>5 min`. */
+export function quantile(n, bound) {
+  return `${{ below: '<', above: '>' }[bound] ?? ''}${ms(n)}`;
+}
+
 /** Seconds: `12 s`, `3 min 4 s`, `2 h 5 min`, `3 d 4 h`. */
 export function age(seconds) {
   if (!Number.isFinite(seconds)) return NONE;

@@ -3,7 +3,7 @@
 import { RateChart } from './chart.js';
 import { el, facts, notice, setText } from './dom.js';
 import { Drawing } from './drawing.js';
-import { count, ms, percent, plural, rate } from './format.js';
+import { count, percent, plural, quantile, rate } from './format.js';
 import { MOST, chosen } from './layout.js';
 import { ask } from './live.js';
 import { Table } from './table.js';
@@ -261,7 +261,7 @@ export class Graph {
 
 function summary(edges) {
   const sum = (name) => edges.reduce((all, edge) => all + (edge[name] ?? 0), 0);
-  const slowest = edges.reduce((most, edge) => Math.max(most, edge.p99Ms ?? -1), -1);
+  const slowest = edges.reduce((most, edge) => ((edge.p99Ms ?? -1) > (most?.p99Ms ?? -1) ? edge : most), null);
   const states = [...new Set(edges.map((edge) => stateOf(edge)))];
   return facts([
     [
@@ -273,7 +273,7 @@ function summary(edges) {
     ['Declared', edges.length === 1 ? declaredWords(edges[0].declared) : ''],
     ['Rate', rate(sum('rate'))],
     ['Errors', percent(sum('errorRate'), sum('rate'))],
-    [edges.length > 1 ? 'Slowest p99' : 'p99', ms(slowest < 0 ? null : slowest)],
+    [edges.length > 1 ? 'Slowest p99' : 'p99', quantile(slowest?.p99Ms, slowest?.p99Bound)],
     ['Calls in all', `${count(sum('calls'))}, ${count(sum('errors'))} failed`],
     ['Open streams', count(sum('openStreams'))],
   ]);

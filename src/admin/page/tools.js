@@ -4,7 +4,7 @@
 import { RateChart, Sparkline } from './chart.js';
 import { el, facts, field, notice, setText, tick } from './dom.js';
 import { contains } from './filter.js';
-import { count, ms, percent, plural, rate } from './format.js';
+import { count, percent, plural, quantile, rate } from './format.js';
 import { Table } from './table.js';
 import { declaredWords, numbers, toolKey } from './words.js';
 
@@ -140,8 +140,8 @@ export class Tools {
       ['Declared', row.tool ? declaredWords(row.declared) : ''],
       ['Rate', rate(row.rate)],
       ['Errors', percent(row.errorRate, row.rate)],
-      ['p50', ms(row.p50Ms)],
-      ['p99', ms(row.p99Ms)],
+      ['p50', quantile(row.p50Ms, row.p50Bound)],
+      ['p99', quantile(row.p99Ms, row.p99Bound)],
       ['Calls in all', count(row.calls)],
       ['Errors in all', count(row.errors)],
     ]);

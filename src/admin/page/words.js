@@ -1,6 +1,6 @@
 // What the views call things, and the columns that several of them have. Knows the JSON of the admin API.
 
-import { errorText, ms, percent, rate } from './format.js';
+import { errorText, percent, quantile, rate } from './format.js';
 
 /** The states of an edge: what is written for each, and its colour. */
 export const STATES = {
@@ -73,7 +73,7 @@ export const numbers = [
     numeric: true,
     minor: true,
     width: 6,
-    text: (row) => ms(row.p50Ms),
+    text: (row) => quantile(row.p50Ms, row.p50Bound),
     sort: (row) => row.p50Ms,
   },
   {
@@ -82,7 +82,7 @@ export const numbers = [
     numeric: true,
     minor: true,
     width: 6,
-    text: (row) => ms(row.p99Ms),
+    text: (row) => quantile(row.p99Ms, row.p99Bound),
     sort: (row) => row.p99Ms,
     tone: (row) => slowTone(row.p99Ms),
   },
