@@ -4,13 +4,14 @@
 //! Keeps the id of the last event and nothing else of the stream's, at any split. Looks only at the members of each
 //! message, never into what they hold.
 
+use super::places::{Found, Places};
 use super::sse::Start;
 
 /// A longer id of an event is not remembered.
 pub const MAX_EVENT_ID: usize = 1024;
 
 /// What has been seen of one stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct AnswerScanner {
     start: Start,
     line: Line,
@@ -52,18 +53,25 @@ enum Line {
 }
 
 /// A message as far as it has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 struct Json {
-    depth: u32,
-    /// Inside a string; a key of the outermost object is remembered.
-    string: bool,
-    escaped: bool,
-    /// A string that begins now is a key.
-    key_next: bool,
-    /// The bytes of a key.
-    key: Option<([u8; 6], usize)>,
-    /// It has `result` or `error`.
+    places: Places<Place>,
+    /// It has an id that is not `null`.
+    has_id: bool,
+    /// It has `result`, and that is `null`.
+    has_null: bool,
+    /// It is the server's own request, or a notification.
+    asks: bool,
     response: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Message,
+    Id,
+    Method,
+    Result,
+    Error,
 }
 
 impl Default for Line {
@@ -151,8 +159,7 @@ impl AnswerScanner {
     fn end_line(&mut self) {
         match self.line {
             Line::Name(_, 0) => {
-                self.answered |= self.json.response;
-                self.json = Json::default();
+                self.answered |= self.json.end();
                 if std::mem::take(&mut self.named) {
                     std::mem::swap(&mut self.last, &mut self.text);
                     self.has_last = true;
@@ -172,66 +179,47 @@ impl AnswerScanner {
 
 // === impl Json ===
 
+impl Default for Json {
+    fn default() -> Self {
+        let places = Places::batched(Place::Message, place);
+        Self { places, has_id: false, has_null: false, asks: false, response: false }
+    }
+}
+
 impl Json {
-    fn feed(&mut self, mut bytes: &[u8]) {
+    fn feed(&mut self, bytes: &[u8]) {
         // The rest of a response is of no interest.
-        while !self.response {
-            if self.string {
-                let Some(rest) = self.in_string(bytes) else { return };
-                bytes = rest;
-                continue;
-            }
-            let Some((&byte, rest)) = bytes.split_first() else { return };
-            bytes = rest;
-            match byte {
-                b'"' => {
-                    self.string = true;
-                    self.key = (self.depth == 1 && self.key_next).then_some(([0; 6], 0));
-                    self.key_next = false;
-                }
-                // A batch of messages is as good as each.
-                b'[' if self.depth == 0 => {}
-                b'{' | b'[' => {
-                    self.key_next = self.depth == 0 && byte == b'{';
-                    self.depth = self.depth.saturating_add(1);
-                }
-                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-                b',' => self.key_next = self.depth == 1,
-                _ => {}
-            }
+        if !self.response {
+            let Self { places, has_id, has_null, asks, response } = self;
+            places.feed(bytes, &mut |place, found| match (place, found) {
+                (Place::Message, Found::Object) => (*has_id, *has_null, *asks) = Default::default(),
+                // Some servers write every member, and `null` for those that are not there.
+                (Place::Message, Found::End) => *response |= *has_null && *has_id && !*asks,
+                (Place::Id, found) => *has_id = found != Found::Literal(b"null"),
+                (Place::Method, found) => *asks |= found != Found::Literal(b"null"),
+                (Place::Result, Found::Literal(b"null")) => *has_null = true,
+                (Place::Error, Found::Literal(b"null")) => {}
+                (Place::Result | Place::Error, _) => *response = true,
+                (Place::Message, _) => {}
+            });
         }
     }
 
-    /// What follows the string; `None` if it goes on.
-    fn in_string<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        if self.escaped {
-            self.escaped = bytes.is_empty();
-            self.key = None;
-            return bytes.get(1..);
-        }
-        let end = memchr::memchr2(b'"', b'\\', bytes);
-        let text = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-        if let Some((key, length)) = &mut self.key {
-            match key.get_mut(*length..*length + text.len()) {
-                Some(room) => {
-                    room.copy_from_slice(text);
-                    *length += text.len();
-                }
-                None => self.key = None,
-            }
-        }
-        let end = end?;
-        if bytes.get(end) == Some(&b'\\') {
-            self.escaped = true;
-        } else {
-            self.string = false;
-            if let Some((key, length)) = self.key.take() {
-                let key = key.get(..length).unwrap_or_default();
-                self.response = key == b"result" || key == b"error";
-            }
-        }
-        bytes.get(end + 1..)
+    /// The event has ended: whether it had a response. Another message follows.
+    fn end(&mut self) -> bool {
+        self.places.restart();
+        std::mem::take(&mut self.response)
     }
+}
+
+fn place(around: Place, key: &[u8]) -> Option<Place> {
+    Some(match (around, key) {
+        (Place::Message, b"id") => Place::Id,
+        (Place::Message, b"method") => Place::Method,
+        (Place::Message, b"result") => Place::Result,
+        (Place::Message, b"error") => Place::Error,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -265,7 +253,21 @@ mod tests {
         ("data: [{\"result\":1}]\n\n", true, None),
         ("data: [{\"method\":\"a\"},{\"id\":1,\"error\":{}}]\n\n", true, None),
         ("data: [{\"params\":[\"result\"]},[{\"a\":{\"result\":1}}],\"result\"]\n\n", false, None),
-        ("data: {\"a\":{\"b\":[1,2]},\"result\":null}\n\n", true, None),
+        ("data: {\"a\":{\"b\":[1,2]},\"id\":1,\"result\":null}\n\n", true, None),
+        ("data: {\"result\":null,\"id\":\"x\"}\n\n", true, None),
+        ("data: [{\"id\":1},{\"result\":null},{\"result\":null,\"id\":1}]\n\n", true, None),
+        // As those write them that know every member: notifications, a request, and what answers nothing.
+        ("data: {\"method\":\"a\",\"params\":{},\"result\":null,\"error\":null}\n\n", false, None),
+        ("data: {\"id\":null,\"result\":null,\"error\":null,\"method\":\"a\"}\n\n", false, None),
+        ("data: {\"id\":1,\"result\":null,\"error\":null,\"method\":\"a\"}\n\n", false, None),
+        ("data: {\"id\":1,\"result\":null,\"error\":null,\"method\":null}\n\n", true, None),
+        ("data: [{\"id\":1},{\"result\":null}]\n\n", false, None),
+        ("data: {\"id\":1}\n\ndata: {\"result\":null}\n\n", false, None),
+        ("data: {\"result\":null,\"error\":{}}\n\n", true, None),
+        // Keys may be written with escapes.
+        ("data: {\"re\\u0073ult\":{},\"id\":1}\n\n", true, None),
+        ("data: {\"\\u0065rro\\u0072\":{}}\n\n", true, None),
+        ("data: {\"re\\\\u0073ult\":{},\"id\":1}\n\n", false, None),
     ];
 
     #[test]

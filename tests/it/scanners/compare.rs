@@ -2,6 +2,7 @@
 //!
 //! Shared with the fuzz target of the same name.
 
+use kagent_proxy::protocol::answered::AnswerScanner;
 use kagent_proxy::protocol::batch::BatchScanner;
 use kagent_proxy::protocol::calls::{Call, CallScanner};
 use kagent_proxy::protocol::outcomes::OutcomeScanner;
@@ -18,6 +19,7 @@ pub(super) struct Read {
     tools: [Vec<String>; 2],
     tasks: [[Option<String>; 2]; 2],
     batch: Vec<String>,
+    answered: bool,
 }
 
 impl Read {
@@ -30,6 +32,7 @@ impl Read {
             tools: EVENTS.map(|events| tools(events, pieces)),
             tasks: EVENTS.map(|events| tasks(events, pieces)),
             batch: batch(pieces),
+            answered: answered(pieces),
         }
     }
 
@@ -63,6 +66,8 @@ pub(super) fn stream_agrees(stream: &[u8]) -> bool {
     assert!(!done, "no stream has an end");
     let expected = oracle::of_events(stream, oracle::tools);
     assert_eq!(Some(tools(true, &[stream])), expected, "tools of {:?}", text(stream));
+    let expected = oracle::is_answered(stream);
+    assert_eq!(Some(answered(&[stream])), expected, "the answer in {:?}", text(stream));
     true
 }
 
@@ -95,6 +100,13 @@ fn tools(events: bool, pieces: &[&[u8]]) -> Vec<String> {
         scanner.feed(piece, &mut |name| all.push(name.to_owned()));
     }
     all
+}
+
+/// Whether a stream has brought an answer.
+fn answered(pieces: &[&[u8]]) -> bool {
+    let mut scanner = AnswerScanner::default();
+    pieces.iter().for_each(|piece| scanner.feed(piece));
+    scanner.is_answered()
 }
 
 /// What request and answer say of tasks.

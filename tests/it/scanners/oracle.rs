@@ -44,6 +44,24 @@ pub(super) fn of_events<T>(
     Some(all)
 }
 
+/// Whether an event that has ended brings a response; `None` if there is one of which it cannot be said.
+pub(super) fn is_answered(stream: &[u8]) -> Option<bool> {
+    let mut events = events(stream);
+    // The last one has not ended.
+    events.pop();
+    let read = |body: &[u8]| Some(messages(body)?.iter().map(is_response).collect());
+    let all: Option<Vec<_>> = events.iter().map(|data| read_data(data, read)).collect();
+    Some(all?.concat().contains(&true))
+}
+
+/// An error or a result; a result that is `null` only where an id says of what, and nothing is asked.
+fn is_response(message: &Json<'_>) -> bool {
+    let is_there = |key| message.at(&[key]).iter().any(|value| value.0 != "null");
+    let has_id = message.at(&["id"]).last().is_some_and(|id| id.0 != "null");
+    let is_null = !message.at(&["result"]).is_empty() && has_id && !is_there("method");
+    is_there("error") || is_there("result") || is_null
+}
+
 fn read_data<T>(data: &[u8], read: impl Fn(&[u8]) -> Option<Vec<T>>) -> Option<Vec<T>> {
     // What does not even begin as a message has nothing of one: a path, a word, nothing at all.
     match data.iter().find(|byte| !b" \t\r\n".contains(byte)) {
