@@ -1,8 +1,8 @@
 //! Finds what tells one JSON-RPC 2.0 message from another in the first bytes of it (JSON-RPC 2.0 section 4):
 //! `id`, `method` and the name in `params`.
 //!
-//! A body may hold a batch of them (section 6). It may be cut anywhere: what stands whole in front of the cut is found. Nothing is judged; a body
-//! that is no JSON has none of them.
+//! A body may hold a batch of them (section 6). It may be cut anywhere: what stands whole in front of the cut is found.
+//! Nothing is judged; a body that is no JSON has none of them.
 
 use std::borrow::Cow;
 
@@ -39,12 +39,12 @@ impl<'b> Message<'b> {
         let mut message = Self::default();
         let mut scan = Scan { body, at: 0 };
         message.whole = members(&mut scan, |key, value| match key {
-            b"\"id\"" => message.id = id_text(value),
-            b"\"method\"" => message.method = string_text(value),
-            b"\"params\"" => {
+            b"id" => message.id = id_text(value),
+            b"method" => message.method = string_text(value),
+            b"params" => {
                 let mut scan = Scan { body: value, at: 0 };
                 let _as_far_as_it_goes = members(&mut scan, |key, value| {
-                    if key == b"\"name\"" {
+                    if key == b"name" {
                         message.name = string_text(value);
                     }
                 });
@@ -98,12 +98,19 @@ fn members<'b>(scan: &mut Scan<'b>, mut member: impl FnMut(&[u8], &'b [u8])) -> 
     loop {
         let key = scan.string()?;
         scan.expect(b':')?;
-        member(key, scan.value()?);
+        member(&key_text(key), scan.value()?);
         if scan.expect(b'}').is_some() {
             return Some(());
         }
         scan.expect(b',')?;
     }
+}
+
+/// What a key says, with its quotes; one that is no text is as it is written, and like no other.
+fn key_text(key: &[u8]) -> Cow<'_, [u8]> {
+    let inner = key.get(1..key.len().saturating_sub(1)).unwrap_or_default();
+    let said = inner.contains(&b'\\').then(|| serde_json::from_slice::<String>(key).ok()).flatten();
+    said.map_or(Cow::Borrowed(inner), |said| Cow::Owned(said.into_bytes()))
 }
 
 /// What a string says.
@@ -125,7 +132,7 @@ pub fn request_id(body: &[u8]) -> Option<&str> {
         let key = scan.string()?;
         scan.expect(b':')?;
         let value = scan.value()?;
-        if key == b"\"id\"" {
+        if *key_text(key) == *b"id" {
             return id_text(value);
         }
         scan.expect(b',')?;
@@ -277,6 +284,7 @@ mod tests {
             (r#"{"id":null}"#, "null"),
             (r#"{"a":[],"b":{},"c":"","d":true,"id":-1.5e3}"#, "-1.5e3"),
             (r#"{"\"id\"":1,"id":2}"#, "2"),
+            (r#"{"\\u0069d":1,"\u0069\u0064":2}"#, "2"),
         ] {
             assert_eq!(request_id(body.as_bytes()), Some(id), "{body}");
         }

@@ -11,8 +11,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use compare::{Read, body_agrees, stream_agrees};
-use messages::{body, stream};
+use compare::{Read, body_agrees, message_agrees, stream_agrees};
+use messages::{body, message, stream};
 
 /// Longer ones are not split everywhere.
 const SMALL: usize = 200;
@@ -73,6 +73,11 @@ proptest! {
         let bytes = stream.as_bytes();
         prop_assert!(stream_agrees(bytes), "an event is no JSON: {stream}");
         pieces_agree(bytes, &cut(bytes, &lengths));
+    }
+
+    #[test]
+    fn a_message_and_what_a_cut_leaves_of_it_say_what_a_parser_reads(message in message()) {
+        message_agrees(message.as_bytes());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use kagent_proxy::protocol::answered::AnswerScanner;
 use kagent_proxy::protocol::batch::BatchScanner;
 use kagent_proxy::protocol::calls::{Call, CallScanner};
+use kagent_proxy::protocol::jsonrpc::{Message, request_id};
 use kagent_proxy::protocol::outcomes::OutcomeScanner;
 use kagent_proxy::protocol::tasks::{TaskAnswer, TaskRequest};
 use kagent_proxy::protocol::tool_list::ToolListScanner;
@@ -69,6 +70,32 @@ pub(super) fn stream_agrees(stream: &[u8]) -> bool {
     let expected = oracle::is_answered(stream);
     assert_eq!(Some(answered(&[stream])), expected, "the answer in {:?}", text(stream));
     true
+}
+
+/// Asserts that a message, which is an object, is read as the oracle reads it; and of what a cut leaves of it nothing
+/// that it does not say.
+pub(super) fn message_agrees(body: &[u8]) {
+    let Some(ids) = oracle::ids(body) else { return };
+    let methods = oracle::texts(body, &["method"]).unwrap_or_default();
+    let names = oracle::texts(body, &["params", "name"]).unwrap_or_default();
+    let last = |all: &[Option<String>]| all.last().cloned().flatten();
+    let read = |body| {
+        let Message { id, method, name, whole } = Message::read(body);
+        (id.map(str::to_owned), method.map(String::from), name.map(String::from), whole)
+    };
+    let expected = (last(&ids), last(&methods), last(&names), true);
+    assert_eq!(read(body), expected, "{:?}", text(body));
+    let first = ids.first().cloned().flatten();
+    assert_eq!(request_id(body), first.as_deref(), "{:?}", text(body));
+    for cut in 0..body.len() {
+        let (id, method, name, _) = read(&body[..cut]);
+        for (found, all) in [(id, &ids), (method, &methods), (name, &names)] {
+            let said = found.is_none() || all.contains(&found);
+            assert!(said, "{found:?} in {:?} cut at {cut}", text(body));
+        }
+        let found = request_id(&body[..cut]);
+        assert!(found.is_none() || found == first.as_deref(), "{:?} cut at {cut}", text(body));
+    }
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -169,7 +169,8 @@ fn one_of_some() -> impl Strategy<Value = String> {
     prop_oneof![3 => message(), 1 => items(message(), 0..4)]
 }
 
-fn message() -> BoxedStrategy<String> {
+/// One message, an object.
+pub(super) fn message() -> BoxedStrategy<String> {
     let request = object(vec(
         prop_oneof![
             3 => member("id", id()),

@@ -62,6 +62,24 @@ fn is_response(message: &Json<'_>) -> bool {
     is_there("error") || is_there("result") || is_null
 }
 
+/// Every id of a message, as it stands there: `None` for what is none.
+pub(super) fn ids(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let message = *messages(body)?.first()?;
+    let is_id = |id: &Json<'_>| {
+        let value = serde_json::from_str::<serde_json::Value>(id.0);
+        value.is_ok_and(|value| value.is_string() || value.is_number() || value.is_null())
+    };
+    let ids = message.at(&["id"]).into_iter();
+    Some(ids.map(|id| is_id(&id).then(|| id.0.to_owned())).collect())
+}
+
+/// Everything at a place of a message that is an object: `None` for what is no text.
+pub(super) fn texts(body: &[u8], path: &[&str]) -> Option<Vec<Option<String>>> {
+    let message = *messages(body)?.first()?;
+    let found = message.at(path).into_iter();
+    Some(found.map(|value| serde_json::from_str(value.0).ok()).collect())
+}
+
 fn read_data<T>(data: &[u8], read: impl Fn(&[u8]) -> Option<Vec<T>>) -> Option<Vec<T>> {
     // What does not even begin as a message has nothing of one: a path, a word, nothing at all.
     match data.iter().find(|byte| !b" \t\r\n".contains(byte)) {
