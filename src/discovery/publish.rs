@@ -20,32 +20,16 @@ use crate::route::discovered::{Fallback, HostState, OpenHost};
 use crate::route::rule::{self, Authority, Rule};
 use crate::route::{
     Caller, Considered, Discovered, HostKey, NoRoute, ObjectId, Proof, Route, RouteSource,
-    RouteTable, Uses,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use crate::upstream::{Cluster, Tls};
 use crate::workers::near::Common;
+pub use changes::Changes;
 use tally::Tally;
 
+mod changes;
 mod tally;
-
-/// What of the table is about to change.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Hosts with what is known of them now.
-    pub hosts: Vec<(HostKey, Option<Arc<Discovered>>)>,
-    /// Addresses with the Agent behind them.
-    pub callers: Vec<(IpAddr, Option<Common<Caller>>)>,
-    /// Agents with what they say that they use.
-    pub uses: Vec<(ObjectId, Option<Arc<Uses>>)>,
-    /// The addresses of ourselves and the other replicas, where they are others now.
-    pub replicas: Option<Vec<IpAddr>>,
-    /// These are the first ones: what was discovered before by others does not hold any more.
-    pub anew: bool,
-    /// To be retired once the table is in force.
-    pub retired: Vec<Arc<Cluster>>,
-}
 
 /// Makes routes, and remembers those in force.
 pub struct Publisher {
@@ -83,40 +67,6 @@ struct LiveRoute {
     lead: Backend,
     tls: Option<ClientTls>,
     route: Common<Route>,
-}
-
-// === impl Changes ===
-
-impl Changes {
-    /// Whether there are any.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
-            && self.callers.is_empty()
-            && self.uses.is_empty()
-            && self.retired.is_empty()
-            && self.replicas.is_none()
-            && !self.anew
-    }
-
-    /// The table with them.
-    #[must_use]
-    pub fn applied(self, table: &RouteTable) -> RouteTable {
-        let mut table = table.clone();
-        if self.anew {
-            table.forget_discovered();
-        }
-        for (host, discovered) in self.hosts {
-            table.set_discovered(host, discovered);
-        }
-        for (address, caller) in self.callers {
-            table.callers.set(address, caller);
-        }
-        for (agent, uses) in self.uses {
-            table.callers.set_uses(agent, uses);
-        }
-        table
-    }
 }
 
 // === impl Publisher ===
