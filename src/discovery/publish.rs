@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::decide::{self, Backend, OpenPlan, PlanState, RulePlan, ServicePlan, Trust};
 use super::endpoints::{Judged, View};
 use super::index::{ClusterHost, Ids, Index};
+use super::object::KagentApi;
 use super::secrets::Secrets;
 use super::uses;
 use super::whose::{self, LeftOut};
@@ -126,6 +127,8 @@ impl Publisher {
                     self.metrics.list_tools(host, remote.tools.iter().map(|name| &**name));
                 }
             }
+            let exists = [KagentApi::V0, KagentApi::V1].map(|api| index.has_agent(api, &agent));
+            changes.agents.push((agent.clone(), exists.contains(&true)));
             changes.uses.push((agent, uses));
         }
     }

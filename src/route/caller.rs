@@ -2,15 +2,16 @@
 //!
 //! Knows names; not the objects they came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rpds::HashTrieMapSync;
+use rpds::{HashTrieMapSync, HashTrieSetSync};
 
-use super::discovered::ObjectId;
+use super::RouteTable;
+use super::discovered::{HostState, ObjectId};
 use crate::workers::near::Common;
 
 /// An Agent that calls.
@@ -49,6 +50,8 @@ pub struct Uses {
 pub struct Callers {
     at: HashTrieMapSync<IpAddr, Common<Caller>>,
     uses: HashTrieMapSync<ObjectId, Arc<Uses>>,
+    /// The Agents that there are, wherever they run.
+    agents: HashTrieSetSync<ObjectId>,
     written: Arc<WrittenCallers>,
 }
 
@@ -96,6 +99,15 @@ impl Callers {
         }
     }
 
+    /// Whether there is an Agent of this name.
+    pub fn set_agent(&mut self, agent: ObjectId, exists: bool) {
+        if exists {
+            self.agents.insert_mut(agent);
+        } else {
+            self.agents.remove_mut(&agent);
+        }
+    }
+
     /// What Agents say that they use; one that says nothing may use anything.
     pub fn uses(&self) -> impl Iterator<Item = (&ObjectId, &Arc<Uses>)> {
         let written = self.written.uses.iter().map(|(agent, uses)| (agent, uses));
@@ -111,6 +123,25 @@ impl Callers {
         let address = address.to_canonical();
         let written = || self.written.at.iter().find(|(net, _)| net.contains(&address));
         self.at.get(&address).or_else(|| written().map(|(_, caller)| caller))
+    }
+}
+
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// Every Agent that there is, `namespace/name`: an object, the owner of a Service, or what somebody wrote down.
+    /// Only these may call by their names from now on.
+    #[must_use]
+    pub fn agents(&self) -> BTreeSet<String> {
+        let Callers { at, agents, written, .. } = &self.callers;
+        let at = at.values().chain(written.at.iter().map(|(_, caller)| caller));
+        let owners = self.hosts().filter_map(|discovered| match &discovered.state {
+            HostState::Open(open) => open.agent.as_deref(),
+            _ => None,
+        });
+        let said = self.callers.uses().map(|(agent, _)| agent);
+        let all = at.map(|caller| &caller.id).chain(agents.iter()).chain(owners).chain(said);
+        all.map(ToString::to_string).collect()
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Changes {
     pub callers: Vec<(IpAddr, Option<Common<Caller>>)>,
     /// Agents with what they say that they use.
     pub uses: Vec<(ObjectId, Option<Arc<Uses>>)>,
+    /// Agents, with whether they exist.
+    pub agents: Vec<(ObjectId, bool)>,
     /// The addresses of ourselves and the other replicas, where they are others now.
     pub replicas: Option<Vec<IpAddr>>,
     /// These are the first ones: what was discovered before by others does not hold any more.
@@ -35,6 +37,7 @@ impl Changes {
         self.hosts.is_empty()
             && self.callers.is_empty()
             && self.uses.is_empty()
+            && self.agents.is_empty()
             && self.retired.is_empty()
             && self.replicas.is_none()
             && !self.anew
@@ -55,6 +58,9 @@ impl Changes {
         }
         for (agent, uses) in self.uses {
             table.callers.set_uses(agent, uses);
+        }
+        for (agent, exists) in self.agents {
+            table.callers.set_agent(agent, exists);
         }
         table
     }

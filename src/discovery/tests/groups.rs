@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{World, agent, remote, remote_with, service, service_with, slice};
+use super::{World, agent, owner, remote, remote_with, service, service_with, slice};
 use crate::config::{DiscoveryConfig, SessionMode};
 use crate::discovery::decide::{self, PlanState};
 use crate::discovery::object::{KagentApi, ObjectKind};
@@ -346,6 +346,28 @@ fn an_address_behind_an_agent_of_1_0_is_nobodys() {
     assert_eq!((world.caller("10.0.0.1"), world.caller("10.0.0.2")), (None, None));
     // A Service of its name is not its own, so the name opens nothing.
     assert!(world.ask("helper.a", "/", None).starts_with("forbidden: "));
+}
+
+#[test]
+fn an_agent_is_there_as_long_as_an_object_or_a_service_says_so() {
+    let owned = json!({ "ownerReferences": owner("Agent", "byo")["ownerReferences"] });
+    let mut world = World::of(&[
+        agent("a", "idle", &[]),
+        agent_1_0("a", "both", &json!({ "template": { "inline": {} } })),
+        agent("a", "both", &[]),
+        // Agents may not be seen: their Services may.
+        service_with("a", "chat", &["http:8080"], owned),
+        remote("a", "tools", "http://tools.a:1/mcp"),
+        service("a", "tools", &["http:1"]),
+    ]);
+    let agents = |world: &World| world.table.agents().into_iter().collect::<Vec<_>>();
+    assert_eq!(agents(&world), ["a/both", "a/byo", "a/idle"]);
+    world.delete(ObjectKind::Agent(KagentApi::V0), "a", "both");
+    world.delete(ObjectKind::Agent(KagentApi::V0), "a", "idle");
+    assert_eq!(agents(&world), ["a/both", "a/byo"]);
+    world.delete(ObjectKind::Agent(KagentApi::V1), "a", "both");
+    world.delete(ObjectKind::Service, "a", "chat");
+    assert_eq!(agents(&world), [""; 0]);
 }
 
 #[test]
