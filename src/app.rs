@@ -3,6 +3,7 @@
 //! The only place that constructs. [`App::build`] binds and resolves, so that a fault is an error and
 //! tests learn their ports; [`Bound::run`] serves until the drain is over.
 
+mod callers;
 mod cluster;
 mod sinks;
 
@@ -19,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
+use self::callers::forget_gone;
 use self::cluster::discover;
 use self::sinks::Spans;
 use crate::admin::{Admin, Door, Seen, Streams};
@@ -316,6 +318,9 @@ impl Bound {
             let metrics = self.metrics.clone();
             let look = move || seen.clone().keep_looking(metrics.clone(), Arc::clone(&proxy));
             tasks.spawn(keep_running("sight", self.metrics.clone(), look));
+            let (proxy, metrics) = (Arc::clone(&self.proxy), self.metrics.clone());
+            let forget = move || forget_gone(metrics.clone(), Arc::clone(&proxy));
+            tasks.spawn(keep_running("callers", self.metrics.clone(), forget));
         }
         admin.streams
     }

@@ -108,9 +108,8 @@ impl Told<'_> {
     }
 
     fn totals(&self) -> Value {
-        let (now, before) = (self.last.all(), self.first.all());
-        let recent = now.since(Some(&before));
-        let mut totals = now.json(&recent, self.window);
+        let recent = self.last.since(self.first);
+        let mut totals = self.last.all().json(&recent, self.window);
         if let Some(map) = totals.as_object_mut() {
             let (requests, streams) = self.last.open();
             map.insert("openRequests".to_owned(), json!(requests));
@@ -394,6 +393,50 @@ mod tests {
         let seen =
             told["edges"].as_array().unwrap().iter().find(|edge| edge["to"] == "t.ns").unwrap();
         assert_eq!((&seen["state"], &seen["p99Ms"]), (&json!("ok"), &Value::Null));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_caller_that_is_gone_takes_away_hides_no_call_of_others() {
+        let mut world = World::new();
+        (0..100).for_each(|_| world.call("a/gone", "add", ErrorType::Tool, 15));
+        let known = ["a/b".to_owned()].into();
+        let looks = |world: &mut World| {
+            world.metrics.forget_callers(&known, Instant::now());
+            world.look();
+        };
+        looks(&mut world);
+        tokio::time::advance(Duration::from_secs(300)).await;
+        world.look();
+        tokio::time::advance(WINDOW).await;
+        world.call("a/b", "add", ErrorType::None, 15);
+        looks(&mut world);
+        let told = world.told();
+        assert_eq!(edges(&told)[0], "a/b t.ns ok 0/1");
+        let totals = ["calls", "errors", "rate"].map(|name| &told["totals"][name]);
+        assert_eq!(totals, [&json!(1), &json!(0), &json!(0.017)]);
+        // It calls again, within the window of its calls of before.
+        world.call("a/gone", "add", ErrorType::None, 15);
+        tokio::time::advance(APART).await;
+        world.look();
+        assert_eq!(world.told()["totals"]["rate"], json!(0.029));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_with_an_open_stream_keeps_its_series() {
+        let world = World::new();
+        world.call("a/gone", "add", ErrorType::None, 15);
+        let started = Instant::now();
+        let note = StreamNote { started, caller: "a/gone".into(), path: "/".into(), session: None };
+        let note = Arc::new(note);
+        world.tools.note_stream(&note);
+        let series = |after: u64| {
+            let now = started + Duration::from_secs(after);
+            world.metrics.forget_callers(&std::collections::BTreeSet::new(), now);
+            world.metrics.render().contains("caller=\"a/gone\"")
+        };
+        assert!([0, 300, 600].into_iter().all(series));
+        drop(note);
+        assert!(series(601) && !series(901));
     }
 
     #[tokio::test(start_paused = true)]

@@ -142,6 +142,17 @@ impl Look {
         all
     }
 
+    /// All calls that have come since an earlier look, whose series may have gone since.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Counts {
+        let (now, before) = (self.edges(), before.edges());
+        let mut all = Counts::default();
+        for (key, counts) in &now {
+            all.join(&counts.since(before.get(key)));
+        }
+        all
+    }
+
     /// Calls by caller, route and protocol.
     #[must_use]
     pub fn edges(&self) -> BTreeMap<(&str, &str, Protocol), Counts> {
@@ -216,10 +227,19 @@ impl Counts {
         }
     }
 
+    fn join(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.errors += other.errors;
+        self.durations.join(&other.durations);
+    }
+
     /// What has come since an earlier moment; all of it if there was nothing then.
     #[must_use]
     pub fn since(&self, before: Option<&Self>) -> Self {
-        let Some(before) = before else { return self.clone() };
+        // Fewer than before are of a series that has begun anew.
+        let Some(before) = before.filter(|before| before.calls <= self.calls) else {
+            return self.clone();
+        };
         Self {
             calls: self.calls.saturating_sub(before.calls),
             errors: self.errors.saturating_sub(before.errors),

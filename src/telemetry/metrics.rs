@@ -4,12 +4,13 @@
 //! series. What every request counts, each worker counts for itself (`telemetry/of_route.rs`); what is rare
 //! goes to a recorder. What a route counts is shown as long as somebody holds its handles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use metrics::{Counter, CounterFn, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use tokio::time::Instant;
 
 use super::family::SessionEvent;
 use super::feed::Feed;
@@ -173,6 +174,17 @@ impl Metrics {
             open: route.open(),
         });
         each.collect()
+    }
+
+    /// Forgets the series of callers that are not `known` any more, once they have been silent for a while. A caller
+    /// that calls later begins anew.
+    pub fn forget_callers(&self, known: &BTreeSet<String>, now: Instant) {
+        for route in self.0.routes.live() {
+            for (caller, calls) in route.forget_callers(known, now) {
+                let route = route.label();
+                tracing::debug!(%caller, route, calls, "the caller is gone, and so are its series");
+            }
+        }
     }
 
     /// Counts an answer of our own.

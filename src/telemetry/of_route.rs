@@ -3,9 +3,11 @@
 //! Gives text in the format of Prometheus. Knows the names and labels of its series; nothing of requests but
 //! their records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use tokio::time::Instant;
 
 use super::family::{Family, SessionEvent};
 use super::histogram::{Histogram, Samples};
@@ -151,6 +153,19 @@ impl OfRoute {
             self.each.iter().map(|counts| of(counts).load(Ordering::Relaxed)).sum()
         };
         (sum(|counts| &counts.open), sum(|counts| &counts.open_streams))
+    }
+
+    /// Forgets the series of callers that are not known, are silent and have no stream open, as
+    /// [`Operations::forget_callers`].
+    pub(super) fn forget_callers(
+        &self,
+        known: &BTreeSet<String>,
+        now: Instant,
+    ) -> Vec<(Box<str>, u64)> {
+        let open = self.streams.all();
+        let is_open = |caller: &str| open.iter().any(|note| *note.caller == *caller);
+        let is_known = |caller: &str| known.contains(caller) || is_open(caller);
+        self.operations.forget_callers(&is_known, now)
     }
 
     /// From now on discarded connections are shown.

@@ -5,16 +5,19 @@
 //! Labels are names that somebody has declared, or `other`; a cap over all routes bounds how many series there are,
 //! whoever sends what. Knows nothing of messages.
 
+mod gone;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashTable;
 use hashlink::DefaultHashBuilder as QuickHash;
 
+use self::gone::Leaving;
 use super::names::{A2A_SECONDS, FINE_BOUNDS, MCP_SECONDS, OPERATION_BOUNDS};
 use super::text::{Families, Labels};
 use crate::protocol::methods::{OTHER, Protocol};
@@ -105,6 +108,8 @@ struct Cap {
 #[derive(Debug)]
 pub(super) struct Operations {
     each: PerWorker<Mutex<Own>>,
+    /// Whose series go next. Held by whoever reads those of all workers, so that none goes meanwhile.
+    leaving: Mutex<Leaving>,
     cap: SeriesCap,
 }
 
@@ -218,13 +223,13 @@ impl fmt::Display for ErrorType {
 
 impl Operations {
     pub(super) fn new(cap: SeriesCap) -> Self {
-        Self { each: PerWorker::default(), cap }
+        Self { each: PerWorker::default(), leaving: Mutex::default(), cap }
     }
 
     /// So many have ended.
     pub(super) fn count(&self, operation: &Operation<'_>, took: Duration, calls: u64) {
         let operation = Operation { error: operation.error.label(), ..*operation };
-        let mut own = self.each.own().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = locked(self.each.own());
         let place = own.hash.hash_one(operation.tuple());
         match own.series.find_mut(place, |(key, _)| key.is_of(&operation)) {
             Some((_, durations)) => durations.add(took, calls),
@@ -235,8 +240,9 @@ impl Operations {
     /// All of them, whoever has counted.
     pub(super) fn all(&self) -> BTreeMap<SeriesKey, Durations> {
         let mut all = BTreeMap::<_, Durations>::new();
+        let _none_goes = locked(&self.leaving);
         for own in self.each.iter() {
-            let own = own.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = locked(own);
             for (key, durations) in &own.series {
                 all.entry(key.clone()).or_default().join(durations);
             }
@@ -266,9 +272,13 @@ impl Operations {
 
 impl Drop for Operations {
     fn drop(&mut self) {
-        let of = |own: &Mutex<Own>| own.lock().unwrap_or_else(PoisonError::into_inner).series.len();
-        self.cap.give_back(self.each.iter().map(of).sum());
+        self.cap.give_back(self.each.iter().map(|own| locked(own).series.len()).sum());
     }
+}
+
+/// A poisoned lock only means that another thread panicked between two plain stores.
+fn locked<T>(one: &Mutex<T>) -> MutexGuard<'_, T> {
+    one.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Own ===
