@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The price of one exchange through the real program, in instructions and in allocations: with few headers,
-with those that httpx sends for kagent's Python agents, which take other paths through a proxy, in a session that the
-proxy looks after, and where calls are not read (`sight.calls: false`).
+with those that httpx sends for kagent's Python agents, which take other paths through a proxy, with those of MCP
+2026-07-28, in a session that the proxy looks after, and where calls are not read (`sight.calls: false`).
 
 Usage: gate.py PATH_OF_KAGENT_PROXY [--write] [--top]. Needs valgrind. The program serves twice under
 callgrind, many requests and few; the difference is what a request costs, without the start. Compares
@@ -35,9 +35,11 @@ HEAD = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
         b"content-length: %d\r\n" % len(BODY))
 HTTPX = (b"accept-encoding: gzip, deflate, br, zstd\r\nconnection: keep-alive\r\n"
          b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n")
+MODERN = b"mcp-protocol-version: 2026-07-28\r\nmcp-method: tools/call\r\nmcp-name: kubectl\r\n"
 PLAIN = HEAD + b"\r\n" + BODY
 # "blind" is the plain one where calls are not read.
-POSTS = {"": PLAIN, "httpx ": HEAD + HTTPX + b"\r\n" + BODY, "session ": PLAIN, "blind ": PLAIN}
+POSTS = {"": PLAIN, "httpx ": HEAD + HTTPX + b"\r\n" + BODY, "modern ": HEAD + MODERN + b"\r\n" + BODY,
+         "session ": PLAIN, "blind ": PLAIN}
 # As the Python SDK 1.x begins a session.
 INITIALIZE = json.dumps({"method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {},
     "clientInfo": {"name": "mcp", "version": "0.1.0"}}, "jsonrpc": "2.0", "id": 0}).encode()

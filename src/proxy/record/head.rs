@@ -3,13 +3,16 @@
 //!
 //! Knows headers; no body and no route.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 use crate::headers::client::fingerprint;
 use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
 use crate::protocol::mcp::DISCOVER;
+use crate::protocol::methods::Method;
 use crate::proxy::call::Kind;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::Connection;
@@ -21,11 +24,11 @@ use crate::telemetry::trace::Hop;
 /// Copies of what matters later.
 #[derive(Debug)]
 pub(super) struct HeadCopy {
-    /// Each behind the one before: path, `x-kagent-host`, `traceparent`, conversation.
+    /// Each behind the one before: path, `x-kagent-host`, `traceparent`, conversation, what the head names.
     text: Box<str>,
-    ends: [usize; 3],
-    /// What the head says of its call, decoded (MCP 2026-07-28, "Standard Request Headers").
-    said: Option<Box<Said>>,
+    ends: [usize; 4],
+    /// What the head says of its call (MCP 2026-07-28, "Standard Request Headers").
+    said: Option<Said>,
     /// It has a header that only clients of MCP send.
     pub(super) speaks_mcp: bool,
     /// It is a request of MCP 2026-07-28 or later.
@@ -38,8 +41,9 @@ pub(super) struct HeadCopy {
 
 #[derive(Debug, Default)]
 struct Said {
-    method: Option<Box<str>>,
-    name: Option<Box<str>>,
+    method: Option<Method>,
+    /// It names a tool, prompt or resource, whose name stands in the text, decoded.
+    names: bool,
     /// Who asks which revision of MCP a server speaks.
     prober: Option<u64>,
 }
@@ -59,21 +63,25 @@ impl HeadCopy {
             true => map.get(ROOT_CONTEXT).and_then(|value| value.to_str().ok()).unwrap_or_default(),
             false => "",
         };
+        let said = names.has(Known::McpMethod).then(|| Said::of(map));
+        let (said, name) = said.unzip();
+        let name = name.flatten().unwrap_or_default();
         let path_end = path.len();
         let target_end = path_end + target.len();
         let trace_end = target_end + traceparent.len();
-        let mut text = String::with_capacity(trace_end + conversation.len());
-        text.extend([path, target, traceparent, conversation]);
+        let conversation_end = trace_end + conversation.len();
+        let mut text = String::with_capacity(conversation_end + name.len());
+        text.extend([path, target, traceparent, conversation, &*name]);
         Self {
             text: text.into(),
-            ends: [path_end, target_end, trace_end],
-            said: names.has(Known::McpMethod).then(|| Said::of(map)),
+            ends: [path_end, target_end, trace_end, conversation_end],
+            said,
             speaks_mcp: names.has_any(MCP),
             is_modern: fields.is_modern(),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
             speaks_grpc: fields.is_grpc
                 && request.version() == Version::HTTP_2
-                && request.method() == Method::POST,
+                && request.method() == http::Method::POST,
         }
     }
 
@@ -88,12 +96,12 @@ impl HeadCopy {
     }
 
     pub(super) fn target(&self) -> &str {
-        let [start, end, _] = self.ends;
+        let [start, end, ..] = self.ends;
         self.text.get(start..end).unwrap_or_default()
     }
 
     pub(super) fn traceparent(&self) -> &str {
-        let [_, start, end] = self.ends;
+        let [_, start, end, _] = self.ends;
         self.text.get(start..end).unwrap_or_default()
     }
 
@@ -103,6 +111,12 @@ impl HeadCopy {
     }
 
     pub(super) fn conversation(&self) -> &str {
+        let [.., start, end] = self.ends;
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// What the head names, decoded.
+    fn name(&self) -> &str {
         let [.., start] = self.ends;
         self.text.get(start..).unwrap_or_default()
     }
@@ -115,25 +129,24 @@ impl HeadCopy {
     /// Whether the head says something else of a call than its body does.
     pub(super) fn contradicts(&self, call: &Call) -> bool {
         let Some(said) = &self.said else { return false };
-        let other = |said: &Option<Box<str>>, is: Option<&str>| {
-            said.as_deref().zip(is).is_some_and(|(said, is)| said != is)
-        };
-        other(&said.method, Some(call.method.as_str())) || other(&said.name, call.name.as_deref())
+        said.method.as_ref().is_some_and(|method| *method != call.method)
+            || said.names && call.name.as_deref().is_some_and(|name| name != self.name())
     }
 }
 
 // === impl Said ===
 
 impl Said {
-    fn of(map: &HeaderMap) -> Box<Self> {
+    /// With the name that it names.
+    fn of(map: &HeaderMap) -> (Self, Option<Cow<'_, str>>) {
         let decoded = |name| {
             let value: Option<&HeaderValue> = map.get(name);
-            let text = value.and_then(|value| value.to_str().ok()).and_then(mcp::decoded);
-            text.map(|text| Box::from(&*text))
+            value.and_then(|value| value.to_str().ok()).and_then(mcp::decoded)
         };
-        let method = decoded(MCP_METHOD);
+        let (method, name) = (decoded(MCP_METHOD), decoded(MCP_NAME));
         let prober = (method.as_deref() == Some(DISCOVER)).then(|| fingerprint(map));
-        Box::new(Self { method, name: decoded(MCP_NAME), prober })
+        let method = method.map(|method| Method::of(&method));
+        (Self { method, names: name.is_some(), prober }, name)
     }
 }
 
@@ -151,7 +164,6 @@ pub fn unread(conn: &Connection, reason: Reason, log: &AccessLog) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::methods::Method;
 
     fn copy(fields: &[(&str, &str)]) -> HeadCopy {
         let mut request = Request::post("http://p/mcp?x=1");
@@ -194,6 +206,10 @@ mod tests {
             ("tools/call", Some("other"), true),
             ("tools/list", None, true),
             ("tools/list", Some("=?base64?w6Q=?="), true),
+            ("=?base64?dG9vbHMvY2FsbA==?=", Some("=?base64?w6Q=?="), false),
+            ("=?base64?!?=", Some("=?base64?!?="), false),
+            ("tools/call", Some(""), true),
+            ("my/own", None, true),
         ] {
             let mut fields = vec![("mcp-method", method)];
             fields.extend(name.map(|name| ("mcp-name", name)));
