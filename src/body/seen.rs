@@ -22,8 +22,8 @@ enum Scan {
     Before,
     /// It is within this.
     Within(Box<CallScanner>),
-    /// Nothing else can come.
-    Behind,
+    /// Nothing else can come; whether it had messages.
+    Behind(bool),
 }
 
 // === impl SeenCalls ===
@@ -42,7 +42,7 @@ impl SeenCalls {
                 scanner.feed(bytes, &mut show);
                 *beyond = scanner.beyond();
                 *scan = match scanner.is_done() {
-                    true => Scan::Behind,
+                    true => Scan::Behind(scanner.has_messages()),
                     false => Scan::Within(Box::new(scanner)),
                 };
             }
@@ -50,12 +50,18 @@ impl SeenCalls {
                 scanner.feed(bytes, &mut show);
                 *beyond = scanner.beyond();
                 if scanner.is_done() {
-                    *scan = Scan::Behind;
+                    *scan = Scan::Behind(scanner.has_messages());
                 }
             }
-            Scan::Behind => {}
+            Scan::Behind(_) => {}
         }
-        !matches!(scan, Scan::Behind)
+        !matches!(scan, Scan::Behind(_))
+    }
+
+    /// Whether its messages have come, all of them.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.scan, Scan::Behind(true))
     }
 
     /// The first one, unless it was taken.

@@ -134,6 +134,12 @@ impl Tap {
         (calls.beyond(), !self.scans.load(Ordering::Relaxed))
     }
 
+    /// Whether the body has said which calls it makes: its messages have come, all of them.
+    #[must_use]
+    pub fn has_said_all(&self) -> bool {
+        self.calls().is_whole()
+    }
+
     /// Forgets everything that is remembered, and remembers nothing more.
     pub fn forget(&self) {
         drop(self.take());

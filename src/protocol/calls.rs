@@ -41,6 +41,7 @@ pub struct CallScanner {
     now: Parts,
     left: usize,
     beyond: u64,
+    has_messages: bool,
 }
 
 /// A call as far as it has come.
@@ -95,6 +96,7 @@ impl Default for CallScanner {
             now: Parts::default(),
             left: MAX_CALLS,
             beyond: 0,
+            has_messages: false,
         }
     }
 }
@@ -102,9 +104,9 @@ impl Default for CallScanner {
 impl CallScanner {
     /// Takes the next bytes, and shows the calls that they complete.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Call)) {
-        let Self { places, now, left, beyond } = self;
+        let Self { places, now, left, beyond, has_messages } = self;
         places.feed(bytes, &mut |place, found| match (place, found) {
-            (Place::Call, Found::Object) => *now = Parts::default(),
+            (Place::Call, Found::Object) => (*now, *has_messages) = (Parts::default(), true),
             (Place::Call, Found::End) => match std::mem::take(now).call() {
                 Some(call) if *left > 0 => {
                     *left -= 1;
@@ -128,6 +130,12 @@ impl CallScanner {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.places.is_ended()
+    }
+
+    /// Whether there is an object in the body, call or not.
+    #[must_use]
+    pub const fn has_messages(&self) -> bool {
+        self.has_messages
     }
 
     /// How many calls have come behind those that were shown.

@@ -318,6 +318,41 @@ async fn headers_that_say_something_else_than_the_body_are_counted() {
 }
 
 #[tokio::test]
+async fn a_call_whose_body_says_nothing_is_the_one_of_its_head() {
+    let (proxy, backend) = start().await;
+    let fields = "mcp-method: tools/call\r\nmcp-name: add\r\n";
+    let answer = json("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let modern = |body: &str, more: &str| {
+        post(body).replace("connection: close", &format!("{fields}{more}connection: close"))
+    };
+    // Encoded, and nothing to be read.
+    let encoded = modern("\u{1f}packed}", "content-encoding: x-own\r\n");
+    exchange(&proxy, &backend, &encoded, &answer).await;
+    // It is not sent to the end.
+    let begun = modern(&call(1, "add"), "");
+    let mut client = proxy.connect().await;
+    client.send(&begun[..begun.len() - 9]).await;
+    let mut exchanged = backend.accept().await;
+    exchanged.until("tools/call").await;
+    drop(client);
+    counted(&proxy, 2).await;
+    drop(exchanged);
+    // Whole, and no call: the body counts. Then one that has both.
+    exchange(&proxy, &backend, &modern("{}", ""), &answer).await;
+    exchange(&proxy, &backend, &modern(&call(1, "add"), ""), &answer).await;
+    let lines = counted(&proxy, 3).await;
+    let [whole, broken] = lines.as_slice() else { panic!("{lines:?}") };
+    assert_eq!(whole, "mcp team-a/parent tools/call add - 2");
+    // That the client is gone is seen as such, or as a body that breaks off.
+    let words = ["client_gone", "bad_request"];
+    let broken_by = |word: &&str| *broken == format!("mcp team-a/parent tools/call add {word} 1");
+    assert!(words.iter().any(broken_by), "{broken}");
+    let metrics = proxy.admin("/metrics").await;
+    assert!(metrics.contains("kagent_proxy_mcp_header_mismatch_total{route=\"s.ns\"} 0\n"));
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_read_costs_nothing_and_is_not_counted() {
     let (proxy, backend) = start_with(|config| config.sight.calls = false).await;
     let answer = json("200 OK", "{\"id\":1,\"result\":{}}");

@@ -93,6 +93,18 @@ impl Exchange<'_> {
         }
     }
 
+    /// The exchange has ended. Where its body did not say what it calls, because it is encoded or did not come whole,
+    /// the head does.
+    pub(super) fn take_call_of_head(&self, sight: &mut Sight, tap: &Tap) {
+        if sight.first().is_none()
+            && self.verb == "POST"
+            && !tap.has_said_all()
+            && let Some(call) = self.head.call()
+        {
+            sight.add(call);
+        }
+    }
+
     /// The calls of a long batch that were not read one by one: they end as the exchange does.
     pub(super) fn count_beyond(&self, sight: &Sight, error: ErrorType) {
         let calls = sight.beyond();

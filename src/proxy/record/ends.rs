@@ -20,6 +20,7 @@ impl Recorder {
         let is_taken = !self.is_answers && self.outcome == Outcome::Complete && self.status == 202;
         self.with_calls(|sight, exchange, tap| {
             exchange.take_calls(sight, tap);
+            exchange.take_call_of_head(sight, tap);
             exchange.count_beyond(sight, error);
             match answers {
                 Some(stream) if is_taken => {

@@ -12,7 +12,7 @@ use crate::headers::names::{Known, Names};
 use crate::headers::{A2A_VERSION, MCP_METHOD, MCP_NAME, ROOT_CONTEXT, mcp};
 use crate::protocol::calls::Call;
 use crate::protocol::mcp::DISCOVER;
-use crate::protocol::methods::Method;
+use crate::protocol::methods::{self, Method};
 use crate::proxy::call::Kind;
 use crate::proxy::reason::Reason;
 use crate::proxy::request::conn::Connection;
@@ -126,6 +126,14 @@ impl HeadCopy {
         self.said.as_ref()?.prober
     }
 
+    /// The call that it names itself (MCP 2026-07-28); only its body has an id.
+    pub(super) fn call(&self) -> Option<Call> {
+        let method = self.said.as_ref()?.method.clone()?;
+        let names = self.said.as_ref().is_some_and(|said| said.names);
+        let name = (names && method.names() != methods::Names::Nothing).then(|| self.name().into());
+        Some(Call { id: None, method, name, trace: None })
+    }
+
     /// Whether the head says something else of a call than its body does.
     pub(super) fn contradicts(&self, call: &Call) -> bool {
         let Some(said) = &self.said else { return false };
@@ -216,5 +224,29 @@ mod tests {
             assert_eq!(copy(&fields).contradicts(&call), contradicts, "{fields:?}");
         }
         assert!(!copy(&[("mcp-name", "other")]).contradicts(&call), "without a method");
+    }
+
+    #[test]
+    fn a_head_names_its_call() {
+        let named =
+            |fields: &[(&str, &str)]| copy(fields).call().map(|call| (call.method, call.name));
+        for (fields, expected) in [
+            (
+                &[("mcp-method", "tools/call"), ("mcp-name", "=?base64?w6Q=?=")][..],
+                Some(("tools/call", Some("ä"))),
+            ),
+            (
+                &[("mcp-method", "resources/read"), ("mcp-name", "file:///a")],
+                Some(("resources/read", Some("file:///a"))),
+            ),
+            (&[("mcp-method", "tools/list"), ("mcp-name", "x")], Some(("tools/list", None))),
+            (&[("mcp-method", "tools/call")], Some(("tools/call", None))),
+            (&[("mcp-method", "=?base64?!?="), ("mcp-name", "x")], None),
+            (&[("mcp-name", "x")], None),
+            (&[], None),
+        ] {
+            let expected = expected.map(|(method, name)| (Method::of(method), name.map(Box::from)));
+            assert_eq!(named(fields), expected, "{fields:?}");
+        }
     }
 }
