@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The image, built from the Dockerfile and run as the chart runs it.
 
-Usage: image.py. Needs root and apt, from which it installs buildah, podman, runc and mmdebstrap. No registry
+Usage: image.py. Needs root and apt, from which it installs buildah, podman, runc, mmdebstrap and tmux. No registry
 is asked: both bases are made here under their own names from Debian's packages, with the Rust toolchain of
 this machine in the first. The Dockerfile gets both names with their digests, as RELEASING.md tells a release.
 The build keeps what it compiled of other crates under `.work/`; our own is compiled each time.
 What it shows: the container runs as 65532 with a read-only file system, no capabilities and no new
-privileges; it has no shell; it relays to a backend on loopback; `/readyz` answers; SIGTERM drains it and it
-ends with 0. Stops by itself.
+privileges; it has no shell; it relays to a backend on loopback; `/readyz` answers; `top` and `tap` run in it beside
+the proxy, in a terminal, as with `kubectl exec -it`, and show its calls; SIGTERM drains it and it ends with 0. Stops by
+itself.
 """
 
 import http.client
@@ -23,10 +24,14 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests" / "terminal"))
+
+from run import Terminal  # noqa: E402  that of the tests of `top` and `tap`
+
 WORK = ROOT / ".work" / "image"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 NAME = f"localhost/kagent-proxy-test:{os.getpid()}"
-PACKAGES = ("buildah", "podman", "runc", "mmdebstrap")
+PACKAGES = ("buildah", "podman", "runc", "mmdebstrap", "tmux")
 SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 # A first build on two cores beside other work; later ones take a quarter.
 BUILD_SECONDS = 2400
@@ -35,6 +40,7 @@ SECONDS = 60
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=512:512"]
 # No user namespaces, no cgroup manager and no network of its own: what a sandbox allows.
 STORE = ["--root", str(WORK / "store"), "--runroot", str(WORK / "run"), "--storage-driver", "vfs"]
+PODMAN = ["podman", *STORE, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
 
 
 def run(*command: str, seconds: float = SECONDS, **more) -> str:
@@ -101,11 +107,22 @@ def build() -> None:
 
 
 class Backend(http.server.BaseHTTPRequestHandler):
-    """Says which host it was asked for."""
+    """Says which host it was asked for, and has two tools, of which one fails."""
 
     def do_GET(self) -> None:
-        body = json.dumps({"host": self.headers["host"], "via": self.headers["via"]}).encode()
+        self.answer({"host": self.headers["host"], "via": self.headers["via"]})
+
+    def do_POST(self) -> None:
+        call = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        tools = [{"name": name, "inputSchema": {"type": "object"}} for name in ("add", "break")]
+        used = {"content": [], "isError": call["params"].get("name") == "break"}
+        result = {"tools": tools} if call["method"] == "tools/list" else used
+        self.answer({"jsonrpc": "2.0", "id": call["id"], "result": result})
+
+    def answer(self, value: dict) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -121,9 +138,13 @@ def free_port() -> int:
 
 
 def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
+    return ask(port, "GET", path, None, headers)
+
+
+def ask(port: int, method: str, path: str, body: bytes | None, headers: dict) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
-        connection.request("GET", path, headers=headers)
+        connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -144,11 +165,46 @@ def until_ready(port: int, podman: subprocess.Popen) -> None:
     sys.exit("not ok the container is not ready")
 
 
+def call(port: int, method: str, **params: str) -> None:
+    """A call of MCP, by a client that no Agent is."""
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+    headers = {"content-type": "application/json", "accept": "application/json", "x-kagent-host": "helper.team-a"}
+    status, answer = ask(port, "POST", "/mcp", body, headers)
+    assert status == 200, (status, answer)
+
+
 def container(name: str, *command: str, entrypoint: str | None = None) -> list[str]:
-    podman = ["podman", *STORE, "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--name", name,
+    podman = [*PODMAN, "run", "--rm", "--name", name,
               "--network", "host", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL",
               "--security-opt", "no-new-privileges", "--user", "65532", *LIMITS, "--pull", "never"]
     return [*podman, *(["--entrypoint", entrypoint] if entrypoint else []), NAME, *command]
+
+
+def shows_calls(name: str, listen: int, admin: int) -> None:
+    """`top` and `tap` in the container, each in a terminal of its own, show the calls of the proxy that runs there."""
+
+    def inside(program: str) -> Terminal:
+        command = [*PODMAN, "exec", "-it", name, "/usr/local/bin/kagent-proxy", program]
+        return Terminal(*command, "--admin", f"http://127.0.0.1:{admin}")
+
+    with inside("tap") as tap, inside("top") as top:
+        tap.until("TIME (UTC)", seconds=SECONDS)
+        top.until("live", "no calls yet", seconds=SECONDS)
+        call(listen, "tools/list")
+        for tool in ("add", "break"):
+            call(listen, "tools/call", name=tool)
+        line = r"unknown +helper\.team-a +mcp +tools/{} +200 +{} +[\d.]+ms"
+        lines = [line.format("list +-", "-"), line.format("call +add", "-"), line.format("call +break", "tool_error")]
+        screen = tap.until(order=r"\n[^\n]*".join(lines))
+        assert screen.count("helper.team-a") == len(lines), screen
+        top.until("calls 3", "errors 1", order=r"unknown +helper\.team-a +mcp +\w+ +3 +1 ")
+        top.keys("2")
+        for tool, errors in (("add", 0), ("break", 1)):
+            top.until(order=rf"{tool} +tools/call +helper\.team-a +unknown +\S+ +1 +{errors} ")
+        tap.keys("C-c")
+        tap.given_back(0)
+        top.keys("q")
+        top.given_back(0)
 
 
 def serves() -> None:
@@ -174,12 +230,15 @@ def serves() -> None:
         mounts = pathlib.Path(f"/proc/{pid}/mounts").read_text().splitlines()
         root = next(line.split()[3] for line in mounts if line.split()[1] == "/")
         assert "ro" in root.split(","), root
+        shows_calls(name, listen, admin)
         run("podman", *STORE, "kill", "--signal", "TERM", name)
         podman.wait(SECONDS)
         assert podman.returncode == 0, (podman.returncode, podman.stderr.read())
     finally:
         if podman.poll() is None:
-            podman.kill()
+            # The container outlives who started it.
+            subprocess.run([*PODMAN, "rm", "--force", "--time", "0", name], capture_output=True, timeout=SECONDS)
+            podman.wait(SECONDS)
         backend.shutdown()
 
 
