@@ -98,6 +98,9 @@ const METHODS: [(&str, Protocol); 54] = [
     ("tools/list", Mcp),
 ];
 
+/// Where A2A's binding to HTTP and JSON has who is told of a task.
+const CONFIGS: &str = "pushNotificationConfigs";
+
 // === impl Protocol ===
 
 impl Protocol {
@@ -151,6 +154,8 @@ impl Method {
                 "tasks/resubscribe"
             }
             ("GET" | "POST", "tasks", id) if id.ends_with(":subscribe") => "SubscribeToTask",
+            (verb, _, CONFIGS) => config(verb, false, old)?,
+            (verb, CONFIGS, _) => config(verb, true, old)?,
             ("GET", "tasks", _) if old => "tasks/get",
             ("GET", "tasks", _) if a2a => "GetTask",
             ("GET", _, "tasks") if a2a => "ListTasks",
@@ -230,6 +235,20 @@ impl Method {
     }
 }
 
+/// What a request is about who is told of a task: about all of them, or about one.
+fn config(verb: &str, is_one: bool, old: bool) -> Option<&'static str> {
+    let (name, name_of_old) = match (verb, is_one) {
+        ("POST", false) => ("CreateTaskPushNotificationConfig", "tasks/pushNotificationConfig/set"),
+        ("GET", false) => ("ListTaskPushNotificationConfigs", "tasks/pushNotificationConfig/list"),
+        ("GET", true) => ("GetTaskPushNotificationConfig", "tasks/pushNotificationConfig/get"),
+        ("DELETE", true) => {
+            ("DeleteTaskPushNotificationConfig", "tasks/pushNotificationConfig/delete")
+        }
+        _ => return None,
+    };
+    Some(if old { name_of_old } else { name })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +297,18 @@ mod tests {
             ("POST", "/tenant/message:stream", "SendStreamingMessage"),
             ("POST", "/tasks/7:cancel", "CancelTask"),
             ("GET", "/tasks/7:subscribe", "SubscribeToTask"),
+            ("POST", "/tasks/7/pushNotificationConfigs", "CreateTaskPushNotificationConfig"),
+            ("GET", "/tasks/7/pushNotificationConfigs", "ListTaskPushNotificationConfigs"),
+            ("GET", "/tasks/7/pushNotificationConfigs/c", "GetTaskPushNotificationConfig"),
+            ("DELETE", "/tasks/7/pushNotificationConfigs/c", "DeleteTaskPushNotificationConfig"),
+            ("POST", "/v1/tasks/7/pushNotificationConfigs", "tasks/pushNotificationConfig/set"),
+            ("GET", "/v1/tasks/7/pushNotificationConfigs", "tasks/pushNotificationConfig/list"),
+            ("GET", "/v1/tasks/7/pushNotificationConfigs/c", "tasks/pushNotificationConfig/get"),
+            (
+                "DELETE",
+                "/v1/tasks/7/pushNotificationConfigs/c",
+                "tasks/pushNotificationConfig/delete",
+            ),
             ("GET", "/extendedAgentCard", "GetExtendedAgentCard"),
         ] {
             let method = Method::of_rest(verb, path, false);
@@ -290,6 +321,7 @@ mod tests {
             ("GET", "/message:send"),
             ("POST", "/mcp"),
             ("GET", "/tasks/7"),
+            ("PUT", "/tasks/7/pushNotificationConfigs/c"),
             ("GET", "/"),
             ("", ""),
         ] {
