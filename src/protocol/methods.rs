@@ -189,7 +189,11 @@ impl Method {
     /// Whether a call of it is answered by a stream, which may last as long as a task.
     #[must_use]
     pub fn streams(&self) -> bool {
-        matches!(self, Self::Known("SendStreamingMessage" | "SubscribeToTask", _))
+        let Self::Known(name, _) = self else { return false };
+        matches!(
+            *name,
+            "SendStreamingMessage" | "SubscribeToTask" | "message/stream" | "tasks/resubscribe"
+        )
     }
 
     /// What a call of it names.

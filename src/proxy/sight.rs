@@ -23,6 +23,8 @@ pub struct Sight {
     /// Calls that the response may still answer.
     open: usize,
     answers: Answers,
+    /// The response is an event stream.
+    is_stream: bool,
     /// The response answers calls of other requests.
     for_others: bool,
 }
@@ -34,6 +36,19 @@ pub struct SeenCall {
     pub call: Call,
     /// How it ended, once it has.
     pub error: Option<ErrorType>,
+    /// It has results, of which more may come.
+    goes_on: bool,
+}
+
+/// How calls end with their exchange that no answer has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// Those that no answer could have ended.
+    pub plain: ErrorType,
+    /// Those that an answer could have ended.
+    pub unanswered: ErrorType,
+    /// Those that have results, and might have had more.
+    pub begun: ErrorType,
 }
 
 /// What reads the response.
@@ -76,7 +91,7 @@ impl Sight {
     /// The request makes this call too.
     pub fn add(&mut self, call: Call) {
         self.open += usize::from(call.id.is_some());
-        let seen = SeenCall { call, error: None };
+        let seen = SeenCall { call, error: None, goes_on: false };
         match &self.first {
             None => self.first = Some(seen),
             Some(_) => self.more.push(seen),
@@ -105,6 +120,7 @@ impl Sight {
         if encoded || self.open == 0 {
             return;
         }
+        self.is_stream = noted.is_events;
         if noted.is_json || noted.is_events {
             self.answers = Answers::Readable { events: noted.is_events };
         } else if noted.is_untyped() {
@@ -146,19 +162,17 @@ impl Sight {
         self.answers = self.goes_on(done, || reader);
     }
 
-    /// The exchange has ended: what is open ends with it, like this. A call that could have been answered, and was not,
-    /// by `unanswered`.
-    pub fn rest(
-        &mut self,
-        error: ErrorType,
-        unanswered: ErrorType,
-        tell: &mut impl FnMut(&Call, ErrorType),
-    ) {
+    /// The exchange has ended: what is open ends with it, like this.
+    pub fn rest(&mut self, rest: Rest, tell: &mut impl FnMut(&Call, ErrorType)) {
         let readable = !matches!(self.answers, Answers::Unread | Answers::Untyped);
         for seen in self.first.iter_mut().chain(&mut self.more) {
             if seen.error.is_none() {
                 let unheard = readable && seen.call.id.is_some();
-                let error = if unheard { unanswered } else { error };
+                let error = match unheard {
+                    _ if seen.goes_on => rest.begun,
+                    true => rest.unanswered,
+                    false => rest.plain,
+                };
                 seen.error = Some(error);
                 tell(&seen.call, error);
             }
@@ -216,7 +230,8 @@ impl Sight {
     }
 
     /// The call of this id has ended; without one, the only call that is open: of a request that it cannot read a
-    /// server knows no id (JSON-RPC 2.0 section 5).
+    /// server knows no id (JSON-RPC 2.0 section 5). A call of A2A may have many results on a stream, and an error after
+    /// them (A2A 1.0 section 9.4.2).
     fn end(&mut self, id: Option<CallId>, ended: Ended, tell: &mut impl FnMut(Told<'_>)) {
         let only = self.open == 1;
         let fits = |seen: &&mut SeenCall| {
@@ -234,6 +249,10 @@ impl Sight {
             }
             return;
         };
+        if ended == Ended::Result && self.is_stream && seen.call.method.streams() {
+            seen.goes_on = true;
+            return;
+        }
         seen.error = Some(error);
         self.open -= 1;
         tell(Told::Ended(&seen.call, error));
@@ -288,7 +307,9 @@ mod tests {
                 });
             });
         }
-        sight.rest(ErrorType::Status(502), ErrorType::Word("unanswered"), &mut |call, error| {
+        let [unanswered, begun] = ["unanswered", "begun"].map(ErrorType::Word);
+        let rest = Rest { plain: ErrorType::Status(502), unanswered, begun };
+        sight.rest(rest, &mut |call, error| {
             all.push(format!("end {}:{error}", call.method.as_str()));
         });
         all
@@ -311,6 +332,30 @@ mod tests {
             assert_eq!(told(&mut sight, &[one, two]), expected, "split at {at}");
             assert_eq!(sight.count(), 4);
             assert_eq!(sight.first().unwrap().error, Some(ErrorType::Tool));
+        }
+    }
+
+    #[test]
+    fn a_stream_of_results_ends_with_an_error_or_with_the_exchange() {
+        let results = "data: {\"id\":1,\"result\":{\"task\":{}}}\n\n".repeat(2);
+        let fails = format!("{results}data: {{\"id\":1,\"error\":{{\"code\":-32603}}}}\n\n");
+        for method in
+            ["message/stream", "SendStreamingMessage", "tasks/resubscribe", "SubscribeToTask"]
+        {
+            let request = format!(r#"{{"id":1,"method":"{method}"}}"#);
+            for (answer, expected) in [
+                (&results, format!("end {method}:begun")),
+                (&fails, format!("{method}:-32603")),
+                (&String::new(), format!("end {method}:unanswered")),
+            ] {
+                for at in 0..=answer.len() {
+                    let (one, two) = answer.as_bytes().split_at(at);
+                    let told = told(&mut sight(&request, EVENTS), &[one, two]);
+                    assert_eq!(told, [&*expected], "{answer} at {at}");
+                }
+            }
+            let one: &[u8] = br#"{"id":1,"result":{}}"#;
+            assert_eq!(told(&mut sight(&request, JSON), &[one]), [format!("{method}:")]);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::protocol::calls::Call;
 use crate::protocol::grpc::Code;
 use crate::protocol::methods::{Method, Names, OTHER};
 use crate::proxy::posted::{AnswerStream, PostedCall};
-use crate::proxy::sight::{Sight, Told};
+use crate::proxy::sight::{Rest, Sight, Told};
 use crate::route::{Caller, Route};
 use crate::telemetry::feed::{Feed, FinishedCall};
 use crate::telemetry::metrics::Counted;
@@ -53,13 +53,9 @@ pub(super) fn caller_label(caller: Option<&Caller>) -> &Arc<str> {
     caller.map_or(&*UNKNOWN_CALLER, |caller| &caller.label)
 }
 
-/// How the calls end that nothing has answered. Of a call of gRPC its status says it, which is `None` if the response
-/// ended without one.
-pub(super) fn unheard(
-    outcome: Outcome,
-    status: u16,
-    grpc: Option<Option<Code>>,
-) -> (ErrorType, ErrorType) {
+/// How the calls end that no answer has ended. Of a call of gRPC its status says it, which is `None` if the response
+/// ended without one. A client that leaves once it has results wants no more of them.
+pub(super) fn unheard(outcome: Outcome, status: u16, grpc: Option<Option<Code>>) -> Rest {
     let error = match outcome {
         Outcome::Complete if status == 200 && grpc.is_some() => match grpc.flatten() {
             Some(Code::OK) => ErrorType::None,
@@ -70,7 +66,9 @@ pub(super) fn unheard(
         Outcome::Complete | Outcome::Drained => ErrorType::None,
         other => ErrorType::Word(other.detail()),
     };
-    (error, if error.is_error() { error } else { UNANSWERED })
+    let unanswered = if error.is_error() { error } else { UNANSWERED };
+    let begun = if outcome == Outcome::ClientGone { ErrorType::None } else { error };
+    Rest { plain: error, unanswered, begun }
 }
 
 impl Exchange<'_> {
