@@ -30,6 +30,8 @@ pub(super) struct Activity {
     settled: AtomicBool,
     /// A head that could not be read got a response of ours, in HTTP/1.
     refused: AtomicBool,
+    /// A response has made something else of the connection, in HTTP/1.
+    switched: AtomicBool,
 }
 
 // === impl Activity ===
@@ -44,6 +46,7 @@ impl Activity {
             requests: AtomicU64::new(0),
             settled: AtomicBool::new(true),
             refused: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
         }
     }
 
@@ -75,6 +78,16 @@ impl Activity {
     /// Whether one has.
     pub(super) fn has_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The connection becomes something else once its request has come to its end.
+    pub(super) fn on_switch(&self) {
+        self.switched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does: it ends by itself then.
+    pub(super) fn has_switched(&self) -> bool {
+        self.switched.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {

@@ -100,14 +100,24 @@ async fn serve_http1(
         activity.on_head(false);
         activity.on_request();
         let answered = proxy.handle(info, carrier.clone(), request);
-        answered.map_ok(|response| leaving(response, &phase))
+        answered.map_ok(|response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                activity.on_switch();
+            }
+            leaving(response, &phase)
+        })
     });
     let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
     let connection = pin!(connection);
     let mut driven = Driven::new(connection);
     let ended = drive(
         &mut driven,
-        |driven| driven.connection.as_mut().graceful_shutdown(),
+        |driven| {
+            // hyper would read no more of the request, although the tunnel begins behind it.
+            if !activity.has_switched() {
+                driven.connection.as_mut().graceful_shutdown();
+            }
+        },
         limits,
         watch,
         activity,

@@ -136,6 +136,7 @@ async fn a_large_request_is_sent_to_its_end() {
     let both = async { tokio::join!(ours, theirs).0 };
     let answer = tokio::time::timeout(BOUND, both).await.expect("neither waits for the other");
     assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\ndown"));
+    drop((reads, writes));
     proxy.stop().await;
 }
 
