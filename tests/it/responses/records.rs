@@ -153,7 +153,7 @@ async fn a_response_is_what_it_is_without_tls_whatever_each_record_holds() {
         let case = Case { method, response, closes };
         let wanted = outcome(&plain, by_plain, case, usize::MAX).await;
         for size in [1, 2, 7, usize::MAX] {
-            let seen = outcome(&secure, by_tls, case, size).await;
+            let seen = Box::pin(outcome(&secure, by_tls, case, size)).await;
             assert_eq!(seen, wanted, "{case:?} in records of {size}");
         }
         again += usize::from(wanted.1);
