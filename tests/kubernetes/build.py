@@ -45,8 +45,10 @@ PACKAGES = {
 }
 PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kmcp", "kubectl")
 SECONDS = 3600
-# The Python SDKs of MCP and A2A, as the client suites pin them: servers with sessions, servers that keep books.
-ENVIRONMENTS = ("mcp-1", "a2a-1")
+# The Python SDK of MCP, as the client suites pin it: servers with sessions.
+ENVIRONMENTS = ("mcp-1",)
+# Of each server that keeps a book, the environment that it runs in.
+BOOKS = {"tools": "mcp-1", "tools_2": "mcp-2", "agent": "a2a-grpc", "agent_0": "a2a-0", "agent_grpc": "a2a-grpc"}
 
 
 class Missing(Exception):
@@ -144,12 +146,19 @@ def modules() -> pathlib.Path:
         raise Missing(f"The TypeScript SDK cannot be installed: {error}") from error
 
 
+def books() -> None:
+    """What the servers that keep books stand on, and their clients."""
+    modules()
+    for environment in set(BOOKS.values()):
+        python(environment)
+
+
 def ledger(kind: str, port: str, book: str) -> list[str]:
     """The command of a server that keeps a book of its calls."""
     place = HERE / "ledger"
     if kind == "batches":
         return ["node", str(place / "tools.mjs"), port, book, str(modules())]
-    return [python("a2a-1" if kind == "agent" else "mcp-1"), "-I", str(place / f"{kind}.py"), port, book]
+    return [python(BOOKS[kind]), "-I", str(place / f"{kind}.py"), port, book]
 
 
 def chaos_server(kind: str, port: str, pod: str, marks: str) -> list[str]:

@@ -88,7 +88,7 @@ def main(program: str, wanted: list[str]) -> int:
         if not wanted or any(word.startswith("k_sdks") for word in wanted):
             build.sdks()
         if not wanted or any(word.startswith("l_counts") for word in wanted):
-            build.modules()
+            build.books()
         if not wanted or any(word.startswith("o_eras") for word in wanted):
             build.eras()
         ground.with_yaml()

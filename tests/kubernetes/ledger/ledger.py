@@ -1,11 +1,13 @@
 """A server's own book of its calls: around an ASGI application, one line of JSON for each call that it has answered.
 
-A line says which client called, by which method, of which tool or prompt, how the answer reads (`error`: nothing,
-`tool_error`, or the code of a JSON-RPC error), and how it was sent (`how`: alone, or posted where the answer goes to
-another stream). It reads what the application gets and what it gives, and no header but the session's id. Knows nothing
-of a proxy.
+A line says which client called, by which method, of which tool or prompt, how that ended (`error`: nothing,
+`tool_error`, the code of a JSON-RPC error, `client_gone` where the client left before, `upstream_broke` where the
+server broke off, or the status of a response that is no answer), and how it was sent (`how`: alone, or posted where
+the answer goes to another stream). It reads what the application gets and what it gives, and no header but the
+session's id. Where requests are no messages of JSON-RPC, the application says what they are. Knows nothing of a proxy.
 """
 
+import contextvars
 import json
 import os
 import pathlib
@@ -17,6 +19,19 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
 import asgi  # noqa: E402
 
 ENDPOINT = re.compile(rb"^data: \S*session_id=(\w+)", re.M)
+# Methods of A2A whose answer is a stream of results, which ends with it, or with an error.
+STREAMS = ("SendStreamingMessage", "SubscribeToTask", "message/stream", "tasks/resubscribe")
+# What a request or a call of gRPC is noted by, while it is answered.
+CURRENT: contextvars.ContextVar = contextvars.ContextVar("current")
+
+
+def operation(method: str, client: str) -> None:
+    """What is answered just now is this operation, for that client."""
+    CURRENT.get().operation(method, client)
+
+
+def opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def write(file: int, **row: str) -> None:
@@ -48,7 +63,7 @@ class Ledger:
 
     def __init__(self, app, path: str, client) -> None:
         self.app, self.client = app, client
-        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self.file = opened(path)
         self.names: dict[str, str] = {}
         # By session: the calls without an answer.
         self.open: dict[str, dict] = {}
@@ -59,7 +74,14 @@ class Ledger:
         if await asgi.is_healthy(scope, send):
             return None
         exchange = Exchange(self, scope)
-        await self.app(scope, await exchange.request(receive), lambda event: exchange.answer(event, send))
+        CURRENT.set(exchange)
+        try:
+            await self.app(scope, await exchange.request(receive), lambda event: exchange.answer(event, send))
+        except Exception:
+            exchange.broke = not exchange.whole and not exchange.left
+            raise
+        finally:
+            exchange.end()
 
 
 class Exchange:
@@ -72,15 +94,30 @@ class Exchange:
         self.session = posted[1].decode() if posted else dict(scope["headers"]).get(b"mcp-session-id", b"").decode()
         self.open = ledger.open.setdefault(self.session, {}) if self.session else {}
         self.told: list[dict] = []
-        self.client = ""
+        # Calls whose answer is this response.
+        self.own: dict[str, dict] = {}
+        # Those of them with a result of several.
+        self.begun: dict[str, dict] = {}
+        self.client, self.status = "", 0
         self.rest = b""
+        self.whole = self.left = self.broke = False
 
     async def request(self, receive):
         body, again = await asgi.whole(self.scope, receive)
         for message in messages(body):
             if "method" in message:
                 self.called(message)
-        return again
+
+        async def heard() -> dict:
+            event = await again()
+            self.left |= event["type"] == "http.disconnect" and not self.whole
+            return event
+
+        return heard
+
+    def operation(self, method: str, client: str) -> None:
+        """The request is this call, and is no message."""
+        self.own[""] = {"client": client, "method": method, "name": "", "how": self.how}
 
     def called(self, message: dict) -> None:
         names = self.ledger.names
@@ -92,6 +129,8 @@ class Exchange:
         row = {"client": self.client, "method": method, "name": name, "how": self.how}
         if "id" in message:
             self.open[json.dumps(message["id"])] = row
+            if self.how == "alone":
+                self.own[json.dumps(message["id"])] = row
         else:
             self.told.append(row)
 
@@ -100,9 +139,29 @@ class Exchange:
             self.begins(event)
         elif self.scope["method"] in ("GET", "POST"):
             self.passes(event.get("body", b""), event.get("more_body", False))
+        # What comes after the client has left goes nowhere.
+        self.whole |= event["type"] == "http.response.body" and not event.get("more_body", False) and not self.left
         await send(event)
 
+    def end(self) -> None:
+        """Calls without an answer have ended with the response."""
+        for key, row in self.own.items():
+            if self.open.pop(key, None) is not None or key == "":
+                status = "" if self.status < 300 else str(self.status)
+                write(self.ledger.file, error=self.unanswered(key, status), **row)
+
+    def unanswered(self, key: str, status: str) -> str:
+        if self.broke:
+            return "upstream_broke"
+        if key in self.begun:
+            return ""
+        if not self.whole:
+            return "client_gone"
+        # Of what is no message the response is the answer.
+        return status or ("unanswered" if key else "")
+
     def begins(self, event: dict) -> None:
+        self.status = event["status"]
         begun = dict(event["headers"]).get(b"mcp-session-id", b"").decode()
         if begun and not self.session:
             self.ledger.names[begun] = self.client
@@ -117,6 +176,13 @@ class Exchange:
         whole, _, self.rest = text.rpartition(b"\r\n\r\n") if more else (text, b"", b"")
         for message in messages(whole) if whole else []:
             if "id" in message and "method" not in message:
-                row = self.open.pop(json.dumps(message["id"]), None)
-                if row is not None:
-                    write(self.ledger.file, error=error_of(message), **row)
+                self.answered(json.dumps(message["id"]), error_of(message))
+
+    def answered(self, key: str, error: str) -> None:
+        row = self.open.pop(key, None)
+        if row is None:
+            return
+        if row["method"] in STREAMS and not error:
+            self.open[key] = self.begun[key] = row
+        else:
+            write(self.ledger.file, error=error, **row)

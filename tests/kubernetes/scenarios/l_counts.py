@@ -1,8 +1,9 @@
 """Every call counted once, by its caller, tool and outcome: the proxy's books beside those of real servers.
 
-Clients and servers are of the SDKs of MCP and A2A, each client in a pod with an address of its own. Every server
-writes down who called what and how it answered (`ledger/`). At the end metrics, access log and graph must say the same:
-equal counts, and nothing besides.
+Clients and servers are of the SDKs of MCP and A2A, of both eras and of each binding, each client in a pod with an
+address of its own. Every server writes down who called what and how it answered (`ledger/`). At the end metrics, access
+log and graph must say the same, and so must those who looked on: the admin's feed of calls, and `tap`. Equal counts,
+and nothing besides.
 """
 
 import collections
@@ -14,6 +15,7 @@ import build
 import crds
 from api import until
 from c_routes import agent, agent_service
+from feed import Calls, Tap, told
 from l_sight import uses
 from m_groups import binding, of_1_0, opted
 from mcp_client import HEADERS, PORT
@@ -21,9 +23,19 @@ from world import World, deployment, scenario, service
 
 SPACE = "books"
 GATEWAY = "ate-system"
-SERVERS = {"tools": "ledger-tools", "batches": "ledger-batches", "writer": "ledger-agent"}
+SERVERS = {
+    "tools": "ledger-tools",
+    "batches": "ledger-batches",
+    # Of MCP's revision 2026-07-28.
+    "modern": "ledger-tools_2",
+    # Of A2A: 1.0, and 0.3 by HTTP+JSON; 0.3 by JSON-RPC; both by gRPC.
+    "writer": "ledger-agent",
+    "elder": "ledger-agent_0",
+    "speaker": "ledger-agent_grpc",
+}
+AGENTS = ("writer", "elder", "speaker")
 ROUTES = {name: f"{name}.{SPACE}:8080" for name in SERVERS}
-TOOLS = {"fast", "slow", "fail", "refuse", "idle"}
+TOOLS = {"fast", "slow", "fail", "refuse", "idle", "wait"}
 # Who calls, as labels say it. A Service makes a pod an Agent's; the gateway of kagent 1.0 is nobody's.
 CALLERS = {
     "parent": f"{SPACE}/parent",
@@ -33,6 +45,8 @@ CALLERS = {
     "stranger": "unknown",
 }
 ROUNDS = 4
+# What clients of MCP say of their calls.
+SAID = ("tools/call", "subscriptions/listen")
 # The last revision with batches.
 BATCHES = "2025-03-26"
 LEDGER = pathlib.Path(build.HERE) / "ledger"
@@ -51,12 +65,18 @@ def stage(world: World) -> dict[str, pathlib.Path]:
         [container] = made["spec"]["template"]["spec"]["containers"]
         env = {"BOOK": str(books[name]), "URL": f"http://{ROUTES[name]}/"}
         container["env"] = [{"name": key, "value": value} for key, value in env.items()]
+        if name == "speaker":
+            container["readinessProbe"] = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
         world.apply(made)
-    [writer] = world.apply(agent(SPACE, "writer"))
-    # One server is a tool server by its label, the other by an object of kagent 1.0.
+    ports = {"speaker": {"name": "grpc", "port": 8080, "appProtocol": "kubernetes.io/h2c"}}
+    for made in world.apply(*(agent(SPACE, name) for name in AGENTS)):
+        name = made["metadata"]["name"]
+        world.apply(agent_service(made, f"books-{name}", ports.get(name, 8080)))
+    # Some servers are tool servers by their label, the other one by an object of kagent 1.0.
+    labels = {"labels": {"kagent.dev/mcp-service": "true"}}
     world.apply(
-        agent_service(writer, "books-writer"),
-        service(SPACE, "tools", 8080, app="books-tools", metadata={"labels": {"kagent.dev/mcp-service": "true"}}),
+        service(SPACE, "tools", 8080, app="books-tools", metadata=labels),
+        service(SPACE, "modern", 8080, app="books-modern", metadata=labels),
         service(SPACE, "batches", 8080, app="books-batches"),
         opted("tools", ROUTES["tools"], SPACE),
         opted("batches", ROUTES["batches"], SPACE),
@@ -68,11 +88,13 @@ def stage(world: World) -> dict[str, pathlib.Path]:
 
 
 def callers(world: World) -> None:
-    sub = {"type": "Agent", "agent": {"name": "writer"}}
+    def sub(name: str) -> dict:
+        return {"type": "Agent", "agent": {"name": name}}
+
     template = {"tools": [binding("tools", "fast", "idle"), binding("batches")]}
     [parent, other, owned, _] = world.apply(
-        agent(SPACE, "parent", uses("tools", "fast", "slow", "idle"), sub),
-        agent(SPACE, "other", uses("batches")),
+        agent(SPACE, "parent", uses("tools", "fast", "slow", "idle"), uses("modern"), sub("writer"), sub("elder")),
+        agent(SPACE, "other", uses("batches"), sub("speaker")),
         of_1_0("Agent", "owned", {"template": {"inline": template}}, SPACE),
         of_1_0("Agent", "hosted", {"template": {"inline": template}}, SPACE),
     )
@@ -105,8 +127,15 @@ class Clients:
     def mcp(self, caller: str, transport: str, path: str, to: str) -> None:
         self.start(caller, "mcp-1", "client.py", transport, path=path, to=to)
 
-    def a2a(self, caller: str) -> None:
-        self.start(caller, "a2a-1", "client_a2a.py", path="", to="writer")
+    def modern(self, caller: str) -> None:
+        self.start(caller, "mcp-2", "client_2.py", path="/mcp", to="modern")
+
+    def a2a(self, caller: str, binding: str, version: str) -> None:
+        to = "speaker" if binding == "GRPC" else "writer"
+        self.start(caller, "a2a-grpc", "client_a2a.py", binding, version, path="", to=to)
+
+    def a2a_0(self, caller: str) -> None:
+        self.start(caller, "a2a-0", "client_a2a_0.py", path="", to="elder")
 
     def seen(self) -> collections.Counter:
         """What they say that they called, by caller, server, what, and how it ended for them."""
@@ -162,7 +191,14 @@ def call_all(proxy) -> collections.Counter:
     for caller in ("owned", "stranger"):
         clients.mcp(caller, "http", "/mcp", "batches")
     for caller in ("parent", "stranger"):
-        clients.a2a(caller)
+        clients.modern(caller)
+        clients.a2a(caller, "JSONRPC", "1.0")
+    clients.a2a("parent", "HTTP+JSON", "1.0")
+    clients.a2a("stranger", "HTTP+JSON", "0.3")
+    clients.a2a("other", "GRPC", "1.0")
+    clients.a2a("stranger", "GRPC", "0.3")
+    for caller in ("parent", "atenet-egress"):
+        clients.a2a_0(caller)
     for caller in ("other", "owned", "atenet-egress"):
         answered = batch(proxy, caller, "/mcp")
         assert sorted(answered) == list(range(1, 9)) and answered.index(1) > answered.index(7), answered
@@ -180,12 +216,20 @@ class Books:
         assert all(row["client"] in CALLERS for row in self.rows), self.rows[:5]
 
     def calls(self) -> collections.Counter:
-        """As clients say it: calls of tools, and the methods of A2A."""
+        """As clients say it: calls of tools, subscriptions, and the methods of A2A."""
         return collections.Counter(
             (row["client"], row["to"], row["name"] or row["method"], row["error"])
             for row in self.rows
-            if row["how"] != "batch" and (row["method"] == "tools/call" or row["to"] == "writer")
+            if row["how"] != "batch" and (row["method"] in SAID or row["to"] in AGENTS)
         )
+
+    def shown(self) -> collections.Counter:
+        """As those say it who look on: names and codes as they were sent, each call of a batch by itself."""
+        return collections.Counter(
+            (CALLERS[row["client"]], f"{row['to']}.{SPACE}", "a2a" if row["to"] in AGENTS else "mcp", row["method"],
+             row["name"], row["error"])
+            for row in self.rows
+        )  # fmt: skip
 
     def series(self) -> collections.Counter:
         """As the metrics count it."""
@@ -229,8 +273,8 @@ def tool_label(row: dict) -> str:
 
 
 def label(error: str) -> str:
-    """Codes that are not JSON-RPC's own are counted together."""
-    is_code = error.lstrip("-").isdigit()
+    """Codes that are not JSON-RPC's own are counted together; no server here has any like a status of HTTP."""
+    is_code = error.lstrip("-").isdigit() and not 300 <= int(error) < 600
     return "other" if is_code and not -32768 <= int(error) <= -32000 else error
 
 
@@ -250,36 +294,43 @@ def series(proxy) -> collections.Counter:
 
 def access_lines(proxy) -> list[dict]:
     """Those of calls at the servers, each with the pod that it came from."""
-    pods = {pod.address: pod.pod_name for pod in list(proxy.world.kubelet.pods.values()) if pod.place}
-    found = []
+    names, found = {address: name for name, address in addresses(proxy).items()}, []
     for line in proxy.pod.containers[0].log.read_text().splitlines():
         read = json.loads(line) if line.startswith("{") else {}
         if read.get("target") == "access" and f".{SPACE}" in read["route"] and "rpc_method" in read:
-            pod = pods[read["peer"].rpartition(":")[0]]
-            [read["from"]] = [name for name in CALLERS if pod.startswith(f"books-{name}-")]
+            read["from"] = names[read["peer"].rpartition(":")[0]]
             read["to"] = read["route"].split(".")[0]
             found.append(read)
     return found
 
 
+def differ(seen: dict, expected: dict) -> dict:
+    return {key: (seen.get(key), expected.get(key)) for key in {*seen, *expected} if seen.get(key) != expected.get(key)}
+
+
 def same(what: str, seen: dict, expected: dict) -> None:
-    assert seen == expected, (
-        what,
-        {key: (seen.get(key), expected.get(key)) for key in {*seen, *expected} if seen.get(key) != expected.get(key)},
-    )
+    assert seen == expected, (what, differ(seen, expected))
 
 
 @scenario
 def every_call_once(world: World) -> None:
-    """sight: real clients and servers, batches and shared streams: metrics, log and graph are the servers' own counts"""
+    """sight: real clients and servers of every kind: metrics, log, graph and live calls are the servers' own counts"""
     books = stage(world)
     proxy = world.proxy()
     until(lambda: whose(proxy) == CALLERS, 30, lambda: whose(proxy))
-    for name in SERVERS:
+    # A server of gRPC answers nothing else.
+    for name in SERVERS.keys() - {"speaker"}:
         until(lambda n=name: proxy.ask(f"{n}.{SPACE}", "/healthz")[0] == 200, 30, lambda n=name: proxy.explain(n, "/"))
-    said = call_all(proxy)
-    written = Books(books)
-    same("clients", said, written.calls())
+    with Calls(proxy.pod) as calls, Tap(world.program, proxy.pod) as tap:
+        said = call_all(proxy)
+        # A server sees a moment later that a client has left.
+        until(lambda: Books(books).calls() == said, 10, lambda: differ(Books(books).calls(), said))
+        written = Books(books)
+        counted(world, proxy, written)
+        shown(proxy, written, calls, tap)
+
+
+def counted(world: World, proxy, written: "Books") -> None:
     expected = written.series()
     until(lambda: series(proxy) == expected, 20, lambda: (series(proxy) - expected, expected - series(proxy)))
     # Lines are written a moment later.
@@ -291,11 +342,26 @@ def every_call_once(world: World) -> None:
     world.notes.append(f"# {count} calls, {len(expected)} series, {len(lines)} lines of the access log")
 
 
+def shown(proxy, written: Books, calls: Calls, tap: Tap) -> None:
+    """Those who looked on have seen the same calls, and saw none twice: what comes after them is the next one."""
+    last = json.dumps({"jsonrpc": "2.0", "method": "last"}).encode()
+    proxy.ask(f"tools.{SPACE}", "/healthz", "POST", body=last, content_type="application/json")
+    for name, seen in (("/calls", calls.seen), ("tap", tap.seen)):
+        until(lambda s=seen: any(call.get("method") == "last" for call in s()), 20, lambda s=seen: s()[-3:])
+        same(name, told([call for call in seen() if call.get("method") != "last"], f".{SPACE}"), written.shown())
+    found = addresses(proxy)
+    peers = {(call["peer"].rpartition(":")[0], call["caller"]) for call in calls.seen() if call["method"] != "last"}
+    assert peers == {(found[name], label) for name, label in CALLERS.items()}, (peers, found)
+
+
 def whose(proxy) -> dict[str, str]:
     """Who each caller is for the proxy, by its address."""
-    addresses = {name: proxy.world.kubelet.pod(f"books-{name}").address for name in CALLERS}
-    asked = f"/explain?host=tools.{SPACE}&path=/mcp&from="
-    return {name: json.loads(proxy.admin(asked + at)[1]).get("caller", "unknown") for name, at in addresses.items()}
+    asked, found = f"/explain?host=tools.{SPACE}&path=/mcp&from=", addresses(proxy)
+    return {name: json.loads(proxy.admin(asked + at)[1]).get("caller", "unknown") for name, at in found.items()}
+
+
+def addresses(proxy) -> dict[str, str]:
+    return {name: proxy.world.kubelet.pod(f"books-{name}").address for name in CALLERS}
 
 
 def logged(lines: list[dict], written: Books) -> None:
@@ -330,7 +396,7 @@ def graph(proxy, written: Books) -> None:
     assert set(map(str, words.values())) == {"([], [])"}, words
     dot = proxy.admin("/graph?format=dot")[1]
     for (caller, route), (calls, errors) in written.edges().items():
-        node = f"{SPACE}/writer" if route == ROUTES["writer"] else route
+        node = next((f"{SPACE}/{name}" for name in AGENTS if route == ROUTES[name]), route)
         [line] = [line for line in dot.splitlines() if f'"{caller}" -> "{node}"' in line]
         assert f"{calls} calls, {errors} errors" in line, (line, calls, errors)
     declared = {"parent": {"fast", "slow", "idle"}, "owned": {"fast", "idle"}}
