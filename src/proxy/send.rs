@@ -197,7 +197,7 @@ impl Delivery {
     ) -> bool {
         let may = !(facts.is_get || facts.is_delete || facts.is_modern || facts.session.is_some());
         let probes = &self.sessions().probes;
-        if !may || probes.is_empty() {
+        if !may || !probes.may_precede(begun) {
             return false;
         }
         if !probes.precedes(prober(conn, facts, fingerprint(request.headers())), begun) {

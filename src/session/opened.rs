@@ -3,6 +3,7 @@
 //! Each worker remembers its own: one lock for all would be taken by every request of a session. Bounded: the one
 //! that was used longest ago goes first. Knows nothing of keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashlink::LruCache;
@@ -12,14 +13,16 @@ use super::homes::Home;
 use super::token::{NoToken, Session, TokenId};
 use crate::workers::per_worker::PerWorker;
 
-/// Tokens that are remembered by all workers; one takes about a kilobyte.
-const MAX_OPENED: usize = 4096;
-/// What each worker remembers of them at least.
-const MIN_OPENED: usize = 256;
+/// Tokens that each worker remembers, for a session's requests may come to any; one takes about a kilobyte.
+const MAX_OPENED: usize = 2048;
 
 /// What they hold.
 #[derive(Debug, Default)]
-pub(super) struct Opened(PerWorker<Mutex<OfWorker>>);
+pub(super) struct Opened {
+    each: PerWorker<Mutex<OfWorker>>,
+    /// How often all was forgotten.
+    cleared: AtomicU64,
+}
 
 /// What one worker remembers.
 #[derive(Debug)]
@@ -34,8 +37,7 @@ pub(super) type Token = (Arc<Session>, TokenId, Option<Home>);
 
 impl Default for OfWorker {
     fn default() -> Self {
-        // How many it may be, only all workers together know.
-        Self(LruCache::new_unbounded())
+        Self(LruCache::new(MAX_OPENED))
     }
 }
 
@@ -50,7 +52,8 @@ impl Opened {
         route: &str,
         open: impl FnOnce() -> Result<(Session, TokenId), NoToken>,
     ) -> Result<(Token, u64), NoToken> {
-        let own = self.0.own();
+        let own = self.each.own();
+        let cleared = self.cleared.load(Ordering::Acquire);
         if let Some((of, known, used)) = lock(own).0.get(token)
             && **of == *route
         {
@@ -62,9 +65,9 @@ impl Opened {
         // A copy in one piece: a request's own bytes would keep the buffer that they came in.
         if let Ok(token) = HeaderValue::from_bytes(token.as_bytes()) {
             let mut own = lock(own);
-            own.0.insert(token, (route.into(), opened.clone(), 0));
-            if own.0.len() > self.most() {
-                own.0.remove_lru();
+            // Its key may be gone since.
+            if self.cleared.load(Ordering::Acquire) == cleared {
+                own.0.insert(token, (route.into(), opened.clone(), 0));
             }
         }
         Ok((opened, 0))
@@ -72,19 +75,15 @@ impl Opened {
 
     /// It is used now.
     pub(super) fn used(&self, token: &HeaderValue, now: u64) {
-        if let Some((.., used)) = lock(self.0.own()).0.get_mut(token) {
+        if let Some((.., used)) = lock(self.each.own()).0.get_mut(token) {
             *used = now;
         }
     }
 
-    /// Forgets all.
+    /// Forgets all, and what is being opened at this moment.
     pub(super) fn clear(&self) {
-        self.0.iter().for_each(|own| lock(own).0.clear());
-    }
-
-    /// Tokens that each worker remembers.
-    fn most(&self) -> usize {
-        (MAX_OPENED / self.0.workers().max(1)).max(MIN_OPENED)
+        self.cleared.fetch_add(1, Ordering::AcqRel);
+        self.each.iter().for_each(|own| lock(own).0.clear());
     }
 }
 
@@ -125,6 +124,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_being_opened_when_all_was_forgotten_is_not_remembered() {
+        let opened = Opened::default();
+        let token = HeaderValue::from_static("kp1.x");
+        let get = |issued, meanwhile: &dyn Fn()| {
+            let open = || {
+                meanwhile();
+                Ok((session(issued), TokenId([1; 16])))
+            };
+            opened.get(&token, "a", open).unwrap().0.0.issued
+        };
+        assert_eq!(get(1, &|| opened.clear()), 1);
+        assert_eq!(get(2, &|| {}), 2, "opened again, by the keys of now");
+        assert_eq!(get(3, &|| {}), 2);
+    }
+
+    #[test]
     fn each_worker_opens_a_token_for_itself_and_all_forget_it() {
         place::expect(2);
         let opened = Opened::default();
@@ -155,6 +170,6 @@ mod tests {
             let token = HeaderValue::from(n);
             let _opened = opened.get(&token, "a", || Ok((session(n), TokenId([1; 16]))));
         }
-        assert!(lock(opened.0.own()).0.len() <= opened.most());
+        assert!(lock(opened.each.own()).0.len() <= MAX_OPENED);
     }
 }

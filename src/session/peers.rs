@@ -84,12 +84,14 @@ pub enum News {
 }
 
 /// Why a letter has no answer that can be read.
-enum NoAnswer {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
     /// The replica has ended.
     NobodyListens,
-    /// It may only have too much to do: its listener takes no more, or says so. Or it does not take the letter, which
-    /// the next may not share: one of an older release does not know them all.
+    /// It may only have too much to do: its listener takes no more, or says so; or nothing came in time.
     Busy,
+    /// It does not take the letter, which the next may not share: one of an older release does not know them all.
+    Unread,
 }
 
 // === impl Line ===
@@ -166,10 +168,18 @@ impl Peers {
         answers.then_some(place)
     }
 
-    /// Gives it a sealed letter; its sealed answer, if it comes within that time. `None` comes sooner only if nobody
+    /// Gives it a sealed letter; its sealed answer, if it comes within that time. An error comes sooner only if nobody
     /// listens there. While this program itself is too busy to look, or paused, the time of another does not pass: its
     /// answer may lie here, unread.
-    pub async fn ask(&self, address: SocketAddr, sealed: &[u8], wait: Duration) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// [`NoAnswer`].
+    pub async fn ask(
+        &self,
+        address: SocketAddr,
+        sealed: &[u8],
+        wait: Duration,
+    ) -> Result<Vec<u8>, NoAnswer> {
         let letter = URL_SAFE_NO_PAD.encode(sealed);
         let mut posted = std::pin::pin!(self.post(address, &letter));
         for _ in 0..PAUSES {
@@ -177,25 +187,25 @@ impl Peers {
             tokio::select! {
                 biased;
                 answer = &mut posted => {
-                    if matches!(answer, Err(NoAnswer::Busy)) {
+                    if matches!(answer, Err(NoAnswer::Busy | NoAnswer::Unread)) {
                         // Asked again at once it would not say more.
                         tokio::time::sleep_until(until).await;
                     }
-                    return answer.ok();
+                    return answer;
                 }
                 () = tokio::time::sleep_until(until) => {}
             }
             if Instant::now().saturating_duration_since(until) < PAUSE {
-                return None;
+                break;
             }
         }
-        None
+        Err(NoAnswer::Busy)
     }
 
     async fn post(&self, address: SocketAddr, letter: &str) -> Result<Vec<u8>, NoAnswer> {
         // The other side may have closed an idle connection; a letter may be read twice.
         if let Some(idle) = self.idle(address)
-            && let Some(answer) = self.post_on(idle, address, letter).await
+            && let Ok(answer) = self.post_on(idle, address, letter).await
         {
             return Ok(answer);
         }
@@ -203,7 +213,7 @@ impl Peers {
             io::ErrorKind::ConnectionRefused => NoAnswer::NobodyListens,
             _ => NoAnswer::Busy,
         })?;
-        self.post_on(connection, address, letter).await.ok_or(NoAnswer::Busy)
+        self.post_on(connection, address, letter).await
     }
 
     async fn post_on(
@@ -211,25 +221,28 @@ impl Peers {
         mut connection: SendRequest<Empty<Bytes>>,
         address: SocketAddr,
         letter: &str,
-    ) -> Option<Vec<u8>> {
+    ) -> Result<Vec<u8>, NoAnswer> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(PATH)
             .header(header::HOST, address.to_string())
             .header(LETTER, letter)
             .body(Empty::new())
-            .ok()?;
-        let response = connection.send_request(request).await.ok()?;
-        if response.status() != StatusCode::OK {
-            return None;
+            .map_err(|_| NoAnswer::Unread)?;
+        let response = connection.send_request(request).await.map_err(|_| NoAnswer::Busy)?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::FORBIDDEN => return Err(NoAnswer::Unread),
+            _ => return Err(NoAnswer::Busy),
         }
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok()?.to_bytes();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|_| NoAnswer::Busy)?.to_bytes();
         if let Some(peer) = self.lock().get_mut(&address)
             && peer.idle.len() < MAX_LETTERS
         {
             peer.idle.push(connection);
         }
-        URL_SAFE_NO_PAD.decode(&body).ok()
+        URL_SAFE_NO_PAD.decode(&body).map_err(|_| NoAnswer::Unread)
     }
 
     fn idle(&self, address: SocketAddr) -> Option<SendRequest<Empty<Bytes>>> {
@@ -377,6 +390,6 @@ mod tests {
             () = async { answers.await.unwrap() } => {}
         }
         let in_time = tokio::time::timeout(LONG, peers.ask(address, b"letter", LONG * 9)).await;
-        assert_eq!(in_time, Ok(None), "nobody listens");
+        assert_eq!(in_time, Ok(Err(NoAnswer::NobodyListens)));
     }
 }

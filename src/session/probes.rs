@@ -5,7 +5,7 @@
 //! as long as it lives; without a proxy both fail. It may come to another replica, so all are told. Bounded. Holds
 //! hashes; knows no request.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Sessions;
 use super::letter::PeerRequest;
-use super::peers::TRIES;
+use super::peers::{NoAnswer, TRIES};
 
 /// How soon a client goes on: at once, but it may be busy.
 const SOON: Duration = Duration::from_secs(1);
@@ -33,7 +33,14 @@ pub struct Prober([u8; 16]);
 
 /// Which clients were refused.
 #[derive(Debug)]
-pub struct Probes(Mutex<LruCache<Prober, Refused>>);
+pub struct Probes(Mutex<Noted>);
+
+#[derive(Debug)]
+struct Noted {
+    last: LruCache<Prober, Refused>,
+    /// What begins later goes on behind none of them.
+    until: Option<Instant>,
+}
 
 /// When a client's next request begins, if it is one that goes on.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +70,7 @@ impl Prober {
 
 impl Default for Probes {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX)))
+        Self(Mutex::new(Noted { last: LruCache::new(MAX), until: None }))
     }
 }
 
@@ -71,24 +78,30 @@ impl Probes {
     /// A `server/discover` of this client was refused here, or is about to be within `wait` by another replica.
     pub(super) fn refused(&self, prober: Prober, wait: Duration) {
         let from = Instant::now();
-        self.lock().insert(prober, Refused { from, until: from + wait + SOON });
+        let until = from + wait + SOON;
+        let mut noted = self.lock();
+        noted.until = noted.until.max(Some(until));
+        // One that is told of twice is the same.
+        let before = noted.last.get(&prober).filter(|before| from <= before.until);
+        let from = before.map_or(from, |before| before.from);
+        noted.last.insert(prober, Refused { from, until });
     }
 
-    /// Whether none is known, so that nobody has to be told from others.
+    /// Whether any client may go on with a request that has begun at this time: else nobody has to be told from others.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    pub fn may_precede(&self, begun: Instant) -> bool {
+        self.lock().until.is_some_and(|until| begun <= until)
     }
 
     /// Whether one was right before a request that has begun at this time.
     #[must_use]
     pub fn precedes(&self, prober: Prober, begun: Instant) -> bool {
-        let refused = self.lock().get(&prober).copied();
+        let refused = self.lock().last.get(&prober).copied();
         refused.is_some_and(|refused| (refused.from..=refused.until).contains(&begun))
     }
 
     /// A poisoned lock only means that another thread panicked between two plain stores.
-    fn lock(&self) -> MutexGuard<'_, LruCache<Prober, Refused>> {
+    fn lock(&self) -> MutexGuard<'_, Noted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,18 +112,24 @@ impl Sessions {
     /// A `server/discover` of this client is about to be refused. When this returns all replicas know, but for those
     /// that do not answer within [`TELL`], or are of a release that does not know the letter.
     pub async fn probe_refused(&self, prober: Prober) {
+        // Its client may not wait for the refusal.
+        self.probes.refused(prober, TELL);
         let peers = self.peers.alive(self.own);
         if !peers.is_empty() {
-            let told = peers.iter().map(|(_, address)| async move {
-                for _ in 0..TRIES {
-                    if self.exchange(*address, PeerRequest::Probed(prober)).await.is_some() {
-                        break;
-                    }
-                }
-            });
+            let told = peers.iter().map(|(_, address)| self.tell_probed(*address, prober));
             let _in_time = timeout(TELL, join_all(told)).await;
+            self.probes.refused(prober, Duration::ZERO);
         }
-        self.probes.refused(prober, Duration::ZERO);
+    }
+
+    /// Again and again while the other one may only be busy. One that does not read the letter is not asked for more.
+    async fn tell_probed(&self, address: SocketAddr, prober: Prober) {
+        for _ in 0..TRIES {
+            match self.exchange(address, PeerRequest::Probed(prober)).await {
+                Err(NoAnswer::Busy) => {}
+                Ok(_) | Err(NoAnswer::NobodyListens | NoAnswer::Unread) => return,
+            }
+        }
     }
 
     pub(super) fn hear_probed(&self, prober: Prober) {
@@ -127,7 +146,7 @@ mod tests {
         let probes = Probes::default();
         let [a, b] = [1, 2].map(|n| IpAddr::from([10, 0, 0, n]));
         let of = Prober::new;
-        assert!(probes.is_empty());
+        assert!(!probes.may_precede(Instant::now()), "there is none");
         let before = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
         probes.refused(of(a, 7, "tools.ns"), Duration::ZERO);
@@ -142,6 +161,7 @@ mod tests {
         assert!(probes.precedes(of(a, 7, "tools.ns"), then + SOON));
         let late = Duration::from_millis(1);
         assert!(!probes.precedes(of(a, 7, "tools.ns"), then + SOON + late));
+        assert!(probes.may_precede(then + SOON) && !probes.may_precede(then + SOON + late));
         // However long the request that began then has waited meanwhile.
         tokio::time::advance(SOON * 9).await;
         assert!(probes.precedes(of(a, 7, "tools.ns"), then + SOON));

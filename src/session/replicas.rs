@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::homes::{Home, Known, MAX_HOMES};
 use super::letter::{Letter, PeerRequest, PeerResponse};
-use super::peers::{ANSWER, News, TRIES, owner};
+use super::peers::{ANSWER, News, NoAnswer, TRIES, owner};
 use super::token::TokenId;
 use super::{Sessions, now};
 
@@ -290,7 +290,7 @@ impl Sessions {
     /// By `exchange`: one of an older release does not know the letter, and lives.
     async fn tell_uses(&self, address: SocketAddr, uses: &[(TokenId, u64)]) {
         for some in uses.chunks(RENEWED) {
-            if self.exchange(address, PeerRequest::Used(some.to_vec())).await.is_none() {
+            if self.exchange(address, PeerRequest::Used(some.to_vec())).await.is_err() {
                 return;
             }
         }
@@ -348,7 +348,7 @@ impl Sessions {
         let _place = if what.is_urgent() { None } else { Some(self.peers.place(address).await?) };
         for wait in (0..TRIES).map(|before| ANSWER + ANSWER * before / 2) {
             let asked = Instant::now();
-            let letter = self.ask_once(address, what.clone(), wait).await;
+            let letter = self.ask_once(address, what.clone(), wait).await.ok();
             let news = self.peers.heard(address, asked, letter.as_ref().map(|letter| letter.from));
             match news {
                 // It may only have been slow.
@@ -373,13 +373,14 @@ impl Sessions {
         address: SocketAddr,
         what: PeerRequest,
         wait: Duration,
-    ) -> Option<Letter<PeerResponse>> {
+    ) -> Result<Letter<PeerResponse>, NoAnswer> {
         let keys = self.keys.load_full();
         let number = fastrand::u64(..);
-        let sealed = Letter::new(self.own, now(), number, what).seal(&keys)?;
+        let sealed = Letter::new(self.own, now(), number, what).seal(&keys);
+        let sealed = sealed.ok_or(NoAnswer::Unread)?;
         let mut answer = self.peers.ask(address, &sealed, wait).await?;
-        let letter = Letter::<PeerResponse>::open(&keys, now(), &mut answer)?;
-        (letter.number == number).then_some(letter)
+        let letter = Letter::<PeerResponse>::open(&keys, now(), &mut answer);
+        letter.filter(|letter| letter.number == number).ok_or(NoAnswer::Unread)
     }
 
     /// One question and its answer, of which nothing follows for the one that is asked.
@@ -387,10 +388,11 @@ impl Sessions {
         &self,
         address: SocketAddr,
         what: PeerRequest,
-    ) -> Option<Letter<PeerResponse>> {
-        let _place = self.peers.place(address).await?;
+    ) -> Result<Letter<PeerResponse>, NoAnswer> {
+        let place = self.peers.place(address).await;
+        let _place = place.ok_or(NoAnswer::NobodyListens)?;
         let letter = self.ask_once(address, what, ANSWER).await;
-        self.counts.asked(letter.is_some());
+        self.counts.asked(letter.is_ok());
         letter
     }
 }

@@ -134,7 +134,7 @@ impl Sessions {
 
     /// Whoever does not answer this is not taken for dead: one of an older release does not know the question.
     async fn ask_for_task(&self, address: SocketAddr, task: TaskKey) -> Option<EndpointId> {
-        match self.exchange(address, PeerRequest::Task(task)).await?.text {
+        match self.exchange(address, PeerRequest::Task(task)).await.ok()?.text {
             PeerResponse::Home(home) => Some(home.home()?.endpoint),
             _ => None,
         }

@@ -131,7 +131,7 @@ impl Sessions {
         session: TokenId,
         event: &[u8],
     ) -> Option<Call> {
-        match self.exchange(address, PeerRequest::Rest(session, event.to_vec())).await?.text {
+        match self.exchange(address, PeerRequest::Rest(session, event.to_vec())).await.ok()?.text {
             PeerResponse::Rest(answers, since) => {
                 Some(Call { answers, since, event: event.into() })
             }
