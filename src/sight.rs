@@ -551,4 +551,31 @@ mod tests {
         assert!(nodes.contains(&chat), "{nodes:?}");
         assert!(!nodes.iter().any(|node| node["id"] == "ns/idle"), "{nodes:?}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_declares_a_service_or_its_agent_declares_the_route() {
+        let edge = |owned: &str, agent: &str, is_called: bool| {
+            let mut world = World::new();
+            let (key, found) = open(owned, Some(("ns", agent)));
+            world.table.set_discovered(key, found);
+            // Its series are there as long as it is.
+            let route = world.metrics.route(owned);
+            if is_called {
+                let (protocol, method, error) = (Protocol::Mcp, "tools/call", ErrorType::None);
+                let call = Operation { caller: "a/b", protocol, method, tool: "", error };
+                route.operation(&call, Duration::ZERO);
+            }
+            world.look();
+            let mut edges = world.looks.edges();
+            edges.retain(|edge| edge.to.ends_with(".ns") && edge.to != "t.ns");
+            let edge = |edge: &Edge| (edge.to.clone(), edge.to_node().to_owned(), edge.state());
+            edges.iter().map(edge).collect::<Vec<_>>()
+        };
+        let is = |to: &str, node: &str, state| vec![(to.to_owned(), node.to_owned(), state)];
+        // A tool server's object names the Service, an Agent's the Agent.
+        assert_eq!(edge("idle.ns", "chat", true), is("idle.ns", "ns/chat", "ok"));
+        assert_eq!(edge("main.ns", "idle", true), is("main.ns", "ns/idle", "ok"));
+        // That nobody has called yet.
+        assert_eq!(edge("main.ns", "idle", false), is("idle.ns", "ns/idle", "unused"));
+    }
 }

@@ -58,7 +58,7 @@ pub fn edges(first: &Look, last: &Look) -> Vec<Edge> {
     let mut seen = BTreeSet::new();
     for (key, total) in &now {
         let (from, to, protocol) = *key;
-        seen.insert((from, last.declared_host(to)));
+        seen.extend(last.declared_hosts(to).map(|host| (from, host)));
         let (unused_tools, undeclared_tools) = tools(last, *key, &called);
         let recent = total.since(before.get(key));
         edges.push(Edge {
@@ -134,7 +134,7 @@ fn tools(
         let is_here = key.route == to && look.declares(from, to, "") == Some(true);
         is_here && look.declares(from, to, key.tool) == Some(false)
     });
-    let named = look.uses.get(from).and_then(|uses| uses.hosts.get(&*look.declared_host(to)));
+    let named = look.uses.get(from).and_then(|uses| look.named(uses, to));
     let is_called = |tool: &str| called.iter().any(|(key, _)| key.tool == tool);
     let unused = named.iter().flat_map(|tools| tools.iter()).filter(|tool| !is_called(tool));
     (

@@ -78,7 +78,7 @@ impl Look {
             .map(|(agent, uses)| (agent.to_string(), Arc::clone(uses)))
             .collect();
         let (mut routes, mut refused) = (table.statics().len(), 0);
-        let (mut agents, mut namesakes) = (BTreeMap::new(), BTreeSet::new());
+        let (mut agents, mut others) = (BTreeMap::new(), Vec::new());
         let callers: BTreeSet<&str> = callers(&sights).collect();
         for discovered in table.hosts() {
             match &discovered.state {
@@ -86,11 +86,11 @@ impl Look {
                     routes += discovered.routes().count();
                     // That of a pod is shown as what it is.
                     let Some(name) = agent_at(&discovered.host) else { continue };
-                    let host = || discovered.host.to_string();
-                    if let Some(agent) = &open.agent {
-                        agents.insert(host(), agent.to_string());
-                    } else if uses.contains_key(&name) || callers.contains(&*name) {
-                        namesakes.insert(host());
+                    match &open.agent {
+                        Some(agent) => {
+                            drop(agents.insert(discovered.host.to_string(), agent.to_string()))
+                        }
+                        None => others.push((name, &discovered.host)),
                     }
                 }
                 HostState::Unmarked(_) => {}
@@ -99,6 +99,12 @@ impl Look {
                 }
             }
         }
+        let with_hosts: BTreeSet<&String> = agents.values().collect();
+        let is_agent = |name: &String| {
+            uses.contains_key(name) || callers.contains(&**name) || with_hosts.contains(name)
+        };
+        others.retain(|(name, _)| is_agent(name));
+        let namesakes = others.into_iter().map(|(_, host)| host.to_string()).collect();
         Self { taken, sights, uses, agents, namesakes, routes, refused, sees_calls }
     }
 
@@ -114,22 +120,28 @@ impl Look {
         }
     }
 
-    /// The host that who uses this route declares. Agents are declared by their names, and so by the hosts of those.
-    #[must_use]
-    pub fn declared_host<'l>(&self, route: &'l str) -> Cow<'l, str> {
+    /// The hosts by which this route may be declared: a tool server is by its own, an Agent by that of its name.
+    pub fn declared_hosts<'l>(&self, route: &'l str) -> impl Iterator<Item = Cow<'l, str>> {
         let host = host_of(route);
-        match self.agents.get(host).and_then(|agent| agent.split_once('/')) {
-            Some((namespace, name)) => Cow::Owned(format!("{name}.{namespace}")),
-            None => Cow::Borrowed(host),
-        }
+        let agent = self.agents.get(host).and_then(|agent| agent.split_once('/'));
+        let named = agent.map(|(namespace, name)| Cow::Owned(format!("{name}.{namespace}")));
+        std::iter::once(Cow::Borrowed(host)).chain(named.filter(|named| **named != *host))
     }
 
-    /// Every Agent that calls, or says what it uses.
+    /// The tools of this route that its caller names; none for all of them. `None` if it does not say that it uses it.
+    #[must_use]
+    pub fn named<'l>(&self, uses: &'l Uses, route: &str) -> Option<&'l [Box<str>]> {
+        let mut hosts = self.declared_hosts(route);
+        hosts.find_map(|host| uses.hosts.get(&*host)).map(|tools| &**tools)
+    }
+
+    /// Every Agent that calls, says what it uses, or has a host.
     #[must_use]
     pub fn known_agents(&self) -> BTreeSet<&str> {
         // One whose calls cannot be told apart has no Service either.
         let known = self.uses.iter().filter(|(_, uses)| !uses.anonymous);
-        known.map(|(agent, _)| agent.as_str()).chain(callers(&self.sights)).collect()
+        let known = known.map(|(agent, _)| agent.as_str()).chain(callers(&self.sights));
+        known.chain(self.agents.values().map(String::as_str)).collect()
     }
 
     /// All calls.
@@ -207,8 +219,7 @@ impl Look {
             return None;
         }
         let uses = self.uses.get(caller)?;
-        let tools = uses.hosts.get(&*self.declared_host(route));
-        Some(tools.is_some_and(|tools| {
+        Some(self.named(uses, route).is_some_and(|tools| {
             tool.is_empty() || tools.is_empty() || tools.iter().any(|name| **name == *tool)
         }))
     }

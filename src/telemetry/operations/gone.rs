@@ -1,7 +1,7 @@
 //! Series of callers that there are no more: they go once nothing has been counted in them for a while.
 //!
-//! Costs a request nothing: it counts as it always does, and what is idle is found by comparing two looks. A caller
-//! that is there keeps its series, however long it says nothing.
+//! Costs a request nothing, unless it ends while series go: it counts as it always does, and what is idle is found by
+//! comparing two looks. A caller that is there keeps its series, however long it says nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
