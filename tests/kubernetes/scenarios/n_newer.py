@@ -2,7 +2,8 @@
 
 What has no counterpart there: an Agent's own Service and pods, so nothing by calling Agent (its address is the
 gateway's), no `endpoints: service` and no static route beside it, which ask nothing of the object; the outage and the
-change of a CA Secret (`e_secrets`), which read the same Secret for objects of both groups.
+change of a CA Secret (`e_secrets`), which read the same Secret for objects of both groups. Faults (`f_faults`), the controller's paths
+(`c_routes`) and doctor's rights (`i_doctor`) have objects of both groups where they are.
 """
 
 import json
