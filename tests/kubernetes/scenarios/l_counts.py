@@ -17,8 +17,8 @@ from api import until
 from c_routes import agent, agent_service
 from feed import Calls, Tap, told
 from l_sight import uses
-from m_groups import binding, of_1_0, opted
 from mcp_client import HEADERS, PORT
+from newer import binding, of_1_0, opted
 from world import World, deployment, scenario, service
 
 SPACE = "books"
