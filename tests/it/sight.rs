@@ -300,6 +300,36 @@ async fn calls_that_get_no_answer_say_why() {
 }
 
 #[tokio::test]
+async fn a_stream_of_results_is_counted_by_how_it_ends() {
+    let (proxy, backend) = start().await;
+    let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+    let result = chunk("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"task\":{}}}\n\n");
+    let error = chunk("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32603}}\n\n");
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let request = post(r#"{"jsonrpc":"2.0","id":1,"method":"SendStreamingMessage"}"#);
+    for rest in [format!("{result}0\r\n\r\n"), format!("{error}0\r\n\r\n"), String::new()] {
+        exchange(&proxy, &backend, &request, &format!("{head}{result}{rest}")).await;
+    }
+    // One that leaves has seen what it wanted, unless it has seen nothing.
+    for seen in [result, chunk(": nothing\n\n")] {
+        let mut client = proxy.connect().await;
+        client.send(&request).await;
+        let mut call = backend.accept().await;
+        call.until("}").await;
+        call.send(&format!("{head}{seen}")).await;
+        client.until("\n\n").await;
+        drop(client);
+        call.rest().await;
+    }
+    let mut seen = counted(&proxy, 5).await;
+    seen.sort();
+    let expected = ["- 2", "-32603 1", "client_gone 1", "upstream_broke 1"];
+    assert_eq!(seen, expected.map(|end| format!("a2a team-a/parent SendStreamingMessage - {end}")));
+    proxy.stop().await;
+}
+
+#[tokio::test]
 async fn headers_that_say_something_else_than_the_body_are_counted() {
     let (proxy, backend) = start().await;
     for (head, tool) in [
