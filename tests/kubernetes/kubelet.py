@@ -117,10 +117,10 @@ class Kubelet:
 
     def pod(self, name: str) -> "Pod":
         """The running pod whose name begins so."""
-        for pod in self.pods.values():
+        for pod in list(self.pods.values()):
             if pod.pod_name.startswith(name) and pod.is_ready and not pod.deleted.is_set():
                 return pod
-        raise KeyError(f"no ready pod {name}*: {[pod.pod_name for pod in self.pods.values()]}")
+        raise KeyError(f"no ready pod {name}*: {[pod.pod_name for pod in list(self.pods.values())]}")
 
 
 class Container:
