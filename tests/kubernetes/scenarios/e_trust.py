@@ -66,7 +66,8 @@ def service_address(world: World) -> None:
     address = applied["spec"]["clusterIP"]
     proxy = world.proxy(discovery={"endpoints": "service"})
     # There is no kube-proxy: the address is beta's here, which no endpoint of the Service is.
-    beta = next(p for p in list(world.kubelet.pods.values()) if p.namespace == "team-a" and p.pod_name.startswith("beta"))
+    pods = list(world.kubelet.pods.values())
+    beta = next(p for p in pods if p.namespace == "team-a" and p.pod_name.startswith("beta"))
     ip("-n", beta.place.name, "addr", "replace", f"{address}/32", "dev", "lo")
     ip("-n", proxy.pod.place.name, "route", "replace", f"{address}/32", "via", beta.address)
     proxy.routed("virtual.team-a", "/", "beta", 8080)
