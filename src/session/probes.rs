@@ -110,7 +110,7 @@ impl Probes {
 
 impl Sessions {
     /// A `server/discover` of this client is about to be refused. When this returns all replicas know, but for those
-    /// that do not answer within [`TELL`], or are of a release that does not know the letter.
+    /// that do not answer within a second, or are of a release that does not know the letter.
     pub async fn probe_refused(&self, prober: Prober) {
         // Its client may not wait for the refusal.
         self.probes.refused(prober, TELL);
