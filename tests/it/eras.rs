@@ -213,7 +213,7 @@ async fn an_initialize_behind_a_refused_probe_does_not_wait_for_the_cluster_eith
     api.put("services", service("a", "dead", vacant.port(), marked()));
     let mut config = discovering(&api);
     // Long enough for a look at who waits.
-    config.discovery.inherited.hold.request = Duration::from_secs(1);
+    config.discovery.inherited.hold.request = Duration::from_secs(2);
     let proxy = started(config).await;
     let [probe, _, initialize, a2a] = kinds();
     for (host, reason) in [
