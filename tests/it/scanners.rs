@@ -108,3 +108,16 @@ fn what_is_nested_without_end_is_read_alike_in_any_pieces() {
         }
     }
 }
+
+/// A line that has ended is not yet the end of its event.
+#[test]
+fn a_stream_that_breaks_off_behind_a_line_has_not_brought_its_event() {
+    let event = "data: {\"id\":3,\"result\":{}}";
+    for (end, answered) in
+        [("", false), ("\n", false), ("\r", false), ("\r\n", false), ("\n\n", true)]
+    {
+        let stream = format!("{event}{end}");
+        assert!(stream_agrees(stream.as_bytes()), "{stream:?}");
+        assert_eq!(oracle::is_answered(stream.as_bytes()), Some(answered), "{stream:?}");
+    }
+}

@@ -99,8 +99,10 @@ pub(super) fn events(stream: &[u8]) -> Vec<Vec<u8>> {
             byte => unified.push(*byte),
         }
     }
+    // Behind the end of the last line there is no empty one.
+    let lines = unified.strip_suffix(b"\n").unwrap_or(&unified);
     let (mut all, mut event) = (Vec::new(), Vec::new());
-    for line in unified.split(|byte| *byte == b'\n') {
+    for line in lines.split(|byte| *byte == b'\n') {
         if line.is_empty() {
             all.push(std::mem::take(&mut event));
         } else if let Some(data) = line.strip_prefix(b"data:") {
