@@ -10,6 +10,7 @@ mod opened;
 pub mod peers;
 pub mod probes;
 pub mod replicas;
+mod short_hash;
 mod slot;
 pub mod tasks;
 pub mod token;

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hashlink::LruCache;
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
 use super::Sessions;
 use super::letter::PeerRequest;
 use super::peers::{NoAnswer, TRIES};
+use super::short_hash::short_hash;
 
 /// How soon a client goes on: at once, but it may be busy.
 const SOON: Duration = Duration::from_secs(1);
@@ -55,14 +55,10 @@ impl Prober {
     /// The client of this address with these heads, and the host that it asks for.
     #[must_use]
     pub fn new(source: IpAddr, fingerprint: u64, host: &str) -> Self {
-        let mut hash = Context::new(&SHA256);
+        let source = source.to_canonical().to_string();
         // What may be of any length is last.
-        for part in [&source.to_canonical().to_string()[..], "\0"] {
-            hash.update(part.as_bytes());
-        }
-        hash.update(&fingerprint.to_be_bytes());
-        hash.update(host.as_bytes());
-        Self(hash.finish().as_ref().first_chunk().copied().unwrap_or_default())
+        let parts = [source.as_bytes(), b"\0", &fingerprint.to_be_bytes(), host.as_bytes()];
+        Self(short_hash(&parts))
     }
 }
 

@@ -10,13 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hashlink::LruCache;
-use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use super::Sessions;
 use super::homes::Home;
 use super::letter::{PeerRequest, PeerResponse};
 use super::peers::ANSWER;
+use super::short_hash::short_hash;
 use crate::upstream::EndpointId;
 
 /// Tasks that are remembered at once; one takes about 150 bytes.
@@ -40,14 +40,8 @@ impl TaskKey {
     /// The task that the servers of the route of `host` call `id`.
     #[must_use]
     pub fn new(host: &str, id: &str) -> Self {
-        let mut hash = Context::new(&SHA256);
         // No host has a NUL.
-        for part in [host, "\0", id] {
-            hash.update(part.as_bytes());
-        }
-        let mut key = [0; 16];
-        key.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        Self(key)
+        Self(short_hash(&[host.as_bytes(), b"\0", id.as_bytes()]))
     }
 }
 
