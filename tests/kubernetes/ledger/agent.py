@@ -17,6 +17,7 @@ from starlette.routing import Route
 sys.path.append(str(pathlib.Path(__file__).resolve().parent))
 import pieces  # noqa: E402
 from ledger import Ledger, operation  # noqa: E402
+from work import client  # noqa: E402
 
 URL = os.environ["URL"]
 card = pieces.card(
@@ -34,5 +35,5 @@ def rest(version: str, prefix: str) -> list[Route]:
 
 routes = create_agent_card_routes(card) + create_jsonrpc_routes(handler, "/")
 routes += rest("1.0", "/rest") + rest("0.3", "/elder")
-app = Ledger(Starlette(routes=routes), sys.argv[2], pieces.client)
+app = Ledger(Starlette(routes=routes), sys.argv[2], client)
 uvicorn.run(app, host="0.0.0.0", port=int(sys.argv[1]), log_level="warning")

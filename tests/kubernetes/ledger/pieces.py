@@ -1,17 +1,13 @@
-"""What agents of A2A's Python SDK 1.x share: their work, who calls them, and which operation a request is.
+"""What agents of A2A's Python SDK 1.x share: which operation a request is, their card, and their handler.
 
-The agent answers in three pieces. Told to wait, it does until its task is cancelled; told to break, it fails once it
-has begun.
+`work.py` has their work.
 """
 
-import asyncio
-
 from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_part
-from a2a.server.agent_execution import AgentExecutor, RequestContext
-from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
-from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskStore, TaskUpdater
+from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskStore
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface
+from work import Pieces, client_of
 
 # What a handler's function is called in A2A 1.0 and in 0.3.
 OPERATIONS = {
@@ -30,28 +26,6 @@ OPERATIONS = {
     "on_delete_task_push_notification_config": (
         "DeleteTaskPushNotificationConfig", "tasks/pushNotificationConfig/delete"),
 }  # fmt: skip
-# By task: who has begun it.
-OWNERS: dict[str, str] = {}
-
-
-class Pieces(AgentExecutor):
-    async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
-        task = context.current_task or new_task_from_user_message(context.message)
-        name, *told = context.get_user_input().split()
-        OWNERS[task.id] = name
-        await event_queue.enqueue_event(task)
-        updater = TaskUpdater(event_queue, task.id, task.context_id)
-        await updater.start_work()
-        if told == ["breaks"]:
-            raise RuntimeError(name)
-        if told:
-            await asyncio.Event().wait()
-        for number in range(3):
-            await updater.add_artifact([new_text_part(str(number))], artifact_id="a", append=number > 0)
-        await updater.complete()
-
-    async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
-        await TaskUpdater(event_queue, context.task_id, context.context_id).cancel()
 
 
 class Named:
@@ -76,18 +50,6 @@ class Named:
         return told
 
 
-def client_of(text: str, task: str) -> str:
-    """Who calls: what it says, or whose the task is; one that nobody has is called like its client."""
-    return text.split()[0] if text else OWNERS.get(task, task)
-
-
-def client(message: dict) -> str:
-    """The same, of a message of JSON-RPC."""
-    params = message.get("params") or {}
-    parts = (params.get("message") or {}).get("parts") or [{}]
-    return client_of(parts[0].get("text", ""), params.get("taskId") or params.get("id", ""))
-
-
 def card(*interfaces: tuple[str, str, str]) -> AgentCard:
     """With an interface for each (URL, binding, version)."""
     return AgentCard(
@@ -103,6 +65,6 @@ def card(*interfaces: tuple[str, str, str]) -> AgentCard:
 
 def handler(made: AgentCard) -> DefaultRequestHandler:
     return DefaultRequestHandler(
-        agent_executor=Pieces(), task_store=InMemoryTaskStore(), agent_card=made,
+        agent_executor=Pieces(new_task_from_user_message, new_text_part), task_store=InMemoryTaskStore(), agent_card=made,
         push_config_store=InMemoryPushNotificationConfigStore(),
     )  # fmt: skip
