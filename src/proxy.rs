@@ -72,10 +72,17 @@ impl Proxy {
         let fields = Fields::of(request.headers());
         let books = self.books.near();
         let request = Box::new(received(conn, &fields, request, books.sees_calls));
-        let mut record = Recorder::begin(conn, task, books, (&request, &fields));
-        let (upload, is_grpc) = (Arc::clone(request.body().upload()), record.is_grpc());
+        let (upload, is_grpc) = (Arc::clone(request.body().upload()), fields.call_grpc(&request));
         let work = Box::pin(async move {
-            match self.serve(conn, (request, fields), &mut record).await {
+            let mut record = Recorder::begin(conn, task, books, (&request, &fields));
+            let served = match self.read(conn, &request, fields, &record) {
+                Ok(facts) => {
+                    record.read(&facts);
+                    self.serve(conn, &facts, request, &mut record).await
+                }
+                Err(error) => Err(Refused::unsent(error, *request)),
+            };
+            match served {
                 Ok(Reply::Relay(response, plan)) => {
                     Ok(response.map(|leased| ReplyBody::relay(leased, plan, record)))
                 }
@@ -90,29 +97,21 @@ impl Proxy {
         })
     }
 
-    /// The path of a request.
+    /// The path of a request whose head has been read.
     async fn serve(
         &self,
         conn: &Arc<Connection>,
-        (mut request, fields): (Boxed, Fields),
+        facts: &Arc<Facts>,
+        mut request: Boxed,
         record: &mut Recorder,
     ) -> Result<Reply, Refused> {
-        let facts = match self.read(conn, &request, fields) {
-            // A session's request keeps them, and moves would cost as much.
-            Ok(mut facts) => {
-                facts.origin.trace = record.trace();
-                Arc::new(facts)
-            }
-            Err(error) => return Err(Refused::unsent(error, *request)),
-        };
-        record.read(&facts);
         let upgrades = facts.kind == Kind::Upgrade;
         let client = upgrades.then(|| hyper::upgrade::on(&mut *request));
-        let delivered = match self.delivery.deliver(conn, &facts, request, record).await {
+        let delivered = match self.delivery.deliver(conn, facts, request, record).await {
             Ok(delivered) => delivered,
             Err(refused) => {
                 if let Some(client) = record.probes() {
-                    let told = self.delivery.probe_refused(conn, &facts, client, &refused.error);
+                    let told = self.delivery.probe_refused(conn, facts, client, &refused.error);
                     // Boxed, as all that is rare.
                     Box::pin(told).await;
                 }
@@ -121,21 +120,27 @@ impl Proxy {
         };
         match delivered {
             Delivered::Response(response, way) => {
-                Reply::of(response, (&facts, way, conn), client, &self.egress, record)
+                Reply::of(response, (facts, way, conn), client, &self.egress, record)
             }
             Delivered::Instead(instead) => Ok(Reply::Instead(instead)),
         }
     }
 
+    /// Shared, since a session's request keeps them, and moves would cost as much.
     fn read(
         &self,
         conn: &Connection,
         request: &Request<RequestBody>,
         fields: Fields,
-    ) -> Result<Facts, ProxyError> {
-        self.delivery
-            .routes
-            .with(|table| Facts::read(request, fields, conn, &self.ingress, table.cluster_domain()))
+        record: &Recorder,
+    ) -> Result<Arc<Facts>, ProxyError> {
+        self.delivery.routes.with(|table| {
+            let facts = Facts::read(request, fields, conn, &self.ingress, table.cluster_domain());
+            facts.map(|mut facts| {
+                facts.origin.trace = record.trace();
+                Arc::new(facts)
+            })
+        })
     }
 
     async fn refuse(

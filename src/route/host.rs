@@ -49,13 +49,12 @@ impl HostKey {
     /// # Errors
     /// [`BadHost`] for anything that is not a DNS name, with an optional port.
     pub fn parse(value: &str, cluster_domain: &str) -> Result<(Self, Option<u16>), BadHost> {
-        if value.contains('/') {
-            return Err(BadHost::Url);
-        }
         let (name, port) = authority::split(value);
-        let port = port.map(read_port).transpose()?;
+        // Said first, whatever else is wrong with it. No name has one, so that most need not be looked through for it.
+        let of_url = |error| if value.contains('/') { BadHost::Url } else { error };
+        let port = port.map(read_port).transpose().map_err(of_url)?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        check_name(&name)?;
+        check_name(&name).map_err(of_url)?;
         let bare = bare_host(&name, cluster_domain);
         // A suffix must not hide what is refused without it: 2.3.svc.
         if bare.len() < name.len() {

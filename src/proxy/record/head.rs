@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Request, Version};
+use http::{HeaderMap, HeaderValue, Request};
 
 use crate::headers::client::fingerprint;
 use crate::headers::names::{Known, Names};
@@ -35,7 +35,7 @@ pub(super) struct HeadCopy {
     pub(super) is_modern: bool,
     /// It has one that only clients of A2A send.
     pub(super) speaks_a2a: bool,
-    /// It is a call of gRPC, which only HTTP/2 carries (gRPC, `PROTOCOL-HTTP2.md`).
+    /// It is a call of gRPC.
     pub(super) speaks_grpc: bool,
 }
 
@@ -79,9 +79,7 @@ impl HeadCopy {
             speaks_mcp: names.has_any(MCP),
             is_modern: fields.is_modern(),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
-            speaks_grpc: fields.is_grpc
-                && request.version() == Version::HTTP_2
-                && request.method() == http::Method::POST,
+            speaks_grpc: fields.call_grpc(request),
         }
     }
 
