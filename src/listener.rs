@@ -122,7 +122,8 @@ fn serve(
     let place: Place = Box::new((permit, seat));
     let info = Arc::new(Connection::new(peer, scheme, Arc::clone(&listener.name), Some(place)));
     let carrier = ConnTask::default();
-    let served = connection(stream, (info, carrier.clone()), listener.tls.clone(), shared.clone());
+    let with = (Arc::clone(&shared.proxy), Arc::clone(&shared.limits), shared.watch.clone());
+    let served = connection(stream, (info, carrier.clone()), listener.tls.clone(), with);
     let task = match elsewhere {
         None => connections.spawn(served),
         Some(worker) => connections.spawn_on(served, &worker),
@@ -135,15 +136,16 @@ async fn connection(
     stream: Accepted,
     (info, carrier): (Arc<Connection>, ConnTask),
     tls: Option<Arc<Acceptor>>,
-    shared: Serving,
+    (proxy, limits, watch): (Arc<Proxy>, Arc<ListenerLimits>, Watch),
 ) {
-    let Serving { proxy, limits, watch, .. } = shared;
-    let mut closing = watch.clone();
-    let io = tokio::select! {
-        biased;
-        io = bytes(stream, tls.as_deref(), &limits) => io,
-        // Half a handshake must not hold up a drain.
-        () = closing.reached(Phase::Closing) => return,
+    let io = {
+        let mut closing = watch.clone();
+        tokio::select! {
+            biased;
+            io = bytes(stream, tls.as_deref(), &limits) => io,
+            // Half a handshake must not hold up a drain.
+            () = closing.reached(Phase::Closing) => return,
+        }
     };
     match io {
         Ok(io) => conn::serve(io, (info, carrier), proxy, &limits, watch).await,

@@ -5,16 +5,18 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::rt::Executor;
+use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
@@ -35,41 +37,78 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one connection to its end.
 pub async fn serve(
-    mut stream: Io,
+    stream: Io,
     (info, carrier): (Arc<Connection>, ConnTask),
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
-    watch: Watch,
+    mut watch: Watch,
 ) {
-    let mut closing = watch.clone();
-    let first = tokio::select! {
-        biased;
-        first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)) => first,
-        // A connection that has said nothing must not hold up a drain.
-        () = closing.reached(Phase::Closing) => return,
-    };
-    let Ok(Ok(first)) = first else {
-        tracing::debug!(peer = %info.peer, "no request within the detection deadline");
-        return;
-    };
+    let mut phase = watch.clone();
+    let Some((stream, first)) = begun(stream, limits, &mut phase, &info).await else { return };
     let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
-    let http2 = first == PREFACE;
-    let heads = http2.then(HeadScanner::default);
-    let refusing = (!http2).then(|| Refusing {
-        proxy: Arc::clone(&proxy),
-        info: Arc::clone(&info),
-        response: None,
-    });
-    let io = Watched { prefix: first, stream, activity: Arc::clone(&activity), heads, refusing };
+    let (io, http2) = watched((stream, first), &activity, &info, &proxy);
     let ended = if http2 {
         // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
-        Box::pin(serve_http2(io, Arc::clone(&info), proxy, limits, watch, &activity)).await
+        Box::pin(serve_http2(io, Arc::clone(&info), proxy, limits, &mut watch, &activity)).await
     } else {
-        serve_http1(io, (&info, carrier), &proxy, limits, watch, &activity).await
+        let service =
+            Http1 { info: &info, carrier, proxy: &proxy, phase: &phase, activity: &activity };
+        let connection = pin!(service.on(io, limits));
+        let mut driven = Driven::new(connection);
+        let shut = |driven: &mut Driven<Pin<&mut UpgradeableConnection<_, _>>>| {
+            // hyper would read no more of the request, although the tunnel begins behind it.
+            if !activity.has_switched() {
+                driven.connection.as_mut().graceful_shutdown();
+            }
+        };
+        let ended = drive(&mut driven, shut, limits, &mut watch, &activity).await;
+        if let Err(error) = &ended {
+            note_unread(error, &info, &proxy, &activity);
+        }
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %info.peer, %error, "client connection ended");
     }
+}
+
+/// The connection and its first bytes, once they tell its version; `None` if it says nothing in time, or the program
+/// ends.
+async fn begun(
+    mut stream: Io,
+    limits: &ListenerLimits,
+    phase: &mut Watch,
+    info: &Connection,
+) -> Option<(Io, Vec<u8>)> {
+    let first = tokio::select! {
+        biased;
+        first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)) => first,
+        // A connection that has said nothing must not hold up a drain.
+        () = phase.reached(Phase::Closing) => return None,
+    };
+    let Ok(Ok(first)) = first else {
+        tracing::debug!(peer = %info.peer, "no request within the detection deadline");
+        return None;
+    };
+    Some((stream, first))
+}
+
+/// The connection under HTTP, and whether that is HTTP/2.
+fn watched(
+    (stream, first): (Io, Vec<u8>),
+    activity: &Arc<Activity>,
+    info: &Arc<Connection>,
+    proxy: &Arc<Proxy>,
+) -> (Watched, bool) {
+    let http2 = first == PREFACE;
+    let heads = http2.then(HeadScanner::default);
+    let refusing = (!http2).then(|| Refusing {
+        proxy: Arc::clone(proxy),
+        info: Arc::clone(info),
+        response: None,
+    });
+    let activity = Arc::clone(activity);
+    (Watched { prefix: first, stream, activity, heads, refusing }, http2)
 }
 
 /// Reads until the bytes differ from HTTP/2's preface, or are the whole of it.
@@ -87,51 +126,48 @@ async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-async fn serve_http1(
-    io: Watched,
-    (info, carrier): (&Arc<Connection>, ConnTask),
-    proxy: &Proxy,
-    limits: &ListenerLimits,
-    watch: Watch,
-    activity: &Activity,
-) -> hyper::Result<()> {
-    let phase = watch.clone();
-    let service = service_fn(|request| {
-        activity.on_head(false);
-        activity.on_request();
-        let answered = proxy.handle(info, carrier.clone(), request);
-        answered.map_ok(|response| {
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                activity.on_switch();
-            }
-            leaving(response, &phase)
-        })
-    });
-    let connection = http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
-    let connection = pin!(connection);
-    let mut driven = Driven::new(connection);
-    let ended = drive(
-        &mut driven,
-        |driven| {
-            // hyper would read no more of the request, although the tunnel begins behind it.
-            if !activity.has_switched() {
-                driven.connection.as_mut().graceful_shutdown();
-            }
-        },
-        limits,
-        watch,
-        activity,
-    )
-    .await;
-    if let Err(error) = &ended
-        && error.is_parse()
-        && !error.is_parse_version_h2()
-        && !activity.has_refused()
-    {
-        // The parser's own response stood behind one that the client has not read, and is lost with the rest of it.
+/// What the requests of a connection in HTTP/1 are answered with.
+struct Http1<'a> {
+    info: &'a Arc<Connection>,
+    carrier: ConnTask,
+    proxy: &'a Proxy,
+    phase: &'a Watch,
+    activity: &'a Activity,
+}
+
+// === impl Http1 ===
+
+impl<'a> Http1<'a> {
+    /// The connection, to be driven. No `async fn`, which would keep room for what it is given as long as it runs.
+    fn on(
+        self,
+        io: Watched,
+        limits: &ListenerLimits,
+    ) -> UpgradeableConnection<
+        TokioIo<Watched>,
+        impl HttpService<Incoming, ResBody = ReplyBody, Future: Send> + 'a,
+    > {
+        let Self { info, carrier, proxy, phase, activity } = self;
+        let service = service_fn(move |request| {
+            activity.on_head(false);
+            activity.on_request();
+            let answered = proxy.handle(info, carrier.clone(), request);
+            answered.map_ok(move |response| {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    activity.on_switch();
+                }
+                leaving(response, phase)
+            })
+        });
+        http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades()
+    }
+}
+
+/// The parser's own response stood behind one that the client has not read, and is lost with the rest of it.
+fn note_unread(error: &hyper::Error, info: &Connection, proxy: &Proxy, activity: &Activity) {
+    if error.is_parse() && !error.is_parse_version_h2() && !activity.has_refused() {
         let _unheard = proxy.record_unread(info, error.is_parse_too_large());
     }
-    ended
 }
 
 /// During a drain a connection ends with its next response, for a client whose request crosses our close would not
@@ -160,7 +196,7 @@ async fn serve_http2(
     info: Arc<Connection>,
     proxy: Arc<Proxy>,
     limits: &ListenerLimits,
-    watch: Watch,
+    watch: &mut Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
     let service = service_fn(move |request| {
@@ -198,7 +234,7 @@ async fn drive<C>(
     connection: &mut C,
     shut: impl Fn(&mut C),
     limits: &ListenerLimits,
-    mut watch: Watch,
+    watch: &mut Watch,
     activity: &Activity,
 ) -> hyper::Result<()>
 where

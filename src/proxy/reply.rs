@@ -11,6 +11,7 @@ pub mod instead;
 pub mod plan;
 pub mod refuse;
 pub mod relay;
+mod reopens;
 pub mod session;
 pub mod task;
 pub mod timeouts;

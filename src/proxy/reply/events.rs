@@ -36,11 +36,12 @@ pub(super) struct Events {
     pub(super) scanner: SseScanner,
     /// Something may be added.
     open: bool,
-    first: Option<FirstEvent>,
+    // Boxed, all three: most streams that are silent for hours have none of them by then.
+    first: Option<Box<FirstEvent>>,
     /// Looks at what the stream says, as long as somebody wants to know.
-    answers: Option<AnswerScanner>,
+    answers: Option<Box<AnswerScanner>>,
     /// The call that the stream is to answer, until it has.
-    awaited: Option<Awaited>,
+    awaited: Option<Box<Awaited>>,
     /// It begins behind an event: it may be the rest of a call's.
     resumes: bool,
     /// A comment in front of a legacy stream's first event would be an event in front of it.
@@ -77,15 +78,16 @@ impl Events {
         let standalone = plan.standalone.map(Departure::new);
         let subscription = plan.subscription.map(|it| Box::new((Departure::new(it.0), it.1)));
         let after_first = plan.legacy.is_some();
-        let first =
-            plan.legacy.map(|legacy| FirstEvent { event: EndpointEvent::default(), legacy });
+        let first = plan
+            .legacy
+            .map(|legacy| Box::new(FirstEvent { event: EndpointEvent::default(), legacy }));
         let asks = plan.awaited.is_some() || standalone.is_some();
         Self {
             scanner: SseScanner::default(),
             open: plan.open,
             first,
-            answers: asks.then(AnswerScanner::default),
-            awaited: plan.awaited,
+            answers: asks.then(Box::default),
+            awaited: plan.awaited.map(Box::new),
             resumes: plan.resumes,
             after_first,
             standalone,
@@ -99,7 +101,7 @@ impl Events {
         let out = match &mut self.first {
             None => data,
             Some(first) => {
-                let FirstEvent { event, legacy } = first;
+                let FirstEvent { event, legacy } = &mut **first;
                 match event.feed(&data, &|url| legacy.rewritten(url)) {
                     HeldEvent::Wait(passed) if passed.is_empty() => return None,
                     HeldEvent::Wait(passed) => Bytes::from(passed),
@@ -216,7 +218,7 @@ impl Events {
     /// there.
     pub(super) fn moved(&mut self, since: u64) {
         if let Some(answers) = &mut self.answers {
-            *answers = AnswerScanner::default();
+            **answers = AnswerScanner::default();
         }
         let session = self.awaited.as_mut().and_then(|awaited| awaited.session.as_mut());
         if let Some((_, _, lives_since)) = session {
@@ -232,7 +234,7 @@ impl Events {
     /// Whether it is a session's own, which goes on; what has brought an answer behind an event was a call's.
     fn is_own(&self) -> bool {
         let is_calls =
-            || self.resumes && self.answers.as_ref().is_some_and(AnswerScanner::is_answered);
+            || self.resumes && self.answers.as_ref().is_some_and(|answers| answers.is_answered());
         matches!(self.standalone, Some(Departure::Serving(_))) && !is_calls()
     }
 

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::events::Events;
 use super::plan::RelayPlan;
+use super::reopens::Reopens;
 use super::task::TaskWatch;
 use super::timeouts::{BodyTimer, Expired};
 use super::watchdog::Watchdog;
-use crate::backoff::Pauses;
 use crate::headers;
 use crate::proxy::call::Kind;
 use crate::proxy::instead::Care;
@@ -30,9 +30,6 @@ use crate::upstream::{Leased, SendError};
 
 /// How soon a session's own stream is opened again that its backend has ended: as soon as a client would.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// A stream that ends sooner, without an event, is opened again after longer and longer pauses.
-const BRIEF: Duration = Duration::from_secs(1);
-const PAUSES: Pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(5));
 /// How often a call is sent again whose stream says nothing.
 const MAX_TRIES: u32 = 3;
 /// What a silent event stream gets (D15): a comment, which every parser skips.
@@ -61,14 +58,9 @@ pub struct Relay {
     start: Bytes,
     /// Recycled when the body has ended; one that is dropped closes its connection.
     leased: Option<Leased>,
-    again: Option<Again>,
+    again: Option<Box<Reopens>>,
     /// The backend's stream is being opened.
     reopening: Option<Reopening>,
-    /// When the one that is there was, the events by then, and how often it was opened again.
-    opened: Instant,
-    heard: u64,
-    tries: u32,
-    pauses: Pauses,
     record: Recorder,
     ending: Option<Ending>,
     timer: Option<BodyTimer>,
@@ -131,12 +123,8 @@ impl Relay {
         Box::new(Self {
             start,
             leased: None,
-            again: plan.again,
+            again: plan.again.map(|again| Reopens::new(again, record.started())),
             reopening: None,
-            opened: record.started(),
-            heard: 0,
-            tries: 0,
-            pauses: PAUSES,
             record,
             ending: None,
             timer,
@@ -325,12 +313,14 @@ impl Relay {
         if streams {
             self.record.enter(&way, Kind::Stream);
             self.leased = Some(response.into_body());
-            self.opened = Instant::now();
-            if let (Some(again), Some(session)) = (&mut self.again, &way.session)
-                && again.since != session.since
-            {
-                again.since = session.since;
-                self.events.iter_mut().for_each(|events| events.moved(session.since));
+            if let Some(reopens) = &mut self.again {
+                reopens.opened = Instant::now();
+                if let Some(session) = &way.session
+                    && reopens.again.since != session.since
+                {
+                    reopens.again.since = session.since;
+                    self.events.iter_mut().for_each(|events| events.moved(session.since));
+                }
             }
             self.follow();
         }
@@ -339,34 +329,28 @@ impl Relay {
 
     /// From here on the stream goes where its session goes.
     fn follow(&mut self) {
-        if let (Some(again), Some(events)) = (&self.again, &mut self.events)
-            && let Some(home) = &again.home
+        if let (Some(reopens), Some(events)) = (&self.again, &mut self.events)
+            && let Some(home) = &reopens.again.home
         {
-            events.follow(home, again.since);
+            events.follow(home, reopens.again.since);
         }
     }
 
     /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
     fn open_again(&mut self, pause: Duration) -> bool {
-        let (Some(again), Some(events)) = (&self.again, &self.events) else { return false };
+        let (Some(reopens), Some(events)) = (&mut self.again, &self.events) else { return false };
         if !events.may_begin_again() {
             return false;
         }
-        // One that says nothing and ends at once is asked less and less often, and a call's only so many times.
-        let said = events.scanner.events();
-        let now = Instant::now();
-        let brief = now.saturating_duration_since(self.opened) < BRIEF && said == self.heard;
-        let wait = if brief { self.pauses.take() } else { Duration::ZERO };
-        if !brief {
-            self.pauses = PAUSES;
-        }
-        (self.heard, self.tries) = (said, self.tries + 1);
-        if events.is_awaited() && self.tries > MAX_TRIES {
+        let wait = reopens.wait(events.scanner.events());
+        // A call's is opened again only so many times.
+        if events.is_awaited() && reopens.tries > MAX_TRIES {
             return false;
         }
         let Some(leased) = self.leased.take() else { return false };
-        let (pause, since, last_event) = (pause.max(wait), again.since, events.last_event());
-        self.reopening = Some((again.open)(Left { leased, pause, since, last_event }));
+        let Again { open, since, .. } = &reopens.again;
+        let (pause, since, last_event) = (pause.max(wait), *since, events.last_event());
+        self.reopening = Some(open(Left { leased, pause, since, last_event }));
         if events.is_awaited() {
             self.record.cared(Care::Replayed);
         }
