@@ -23,6 +23,8 @@ pub struct EventData {
     line: Line,
     /// The last line ended by a CR, which a LF may complete.
     cr: bool,
+    /// A line of an event lies behind, or a part of one.
+    inside: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,14 @@ impl<P: Copy> Messages<P> {
         }
     }
 
+    /// Whether the next bytes are whole events of a stream, and those before them were. Who finds nothing in them may
+    /// leave them out.
+    #[must_use]
+    pub fn are_whole(&self, bytes: &[u8]) -> bool {
+        let ends = bytes.ends_with(b"\n\n") || bytes.ends_with(b"\r\n\r\n");
+        ends && self.events.as_ref().is_some_and(EventData::is_between)
+    }
+
     /// Whether no message can follow.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -80,16 +90,23 @@ impl EventData {
             }
             let end = memchr::memchr2(b'\n', b'\r', bytes);
             let (line, ending) = bytes.split_at(end.unwrap_or(bytes.len()));
+            self.inside = true;
             if let Some(data) = self.data(line) {
                 show(Some(data));
             }
             let Some((&last, rest)) = ending.split_first() else { return };
             if self.line == Line::default() {
+                self.inside = false;
                 show(None);
             }
             (self.line, self.cr) = (Line::default(), last == b'\r');
             bytes = rest;
         }
+    }
+
+    /// Whether events may be left out here. Not at the stream's start, whose mark has to be seen.
+    fn is_between(&self) -> bool {
+        !self.inside && !self.cr && self.start.is_over()
     }
 
     /// What of these bytes of a line is data.

@@ -5,6 +5,10 @@
 //! Pure: bytes in, outcomes out, at any split, with a few bytes of state. `isError` may stand behind any content, and
 //! is never matched within one. Requests and notifications of a server are no outcomes.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::calls::CallId;
 use super::event_data::Messages;
 use super::jsonrpc::integer;
@@ -64,7 +68,14 @@ impl OutcomeScanner {
     /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
     /// could not read.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
+        /// One of these is in each answer: the keys of those that tell how a call ended, and what can write a letter of
+        /// a key in another way. Most events of a stream are none.
+        static SIGNS: LazyLock<[Finder<'static>; 3]> =
+            LazyLock::new(|| ["\"result\"", "\"error\"", "\\u"].map(Finder::new));
         let Self { messages, now } = self;
+        if messages.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none()) {
+            return;
+        }
         messages.feed(bytes, &mut |place, found| now.take(place, &found, show));
     }
 
@@ -222,6 +233,32 @@ mod tests {
                       data: {\"id\":1,\ndata: \"error\":{\"code\":-1}}\n\n";
         let expected = [(id("2"), Ended::Result), (id("1"), Ended::Error(-1))];
         assert_eq!(read(true, &[stream.as_bytes()]), expected);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_stream_hides_no_answer() {
+        let silent = "event: message\ndata: {\"method\":\"notifications/progress\"}\n\n";
+        let answer = "data: {\"id\":7,\"result\":{}}\n\n";
+        let expected = [(id("7"), Ended::Result)];
+        for pieces in [
+            &[silent, silent, answer][..],
+            &[silent, ": ping\r\n\r\n", answer],
+            &[silent, "\r", "\n\n", silent, answer],
+            // Of an event that has begun, nothing may be.
+            &[silent, "data: {\"result\":{},\n", "data: \"id\":7}\n\n"],
+            &[silent, "data: {\"result\":{},", "\"id\":7}\n\n"],
+            &[silent, "data: {\"result\":{},\"id\":7}\n", ": behind\n\n"],
+            &[silent, "data: {\"resu", "lt\":{},\"id\":7}\n\n"],
+            &[silent, "data: {\"r\\u0065sult\":{},\"id\":7}\n\n"],
+            &[silent, "data: {\"id\":7,\"result\":{}}\r\r"],
+            &["\u{feff}data: {\"method\":\"x\"}\n\n", answer],
+            &["\n\n", answer],
+        ] {
+            let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+            assert_eq!(read(true, &pieces), expected, "{pieces:?}");
+        }
+        // A mark is one only at the start.
+        assert_eq!(read(true, &[b"\n\n", b"\xef\xbb\xbfdata: {\"id\":7,\"result\":{}}\n\n"]), []);
     }
 
     #[test]

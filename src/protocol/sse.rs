@@ -69,6 +69,11 @@ impl Start {
         bytes
     }
 
+    /// Whether it lies behind, with its mark if there was one.
+    pub(super) const fn is_over(self) -> bool {
+        self.seen.is_none()
+    }
+
     /// Whether the next byte decides if this is a mark.
     fn is_open(self) -> bool {
         self.seen.is_some_and(|seen| seen > 0)

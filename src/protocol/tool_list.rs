@@ -3,6 +3,10 @@
 //!
 //! Pure: bytes in, names out, at any split. Schemas and descriptions pass unread, whatever they hold.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::event_data::Messages;
 use super::places::{Found, Places};
 
@@ -30,6 +34,12 @@ impl ToolListScanner {
 
     /// Takes the next bytes, and shows the names that they complete.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(&str)) {
+        /// One of these is in each list: its key, and what can write a letter of it in another way.
+        static SIGNS: LazyLock<[Finder<'static>; 2]> =
+            LazyLock::new(|| ["\"tools\"", "\\u"].map(Finder::new));
+        if self.0.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none()) {
+            return;
+        }
         self.0.feed(bytes, &mut |place, found| {
             if let (Place::Name, Found::Text(name)) = (place, found) {
                 show(&name);
