@@ -79,6 +79,15 @@ impl OutcomeScanner {
         messages.feed(bytes, &mut |place, found| now.take(place, &found, show));
     }
 
+    /// Whether the next bytes are whole events in which no call ends but with a result. Who knows that the calls have
+    /// results may leave them out.
+    #[must_use]
+    pub fn are_results(&self, bytes: &[u8]) -> bool {
+        static SIGNS: LazyLock<[Finder<'static>; 3]> =
+            LazyLock::new(|| ["\"error\"", "\"isError\"", "\\u"].map(Finder::new));
+        self.messages.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none())
+    }
+
     /// Whether the bytes to come cannot show another outcome.
     #[must_use]
     pub fn is_done(&self) -> bool {

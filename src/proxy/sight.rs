@@ -222,7 +222,17 @@ impl Sight {
         Reader { outcomes: OutcomeScanner::new(events), tools }
     }
 
+    /// Whether the only call has a result, of which more may come.
+    fn only_goes_on(&self) -> bool {
+        let goes_on = self.first.as_ref().is_some_and(|seen| seen.goes_on);
+        goes_on && self.more.is_empty() && !self.for_others
+    }
+
     fn read(&mut self, reader: &mut Reader, bytes: &[u8], tell: &mut impl FnMut(Told<'_>)) {
+        // A stream of an agent's words is results, one like the other.
+        if self.only_goes_on() && reader.outcomes.are_results(bytes) {
+            return;
+        }
         if let Some(tools) = &mut reader.tools {
             tools.feed(bytes, &mut |name| tell(Told::Tool(name)));
         }
