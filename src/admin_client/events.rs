@@ -103,7 +103,7 @@ mod tests {
         for at in 0..=bytes.len() {
             let mut gathered = Gathered::default();
             assert!(gathered.take(&bytes[..at], 99) && gathered.take(&bytes[at..], 99));
-            assert_eq!(gathered.whole, ["{\"a\": 1}", "\u{fc}"], "split at {at}");
+            assert_eq!(gathered.whole, ["{\"a\":\n 1}", "\u{fc}"], "split at {at}");
         }
     }
 

@@ -1,9 +1,8 @@
 //! Shows what the events of a `text/event-stream` carry (WHATWG HTML, section 9.2.6), across any split of its bytes.
 //!
 //! Keeps a few bytes of state and none of the stream's: whoever wants the data whole gathers it. Knows no field but
-//! `data`. The lines of an event are joined without a line break. Data is shown before its event has ended, so that a
-//! message counts although its event is cut off and no client reads it. Where each event is a message, the places of one
-//! are found as in a body that is one.
+//! `data`. Data is shown before its event has ended, so that a message counts although its event is cut off and no
+//! client reads it. Where each event is a message, the places of one are found as in a body that is one.
 
 use super::places::{Found, Places};
 use super::sse::Start;
@@ -25,6 +24,8 @@ pub struct EventData {
     cr: bool,
     /// A line of an event lies behind, or a part of one.
     inside: bool,
+    /// It has a line of data, behind which a line break comes before the next one.
+    has_data: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +92,17 @@ impl EventData {
             let end = memchr::memchr2(b'\n', b'\r', bytes);
             let (line, ending) = bytes.split_at(end.unwrap_or(bytes.len()));
             self.inside = true;
-            if let Some(data) = self.data(line) {
+            let begun = self.line == Line::Data;
+            let data = self.data(line);
+            if !begun && self.line == Line::Data && std::mem::replace(&mut self.has_data, true) {
+                show(Some(b"\n"));
+            }
+            if let Some(data) = data {
                 show(Some(data));
             }
             let Some((&last, rest)) = ending.split_first() else { return };
             if self.line == Line::default() {
-                self.inside = false;
+                (self.inside, self.has_data) = (false, false);
                 show(None);
             }
             (self.line, self.cr) = (Line::default(), last == b'\r');
@@ -145,7 +151,7 @@ mod tests {
         let cases: &[(&str, &[&str])] = &[
             ("data: {}\n\n", &[" {}"]),
             ("data:{}\r\n\r\nid: 1\rdata:2\r\r", &["{}", "2"]),
-            ("event: message\ndata:{\ndata:}\n\n", &["{}"]),
+            ("event: message\ndata:{\ndata:}\n\n", &["{\n}"]),
             ("data\ndatax:1\n:data:2\n data:3\n\n", &[""]),
             ("data:1\n", &[]),
             ("\u{feff}data:1\n\n\u{feff}data:2\n\n", &["1", ""]),

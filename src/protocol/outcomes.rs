@@ -68,8 +68,8 @@ impl OutcomeScanner {
     /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
     /// could not read.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
-        /// One of these is in each answer: the keys of those that tell how a call ended, and what can write a letter of
-        /// a key in another way. Most events of a stream are none.
+        /// One of these is in each answer: the keys that tell how a call ended, and what can write a letter of a key in
+        /// another way. Most events of a stream have none. A line break cannot part one, for no string has it.
         static SIGNS: LazyLock<[Finder<'static>; 3]> =
             LazyLock::new(|| ["\"result\"", "\"error\"", "\\u"].map(Finder::new));
         let Self { messages, now } = self;
@@ -266,6 +266,9 @@ mod tests {
             let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
             assert_eq!(read(true, &pieces), expected, "{pieces:?}");
         }
+        // A line break is no part of a key, whether the event is left out or not.
+        let parted: &[u8] = b"data: {\"id\":7,\"resu\ndata:lt\":{}}\n\n";
+        assert_eq!([read(true, &[parted]), read(true, &[b"\n\n", parted])], [[], []]);
         // A mark is one only at the start.
         assert_eq!(read(true, &[b"\n\n", b"\xef\xbb\xbfdata: {\"id\":7,\"result\":{}}\n\n"]), []);
     }
