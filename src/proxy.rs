@@ -1,7 +1,7 @@
 //! The request path, top to bottom.
 //!
-//! [`Proxy::handle`] always answers, `Proxy::serve` may fail: what the head says, a response and the way it came,
-//! the reply. Each step's result is the next one's input. It never opens a socket itself and never reads a body.
+//! [`Proxy::handle`] always answers, `Proxy::serve` may fail: what the head says; a response and the way it came; the
+//! reply. Each step's result is the next one's input. It never opens a socket itself and never reads a body.
 
 pub mod call;
 mod control;
@@ -72,9 +72,11 @@ impl Proxy {
         let fields = Fields::of(request.headers());
         let books = self.books.near();
         let request = Box::new(received(conn, &fields, request, books.sees_calls));
-        let (upload, is_grpc) = (Arc::clone(request.body().upload()), fields.call_grpc(&request));
-        let work = Box::pin(async move {
-            let mut record = Recorder::begin(conn, task, books, (&request, &fields));
+        // Not first in the box: until the request counts as open, what the connection writes is taken for the parser's.
+        let mut record = Recorder::begin(conn, task, books, (&request, &fields));
+        let (upload, is_grpc) = (Arc::clone(request.body().upload()), record.is_grpc());
+        // Written where it stays: a box made of it would have it copied, with all the room that it has yet to use.
+        let work = Box::write(Box::new_uninit(), async move {
             let served = match self.read(conn, &request, fields, &record) {
                 Ok(facts) => {
                     record.read(&facts);
@@ -84,14 +86,17 @@ impl Proxy {
             };
             match served {
                 Ok(Reply::Relay(response, plan)) => {
-                    Ok(response.map(|leased| ReplyBody::relay(leased, plan, record)))
+                    // By no closure, into which all of it would be moved first.
+                    let (head, leased) = response.into_parts();
+                    let body = ReplyBody::relay(leased, plan, record);
+                    Ok(Response::from_parts(head, body))
                 }
                 // Boxed, as all that is rare.
                 Ok(other) => Ok(Box::pin(other.into_response(record, &self.egress)).await),
                 Err(refused) => Box::pin(self.refuse(refused, record)).await,
             }
         });
-        reply::guard::guarded(work, move || {
+        reply::guard::guarded(Box::into_pin(work), move || {
             self.metrics.rejected(Reason::Internal.word());
             reply::refuse::internal(&upload, is_grpc)
         })
@@ -126,7 +131,7 @@ impl Proxy {
         }
     }
 
-    /// Shared, since a session's request keeps them, and moves would cost as much.
+    /// What the head says. Shared, since a session's request keeps it, and moves would cost as much.
     fn read(
         &self,
         conn: &Connection,

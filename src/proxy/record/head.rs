@@ -79,7 +79,7 @@ impl HeadCopy {
             speaks_mcp: names.has_any(MCP),
             is_modern: fields.is_modern(),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
-            speaks_grpc: fields.call_grpc(request),
+            speaks_grpc: fields.is_grpc_call(request),
         }
     }
 

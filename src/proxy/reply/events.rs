@@ -36,7 +36,7 @@ pub(super) struct Events {
     pub(super) scanner: SseScanner,
     /// Something may be added.
     open: bool,
-    // Boxed, all three: most streams that are silent for hours have none of them by then.
+    // Boxed, all three: most streams have none of them, or not for long.
     first: Option<Box<FirstEvent>>,
     /// Looks at what the stream says, as long as somebody wants to know.
     answers: Option<Box<AnswerScanner>>,

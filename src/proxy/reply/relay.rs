@@ -120,7 +120,8 @@ impl Relay {
         record: Recorder,
         (timer, watchdog): (Option<BodyTimer>, Option<Watchdog>),
     ) -> Box<Self> {
-        Box::new(Self {
+        let room = Box::new_uninit();
+        let relay = Self {
             start,
             leased: None,
             again: plan.again.map(|again| Reopens::new(again, record.started())),
@@ -131,7 +132,8 @@ impl Relay {
             watchdog,
             events: plan.events.map(|plan| Box::new(Events::new(*plan))),
             task: plan.task,
-        })
+        };
+        Box::write(room, relay)
     }
 
     /// The proxy has failed.

@@ -62,7 +62,7 @@ impl Fields {
     /// Whether `request`, whose fields these are, is a call of gRPC, which only HTTP/2 carries (gRPC,
     /// `PROTOCOL-HTTP2.md`).
     #[must_use]
-    pub fn call_grpc<B>(&self, request: &Request<B>) -> bool {
+    pub fn is_grpc_call<B>(&self, request: &Request<B>) -> bool {
         self.is_grpc && request.version() == Version::HTTP_2 && request.method() == Method::POST
     }
 
