@@ -16,8 +16,8 @@ ARG TARGETARCH
 # The demo stays out of production. The target folder may be a cache; the program is copied out of it. Kernels of arm64
 # have pages of 4, 16 or 64 KiB, and jemalloc aborts where they are larger than those that it was built for.
 RUN if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
-    && cargo build --release --locked --no-default-features --features kube,jemalloc,traces \
-    && cp target/release/kagent-proxy /kagent-proxy
+    && bash benches/pgo/build.sh \
+    && cp target/shipped/release/kagent-proxy /kagent-proxy
 
 FROM ${BASE}
 COPY --from=build /kagent-proxy /usr/local/bin/kagent-proxy

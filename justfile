@@ -29,8 +29,8 @@ format:
 
 # What a request costs, and where.
 gate:
-    cargo build --locked --release
-    python3 benches/gate.py target/release/kagent-proxy --top
+    bash benches/pgo/build.sh
+    python3 benches/gate.py target/shipped/release/kagent-proxy --top
 
 # The hook that runs `fast` before each commit.
 hook:

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests" / "terminal"))
@@ -63,9 +64,10 @@ def install() -> None:
     run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES, seconds=600)
 
 
-def stand_in(name: str, tar: str, variant: str, packages: list[str], *config: str) -> str:
+def stand_in(name: str, stem: str, variant: str, packages: list[str], *config: str) -> str:
     """An image under this name, made of Debian's packages. Returns the name with the digest, as a release pins it."""
-    tree = WORK / tar
+    # Made once for each list of packages.
+    tree = WORK / f"{stem}-{zlib.crc32(' '.join(packages).encode()):x}.tar"
     release = dict(line.split("=", 1) for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in line)
     if not tree.exists():
         made = tree.with_suffix(".new.tar")
@@ -89,14 +91,14 @@ def build() -> None:
     target = WORK / "target"
     target.mkdir(parents=True, exist_ok=True)
     # Cargo goes by the times of files, and takes a source that changed while the last build ran for one that it has seen.
-    for seen in (target / "release" / ".fingerprint").glob("kagent-proxy-*"):
+    for seen in (target / "shipped" / "release" / ".fingerprint").glob("kagent-proxy-*"):
         shutil.rmtree(seen)
     rust = stand_in(
-        base("RUST"), "rust.tar", "apt", ["gcc", "g++", "libc6-dev", "make", "ca-certificates"],
+        base("RUST"), "rust", "apt", ["gcc", "g++", "libc6-dev", "make", "xz-utils", "ca-certificates"],
         "--env", "PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin", "--env", "CARGO_HOME=/usr/local/cargo",
     )  # fmt: skip
     runtime = stand_in(
-        base("BASE"), "runtime.tar", "extract", ["base-files", "libc6", "libgcc-s1", "netbase", "tzdata"],
+        base("BASE"), "runtime", "extract", ["base-files", "libc6", "libgcc-s1", "netbase", "tzdata"],
         "--user", "65532:65532",
     )  # fmt: skip
     volumes = [f"{toolchain}:/usr/local/rust:ro", f"{target}:/src/target:rw"]

@@ -8,7 +8,7 @@ a line like ours and the headers that we add. Its library calls count too, the k
 
 With --where it prints the instructions of nginx with our line and headers and of ours in groups, and of each group the
 N functions that take most. Needs llvm-symbolizer (llvm from apt), nginx's symbols (`symbols.py` builds them once), and
-a program with its line tables: `CARGO_PROFILE_RELEASE_STRIP=none cargo build --release`.
+a program with its line tables: `MORE_FLAGS=-Cstrip=none bash benches/pgo/build.sh`.
 """
 
 import argparse

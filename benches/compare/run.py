@@ -338,10 +338,20 @@ def report(samples: dict, footprint: dict, names: list[str]) -> dict:
     return rows
 
 
-def build(*what: str) -> pathlib.Path:
-    """Builds in release, and returns where the results are."""
-    subprocess.run(["cargo", "build", "--release", "--locked", *what], cwd=ROOT, check=True)
-    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+def shipped() -> pathlib.Path:
+    """The program as it is shipped."""
+    subprocess.run(["bash", str(ROOT / "benches" / "pgo" / "build.sh")], check=True)
+    return target() / "shipped" / "release" / "kagent-proxy"
+
+
+def built_peer() -> pathlib.Path:
+    """Both ends of a measurement."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "--example", "peer"], cwd=ROOT, check=True)
+    return target() / "release" / "examples" / "peer"
+
+
+def target() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
 
 def main() -> None:
@@ -355,8 +365,8 @@ def main() -> None:
     parser.add_argument("--json")
     args = parser.parse_args()
     names = args.only.split(",")
-    program = args.program or str(build("--bin", "kagent-proxy") / "kagent-proxy")
-    peer = Peer(args.peer or str(build("--example", "peer") / "examples" / "peer"))
+    program = args.program or str(shipped())
+    peer = Peer(args.peer or str(built_peer()))
     signal.alarm(BOUND_SECONDS)
     started: list[Proxy] = []
     # nginx's worker is another user and must get at its files.

@@ -328,6 +328,50 @@ async fn bytes_behind_a_response_never_become_the_next_one() {
     proxy.stop().await;
 }
 
+/// Whatever still waits for the client when it is called: what is written then is the response, not the parser's own.
+#[tokio::test]
+async fn a_request_behind_an_early_response_that_is_still_under_way_is_answered() {
+    let (proxy, backend) = start().await;
+    // About as much as the buffers on the way take, and less, and more.
+    for size in (0..40).map(|step| step * step * 4096 + 1) {
+        let client = proxy.connect().await;
+        let (mut reads, mut writes) = client.0.into_split();
+        let head = "HTTP/1.1\r\nhost: p\r\nx-kagent-host: s.ns\r\n";
+        let ours = async {
+            let begun = format!("POST / {head}content-length: 10\r\n\r\n12345");
+            writes.write_all(begun.as_bytes()).await.unwrap();
+            let mut begun = [0; 9];
+            reads.read_exact(&mut begun).await.unwrap();
+            // The rest of it, and the next one.
+            let next = format!("67890GET /next {head}connection: close\r\n\r\n");
+            writes.write_all(next.as_bytes()).await.unwrap();
+            let mut all = Vec::new();
+            reads.read_to_end(&mut all).await.unwrap();
+            String::from_utf8(all).unwrap()
+        };
+        let theirs = async {
+            let mut call = backend.accept().await;
+            call.until("12345").await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n");
+            call.send(&(answer + &"e".repeat(size))).await;
+            let mut call = backend.accept().await;
+            assert!(call.until("\r\n\r\n").await.starts_with("GET /next "));
+            call.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext").await;
+        };
+        let both = async { tokio::join!(ours, theirs).0 };
+        let all = tokio::time::timeout(BOUND, both).await.expect("both are answered");
+        let (_, rest) = all.split_once("\r\n\r\n").unwrap();
+        let (early, next) = rest.split_at(size);
+        assert!(early.bytes().all(|byte| byte == b'e'), "{size}");
+        assert!(
+            next.starts_with("HTTP/1.1 200 OK\r\n") && next.ends_with("next"),
+            "{size}: {next}"
+        );
+    }
+    proxy.stop().await;
+}
+
 /// As a direct client sees it: neither waits for the other, in a session or without.
 #[tokio::test]
 async fn an_upload_goes_on_while_its_client_does_not_read_a_response_that_came_early() {
