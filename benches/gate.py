@@ -46,11 +46,11 @@ INITIALIZE = json.dumps({"method": "initialize", "params": {"protocolVersion": "
     "clientInfo": {"name": "mcp", "version": "0.1.0"}}, "jsonrpc": "2.0", "id": 0}).encode()
 OPENING = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(INITIALIZE)) + INITIALIZE
-# By those of another case (its name, or a number): the bound; and what is aimed at, where that is not reached. Runs
-# differ by up to 0.5 %.
+# By those of another case (its name, or a number): the bound, with 2 % for the spread of runs and machines; and what is
+# aimed at.
 BOUNDS = [
-    ("instructions", 33_000, 1.01, 1),
-    ("httpx instructions", 37_000, 1, 1),
+    ("instructions", 33_000, 1.02, 1),
+    ("httpx instructions", 37_000, 1.02, 1),
     ("allocations", 16, 1.03, 1),
     ("session instructions", "instructions", 1.16, 1.03),
     ("instructions", "blind instructions", 1.18, 1.03),
