@@ -17,7 +17,7 @@ ARG TARGETARCH
 # have pages of 4, 16 or 64 KiB, and jemalloc aborts where they are larger than those that it was built for.
 RUN if [ "$TARGETARCH" = arm64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
     && bash benches/pgo/build.sh \
-    && cp target/shipped/release/kagent-proxy /kagent-proxy
+    && cp target/shipped/kagent-proxy /kagent-proxy
 
 FROM ${BASE}
 COPY --from=build /kagent-proxy /usr/local/bin/kagent-proxy

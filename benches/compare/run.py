@@ -341,7 +341,7 @@ def report(samples: dict, footprint: dict, names: list[str]) -> dict:
 def shipped() -> pathlib.Path:
     """The program as it is shipped."""
     subprocess.run(["bash", str(ROOT / "benches" / "pgo" / "build.sh")], check=True)
-    return target() / "shipped" / "release" / "kagent-proxy"
+    return target() / "shipped" / "kagent-proxy"
 
 
 def built_peer() -> pathlib.Path:
