@@ -12,6 +12,7 @@ one.
 """
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -28,6 +29,8 @@ BASELINE = pathlib.Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.03
 FEW, MANY = 300, 1500
 ANSWER = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"3 pods are ready"}]}}'
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(ANSWER), ANSWER)
+BEGUN = WHOLE.replace(b"content-type", b"mcp-session-id: 1868a90c1f7e4a5c8d7b2c3d4e5f6071\r\ncontent-type", 1)
 BODY = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {
     "name": "kubectl", "arguments": {"question": "which pods are not ready, and why? " * 17}}}).encode()
 HEAD = (b"POST /mcp HTTP/1.1\r\nhost: proxy\r\nx-kagent-host: tools.team-a\r\n"
@@ -60,7 +63,7 @@ ALLOCATION = re.compile(r"^_rjem_(malloc|mallocx|calloc|realloc|rallocx|aligned_
 
 
 def message(sock: socket.socket) -> bytes:
-    """A whole message; empty at the end of the connection."""
+    """A whole message, framed by its length if it has a body; empty at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = sock.recv(65536)
@@ -68,9 +71,12 @@ def message(sock: socket.socket) -> bytes:
             return b""
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
-    length = int(re.search(rb"(?i)content-length: *(\d+)", head)[1])
-    while len(body) < length:
-        body += sock.recv(65536)
+    length = re.search(rb"(?i)content-length: *(\d+)", head)
+    while length and len(body) < int(length[1]):
+        more = sock.recv(65536)
+        if not more:
+            return b""
+        body += more
     return head + b"\r\n\r\n" + body
 
 
@@ -174,11 +180,10 @@ def main() -> None:
     program = sys.argv[1]
     if not shutil.which("valgrind"):
         subprocess.run(["apt-get", "install", "-y", "-q", "valgrind"], check=True)
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=backend, args=(listener,), daemon=True).start()
+    port = backend(tool_server)
     found: dict = {}
     for name, post in POSTS.items():
-        found |= measure(program, name, post, listener.getsockname()[1])
+        found |= measure(program, name, post, port)
     print(f"per request: {found}")
     if "--write" in sys.argv:
         BASELINE.write_text(json.dumps(found, indent=2) + "\n")
@@ -229,21 +234,30 @@ def measure(program: str, name: str, post: bytes, backend_port: int) -> dict:
     return found
 
 
-def backend(listener: socket.socket) -> None:
-    """One thread for each connection of the proxy."""
-    while True:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=answer, args=(sock,), daemon=True).start()
+def backend(answer) -> int:
+    """A backend on the port that is returned, which says what `answer` makes of each message; a thread for each
+    connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            sock, _ = listener.accept()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=serve_connection, args=(sock, answer), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
 
 
-def answer(sock: socket.socket) -> None:
-    whole = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-             b"content-length: %d\r\n\r\n" % len(ANSWER)) + ANSWER
-    begun = whole.replace(b"content-type", b"mcp-session-id: 1868a90c1f7e4a5c8d7b2c3d4e5f6071\r\ncontent-type", 1)
-    with sock:
+def serve_connection(sock: socket.socket, answer) -> None:
+    with sock, contextlib.suppress(ConnectionError):
         while asked := message(sock):
-            sock.sendall(begun if b'"initialize"' in asked else whole)
+            sock.sendall(answer(asked))
+
+
+def tool_server(asked: bytes) -> bytes:
+    """The answer of a tool server that has sessions."""
+    return BEGUN if b'"initialize"' in asked else WHOLE
 
 
 if __name__ == "__main__":

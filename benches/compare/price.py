@@ -14,11 +14,9 @@ a program with its line tables: `MORE_FLAGS=-Cstrip=none bash benches/pgo/build.
 import argparse
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import gate  # noqa: E402
@@ -115,9 +113,7 @@ def main() -> None:
     arguments.add_argument("--functions", type=int, default=6)
     arguments.add_argument("--httpx", action="store_true")
     asked = arguments.parse_args()
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=gate.backend, args=(listener,), daemon=True).start()
-    backend = listener.getsockname()[1]
+    backend = gate.backend(gate.tool_server)
     if asked.where:
         name = "httpx " if asked.httpx else ""
         print(f"nginx as installed: {price(gate.POSTS[name], backend, 'line', OURS)}, as below with its symbols:")

@@ -60,6 +60,19 @@ def apt_binary(name: str) -> str:
     return path
 
 
+def listens(process: subprocess.Popen, port: int, name: str, log: pathlib.Path) -> None:
+    """Waits until the process listens; where it does not, its log says why."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)  # the port opens when it is ready
+    sys.exit(f"{name} does not listen: {log.read_text()[-2000:]}")
+
+
 class Proxy:
     """A proxy under measurement: one process tree that listens on one port."""
 
@@ -74,15 +87,7 @@ class Proxy:
         env = {k: v for k, v in os.environ.items() if not k.startswith("KAGENT_PROXY")}
         self.process = subprocess.Popen(
             self.command, stdout=log, stderr=errors, stdin=subprocess.DEVNULL, env=env)
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            if self.process.poll() is not None:
-                break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)  # the port opens when the proxy is ready
-        sys.exit(f"{self.name} does not listen: {(self.folder / 'errors.log').read_text()[-2000:]}")
+        listens(self.process, self.port, self.name, self.folder / "errors.log")
 
     def stop(self) -> None:
         # A second signal ends ours without waiting for its drain; the others end on the first.

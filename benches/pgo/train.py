@@ -12,7 +12,6 @@ rare here, but has to happen: code that never ran is built small and slow.
 """
 
 import argparse
-import contextlib
 import json
 import lzma
 import os
@@ -24,8 +23,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -50,64 +47,29 @@ CARD = json.dumps({
 
 # === What answers ===
 
-class Agent:
-    """A backend that says what tool servers and agents say: answers, event streams, cards."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self) -> None:
-        while True:
-            sock, _ = self.listener.accept()
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
-
-    def serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(ConnectionError):
-            while asked := message(sock):
-                head, _, body = asked.partition(b"\r\n\r\n")
-                sock.sendall(self.answer(head, body))
-
-    @staticmethod
-    def answer(head: bytes, body: bytes) -> bytes:
-        if b"agent-card.json" in head:
-            return whole(b"200 OK", CARD)
-        if b"accept: text/event-stream\r\n" in head + b"\r\n":
-            return stream([b"event: endpoint\ndata: /messages?session_id=1\n\n"] if b"/sse" in head else
-                          [EVENT % b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}', b": ping\n\n"] * 3)
-        if not body:
-            return whole(b"404 Not Found", b"no")
-        call = json.loads(body)
-        if "id" not in call:
-            return whole(b"202 Accepted", b"")
-        answer = {"jsonrpc": "2.0", "id": call["id"], "result": {"content": [{"type": "text", "text": "3 pods"}]}}
-        if call["method"] == "message/stream":
-            states = [{"kind": "status-update", "taskId": "t", "contextId": "c", "final": last,
-                       "status": {"state": "completed" if last else "working"}} for last in (False, False, True)]
-            return stream([EVENT % json.dumps(answer | {"result": state}).encode() for state in states])
-        if b"accept: text/event-stream, application/json" in head:
-            return stream([EVENT % json.dumps(answer).encode()])
-        if call["id"] % 10 == 0:
-            answer = {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32602, "message": "unknown tool"}}
-        return whole(b"200 OK", json.dumps(answer).encode())
-
-
-def message(sock: socket.socket) -> bytes:
-    """A request, whole; empty at the end of the connection."""
-    data = b""
-    while b"\r\n\r\n" not in data:
-        if not (more := sock.recv(65536)):
-            return b""
-        data += more
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: *(\d+)", head)
-    while length and len(body) < int(length[1]):
-        if not (more := sock.recv(65536)):
-            return b""
-        body += more
-    return head + b"\r\n\r\n" + body
+def agent(asked: bytes) -> bytes:
+    """What tool servers and agents say: answers, event streams, cards."""
+    head, _, body = asked.partition(b"\r\n\r\n")
+    if b"agent-card.json" in head:
+        return whole(b"200 OK", CARD)
+    if b"accept: text/event-stream\r\n" in head + b"\r\n":
+        return stream([b"event: endpoint\ndata: /messages?session_id=1\n\n"] if b"/sse" in head else
+                      [EVENT % b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}', b": ping\n\n"] * 3)
+    if not body:
+        return whole(b"404 Not Found", b"no")
+    call = json.loads(body)
+    if "id" not in call:
+        return whole(b"202 Accepted", b"")
+    answer = {"jsonrpc": "2.0", "id": call["id"], "result": {"content": [{"type": "text", "text": "3 pods"}]}}
+    if call["method"] == "message/stream":
+        states = [{"kind": "status-update", "taskId": "t", "contextId": "c", "final": last,
+                   "status": {"state": "completed" if last else "working"}} for last in (False, False, True)]
+        return stream([EVENT % json.dumps(answer | {"result": state}).encode() for state in states])
+    if b"accept: text/event-stream, application/json" in head:
+        return stream([EVENT % json.dumps(answer).encode()])
+    if call["id"] % 10 == 0:
+        answer = {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32602, "message": "unknown tool"}}
+    return whole(b"200 OK", json.dumps(answer).encode())
 
 
 def whole(status: bytes, body: bytes) -> bytes:
@@ -147,7 +109,7 @@ drain: {{lag: 0s}}
 
     def __enter__(self) -> int:
         try:
-            listens(self.port, self.process, self.log)
+            run.listens(self.process, self.port, "the program", self.log)
         except BaseException:
             self.process.kill()
             raise
@@ -156,17 +118,6 @@ drain: {{lag: 0s}}
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(SECONDS)
-
-
-def listens(port: int, process: subprocess.Popen, log: pathlib.Path | None = None) -> None:
-    until = time.monotonic() + SECONDS
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None or time.monotonic() > until:
-            sys.exit(f"it does not listen: {log.read_text()[-2000:] if log else process.args}")
-        time.sleep(0.05)  # the port opens when it is ready
 
 
 # === The work ===
@@ -203,9 +154,7 @@ def request(line: bytes, host: bytes, body: bytes = b"", more: bytes = b"") -> b
 
 def gates(program: str, folder: pathlib.Path) -> None:
     """The requests of `gate.py`, with calls read and without."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=gate.backend, args=(listener,), daemon=True).start()
-    routes = {"tools.team-a": f"http://127.0.0.1:{listener.getsockname()[1]}"}
+    routes = {"tools.team-a": f"http://127.0.0.1:{gate.backend(gate.tool_server)}"}
     for calls in (True, False):
         with Program(program, folder, routes, calls=calls) as port:
             for name, post in gate.POSTS.items():
@@ -220,14 +169,13 @@ def gates(program: str, folder: pathlib.Path) -> None:
 
 def agents(program: str, folder: pathlib.Path) -> None:
     """What clients of MCP and A2A ask an agent and a tool server."""
-    agent = Agent()
     tool = lambda number: json.dumps({"method": "tools/call", "params": {"name": "get_pods", "arguments": {
         "namespace": "team-a"}, "_meta": {"progressToken": number}}, "jsonrpc": "2.0", "id": number}).encode()
     told = json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}).encode()
     send = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "message/stream", "params": {"message": {
         "role": "user", "parts": [{"kind": "text", "text": "Which pods fail?"}], "messageId": "m"}}}).encode()
     both = b"accept: application/json, text/event-stream\r\n"
-    with Program(program, folder, {"helper.team-a": f"http://127.0.0.1:{agent.port}"}) as port:
+    with Program(program, folder, {"helper.team-a": f"http://127.0.0.1:{gate.backend(agent)}"}) as port:
         ask = lambda line, body=b"", more=both: request(line, b"helper.team-a", body, more)
         posts = [ask(b"POST /mcp", tool(number)) for number in range(1, 11)]
         events = [ask(b"POST /mcp", tool(3), b"accept: text/event-stream, application/json\r\n")]
@@ -264,12 +212,14 @@ def versions(program: str, folder: pathlib.Path, peer: run.Peer) -> None:
     key, certificate, backend, tls = folder / "key.pem", folder / "cert.pem", run.free_port(), run.free_port()
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate,
                     "-days", "2", "-subj", "/CN=localhost"], check=True, stderr=subprocess.DEVNULL)
-    server = subprocess.Popen(["nghttpd", "--no-tls", "-d", str(folder / "www"), "-n1", str(backend)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = folder / "nghttpd.log"
+    with log.open("wb") as errors:
+        server = subprocess.Popen(["nghttpd", "--no-tls", "-d", str(folder / "www"), "-n1", str(backend)],
+                                  stdout=subprocess.DEVNULL, stderr=errors)
     routes = {"tools.team-a": f"http://127.0.0.1:{peer.backend}", "h2.team-a": f"h2c://127.0.0.1:{backend}"}
     more = f', {{name: tls, address: "127.0.0.1:{tls}", tls: {{certFile: {certificate}, keyFile: {key}}}}}'
     try:
-        listens(backend, server)
+        run.listens(server, backend, "nghttpd", log)
         with Program(program, folder, routes, more=more) as port:
             plain, sealed = f"http://127.0.0.1:{port}/mcp", f"https://127.0.0.1:{tls}/mcp"
             for url, host, option in [
