@@ -10,6 +10,7 @@
 mod open;
 pub mod reserve;
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::BorrowedFd;
@@ -33,6 +34,13 @@ const SILENT: Duration = Duration::from_secs(60);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What an answer may take, once it was asked for.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Bytes up to which pieces are put together and sent as one: copying so few costs less than the kernel's list of pieces.
+const TOGETHER: usize = 4096;
+
+thread_local! {
+    /// Where pieces are put together, for the length of one call.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A connection that is watched while it lives.
 #[derive(Debug)]
@@ -110,7 +118,20 @@ impl AsyncWrite for Tcp {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, bufs)
+        let socket = Pin::new(&mut self.get_mut().0);
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next()) {
+            return socket.poll_write(cx, only);
+        }
+        if bufs.iter().map(|buf| buf.len()).sum::<usize>() > TOGETHER {
+            return socket.poll_write_vectored(cx, bufs);
+        }
+        let mut room = ROOM.take();
+        room.clear();
+        bufs.iter().for_each(|buf| room.extend_from_slice(buf));
+        let written = socket.poll_write(cx, &room);
+        ROOM.set(room);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
