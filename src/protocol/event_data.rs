@@ -4,8 +4,15 @@
 //! `data`. Data is shown before its event has ended, so that a message counts although its event is cut off and no
 //! client reads it. Where each event is a message, the places of one are found as in a body that is one.
 
+use memchr::memmem::Finder;
+
 use super::places::{Found, Places};
 use super::sse::Start;
+
+/// Bytes of which some are in each message that has one of certain keys. A line break cannot part them, for no string
+/// has one.
+#[derive(Debug)]
+pub struct Signs(Vec<Finder<'static>>);
 
 /// A body that is a message in JSON, or an event stream of them.
 #[derive(Debug)]
@@ -36,6 +43,18 @@ enum Line {
     Other,
 }
 
+// === impl Signs ===
+
+impl Signs {
+    /// Of these keys, and of what can write a letter of a key in another way.
+    #[must_use]
+    pub fn of_keys(keys: &[&str]) -> Self {
+        let keys = keys.iter().map(|key| format!("\"{key}\""));
+        let signs = keys.chain(["\\u".to_owned()]);
+        Self(signs.map(|sign| Finder::new(&sign).into_owned()).collect())
+    }
+}
+
 // === impl Messages ===
 
 impl<P: Copy> Messages<P> {
@@ -57,12 +76,13 @@ impl<P: Copy> Messages<P> {
         }
     }
 
-    /// Whether the next bytes are whole events of a stream, and those before them were. Who finds nothing in them may
-    /// leave them out.
+    /// Whether the next bytes are whole events of a stream, behind whole ones, and none of them has one of these signs.
+    /// Who looks for messages that do may leave them out.
     #[must_use]
-    pub fn are_whole(&self, bytes: &[u8]) -> bool {
+    pub fn are_without(&self, signs: &Signs, bytes: &[u8]) -> bool {
         let ends = bytes.ends_with(b"\n\n") || bytes.ends_with(b"\r\n\r\n");
         ends && self.events.as_ref().is_some_and(EventData::is_between)
+            && signs.0.iter().all(|sign| sign.find(bytes).is_none())
     }
 
     /// Whether no message can follow.

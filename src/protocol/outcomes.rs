@@ -7,10 +7,8 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
-
 use super::calls::CallId;
-use super::event_data::Messages;
+use super::event_data::{Messages, Signs};
 use super::jsonrpc::integer;
 use super::places::{Found, Places};
 
@@ -68,12 +66,10 @@ impl OutcomeScanner {
     /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
     /// could not read.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
-        /// One of these is in each answer: the keys that tell how a call ended, and what can write a letter of a key in
-        /// another way. Most events of a stream have none. A line break cannot part one, for no string has it.
-        static SIGNS: LazyLock<[Finder<'static>; 3]> =
-            LazyLock::new(|| ["\"result\"", "\"error\"", "\\u"].map(Finder::new));
+        /// Of an answer. Most events of a stream are none.
+        static SIGNS: LazyLock<Signs> = LazyLock::new(|| Signs::of_keys(&["result", "error"]));
         let Self { messages, now } = self;
-        if messages.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none()) {
+        if messages.are_without(&SIGNS, bytes) {
             return;
         }
         messages.feed(bytes, &mut |place, found| now.take(place, &found, show));
@@ -83,9 +79,8 @@ impl OutcomeScanner {
     /// results may leave them out.
     #[must_use]
     pub fn are_results(&self, bytes: &[u8]) -> bool {
-        static SIGNS: LazyLock<[Finder<'static>; 3]> =
-            LazyLock::new(|| ["\"error\"", "\"isError\"", "\\u"].map(Finder::new));
-        self.messages.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none())
+        static SIGNS: LazyLock<Signs> = LazyLock::new(|| Signs::of_keys(&["error", "isError"]));
+        self.messages.are_without(&SIGNS, bytes)
     }
 
     /// Whether the bytes to come cannot show another outcome.

@@ -5,9 +5,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
-
-use super::event_data::Messages;
+use super::event_data::{Messages, Signs};
 use super::places::{Found, Places};
 
 /// Reads a response's body.
@@ -34,10 +32,8 @@ impl ToolListScanner {
 
     /// Takes the next bytes, and shows the names that they complete.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(&str)) {
-        /// One of these is in each list: its key, and what can write a letter of it in another way.
-        static SIGNS: LazyLock<[Finder<'static>; 2]> =
-            LazyLock::new(|| ["\"tools\"", "\\u"].map(Finder::new));
-        if self.0.are_whole(bytes) && SIGNS.iter().all(|sign| sign.find(bytes).is_none()) {
+        static SIGNS: LazyLock<Signs> = LazyLock::new(|| Signs::of_keys(&["tools"]));
+        if self.0.are_without(&SIGNS, bytes) {
             return;
         }
         self.0.feed(bytes, &mut |place, found| {
