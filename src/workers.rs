@@ -3,6 +3,7 @@
 //! Either each has a scheduler of its own, and tasks stay where they were spawned; or they share one, and take
 //! tasks from each other, which costs each request on its way. Knows no task.
 
+pub mod moment;
 pub mod near;
 pub mod per_worker;
 pub mod place;

@@ -31,6 +31,7 @@ use crate::protocol::h2_heads::HeadScanner;
 use crate::proxy::Proxy;
 use crate::proxy::reply::ReplyBody;
 use crate::proxy::request::conn::{ConnTask, Connection};
+use crate::workers::moment::Halted;
 
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -248,6 +249,7 @@ where
         tokio::select! {
             biased;
             ended = poll_fn(|cx| {
+                let _one_moment = Halted::begin();
                 let polled = connection.poll_unpin(cx);
                 activity.on_wait();
                 polled

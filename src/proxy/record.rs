@@ -39,6 +39,7 @@ use crate::telemetry::metrics::Counted;
 use crate::telemetry::record::{Outcome, Record};
 use crate::telemetry::streams::StreamNote;
 use crate::telemetry::trace::{Hop, Traces};
+use crate::workers::moment;
 use crate::workers::near::Near;
 use crate::workers::per_worker::Tally;
 
@@ -407,7 +408,7 @@ impl Recorder {
     /// How long ago that was.
     #[must_use]
     pub fn age(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.started)
+        moment::now().saturating_duration_since(self.started)
     }
 }
 

@@ -20,6 +20,7 @@ use super::lease::Lease;
 use super::pool::Pool;
 use super::reuse::Reuse;
 use crate::config::{Scheme, Target};
+use crate::workers::moment;
 use crate::workers::near::Near;
 use crate::workers::per_worker::{PerWorker, Tally};
 use crate::workers::place;
@@ -81,7 +82,7 @@ impl Near<Endpoint> {
     /// A connection that is open already; never HTTP/2 if `http1`.
     #[must_use]
     pub fn idle_connection(&self, http1: bool) -> Option<Lease> {
-        let now = Instant::now();
+        let now = moment::now();
         let (sender, generation) = self.pool.take(http1, now)?;
         Some(Lease::new(self.clone(), Some(sender), generation, true, now))
     }

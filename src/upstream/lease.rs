@@ -26,6 +26,7 @@ use crate::body::{RequestBody, Upload};
 use crate::config::Scheme;
 use crate::headers::noted::Noted;
 use crate::headers::onward::Onward;
+use crate::workers::moment;
 use crate::workers::near::Near;
 
 /// A connection, or a stream of a shared one, until dropped.
@@ -188,13 +189,13 @@ impl Lease {
             Some(Sender::Http1(mut connection)) if connection.is_reusable() => {
                 // Where nobody has asked for it, an idle connection would keep it.
                 connection.forget_request();
-                self.endpoint.pool.put(connection, self.generation, Instant::now());
+                self.endpoint.pool.put(connection, self.generation, moment::now());
             }
             Some(Sender::Http1(mut connection)) if !connection.is_sent() => {
                 // The backend has answered early; the client still sends.
                 tokio::spawn(async move {
                     if connection.finish_upload().await {
-                        self.endpoint.pool.put(connection, self.generation, Instant::now());
+                        self.endpoint.pool.put(connection, self.generation, moment::now());
                     }
                 });
             }

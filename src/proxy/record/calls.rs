@@ -21,6 +21,7 @@ use crate::telemetry::metrics::Counted;
 use crate::telemetry::operations::{ErrorType, Operation, UNKNOWN};
 use crate::telemetry::record::Outcome;
 use crate::telemetry::tools::ToolNames;
+use crate::workers::moment;
 
 /// Characters of a name that are shown.
 const SHOWN: usize = 128;
@@ -131,7 +132,7 @@ impl Exchange<'_> {
             Told::Others(id, error) => {
                 let posted = self.answers.and_then(|stream| stream.answered(id, error));
                 if let Some(posted) = posted {
-                    self.count_posted(&posted, error, Instant::now());
+                    self.count_posted(&posted, error, moment::now());
                 }
             }
         });
@@ -152,7 +153,7 @@ impl Exchange<'_> {
     /// Nothing answers these any more: the stream has ended like this.
     pub(super) fn give_up(&self, all: &[PostedCall], error: ErrorType) {
         let error = if error.is_error() { error } else { UNANSWERED };
-        all.iter().for_each(|posted| self.count_posted(posted, error, Instant::now()));
+        all.iter().for_each(|posted| self.count_posted(posted, error, moment::now()));
     }
 
     fn count_posted(&self, posted: &PostedCall, error: ErrorType, when: Instant) {
@@ -162,7 +163,7 @@ impl Exchange<'_> {
 
     /// How long ago the request arrived.
     fn age(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.started)
+        moment::now().saturating_duration_since(self.started)
     }
 
     /// Counts a call that ends now.
