@@ -182,11 +182,11 @@ fn leaving(mut response: Response<ReplyBody>, watch: &Watch) -> Response<ReplyBo
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // More than the limits: what lies between is answered by us, with a reason. Not twice the fields, for
-    // hyper's list of them would be as large as its buffers, and leave them pages that are in use.
+    // More bytes than the limit: what lies between is answered by us with its path. Not more fields: hyper makes two
+    // lists of as many for each head, and by default they are as large as the allocator hands out without a detour.
     builder
         .max_buf_size((limits.max_head_bytes * 2).max(8192))
-        .max_headers(limits.max_head_fields + limits.max_head_fields / 2)
+        .max_headers(limits.max_head_fields)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
     builder
