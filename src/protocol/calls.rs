@@ -5,7 +5,7 @@
 //! Pure: bytes in, calls out, at any split, with a few bytes of state; a value that is whole in one piece is not
 //! copied. A body that is no JSON has no calls. Judges nothing, and never matches a word within an argument.
 
-use std::borrow::Cow;
+use compact_str::CompactString;
 
 use super::jsonrpc::integer;
 use super::methods::{Method, Names};
@@ -29,7 +29,7 @@ pub struct Call {
     /// Its `method`.
     pub method: Method,
     /// What it names, if its method names one.
-    pub name: Option<Box<str>>,
+    pub name: Option<CompactString>,
     /// The trace that it says it belongs to; boxed, for few do.
     pub trace: Option<Box<TraceContext>>,
 }
@@ -49,8 +49,8 @@ pub struct CallScanner {
 struct Parts {
     id: Option<CallId>,
     method: Option<Method>,
-    name: Option<Box<str>>,
-    uri: Option<Box<str>>,
+    name: Option<CompactString>,
+    uri: Option<CompactString>,
     trace: Option<Box<TraceContext>>,
 }
 
@@ -117,8 +117,8 @@ impl CallScanner {
             },
             (Place::Id, found) => now.id = CallId::of(&found),
             (Place::Method, Found::Text(text)) => now.method = Some(Method::of(&text)),
-            (Place::Name, Found::Text(text)) => now.name = Some(owned(text)),
-            (Place::Uri, Found::Text(text)) => now.uri = Some(owned(text)),
+            (Place::Name, Found::Text(text)) => now.name = Some(text.into()),
+            (Place::Uri, Found::Text(text)) => now.uri = Some(text.into()),
             (Place::Trace, Found::Text(text)) => {
                 now.trace = TraceContext::parse(text.as_bytes()).map(Box::new);
             }
@@ -157,10 +157,6 @@ impl Parts {
         };
         Some(Call { id: self.id, method, name, trace: self.trace })
     }
-}
-
-fn owned(text: Cow<'_, str>) -> Box<str> {
-    text.into_owned().into()
 }
 
 fn place(around: Place, key: &[u8]) -> Option<Place> {

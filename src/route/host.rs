@@ -4,6 +4,8 @@
 
 use std::hash::{Hash, Hasher};
 
+use compact_str::CompactString;
+
 use crate::authority;
 use crate::config::target::{bare_host, is_like_address};
 
@@ -12,7 +14,7 @@ use crate::config::target::{bare_host, is_like_address};
 #[derive(Clone, Debug)]
 pub struct HostKey {
     /// As given, in lower case and without the last dot.
-    given: Box<str>,
+    given: CompactString,
     /// Bytes of it that are compared.
     bare: usize,
 }
@@ -53,7 +55,8 @@ impl HostKey {
         // Said first, whatever else is wrong with it. No name has one, so that most need not be looked through for it.
         let of_url = |error| if value.contains('/') { BadHost::Url } else { error };
         let port = port.map(read_port).transpose().map_err(of_url)?;
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let mut name = CompactString::from(name.strip_suffix('.').unwrap_or(name));
+        name.make_ascii_lowercase();
         check_name(&name).map_err(of_url)?;
         let bare = bare_host(&name, cluster_domain);
         // A suffix must not hide what is refused without it: 2.3.svc.
@@ -61,7 +64,7 @@ impl HostKey {
             check_name(bare)?;
         }
         let bare = bare.len();
-        Ok((Self { given: name.into(), bare }, port))
+        Ok((Self { given: name, bare }, port))
     }
 
     /// The name.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, Version};
 
 use crate::headers::client::fingerprint;
 use crate::headers::names::{Known, Names};
@@ -79,7 +79,10 @@ impl HeadCopy {
             speaks_mcp: names.has_any(MCP),
             is_modern: fields.is_modern(),
             speaks_a2a: names.has(Known::A2aVersion) && map.contains_key(A2A_VERSION),
-            speaks_grpc: fields.is_grpc_call(request),
+            // Only HTTP/2 carries it (gRPC, `PROTOCOL-HTTP2.md`).
+            speaks_grpc: fields.is_grpc
+                && request.version() == Version::HTTP_2
+                && request.method() == http::Method::POST,
         }
     }
 
@@ -243,7 +246,8 @@ mod tests {
             (&[("mcp-name", "x")], None),
             (&[], None),
         ] {
-            let expected = expected.map(|(method, name)| (Method::of(method), name.map(Box::from)));
+            let expected =
+                expected.map(|(method, name)| (Method::of(method), name.map(Into::into)));
             assert_eq!(named(fields), expected, "{fields:?}");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Judges nothing. What is rare is only noted, and read where it is needed. Knows one head.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue};
 
 use crate::headers::A2A_JSON;
 use crate::headers::names::{Known, Meanings, Names};
@@ -57,13 +57,6 @@ impl Fields {
     #[must_use]
     pub fn is_modern(&self) -> bool {
         self.names.has(Known::McpMethod) && self.session.is_none()
-    }
-
-    /// Whether `request`, whose fields these are, is a call of gRPC, which only HTTP/2 carries (gRPC,
-    /// `PROTOCOL-HTTP2.md`).
-    #[must_use]
-    pub fn is_grpc_call<B>(&self, request: &Request<B>) -> bool {
-        self.is_grpc && request.version() == Version::HTTP_2 && request.method() == Method::POST
     }
 
     fn see(&mut self, name: Known, value: &HeaderValue) {
