@@ -78,7 +78,7 @@ pub fn explain(
     let ingress =
         Ingress { limits: limits.clone(), trusted: Vec::new(), pseudonym: String::new(), via };
     let fields = Fields::of(request.headers());
-    let facts = Facts::read(&request, fields, &conn, &ingress, table.cluster_domain());
+    let facts = Facts::read(&request, fields, (&conn, None), &ingress, table.cluster_domain());
     let found = facts.and_then(|facts| {
         let route = resolve::route(table, &conn, &facts, Some(&mut chain))
             .map_err(|why| explain_refusal(why, table, &conn, &facts, || true))?;

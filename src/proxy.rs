@@ -131,7 +131,7 @@ impl Proxy {
         }
     }
 
-    /// What the head says. Shared, since a session's request keeps it, and moves would cost as much.
+    /// What the head says.
     fn read(
         &self,
         conn: &Connection,
@@ -140,18 +140,15 @@ impl Proxy {
         record: &Recorder,
     ) -> Result<Arc<Facts>, ProxyError> {
         self.delivery.routes.with(|table| {
-            let facts = Facts::read(request, fields, conn, &self.ingress, table.cluster_domain());
-            facts.map(|mut facts| {
-                facts.origin.trace = record.trace();
-                Arc::new(facts)
-            })
+            let came = (conn, record.trace());
+            Facts::read(request, fields, came, &self.ingress, table.cluster_domain())
         })
     }
 
     async fn refuse(
         &self,
         refused: Refused,
-        mut record: Recorder,
+        mut record: Box<Recorder>,
     ) -> Result<Response<ReplyBody>, Unanswered> {
         let reason = refused.error.reason();
         self.metrics.rejected(reason.word());

@@ -103,20 +103,20 @@ pub struct Recorder {
 // === impl Recorder ===
 
 impl Recorder {
-    /// Opens the record.
+    /// Opens the record. Boxed, for it goes from hand to hand.
     #[must_use]
     pub fn begin(
         conn: &Arc<Connection>,
         task: ConnTask,
         books: Near<Books>,
         (request, fields): (&Request<RequestBody>, &Fields),
-    ) -> Self {
+    ) -> Box<Self> {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
         conn.unanswered.fetch_add(1, Ordering::Relaxed);
         let hop = books.traces.begin(request.headers(), conn.scheme, request.version());
-        Self {
-            started: Instant::now(),
+        let record = Self {
+            started: moment::now(),
             conn: Arc::clone(conn),
             task,
             method: request.method().clone(),
@@ -145,7 +145,8 @@ impl Recorder {
             first: None,
             version: request.version(),
             hop,
-        }
+        };
+        Box::write(Box::new_uninit(), record)
     }
 
     /// The request goes this way from now on: it counts as open there, and for the share of requests that may be

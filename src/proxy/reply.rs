@@ -124,7 +124,11 @@ impl Reply {
     }
 
     /// The response as hyper takes it.
-    pub async fn into_response(self, record: Recorder, egress: &Egress) -> Response<ReplyBody> {
+    pub async fn into_response(
+        self,
+        record: Box<Recorder>,
+        egress: &Egress,
+    ) -> Response<ReplyBody> {
         match self {
             Self::Relay(response, plan) => {
                 response.map(|leased| ReplyBody::relay(leased, plan, record))

@@ -37,31 +37,31 @@ pub enum ReplyBody {
 impl ReplyBody {
     /// A response of our own, or one that was read whole.
     #[must_use]
-    pub fn local(bytes: Bytes, record: Recorder) -> Self {
-        Self::Local(Some(bytes), Box::new(record))
+    pub fn local(bytes: Bytes, record: Box<Recorder>) -> Self {
+        Self::Local(Some(bytes), record)
     }
 
     /// A response that broke before any of it was passed on.
     #[must_use]
-    pub fn broken(error: StreamError, record: Recorder) -> Self {
-        Self::Broken(Some(error), Box::new(record))
+    pub fn broken(error: StreamError, record: Box<Recorder>) -> Self {
+        Self::Broken(Some(error), record)
     }
 
     /// The backend's response.
     #[must_use]
-    pub fn relay(leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
+    pub fn relay(leased: Leased, plan: RelayPlan, record: Box<Recorder>) -> Self {
         Self::continued(Bytes::new(), leased, plan, record)
     }
 
     /// An event stream whose backend's is still to come.
     #[must_use]
-    pub fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Self {
+    pub fn held(reopening: Reopening, plan: RelayPlan, record: Box<Recorder>) -> Self {
         Self::Relay(Relay::held(reopening, plan, record))
     }
 
     /// The backend's response, of which `start` has been read.
     #[must_use]
-    pub fn continued(start: Bytes, leased: Leased, plan: RelayPlan, record: Recorder) -> Self {
+    pub fn continued(start: Bytes, leased: Leased, plan: RelayPlan, record: Box<Recorder>) -> Self {
         Self::Relay(Relay::new(start, leased, plan, record))
     }
 

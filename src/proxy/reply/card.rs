@@ -205,7 +205,7 @@ pub async fn pass(
     response: Response<Leased>,
     plan: RelayPlan,
     card: Card,
-    mut record: Recorder,
+    mut record: Box<Recorder>,
 ) -> Response<ReplyBody> {
     if response.status() != StatusCode::OK || plan.events.is_some() {
         card.not_read(response.status());
@@ -245,14 +245,14 @@ pub async fn pass(
 
 /// What a client gets instead of a card that it has: what the card's headers said that may have changed, and nothing
 /// that describes its bytes (RFC 9110 section 15.4.5).
-fn not_modified(mut head: response::Parts, mut record: Recorder) -> Response<ReplyBody> {
+fn not_modified(mut head: response::Parts, mut record: Box<Recorder>) -> Response<ReplyBody> {
     head.status = StatusCode::NOT_MODIFIED;
     head.extensions.remove::<ReasonPhrase>();
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_LANGUAGE] {
         head.headers.remove(name);
     }
     record.instead(head.status);
-    Response::from_parts(head, ReplyBody::Local(None, Box::new(record)))
+    Response::from_parts(head, ReplyBody::Local(None, record))
 }
 
 /// Whether a request's call asks for an extended card (A2A 1.0 section 9.4, 0.3 section 7.10): by the call that was

@@ -64,7 +64,7 @@ mod tests {
     }
 
     /// The record of a request, and what its drop writes.
-    fn record() -> (Recorder, Log, Written, tracing::subscriber::DefaultGuard) {
+    fn record() -> (Box<Recorder>, Log, Written, tracing::subscriber::DefaultGuard) {
         let all = tracing::subscriber::set_default(tracing_subscriber::registry());
         let written = Written::default();
         let log = Log::start(written.clone()).unwrap();

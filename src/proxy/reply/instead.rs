@@ -17,7 +17,7 @@ use crate::telemetry::record::Outcome;
 
 /// The response. A session that is unknown is told of without a body: some clients take a JSON-RPC error for that
 /// of one call, and keep the dead session.
-pub fn response(instead: Instead, watch: &Watch, mut record: Recorder) -> Response<ReplyBody> {
+pub fn response(instead: Instead, watch: &Watch, mut record: Box<Recorder>) -> Response<ReplyBody> {
     let mut kind = "application/json";
     let (status, body) = match instead {
         Instead::NoSession { bad_request: false } => (StatusCode::NOT_FOUND, None),

@@ -17,7 +17,7 @@ use crate::proxy::reason::Reason;
 use crate::proxy::record::Recorder;
 
 /// Answers a request that is refused. Reads on in its body for its id, and reads the rest away.
-pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBody> {
+pub async fn refuse(refused: Refused, mut record: Box<Recorder>) -> Response<ReplyBody> {
     let Refused { error, body } = refused;
     if let Some(mut body) = body {
         body.read_start().await;
@@ -26,7 +26,7 @@ pub async fn refuse(refused: Refused, mut record: Recorder) -> Response<ReplyBod
     let reason = error.reason();
     if record.is_grpc() {
         record.refused_grpc(reason);
-        return without_body(&error, ReplyBody::Local(None, Box::new(record)));
+        return without_body(&error, ReplyBody::Local(None, record));
     }
     let start = record.upload().tap.take_start().unwrap_or_default();
     let status = record.refused(reason);

@@ -58,10 +58,10 @@ pub struct Relay {
     start: Bytes,
     /// Recycled when the body has ended; one that is dropped closes its connection.
     leased: Option<Leased>,
-    again: Option<Box<Reopens>>,
+    reopens: Option<Box<Reopens>>,
     /// The backend's stream is being opened.
     reopening: Option<Reopening>,
-    record: Recorder,
+    record: Box<Recorder>,
     ending: Option<Ending>,
     timer: Option<BodyTimer>,
     watchdog: Option<Watchdog>,
@@ -87,7 +87,7 @@ impl Relay {
         start: Bytes,
         leased: Leased,
         plan: RelayPlan,
-        record: Recorder,
+        record: Box<Recorder>,
     ) -> Box<Self> {
         let ended = start.is_empty() && leased.is_end_stream();
         let (mut timer, mut watchdog) = (None, None);
@@ -105,7 +105,7 @@ impl Relay {
     }
 
     /// A stream whose backend's is still to come; a comment at once tells the client that it is heard.
-    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Recorder) -> Box<Self> {
+    pub(super) fn held(reopening: Reopening, plan: RelayPlan, record: Box<Recorder>) -> Box<Self> {
         let limits = (BodyTimer::start(plan.limits), Watchdog::start(plan.limits, record.task()));
         let mut stream = Self::start(Bytes::from_static(COMMENT), plan, record, limits);
         stream.reopening = Some(reopening);
@@ -117,14 +117,14 @@ impl Relay {
     fn start(
         start: Bytes,
         plan: RelayPlan,
-        record: Recorder,
+        record: Box<Recorder>,
         (timer, watchdog): (Option<BodyTimer>, Option<Watchdog>),
     ) -> Box<Self> {
         let room = Box::new_uninit();
         let relay = Self {
             start,
             leased: None,
-            again: plan.again.map(|again| Reopens::new(again, record.started())),
+            reopens: plan.again.map(|again| Reopens::new(again, record.started())),
             reopening: None,
             record,
             ending: None,
@@ -242,7 +242,7 @@ impl Relay {
                 }
             }),
         };
-        if self.again.is_some()
+        if self.reopens.is_some()
             && !self.events.as_ref().is_some_and(|events| events.may_ever_begin_again())
         {
             self.forget_request();
@@ -256,7 +256,7 @@ impl Relay {
 
     /// No other stream will go on in this one's place: what was kept for that goes.
     fn forget_request(&mut self) {
-        self.again = None;
+        self.reopens = None;
         self.record.upload().tap.forget();
         if let Some(leased) = &mut self.leased {
             leased.forget_request();
@@ -315,7 +315,7 @@ impl Relay {
         if streams {
             self.record.enter(&way, Kind::Stream);
             self.leased = Some(response.into_body());
-            if let Some(reopens) = &mut self.again {
+            if let Some(reopens) = &mut self.reopens {
                 reopens.opened = Instant::now();
                 if let Some(session) = &way.session
                     && reopens.again.since != session.since
@@ -331,7 +331,7 @@ impl Relay {
 
     /// From here on the stream goes where its session goes.
     fn follow(&mut self) {
-        if let (Some(reopens), Some(events)) = (&self.again, &mut self.events)
+        if let (Some(reopens), Some(events)) = (&self.reopens, &mut self.events)
             && let Some(home) = &reopens.again.home
         {
             events.follow(home, reopens.again.since);
@@ -340,7 +340,7 @@ impl Relay {
 
     /// The backend has left a stream of which the client has lost nothing: it is opened again, after a pause.
     fn open_again(&mut self, pause: Duration) -> bool {
-        let (Some(reopens), Some(events)) = (&mut self.again, &self.events) else { return false };
+        let (Some(reopens), Some(events)) = (&mut self.reopens, &self.events) else { return false };
         if !events.may_begin_again() {
             return false;
         }

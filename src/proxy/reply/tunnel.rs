@@ -31,7 +31,7 @@ pub async fn open(
     response: Response<Leased>,
     client: OnUpgrade,
     limits: BodyTimeouts,
-    record: Recorder,
+    record: Box<Recorder>,
     tracker: &TaskTracker,
 ) -> Response<ReplyBody> {
     let (head, leased) = response.into_parts();
@@ -51,7 +51,7 @@ async fn carry(
     connection: Box<Connection>,
     lease: Lease,
     limits: BodyTimeouts,
-    mut record: Recorder,
+    mut record: Box<Recorder>,
 ) {
     let seen = Arc::new(Seen::default());
     let outcome = {

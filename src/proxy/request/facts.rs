@@ -2,6 +2,8 @@
 //!
 //! Knows headers; never the table or a socket.
 
+use std::sync::Arc;
+
 use http::header::ACCEPT;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
@@ -12,7 +14,7 @@ use super::fields::Fields;
 use crate::config::ListenerLimits;
 use crate::headers::etag::IfNoneMatch;
 use crate::headers::names::{Known, Meanings};
-use crate::headers::onward::Origin;
+use crate::headers::onward::{Origin, Trace};
 use crate::headers::{self, Chain};
 use crate::protocol::methods;
 use crate::proxy::call::Kind;
@@ -64,17 +66,18 @@ pub struct Facts {
 // === impl Facts ===
 
 impl Facts {
-    /// Reads the head that came on `conn`, in which `fields` were found.
+    /// Reads the head that came on `conn`, in which `fields` were found, of a request whose next hop is told of this
+    /// `trace`. Shared, since a session's request keeps it, and moves would cost as much.
     ///
     /// # Errors
     /// Whatever keeps the request from being routed; nothing has been dialled.
     pub fn read<B>(
         request: &Request<B>,
         fields: Fields,
-        conn: &Connection,
+        (conn, trace): (&Connection, Option<Trace>),
         ingress: &Ingress,
         cluster_domain: &str,
-    ) -> Result<Self, ProxyError> {
+    ) -> Result<Arc<Self>, ProxyError> {
         let (map, names) = (request.headers(), fields.names);
         if request.method() == Method::CONNECT {
             return Err(ProxyError::Connect);
@@ -106,10 +109,10 @@ impl Facts {
             true => Kind::Stream,
             false => Kind::Unary,
         };
-        Ok(Self {
+        Ok(Arc::new(Self {
             target,
             port: port.flatten(),
-            origin: origin(request, &fields, conn, ingress),
+            origin: origin(request, &fields, (conn, trace), ingress),
             meanings: fields.meanings,
             is_get,
             is_delete: request.method() == Method::DELETE,
@@ -124,7 +127,7 @@ impl Facts {
             has_last_event_id,
             takes_trailers: names.has(Known::Te) && headers::takes_trailers(map),
             kind,
-        })
+        }))
     }
 
     /// The Host as text.
@@ -152,7 +155,7 @@ fn not_around(map: &HeaderMap, pseudonym: &str) -> Result<(), ProxyError> {
 fn origin<B>(
     request: &Request<B>,
     fields: &Fields,
-    conn: &Connection,
+    (conn, trace): (&Connection, Option<Trace>),
     ingress: &Ingress,
 ) -> Origin {
     let named = match fields.names_fields {
@@ -167,8 +170,7 @@ fn origin<B>(
         proto: conn.scheme,
         host: host_of(request, fields),
         via: ingress.via.near(),
-        // Said where the request begins to be recorded.
-        trace: None,
+        trace,
     }
 }
 
