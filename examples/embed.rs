@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:8090").await?;
     loop {
         let (stream, peer) = listener.accept().await?;
-        let conn = Arc::new(Connection::new(peer, "http", "http".into(), None));
+        let conn = Arc::new(Connection::new(peer, false, "http".into(), None));
         let service = ProxyService::new(Arc::clone(&proxy), conn, ConnTask::default());
         let service = ServiceBuilder::new().concurrency_limit(10).service(service);
         let service = TowerToHyperService::new(service);

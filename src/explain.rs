@@ -203,7 +203,7 @@ impl Question {
 
 fn conn(listener: &str, from: Option<IpAddr>) -> Connection {
     let peer = SocketAddr::new(from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), 0);
-    Connection::new(peer, "http", listener.into(), None)
+    Connection::new(peer, false, listener.into(), None)
 }
 
 fn refused(answer: &mut Map<String, Value>, error: &ProxyError) {

@@ -10,6 +10,7 @@ pub mod spread;
 pub mod tls;
 mod watched;
 
+use std::future::Future;
 use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::proxy::request::conn::{ConnTask, Connection, Place};
 use crate::socket::{ACCEPT_PAUSE, Tcp, reserve};
 use crate::supervise::keep_running;
 use crate::telemetry::metrics::Metrics;
+use conn::Client;
 use spread::Spread;
 use tls::Acceptor;
 
@@ -118,12 +120,18 @@ fn serve(
     };
     // Its reactor could not let go of it: it is of no use here either.
     let Ok(stream) = stream else { return };
-    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let is_tls = listener.tls.is_some();
     let place: Place = Box::new((permit, seat));
-    let info = Arc::new(Connection::new(peer, scheme, Arc::clone(&listener.name), Some(place)));
+    let info = Arc::new(Connection::new(peer, is_tls, Arc::clone(&listener.name), Some(place)));
     let carrier = ConnTask::default();
-    let with = (Arc::clone(&shared.proxy), Arc::clone(&shared.limits), shared.watch.clone());
-    let served = connection(stream, (info, carrier.clone()), listener.tls.clone(), with);
+    let client = Client {
+        info,
+        carrier: carrier.clone(),
+        proxy: Arc::clone(&shared.proxy),
+        limits: Arc::clone(&shared.limits),
+        watch: shared.watch.clone(),
+    };
+    let served = connection(stream, listener.tls.clone(), client);
     let task = match elsewhere {
         None => connections.spawn(served),
         Some(worker) => connections.spawn_on(served, &worker),
@@ -131,25 +139,28 @@ fn serve(
     carrier.set(task);
 }
 
-/// One connection, from its first byte to its end.
-async fn connection(
+/// One connection, from its first byte to its end. What an `async fn` is given it keeps room for twice as long as it
+/// runs; a block, once.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "a connection is silent for most of its life, and there are many"
+)]
+fn connection(
     stream: Accepted,
-    (info, carrier): (Arc<Connection>, ConnTask),
     tls: Option<Arc<Acceptor>>,
-    (proxy, limits, watch): (Arc<Proxy>, Arc<ListenerLimits>, Watch),
-) {
-    let io = {
-        let mut closing = watch.clone();
-        tokio::select! {
+    mut client: Client,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let io = tokio::select! {
             biased;
-            io = bytes(stream, tls.as_deref(), &limits) => io,
+            io = bytes(stream, tls.as_deref(), &client.limits) => io,
             // Half a handshake must not hold up a drain.
-            () = closing.reached(Phase::Closing) => return,
+            () = client.watch.reached(Phase::Closing) => return,
+        };
+        match io {
+            Ok(io) => conn::serve(io, &client).await,
+            Err(error) => tracing::debug!(peer = %client.info.peer, %error, "no TLS handshake"),
         }
-    };
-    match io {
-        Ok(io) => conn::serve(io, (info, carrier), proxy, &limits, watch).await,
-        Err(error) => tracing::debug!(peer = %info.peer, %error, "no TLS handshake"),
     }
 }
 

@@ -248,7 +248,7 @@ impl Cluster {
     ) -> Common<Endpoint> {
         let config = &self.config;
         let tls = self.tls.clone().filter(|_| target.scheme == Scheme::Https);
-        let heads = HeadLimits { bytes: config.max_head_bytes, fields: config.max_head_fields };
+        let heads = HeadLimits::new(config.max_head_bytes, config.max_head_fields);
         let reuse = Reuse::new(config.idle, config.idle_max);
         let manner = Manner { tls, heads, reuse, discarded: self.discarded.clone() };
         Common::new(Endpoint::new(target.clone(), address, uid, manner))

@@ -28,7 +28,7 @@ use kagent_proxy::upstream::h1::{Connection, Fault, head};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 32 };
+const LIMITS: HeadLimits = HeadLimits::new(8192, 32);
 /// Of a clock that only runs while nothing else can: an exchange that comes here hangs.
 const HANGS: Duration = Duration::from_secs(3600);
 /// Of the same clock: nothing else can run.

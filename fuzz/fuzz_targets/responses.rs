@@ -8,7 +8,7 @@ use kagent_proxy::upstream::h1::body::{Decoded, Decoder};
 use kagent_proxy::upstream::h1::head;
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: HeadLimits = HeadLimits { bytes: 8192, fields: 32 };
+const LIMITS: HeadLimits = HeadLimits::new(8192, 32);
 
 /// Data and trailers of a body that comes in these pieces, and what is left behind it.
 fn decoded(
@@ -32,7 +32,7 @@ fuzz_target!(|input: (u16, bool, &[u8])| {
     let (at, to_head, bytes) = input;
     let mut map = HeaderMap::new();
     let Ok(Some(first)) = head::read(bytes, LIMITS, to_head, &mut map) else { return };
-    assert!(first.length <= LIMITS.bytes && first.response.headers().len() <= LIMITS.fields);
+    assert!(first.length <= LIMITS.bytes() && first.response.headers().len() <= LIMITS.fields());
     // No shorter start is a head, and none is refused.
     for end in 0..first.length {
         assert!(matches!(head::read(&bytes[..end], LIMITS, to_head, &mut map), Ok(None)));

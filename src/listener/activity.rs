@@ -129,28 +129,30 @@ impl Activity {
 
     /// Ends when a head took too long, or when no request has been open for `idle` (zero is without
     /// limit): never early, and late by at most the time between two looks.
-    pub(super) async fn overdue(&self, head: Duration, idle: Duration) -> Overdue {
+    pub(super) fn overdue(&self, head: Duration, idle: Duration) -> impl Future<Output = Overdue> {
         let look = Some(idle / LOOKS).filter(|idle| !idle.is_zero());
         let look = look.map_or(head, |look| look.min(head));
         let (mut idle_since, mut requests) = (Instant::now(), 0);
-        loop {
-            self.on_wait();
-            let started = self.head.load(Ordering::Relaxed);
-            let head_due = started
-                .checked_sub(1)
-                .map(|started| self.born + Duration::from_millis(started) + head);
-            let now = Instant::now();
-            if head_due.is_some_and(|due| due <= now) {
-                return Overdue::Head;
+        async move {
+            loop {
+                self.on_wait();
+                let started = self.head.load(Ordering::Relaxed);
+                let head_due = started
+                    .checked_sub(1)
+                    .map(|started| self.born + Duration::from_millis(started) + head);
+                let now = Instant::now();
+                if head_due.is_some_and(|due| due <= now) {
+                    return Overdue::Head;
+                }
+                let seen = self.requests.load(Ordering::Relaxed);
+                if started != 0 || seen != requests || self.open.load(Ordering::Relaxed) > 0 {
+                    (idle_since, requests) = (now, seen);
+                } else if !idle.is_zero() && idle_since + idle <= now {
+                    return Overdue::Idle;
+                }
+                let next = head_due.unwrap_or(now + look).min(now + look);
+                tokio::time::sleep_until(next).await;
             }
-            let seen = self.requests.load(Ordering::Relaxed);
-            if started != 0 || seen != requests || self.open.load(Ordering::Relaxed) > 0 {
-                (idle_since, requests) = (now, seen);
-            } else if !idle.is_zero() && idle_since + idle <= now {
-                return Overdue::Idle;
-            }
-            let next = head_due.unwrap_or(now + look).min(now + look);
-            tokio::time::sleep_until(next).await;
         }
     }
 }

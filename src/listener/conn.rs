@@ -36,59 +36,63 @@ use crate::workers::moment::Halted;
 /// What every HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A client's connection, but for its bytes.
+pub struct Client {
+    /// What is known of it.
+    pub info: Arc<Connection>,
+    /// Its task.
+    pub carrier: ConnTask,
+    /// Answers.
+    pub proxy: Arc<Proxy>,
+    /// Deadlines and sizes.
+    pub limits: Arc<ListenerLimits>,
+    /// The phase.
+    pub watch: Watch,
+}
+
 /// Serves one connection to its end.
-pub async fn serve(
-    stream: Io,
-    (info, carrier): (Arc<Connection>, ConnTask),
-    proxy: Arc<Proxy>,
-    limits: &ListenerLimits,
-    mut watch: Watch,
-) {
-    let mut phase = watch.clone();
-    let Some((stream, first)) = begun(stream, limits, &mut phase, &info).await else { return };
-    let activity = Arc::new(Activity::new(Arc::clone(&info.open)));
-    let (io, http2) = watched((stream, first), &activity, &info, &proxy);
-    let ended = if http2 {
-        // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
-        Box::pin(serve_http2(io, Arc::clone(&info), proxy, limits, &mut watch, &activity)).await
-    } else {
-        let service =
-            Http1 { info: &info, carrier, proxy: &proxy, phase: &phase, activity: &activity };
-        let connection = pin!(service.on(io, limits));
-        let mut driven = Driven::new(connection);
-        let shut = |driven: &mut Driven<Pin<&mut UpgradeableConnection<_, _>>>| {
-            // hyper would read no more of the request, although the tunnel begins behind it.
-            if !activity.has_switched() {
-                driven.connection.as_mut().graceful_shutdown();
+#[expect(clippy::manual_async_fn, reason = "what an `async fn` is given lies in it twice")]
+pub fn serve(stream: Io, client: &Client) -> impl Future<Output = ()> + Send + '_ {
+    async move {
+        let mut phase = client.watch.clone();
+        let Some((stream, first)) = begun(stream, client, &mut phase).await else { return };
+        let activity = Arc::new(Activity::new(Arc::clone(&client.info.open)));
+        let (io, http2) = watched((stream, first), &activity, client);
+        let ended = if http2 {
+            // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
+            Box::pin(serve_http2(io, client, &mut phase, &activity)).await
+        } else {
+            let connection = pin!(Http1::of(client, &activity).on(io, &client.limits));
+            let mut driven = Driven::new(connection);
+            let shut = |driven: &mut Driven<Pin<&mut UpgradeableConnection<_, _>>>| {
+                // hyper would read no more of the request, although the tunnel begins behind it.
+                if !activity.has_switched() {
+                    driven.connection.as_mut().graceful_shutdown();
+                }
+            };
+            let ended = drive(&mut driven, shut, &client.limits, &mut phase, &activity).await;
+            if let Err(error) = &ended {
+                note_unread(error, client, &activity);
             }
+            ended
         };
-        let ended = drive(&mut driven, shut, limits, &mut watch, &activity).await;
-        if let Err(error) = &ended {
-            note_unread(error, &info, &proxy, &activity);
+        if let Err(error) = ended {
+            tracing::debug!(peer = %client.info.peer, %error, "client connection ended");
         }
-        ended
-    };
-    if let Err(error) = ended {
-        tracing::debug!(peer = %info.peer, %error, "client connection ended");
     }
 }
 
 /// The connection and its first bytes, once they tell its version; `None` if it says nothing in time, or the program
 /// ends.
-async fn begun(
-    mut stream: Io,
-    limits: &ListenerLimits,
-    phase: &mut Watch,
-    info: &Connection,
-) -> Option<(Io, Vec<u8>)> {
+async fn begun(mut stream: Io, client: &Client, phase: &mut Watch) -> Option<(Io, Vec<u8>)> {
     let first = tokio::select! {
         biased;
-        first = tokio::time::timeout(limits.detect, first_bytes(&mut stream)) => first,
+        first = tokio::time::timeout(client.limits.detect, first_bytes(&mut stream)) => first,
         // A connection that has said nothing must not hold up a drain.
         () = phase.reached(Phase::Closing) => return None,
     };
     let Ok(Ok(first)) = first else {
-        tracing::debug!(peer = %info.peer, "no request within the detection deadline");
+        tracing::debug!(peer = %client.info.peer, "no request within the detection deadline");
         return None;
     };
     Some((stream, first))
@@ -98,14 +102,13 @@ async fn begun(
 fn watched(
     (stream, first): (Io, Vec<u8>),
     activity: &Arc<Activity>,
-    info: &Arc<Connection>,
-    proxy: &Arc<Proxy>,
+    client: &Client,
 ) -> (Watched, bool) {
     let http2 = first == PREFACE;
     let heads = http2.then(HeadScanner::default);
     let refusing = (!http2).then(|| Refusing {
-        proxy: Arc::clone(proxy),
-        info: Arc::clone(info),
+        proxy: Arc::clone(&client.proxy),
+        info: Arc::clone(&client.info),
         response: None,
     });
     let activity = Arc::clone(activity);
@@ -139,6 +142,11 @@ struct Http1<'a> {
 // === impl Http1 ===
 
 impl<'a> Http1<'a> {
+    fn of(client: &'a Client, activity: &'a Activity) -> Self {
+        let (carrier, phase) = (client.carrier.clone(), &client.watch);
+        Self { info: &client.info, carrier, proxy: &client.proxy, phase, activity }
+    }
+
     /// The connection, to be driven. No `async fn`, which would keep room for what it is given as long as it runs.
     fn on(
         self,
@@ -165,9 +173,9 @@ impl<'a> Http1<'a> {
 }
 
 /// The parser's own response stood behind one that the client has not read, and is lost with the rest of it.
-fn note_unread(error: &hyper::Error, info: &Connection, proxy: &Proxy, activity: &Activity) {
+fn note_unread(error: &hyper::Error, client: &Client, activity: &Activity) {
     if error.is_parse() && !error.is_parse_version_h2() && !activity.has_refused() {
-        let _unheard = proxy.record_unread(info, error.is_parse_too_large());
+        let _unheard = client.proxy.record_unread(&client.info, error.is_parse_too_large());
     }
 }
 
@@ -194,15 +202,14 @@ fn http1(limits: &ListenerLimits) -> http1::Builder {
 
 async fn serve_http2(
     io: Watched,
-    info: Arc<Connection>,
-    proxy: Arc<Proxy>,
-    limits: &ListenerLimits,
-    watch: &mut Watch,
+    client: &Client,
+    phase: &mut Watch,
     activity: &Arc<Activity>,
 ) -> hyper::Result<()> {
-    let service = service_fn(move |request| {
+    let Client { info, proxy, limits, .. } = client;
+    let service = service_fn(|request| {
         activity.on_request();
-        let (info, proxy) = (Arc::clone(&info), Arc::clone(&proxy));
+        let (info, proxy) = (Arc::clone(info), Arc::clone(proxy));
         async move { proxy.handle(&info, StreamExecutor::current(), request).await }
     });
     let mut builder = http2::Builder::new(StreamExecutor);
@@ -219,7 +226,7 @@ async fn serve_http2(
         &mut connection,
         |connection| connection.as_mut().graceful_shutdown(),
         limits,
-        watch,
+        phase,
         activity,
     );
     tokio::select! {
@@ -231,40 +238,43 @@ async fn serve_http2(
 }
 
 /// Serves until the connection ends by itself, a head is overdue, or `shut` has let it end.
-async fn drive<C>(
-    connection: &mut C,
-    shut: impl Fn(&mut C),
-    limits: &ListenerLimits,
-    watch: &mut Watch,
-    activity: &Activity,
-) -> hyper::Result<()>
+#[expect(clippy::manual_async_fn, reason = "what an `async fn` is given lies in it twice")]
+fn drive<'a, C>(
+    connection: &'a mut C,
+    shut: impl Fn(&mut C) + Send + 'a,
+    limits: &'a ListenerLimits,
+    watch: &'a mut Watch,
+    activity: &'a Activity,
+) -> impl Future<Output = hyper::Result<()>> + Send + 'a
 where
-    C: Future<Output = hyper::Result<()>> + Unpin,
+    C: Future<Output = hyper::Result<()>> + Send + Unpin,
 {
-    let (mut draining, mut idle) = (false, false);
-    let silent = pin!(activity.overdue(limits.head_read, limits.idle));
-    let closing = pin!(watch.reached(Phase::Closing));
-    let (mut silent, mut closing) = (Quiet::new(silent), Quiet::new(closing));
-    loop {
-        tokio::select! {
-            biased;
-            ended = poll_fn(|cx| {
-                let _one_moment = Halted::begin();
-                let polled = connection.poll_unpin(cx);
-                activity.on_wait();
-                polled
-            }) => return ended,
-            // Also during a drain, which half a head must not hold up.
-            overdue = &mut silent, if !idle => match overdue {
-                Overdue::Head => return Ok(()),
-                Overdue::Idle => {
-                    idle = true;
+    async move {
+        let (mut draining, mut idle) = (false, false);
+        let silent = pin!(activity.overdue(limits.head_read, limits.idle));
+        let closing = pin!(watch.reached(Phase::Closing));
+        let (mut silent, mut closing) = (Quiet::new(silent), Quiet::new(closing));
+        loop {
+            tokio::select! {
+                biased;
+                ended = poll_fn(|cx| {
+                    let _one_moment = Halted::begin();
+                    let polled = connection.poll_unpin(cx);
+                    activity.on_wait();
+                    polled
+                }) => return ended,
+                // Also during a drain, which half a head must not hold up.
+                overdue = &mut silent, if !idle => match overdue {
+                    Overdue::Head => return Ok(()),
+                    Overdue::Idle => {
+                        idle = true;
+                        shut(connection);
+                    }
+                },
+                () = &mut closing, if !draining => {
+                    draining = true;
                     shut(connection);
                 }
-            },
-            () = &mut closing, if !draining => {
-                draining = true;
-                shut(connection);
             }
         }
     }

@@ -66,7 +66,6 @@ pub struct Recorder {
     started: Instant,
     conn: Arc<Connection>,
     task: ConnTask,
-    method: http::Method,
     head: HeadCopy,
     kind: Kind,
     books: Near<Books>,
@@ -114,12 +113,11 @@ impl Recorder {
         books.open.add(1);
         conn.open.fetch_add(1, Ordering::Relaxed);
         conn.unanswered.fetch_add(1, Ordering::Relaxed);
-        let hop = books.traces.begin(request.headers(), conn.scheme, request.version());
+        let hop = books.traces.begin(request.headers(), conn.scheme(), request.version());
         let record = Self {
             started: moment::now(),
             conn: Arc::clone(conn),
             task,
-            method: request.method().clone(),
             head: HeadCopy::of(request, fields, hop.as_deref()),
             kind: Kind::Unary,
             books,
@@ -186,7 +184,7 @@ impl Recorder {
         let exchange = Exchange {
             route,
             caller: caller_label(self.caller.as_deref()),
-            verb: self.method.as_str(),
+            verb: self.head.method(),
             head: &self.head,
             peer: &self.conn.peer_text,
             status: self.status,
@@ -384,7 +382,7 @@ impl Recorder {
             calls: calls.count,
             conversation: self.head.conversation(),
             peer: &self.conn.peer_text,
-            method: self.method.as_str(),
+            method: self.head.method(),
             path: self.head.path(),
             target: self.head.target(),
             route: self.route.as_ref().map_or("", |route| &route.config.host),
@@ -429,7 +427,7 @@ impl Drop for Recorder {
         self.books.log.finish(&record);
         if self.books.traces.is_on() {
             let told = self.sight.first().and_then(|seen| seen.call.trace.as_deref()).copied();
-            let via = (self.conn.scheme, self.version);
+            let via = (self.conn.scheme(), self.version);
             self.books.traces.finish(&record, self.hop.as_deref(), told, via);
         }
     }

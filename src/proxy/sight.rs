@@ -17,11 +17,11 @@ pub struct Sight {
     first: Option<SeenCall>,
     more: Vec<SeenCall>,
     /// Calls that are only counted: those behind the first ones of a long batch.
-    beyond: u64,
+    beyond: u32,
     /// The request makes no other calls.
     is_whole: bool,
     /// Calls that the response may still answer.
-    open: usize,
+    open: u32,
     answers: Answers,
     /// The response is an event stream.
     is_stream: bool,
@@ -90,7 +90,7 @@ pub enum Told<'t> {
 impl Sight {
     /// The request makes this call too.
     pub fn add(&mut self, call: Call) {
-        self.open += usize::from(call.id.is_some());
+        self.open += u32::from(call.id.is_some());
         let seen = SeenCall { call, error: None, goes_on: false };
         match &self.first {
             None => self.first = Some(seen),
@@ -100,13 +100,14 @@ impl Sight {
 
     /// The request makes so many calls beyond those that were added; if `whole`, no others will come.
     pub fn add_beyond(&mut self, calls: u64, whole: bool) {
-        (self.beyond, self.is_whole) = (calls, whole);
+        self.beyond = u32::try_from(calls).unwrap_or(u32::MAX);
+        self.is_whole = whole;
     }
 
     /// How many it makes beyond those that were added.
     #[must_use]
-    pub const fn beyond(&self) -> u64 {
-        self.beyond
+    pub fn beyond(&self) -> u64 {
+        self.beyond.into()
     }
 
     /// Whether all calls of the request are here.

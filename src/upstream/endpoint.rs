@@ -279,7 +279,7 @@ mod tests {
         let address = server.local_addr().unwrap();
         let host = address.ip().to_string();
         let target = Target { scheme: Scheme::H2c, host, port: address.port() };
-        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
+        let heads = HeadLimits::new(1 << 16, 100);
         let (reuse, discarded) = (Reuse::new(4 * S, 55 * S), Counter::noop());
         let manner = Manner { tls: None, heads, reuse, discarded };
         let endpoint = Common::new(Endpoint::new(target, address, None, manner));

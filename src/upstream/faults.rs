@@ -12,10 +12,8 @@ use super::h1::Fault;
 /// What one response's headers may measure, over either version of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes, as HTTP/1.1 writes them.
-    pub bytes: usize,
-    /// Fields.
-    pub fields: usize,
+    bytes: u32,
+    fields: u32,
 }
 
 /// A response that came, and cannot be passed on.
@@ -28,8 +26,8 @@ pub enum BadResponse {
     #[error(
         "the response's headers are larger than {} bytes (upstream.maxHeadBytes) or {} fields \
          (upstream.maxHeadFields)",
-        .0.bytes,
-        .0.fields
+        .0.bytes(),
+        .0.fields()
     )]
     TooLarge(HeadLimits),
 }
@@ -80,20 +78,38 @@ impl SendError {
 // === impl HeadLimits ===
 
 impl HeadLimits {
+    /// So many bytes, as HTTP/1.1 writes them, and fields.
+    #[must_use]
+    pub const fn new(bytes: usize, fields: usize) -> Self {
+        Self { bytes: narrow(bytes), fields: narrow(fields) }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Fields.
+    #[must_use]
+    pub const fn fields(self) -> usize {
+        self.fields as usize
+    }
+
     /// Whether a head with these fields is within.
     #[must_use]
     pub fn admit(self, headers: &HeaderMap) -> bool {
         // The status line and the empty line, without a reason phrase, which HTTP/2 does not have.
         let line = "HTTP/1.1 200 \r\n\r\n".len();
         let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-        bytes + line <= self.bytes && headers.len() <= self.fields
+        bytes + line <= self.bytes() && headers.len() <= self.fields()
     }
 
     /// A bound for h2, which counts 32 bytes more for each field (RFC 9113 section 6.5.2). More than the
     /// limits: what lies between is refused by us, with a reason.
     #[must_use]
     pub fn list_size(self) -> u32 {
-        let size = self.fields.saturating_mul(32).saturating_add(self.bytes).saturating_mul(2);
+        let size = self.fields().saturating_mul(32).saturating_add(self.bytes()).saturating_mul(2);
         u32::try_from(size).unwrap_or(u32::MAX)
     }
 }
@@ -130,6 +146,12 @@ fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }
 
+/// Each connection keeps two of these; no head is longer than 4 GiB.
+#[expect(clippy::cast_possible_truncation, reason = "it is at most the largest number that fits")]
+const fn narrow(limit: usize) -> u32 {
+    if limit > u32::MAX as usize { u32::MAX } else { limit as u32 }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
@@ -145,9 +167,9 @@ mod tests {
         for (bytes, fields, admitted) in
             [(written, 2, true), (written - 1, 2, false), (written, 1, false)]
         {
-            let limits = HeadLimits { bytes, fields };
+            let limits = HeadLimits::new(bytes, fields);
             assert_eq!(limits.admit(&headers), admitted, "{limits:?}");
         }
-        assert!(HeadLimits { bytes: 100, fields: 2 }.list_size() >= 2 * 100 + 2 * 64);
+        assert!(HeadLimits::new(100, 2).list_size() >= 2 * 100 + 2 * 64);
     }
 }

@@ -326,7 +326,7 @@ mod tests {
     }
 
     async fn connection(http2: bool) -> Sender {
-        let heads = HeadLimits { bytes: 1 << 16, fields: 100 };
+        let heads = HeadLimits::new(1 << 16, 100);
         if !http2 {
             let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = server.local_addr().unwrap();

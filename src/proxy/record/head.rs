@@ -24,9 +24,10 @@ use crate::telemetry::trace::Hop;
 /// Copies of what matters later.
 #[derive(Debug)]
 pub(super) struct HeadCopy {
-    /// Each behind the one before: path, `x-kagent-host`, `traceparent`, conversation, what the head names.
+    /// Each behind the one before: method, path, `x-kagent-host`, `traceparent`, conversation, what the head names.
     text: Box<str>,
-    ends: [usize; 4],
+    /// Where each but the last one ends.
+    ends: [u32; 5],
     /// What the head says of its call (MCP 2026-07-28, "Standard Request Headers").
     said: Option<Said>,
     /// It has a header that only clients of MCP send.
@@ -66,15 +67,18 @@ impl HeadCopy {
         let said = names.has(Known::McpMethod).then(|| Said::of(map));
         let (said, name) = said.unzip();
         let name = name.flatten().unwrap_or_default();
-        let path_end = path.len();
-        let target_end = path_end + target.len();
-        let trace_end = target_end + traceparent.len();
-        let conversation_end = trace_end + conversation.len();
-        let mut text = String::with_capacity(conversation_end + name.len());
-        text.extend([path, target, traceparent, conversation, &*name]);
+        let pieces = [request.method().as_str(), path, target, traceparent, conversation];
+        let mut end = 0;
+        let ends = pieces.map(|piece| {
+            end += piece.len();
+            u32::try_from(end).unwrap_or(u32::MAX)
+        });
+        let mut text = String::with_capacity(end + name.len());
+        text.extend(pieces);
+        text.push_str(&name);
         Self {
             text: text.into(),
-            ends: [path_end, target_end, trace_end, conversation_end],
+            ends,
             said,
             speaks_mcp: names.has_any(MCP),
             is_modern: fields.is_modern(),
@@ -91,19 +95,25 @@ impl HeadCopy {
         (self.speaks_mcp, self.speaks_a2a || self.speaks_grpc)
     }
 
-    pub(super) fn path(&self) -> &str {
+    /// Of HTTP.
+    pub(super) fn method(&self) -> &str {
         let [end, ..] = self.ends;
-        self.text.get(..end).unwrap_or_default()
+        self.piece(0, end)
+    }
+
+    pub(super) fn path(&self) -> &str {
+        let [start, end, ..] = self.ends;
+        self.piece(start, end)
     }
 
     pub(super) fn target(&self) -> &str {
-        let [start, end, ..] = self.ends;
-        self.text.get(start..end).unwrap_or_default()
+        let [_, start, end, ..] = self.ends;
+        self.piece(start, end)
     }
 
     pub(super) fn traceparent(&self) -> &str {
-        let [_, start, end, _] = self.ends;
-        self.text.get(start..end).unwrap_or_default()
+        let [.., start, end, _] = self.ends;
+        self.piece(start, end)
     }
 
     /// The id of the trace in `traceparent` (W3C Trace Context section 3.2.2); empty if there is none.
@@ -113,13 +123,17 @@ impl HeadCopy {
 
     pub(super) fn conversation(&self) -> &str {
         let [.., start, end] = self.ends;
-        self.text.get(start..end).unwrap_or_default()
+        self.piece(start, end)
     }
 
     /// What the head names, decoded.
     fn name(&self) -> &str {
         let [.., start] = self.ends;
-        self.text.get(start..).unwrap_or_default()
+        self.piece(start, u32::try_from(self.text.len()).unwrap_or(u32::MAX))
+    }
+
+    fn piece(&self, start: u32, end: u32) -> &str {
+        self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
     /// Of the request by which a client finds out which revision of MCP a server speaks: the client's fingerprint.
@@ -192,7 +206,8 @@ mod tests {
             ("x-kagent-root-context-id", "c-1"),
             ("a2a-version", "1.0"),
         ]);
-        assert_eq!((copy.path(), copy.target()), ("/mcp", "tools.team-a"));
+        assert_eq!((copy.method(), copy.path()), ("POST", "/mcp"));
+        assert_eq!(copy.target(), "tools.team-a");
         assert_eq!((copy.traceparent(), copy.conversation()), (trace, "c-1"));
         assert_eq!(copy.trace(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!((copy.speaks_mcp, copy.speaks_a2a), (false, true));

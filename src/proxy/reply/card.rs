@@ -92,7 +92,7 @@ impl Card {
         }
         let origin = match (public_url, facts.host_text()) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
-            (None, Some(host)) => format!("{}://{host}", conn.scheme),
+            (None, Some(host)) => format!("{}://{host}", conn.scheme()),
             (None, None) => return None,
         };
         let known = facts.if_none_match.clone();

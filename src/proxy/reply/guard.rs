@@ -69,7 +69,7 @@ mod tests {
         let written = Written::default();
         let log = Log::start(written.clone()).unwrap();
         let conn =
-            Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), "http", "http".into(), None));
+            Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), false, "http".into(), None));
         let request = Request::new(RequestBody::empty(Arc::default()));
         let access = AccessLog::new(LogFormat::Json, log.clone());
         let books = Common::new(Books {

@@ -74,7 +74,7 @@ enum Ending {
     /// Everything has been passed on.
     Clean,
     /// The next poll breaks off: what came before must be flushed first.
-    Broken(StreamError),
+    Broken(Box<StreamError>),
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, StreamError>>>;
@@ -168,7 +168,7 @@ impl Relay {
                 self.ending = Some(Ending::Clean);
                 return Poll::Ready(None);
             }
-            Some(Ending::Broken(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ending::Broken(error)) => return Poll::Ready(Some(Err(*error))),
         }
         if !self.start.is_empty() {
             let start = std::mem::take(&mut self.start);
@@ -374,7 +374,7 @@ impl Relay {
         if self.events.as_ref().is_some_and(|events| events.may_end()) {
             return Poll::Ready(None);
         }
-        self.ending = Some(Ending::Broken(error.into()));
+        self.ending = Some(Ending::Broken(Box::new(error.into())));
         self.keep_unanswered();
         if let Some(held) = self.events.as_mut().and_then(|events| events.release()) {
             return Poll::Ready(Some(Ok(Frame::data(held))));

@@ -22,8 +22,8 @@ pub struct Connection {
     pub peer_text: Box<str>,
     /// See `peer_text`.
     pub forwarded_for: HeaderValue,
-    /// `http` or `https`.
-    pub scheme: &'static str,
+    /// Whether it came through TLS.
+    pub is_tls: bool,
     /// Name of the listener it came on.
     pub listener: Arc<str>,
     /// Requests of this connection whose body or answer has not ended; each exchange and each body
@@ -40,12 +40,7 @@ pub struct Connection {
 impl Connection {
     /// A connection without requests.
     #[must_use]
-    pub fn new(
-        peer: SocketAddr,
-        scheme: &'static str,
-        listener: Arc<str>,
-        place: Option<Place>,
-    ) -> Self {
+    pub fn new(peer: SocketAddr, is_tls: bool, listener: Arc<str>, place: Option<Place>) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let ip = peer.ip().to_string();
         // An address has no byte that a field may not have.
@@ -56,12 +51,18 @@ impl Connection {
             peer,
             peer_text,
             forwarded_for,
-            scheme,
+            is_tls,
             listener,
             open: Arc::default(),
             unanswered: AtomicUsize::new(0),
             place,
         }
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
     }
 }
 

@@ -167,7 +167,7 @@ fn origin<B>(
         joins_cookies: request.version() == Version::HTTP_2 && fields.several.has(Known::Cookie),
         trusted: headers::is_trusted(conn.peer.ip(), &ingress.trusted),
         peer: conn.forwarded_for.clone(),
-        proto: conn.scheme,
+        proto: conn.scheme(),
         host: host_of(request, fields),
         via: ingress.via.near(),
         trace,

@@ -142,7 +142,7 @@ impl Download {
         }
         before.extend_from_slice(bytes);
         // A head ends with a line: what brings no end of a line is not worth a look.
-        if memchr::memchr(b'\n', bytes).is_none() && before.len() <= self.limits.bytes {
+        if memchr::memchr(b'\n', bytes).is_none() && before.len() <= self.limits.bytes() {
             return Ok(None);
         }
         let mut all = std::mem::take(before);

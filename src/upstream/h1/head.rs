@@ -48,12 +48,12 @@ pub fn read(
     to_head: bool,
     map: &mut HeaderMap,
 ) -> Result<Option<Head>, Fault> {
-    if limits.fields <= COMMON_FIELDS {
+    if limits.fields() <= COMMON_FIELDS {
         let mut fields = [const { MaybeUninit::uninit() }; COMMON_FIELDS];
-        let fields = fields.get_mut(..limits.fields).unwrap_or_default();
+        let fields = fields.get_mut(..limits.fields()).unwrap_or_default();
         read_into(input, fields, limits, to_head, map)
     } else {
-        let mut fields = vec![MaybeUninit::uninit(); limits.fields];
+        let mut fields = vec![MaybeUninit::uninit(); limits.fields()];
         read_into(input, &mut fields, limits, to_head, map)
     }
 }
@@ -76,9 +76,9 @@ fn read_into<'b>(
     let mut parsed = httparse::Response::new(&mut []);
     let too_large = Fault::Bad(BadResponse::TooLarge(limits));
     let length = match config.parse_response_with_uninit_headers(&mut parsed, input, fields) {
-        Ok(Status::Complete(length)) if length > limits.bytes => return Err(too_large),
+        Ok(Status::Complete(length)) if length > limits.bytes() => return Err(too_large),
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) if input.len() > limits.bytes => return Err(too_large),
+        Ok(Status::Partial) if input.len() > limits.bytes() => return Err(too_large),
         Ok(Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(too_large),
         Err(error) => return Err(Fault::Head(error)),

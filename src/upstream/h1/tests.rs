@@ -26,7 +26,7 @@ use crate::body::{RequestBody, Upload};
 use crate::headers::onward::{Ask, Keep, Onward, Origin};
 use crate::upstream::faults::HeadLimits;
 
-const LIMITS: HeadLimits = HeadLimits { bytes: 4096, fields: 20 };
+const LIMITS: HeadLimits = HeadLimits::new(4096, 20);
 
 fn listed(map: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     map.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()

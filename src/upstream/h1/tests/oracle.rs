@@ -127,8 +127,8 @@ impl Case<'_> {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let backend = self.send(theirs, at);
         let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-            .max_header_size(LIMITS.bytes)
-            .max_headers(LIMITS.fields)
+            .max_header_size(LIMITS.bytes())
+            .max_headers(LIMITS.fields())
             .allow_spaces_after_header_name_in_responses(true)
             .handshake(TokioIo::new(ours))
             .await
