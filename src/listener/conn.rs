@@ -51,9 +51,10 @@ pub struct Client {
 }
 
 /// Serves one connection to its end.
-#[expect(clippy::manual_async_fn, reason = "what an `async fn` is given lies in it twice")]
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
 pub fn serve(stream: Io, client: &Client) -> impl Future<Output = ()> + Send + '_ {
     async move {
+        // To wait with; `client.watch` is asked meanwhile.
         let mut phase = client.watch.clone();
         let Some((stream, first)) = begun(stream, client, &mut phase).await else { return };
         let activity = Arc::new(Activity::new(Arc::clone(&client.info.open)));
@@ -62,7 +63,7 @@ pub fn serve(stream: Io, client: &Client) -> impl Future<Output = ()> + Send + '
             // Its streams are tasks of their own. Boxed: larger, and not to weigh on HTTP/1.
             Box::pin(serve_http2(io, client, &mut phase, &activity)).await
         } else {
-            let connection = pin!(Http1::of(client, &activity).on(io, &client.limits));
+            let connection = pin!(serve_http1(io, client, &activity));
             let mut driven = Driven::new(connection);
             let shut = |driven: &mut Driven<Pin<&mut UpgradeableConnection<_, _>>>| {
                 // hyper would read no more of the request, although the tunnel begins behind it.
@@ -130,46 +131,27 @@ async fn first_bytes(stream: &mut Io) -> io::Result<Vec<u8>> {
     Ok(first)
 }
 
-/// What the requests of a connection in HTTP/1 are answered with.
-struct Http1<'a> {
-    info: &'a Arc<Connection>,
-    carrier: ConnTask,
-    proxy: &'a Proxy,
-    phase: &'a Watch,
+/// The connection in HTTP/1, to be driven.
+fn serve_http1<'a>(
+    io: Watched,
+    client: &'a Client,
     activity: &'a Activity,
-}
-
-// === impl Http1 ===
-
-impl<'a> Http1<'a> {
-    fn of(client: &'a Client, activity: &'a Activity) -> Self {
-        let (carrier, phase) = (client.carrier.clone(), &client.watch);
-        Self { info: &client.info, carrier, proxy: &client.proxy, phase, activity }
-    }
-
-    /// The connection, to be driven. No `async fn`, which would keep room for what it is given as long as it runs.
-    fn on(
-        self,
-        io: Watched,
-        limits: &ListenerLimits,
-    ) -> UpgradeableConnection<
-        TokioIo<Watched>,
-        impl HttpService<Incoming, ResBody = ReplyBody, Future: Send> + 'a,
-    > {
-        let Self { info, carrier, proxy, phase, activity } = self;
-        let service = service_fn(move |request| {
-            activity.on_head(false);
-            activity.on_request();
-            let answered = proxy.handle(info, carrier.clone(), request);
-            answered.map_ok(move |response| {
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    activity.on_switch();
-                }
-                leaving(response, phase)
-            })
-        });
-        http1(limits).serve_connection(TokioIo::new(io), service).with_upgrades()
-    }
+) -> UpgradeableConnection<
+    TokioIo<Watched>,
+    impl HttpService<Incoming, ResBody = ReplyBody, Future: Send> + 'a,
+> {
+    let service = service_fn(move |request| {
+        activity.on_head(false);
+        activity.on_request();
+        let answered = client.proxy.handle(&client.info, client.carrier.clone(), request);
+        answered.map_ok(move |response| {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                activity.on_switch();
+            }
+            leaving(response, &client.watch)
+        })
+    });
+    http1(&client.limits).serve_connection(TokioIo::new(io), service).with_upgrades()
 }
 
 /// The parser's own response stood behind one that the client has not read, and is lost with the rest of it.
@@ -190,11 +172,11 @@ fn leaving(mut response: Response<ReplyBody>, watch: &Watch) -> Response<ReplyBo
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // More bytes than the limit: what lies between is answered by us with its path. Not more fields: hyper makes two
-    // lists of as many for each head, and by default they are as large as the allocator hands out without a detour.
+    // More than the limits: what lies between is answered by us, by its era and behind its body. Not twice the fields,
+    // for hyper's list of them would be as large as its buffers, and leave them pages that are in use.
     builder
         .max_buf_size((limits.max_head_bytes * 2).max(8192))
-        .max_headers(limits.max_head_fields)
+        .max_headers(limits.max_head_fields + limits.max_head_fields / 2)
         .header_read_timeout(None)
         .timer(TokioTimer::new());
     builder
@@ -238,7 +220,7 @@ async fn serve_http2(
 }
 
 /// Serves until the connection ends by itself, a head is overdue, or `shut` has let it end.
-#[expect(clippy::manual_async_fn, reason = "what an `async fn` is given lies in it twice")]
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps its arguments twice")]
 fn drive<'a, C>(
     connection: &'a mut C,
     shut: impl Fn(&mut C) + Send + 'a,

@@ -65,6 +65,30 @@ async fn what_cannot_be_read_is_refused_with_a_reason_and_counted() {
     proxy.stop().await;
 }
 
+/// These are read, and so refused like any other: by the rules of its era, and behind its body, without which the
+/// client might not get the response.
+#[tokio::test]
+async fn somewhat_too_many_fields_are_refused_behind_the_body() {
+    let (proxy, backend) = start().await;
+    let mut client = proxy.connect().await;
+    let body = "y".repeat(64 * 1024);
+    for (more, status) in [("", 431), ("mcp-method: tools/call\r\n", 500)] {
+        let head = format!("{HEAD}{more}content-length: {}\r\n", body.len());
+        let fields = "x-a: 1\r\n".repeat(129 - head.lines().count());
+        client.send(&format!("POST /mcp HTTP/1.1\r\n{head}{fields}\r\n{body}")).await;
+        let answer = client.until("}").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("x-kagent-proxy-error: header_too_large\r\n"), "{answer}");
+    }
+    let fields = "x-a: 1\r\n".repeat(126);
+    client.send(&format!("GET / HTTP/1.1\r\n{HEAD}{fields}\r\n")).await;
+    let mut call = backend.accept().await;
+    assert_eq!(call.until("\r\n\r\n").await.matches("x-a: 1").count(), 126, "128 in all");
+    call.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert!(client.until("\r\n\r\n").await.starts_with("HTTP/1.1 204 "));
+    proxy.stop().await;
+}
+
 /// The response before it, whatever it looks like, passes byte for byte; also where both come at once.
 #[tokio::test]
 async fn a_response_of_the_backend_is_never_taken_for_a_refusal() {
