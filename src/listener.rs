@@ -139,8 +139,8 @@ fn serve(
     carrier.set(task);
 }
 
-/// One connection, from its first byte to its end. What an `async fn` is given it keeps room for twice as long as it
-/// runs; a block, once.
+/// One connection, from its first byte to its end. An `async fn` keeps two copies of its arguments while it runs; a
+/// block keeps one.
 #[expect(
     clippy::manual_async_fn,
     reason = "a connection is silent for most of its life, and there are many"

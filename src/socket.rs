@@ -34,7 +34,8 @@ const SILENT: Duration = Duration::from_secs(60);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What an answer may take, once it was asked for.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Bytes up to which pieces are put together and sent as one: copying so few costs less than the kernel's list of pieces.
+/// Bytes up to which pieces are put together and sent as one: to copy so few costs less than the kernel's list of
+/// pieces does.
 const TOGETHER: usize = 4096;
 
 thread_local! {

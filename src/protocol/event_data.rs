@@ -9,8 +9,8 @@ use memchr::memmem::Finder;
 use super::places::{Found, Places};
 use super::sse::Start;
 
-/// Bytes of which some are in each message that has one of certain keys. A line break cannot part them, for no string
-/// has one.
+/// Byte strings of which each message that has one of certain keys holds at least one. A line break cannot part them,
+/// for no string of JSON has one.
 #[derive(Debug)]
 pub struct Signs(Vec<Finder<'static>>);
 

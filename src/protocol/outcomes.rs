@@ -66,7 +66,7 @@ impl OutcomeScanner {
     /// Takes the next bytes, and shows the outcomes that they complete; without an id, that of a call which the server
     /// could not read.
     pub fn feed(&mut self, bytes: &[u8], show: &mut impl FnMut(Option<CallId>, Ended)) {
-        /// Of an answer. Most events of a stream are none.
+        /// The keys of an answer, which most events of a stream are not.
         static SIGNS: LazyLock<Signs> = LazyLock::new(|| Signs::of_keys(&["result", "error"]));
         let Self { messages, now } = self;
         if messages.are_without(&SIGNS, bytes) {

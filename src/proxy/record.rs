@@ -115,7 +115,7 @@ impl Recorder {
         conn.unanswered.fetch_add(1, Ordering::Relaxed);
         let hop = books.traces.begin(request.headers(), conn.scheme(), request.version());
         let record = Self {
-            started: moment::now(),
+            started: moment::renewed(),
             conn: Arc::clone(conn),
             task,
             head: HeadCopy::of(request, fields, hop.as_deref()),
@@ -144,6 +144,7 @@ impl Recorder {
             version: request.version(),
             hop,
         };
+        // Made of it, a box would have it copied twice.
         Box::write(Box::new_uninit(), record)
     }
 
@@ -184,7 +185,6 @@ impl Recorder {
         let exchange = Exchange {
             route,
             caller: caller_label(self.caller.as_deref()),
-            verb: self.head.method(),
             head: &self.head,
             peer: &self.conn.peer_text,
             status: self.status,

@@ -146,7 +146,7 @@ fn of_h2(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|source| source.downcast_ref())
 }
 
-/// Each connection keeps two of these; no head is longer than 4 GiB.
+/// As much of it as fits: each connection keeps these limits, and no head is longer than 4 GiB.
 #[expect(clippy::cast_possible_truncation, reason = "it is at most the largest number that fits")]
 const fn narrow(limit: usize) -> u32 {
     if limit > u32::MAX as usize { u32::MAX } else { limit as u32 }

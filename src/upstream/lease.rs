@@ -195,7 +195,7 @@ impl Lease {
                 // The backend has answered early; the client still sends.
                 tokio::spawn(async move {
                     if connection.finish_upload().await {
-                        self.endpoint.pool.put(connection, self.generation, moment::now());
+                        self.endpoint.pool.put(connection, self.generation, Instant::now());
                     }
                 });
             }

@@ -1,7 +1,7 @@
 //! What time it is for the work of one poll: whoever asks first looks at the clock, and the others hear the same.
 //!
 //! A look costs as much as a hundred instructions, and a response that comes whole asks five times. For durations that
-//! are told to people; timers and limits look themselves. Knows no tasks.
+//! people are told, and for how long a connection was idle: what may be off by the length of a poll. Knows no tasks.
 
 use std::cell::Cell;
 
@@ -32,6 +32,16 @@ pub fn now() -> Instant {
             now
         }
     }
+}
+
+/// The time by the clock, which the rest of this poll hears too: for what limits are reckoned from.
+#[must_use]
+pub fn renewed() -> Instant {
+    let now = Instant::now();
+    if !matches!(MOMENT.get(), Moment::Outside) {
+        MOMENT.set(Moment::Known(now));
+    }
+    now
 }
 
 /// Until dropped, also by a panic, it is one moment on this thread.
@@ -70,14 +80,16 @@ mod tests {
         assert_eq!(now() - start, SECOND, "nobody had asked before");
         tokio::time::advance(SECOND).await;
         assert_eq!(now() - start, SECOND);
+        assert_eq!((renewed() - start, now() - start), (2 * SECOND, 2 * SECOND));
+        tokio::time::advance(SECOND).await;
         drop(poll);
-        assert_eq!(now() - start, 2 * SECOND);
+        assert_eq!((renewed() - start, now() - start), (3 * SECOND, 3 * SECOND));
         let panicked = std::panic::catch_unwind(|| {
             let _poll = Halted::begin();
             std::panic::resume_unwind(Box::new(now()));
         });
         assert!(panicked.is_err());
         tokio::time::advance(SECOND).await;
-        assert_eq!(now() - start, 3 * SECOND);
+        assert_eq!(now() - start, 4 * SECOND);
     }
 }

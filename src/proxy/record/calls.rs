@@ -36,8 +36,6 @@ static UNKNOWN_CALLER: LazyLock<Arc<str>> = LazyLock::new(|| UNKNOWN.into());
 pub(super) struct Exchange<'r> {
     pub(super) route: &'r Route,
     pub(super) caller: &'r Arc<str>,
-    /// The method of HTTP.
-    pub(super) verb: &'r str,
     pub(super) head: &'r HeadCopy,
     pub(super) peer: &'r str,
     pub(super) status: u16,
@@ -96,7 +94,7 @@ impl Exchange<'_> {
     /// the head does.
     pub(super) fn take_call_of_head(&self, sight: &mut Sight, tap: &Tap) {
         if sight.first().is_none()
-            && self.verb == "POST"
+            && self.head.method() == "POST"
             && !tap.has_said_all()
             && let Some(call) = self.head.call()
         {
@@ -119,7 +117,7 @@ impl Exchange<'_> {
         let head = self.head;
         match head.speaks_grpc {
             true => Method::of_grpc(head.path()),
-            false => Method::of_rest(self.verb, head.path(), head.speaks_a2a),
+            false => Method::of_rest(head.method(), head.path(), head.speaks_a2a),
         }
     }
 
