@@ -224,6 +224,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pieces_arrive_in_their_order_and_what_is_said_to_be_written_is() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = server.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(to), server.accept());
+        let (mut socket, mut peer) = (Tcp::new(stream.unwrap()).unwrap(), accepted.unwrap().0);
+        let large = vec![b'l'; 1 << 20];
+        assert_eq!(socket.write_vectored(&[]).await.unwrap(), 0);
+        for pieces in [
+            [&b"head"[..], b"", b"body"],
+            [b"", b"alone", b""],
+            [b"", b"", b""],
+            [&large[..TOGETHER - 4], b"", b"last"],
+            [&large[..TOGETHER], b"", b"more"],
+            // More than the kernel takes at once.
+            [b"1000\r\n", &large, b"\r\n"],
+            [b"", &large, b""],
+        ] {
+            let pieces_sent = pieces.map(IoSlice::new);
+            let written = socket.write_vectored(&pieces_sent).await.unwrap();
+            let all = pieces.concat();
+            assert!(written > 0 || all.is_empty());
+            let mut came = vec![0; written];
+            peer.read_exact(&mut came).await.unwrap();
+            assert!(all.starts_with(&came), "{written} bytes of {}", all.len());
+            assert!(written == all.len() || all.len() > 2 * TOGETHER);
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_open_to_an_address_is_closed_and_what_has_come_is_read() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
