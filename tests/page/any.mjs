@@ -227,6 +227,8 @@ async function rows(browser, url) {
   await table.locator('[aria-sort=descending]').getByText('Host').waitFor();
   await page.keyboard.press('Enter');
   await table.locator('[aria-sort=ascending]').getByText('Host').waitFor();
+  // The rows follow their mark in the next frame.
+  await page.evaluate(() => new Promise((drawn) => { requestAnimationFrame(drawn); }));
   const first = await table.getByRole('rowheader').first().textContent();
   await tabTo(page, ({ name }) => name === first);
   const count = Number(await table.getAttribute('aria-rowcount')) - 1;
