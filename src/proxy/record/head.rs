@@ -129,7 +129,7 @@ impl HeadCopy {
     /// What the head names, decoded.
     fn name(&self) -> &str {
         let [.., start] = self.ends;
-        self.piece(start, u32::try_from(self.text.len()).unwrap_or(u32::MAX))
+        self.text.get(start as usize..).unwrap_or_default()
     }
 
     fn piece(&self, start: u32, end: u32) -> &str {
